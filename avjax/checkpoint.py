@@ -1,0 +1,68 @@
+"""Orbax behind one small class: the last two states to resume from, and the best variables, each leaf with a checksum."""
+
+import hashlib
+import pathlib
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+
+from data_prep.errors import InputError
+
+
+def checksums(tree):
+  """{path of leaf: SHA-256 of its bytes}: Orbax restores a file with a flipped bit without a word."""
+  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+  return {jax.tree_util.keystr(path): hashlib.sha256(np.ascontiguousarray(leaf)).hexdigest() for path, leaf in leaves}
+
+
+class Checkpoints:
+  """Checkpoints of one run under workdir/checkpoints: `last` (the newest two, whole states) and `best` (variables).
+
+  A checkpoint is {'variables', 'opt_state'} (best: 'variables' alone) with `meta`, a JSON mapping that is read first,
+  since the shapes of the optimizer's state follow from the stage it names.
+  """
+
+  def __init__(self, workdir):
+    self.folder = pathlib.Path(workdir).absolute() / 'checkpoints'
+    self.last = self._manager('last', 2)
+    self.best = self._manager('best', 1)
+
+  def _manager(self, name, keep):
+    return ocp.CheckpointManager(
+        self.folder / name, item_names=('state', 'meta'),
+        options=ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False, cleanup_tmp_directories=True))
+
+  def save(self, manager, step, state, meta):
+    """Saves a tree of arrays and its meta as `step`; steps from there on, left by a run that was resumed earlier, go."""
+    for old in manager.all_steps():
+      if old >= step:
+        manager.delete(old)
+    meta = {**meta, 'sha256': checksums(state)}
+    manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)))
+
+  def restore(self, manager, abstract):
+    """Returns (state, meta) of the newest sound step, or None if there is no step at all.
+
+    abstract(meta) returns the tree of jax.ShapeDtypeStruct that a checkpoint with this meta holds. A damaged step costs
+    one warning and the step before is taken; InputError if every step is damaged.
+    """
+    steps = sorted(manager.all_steps(), reverse=True)
+    for step in steps:
+      try:
+        meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))['meta']
+        state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract(meta))))['state']
+        wrong = [path for path, digest in checksums(state).items() if meta['sha256'].get(path) != digest]
+        if wrong:
+          raise ValueError(f'checksum of {wrong[0]} differs')
+        return state, meta
+      except Exception as error:  # whatever a damaged file makes Orbax raise
+        logging.warning('checkpoint %s/%s is damaged (%s)', manager.directory, step, ' '.join(str(error).split())[:100])
+    if steps:
+      raise InputError(f'all checkpoints in {manager.directory} are damaged; start again with another --workdir')
+    return None
+
+  def close(self):
+    self.last.close()
+    self.best.close()

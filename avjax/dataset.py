@@ -1,0 +1,66 @@
+"""Records -> NumPy batches. The only file of avjax that imports TensorFlow, and it keeps it off the accelerator."""
+
+import os
+
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from data_prep import manifest as manifests
+from data_prep.errors import InputError
+
+tf.config.set_visible_devices([], 'GPU')
+
+SHUFFLE_BUFFER = 256  # records in memory: 2 MB each at 48 pixels and L = 300
+
+
+class Records:
+  """The records under `data_dir`, checked against their manifest when opened.
+
+  manifest: what `data_prep.manifest.read_manifest` returns. Raises InputError where shards are missing or cut short, or
+  where the records are not of the sizes in `layout` (a mapping of length, stride, face).
+  """
+
+  def __init__(self, data_dir, layout):
+    self.manifest = manifests.check_sizes(data_dir)
+    for name, size in layout.items():
+      if self.manifest['layout'][name] != size:
+        raise InputError(f'records in {data_dir} have {name} {self.manifest["layout"][name]}, the config has {size}; '
+                         f'build them with --{name} {size}, or pass --config.data.{name}={self.manifest["layout"][name]}')
+    self.folder = manifests.version_folder(data_dir)
+    self.features = tfds.builder_from_directory(str(self.folder)).info.features
+
+  def size(self, splits):
+    """The number of records in these splits."""
+    for split in splits:
+      if split not in self.manifest['chunks']:
+        raise InputError(f'records in {self.folder} have no split {split!r}, only {", ".join(self.manifest["chunks"])}')
+    return sum(self.manifest['chunks'][split]['records'] for split in splits)
+
+  def batches(self, splits, batch_size, seed=None, skip=0):
+    """Yields batches, dicts of arrays (B, ...) with the fields of `data_prep.records`; the last one may be smaller.
+
+    With a seed the order is shuffled, and is a function of the seed and the records alone; without, records come in the
+    order of the shards. `skip` batches are left out at the start. log_mel is padded to the longest of the data set.
+    """
+    files = sorted(name for name in self.manifest['shards'] if any(name.startswith(f'affwild2-{s}.') for s in splits))
+    files = [str(self.folder / name) for name in files]
+    if seed is None:
+      data = tf.data.TFRecordDataset(files)
+    else:
+      files = [files[i] for i in np.random.default_rng(seed).permutation(len(files))]
+      data = tf.data.Dataset.from_tensor_slices(files).interleave(tf.data.TFRecordDataset, cycle_length=8)
+      data = data.shuffle(SHUFFLE_BUFFER, seed=seed, reshuffle_each_iteration=False)
+    data = data.skip(skip * batch_size)
+    data = data.map(self._parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    data = data.batch(batch_size).prefetch(2)
+    return data.as_numpy_iterator()
+
+  def _parse(self, serialized):
+    record = self.features.deserialize_example(serialized)
+    rows, longest = tf.shape(record['log_mel'])[0], self.manifest['max_rows']
+    mel = tf.pad(record['log_mel'], [[0, longest - rows], [0, 0]])
+    record['log_mel'] = tf.ensure_shape(mel, (longest, mel.shape[1]))
+    return record

@@ -1,0 +1,153 @@
+"""Windows -> one series per clip -> CCC. Also `python -m avjax.evaluate --workdir RUN [--split validation|test]`."""
+
+import argparse
+import csv
+import dataclasses
+import pathlib
+import sys
+
+import jax
+import numpy as np
+from absl import logging
+
+from avjax import metrics, plots, run, sharding, step
+from avjax.checkpoint import Checkpoints
+from data_prep import errors
+from data_prep.affwild2 import fold_chunks
+from data_prep.windows import merge
+
+METRICS = {'ccc': metrics.ccc, 'pcc': metrics.pcc, 'rmse': metrics.rmse}
+
+
+@dataclasses.dataclass
+class Series:
+  """One clip, a row a frame. frames (N,) from 1, times (N,) s, prediction (N,targets), va (N,2), the masks (N,), gates {name: (N,K)}."""
+  frames: np.ndarray
+  times: np.ndarray
+  prediction: np.ndarray
+  va: np.ndarray
+  annotated: np.ndarray
+  face_present: np.ndarray
+  audio_present: np.ndarray
+  gates: dict
+
+
+def predict(batches, predict_step, variables, batch_size, mesh):
+  """Runs the model over batches of records and averages overlapping windows per frame.
+
+  batches yields dicts with the fields of data_prep.records. Returns {clip: Series} in order of name.
+  """
+  collected = {}
+  size = sharding.padded_size(batch_size, mesh)
+  for batch in batches:
+    rows = len(batch['clip'])
+    device = sharding.shard(sharding.pad_rows(step.on_device(batch), size), mesh)
+    output = jax.tree.map(lambda x: np.asarray(x)[:rows], predict_step(variables, device))
+    for i, clip in enumerate(batch['clip']):
+      collected.setdefault(clip.decode(), []).append(
+          {name: value[i] for name, value in {**batch, **output}.items() if name != 'gates'}
+          | {f'gates/{name}': value[i] for name, value in output['gates'].items()})
+  return {clip: _join(collected[clip]) for clip in sorted(collected)}
+
+
+def _join(windows):
+  """One Series from the windows of one clip."""
+  stacked = {name: np.stack([w[name] for w in windows]) for name in windows[0] if name not in ('faces', 'log_mel', 'clip')}
+  frames = merge(stacked['frames'], stacked['frames'], stacked['real'])[0]
+  merged = {name: merge(values, stacked['frames'], stacked['real'])[1] for name, values in stacked.items()
+            if name not in ('window', 'starts')}
+  gates = {name.removeprefix('gates/'): value for name, value in merged.items() if name.startswith('gates/')}
+  masks = {name: merged[name] > 0.5 for name in ('annotated', 'face_present', 'audio_present')}
+  return Series(frames, merged['times'], merged['prediction'], merged['va'], **masks, gates=gates)
+
+
+def score(series, targets):
+  """CCC, PCC and RMSE of a partition over all annotated frames of all clips, and the CCC of each clip.
+
+  Returns {'frames': n, 'clips': n, target: {'ccc', 'pcc', 'rmse', 'per_clip': {clip: ccc}}}.
+  """
+  scored = {clip: s for clip, s in series.items() if s.annotated.any()}
+  result = {'clips': len(scored), 'frames': int(sum(s.annotated.sum() for s in scored.values()))}
+  for i, target in enumerate(targets if scored else ()):  # a test partition has no labels
+    pairs = {clip: (s.prediction[s.annotated, i], s.va[s.annotated, step.TARGETS.index(target)]) for clip, s in scored.items()}
+    prediction, label = (np.concatenate([pair[j] for pair in pairs.values()]) for j in (0, 1))
+    result[target] = {name: metric(prediction, label) for name, metric in METRICS.items()}
+    result[target]['per_clip'] = {clip: metrics.ccc(*pair) for clip, pair in pairs.items()}
+  return result
+
+
+def write_csv(folder, series, targets):
+  """One CSV per clip: frame id, time in seconds, the prediction of each target, its label where annotated, and the masks."""
+  folder.mkdir(parents=True, exist_ok=True)
+  for clip, s in series.items():
+    with open(folder / f'{clip}.csv', 'w', newline='') as file:
+      writer = csv.writer(file)
+      writer.writerow(['frame', 'time', *targets, *(f'{t}_label' for t in targets), 'face_present', 'audio_present'])
+      for n in range(len(s.frames)):
+        labels = [f'{s.va[n, step.TARGETS.index(t)]:.6g}' if s.annotated[n] else '' for t in targets]
+        writer.writerow([int(s.frames[n]), f'{s.times[n]:.4f}', *(f'{p:.6f}' for p in s.prediction[n]), *labels,
+                         int(s.face_present[n]), int(s.audio_present[n])])
+
+
+def table(result, targets):
+  """The result as a text table for people."""
+  if not result['frames']:
+    return 'no annotated frames: predictions only'
+  lines = [f'{"":<10}{"CCC":>8}{"PCC":>8}{"RMSE":>8}']
+  for target in targets:
+    row = result[target]
+    lines.append(f'{target:<10}{row["ccc"]:>8.3f}{row["pcc"]:>8.3f}{row["rmse"]:>8.3f}')
+  lines.append(f'{result["frames"]:,} frames of {result["clips"]} clips')
+  return '\n'.join(lines)
+
+
+def write_results(workdir, config, split, series, extra):
+  """Writes a partition's CSVs, results and pictures into the folder of a run; returns the results."""
+  folder = pathlib.Path(workdir)
+  write_csv(folder / 'predictions' / split, series, config.targets)
+  results = {'partition': split, 'fold': config.fold, **extra, **score(series, config.targets)}
+  run.write_json(folder / f'results_{split}.json', results)
+  if results['frames']:
+    plots.traces(series, results, config.targets, folder / f'traces_{split}.png')
+  return results
+
+
+def summary(results, targets, workdir):
+  """What a run ends with: its table, and where everything lies."""
+  folder, split = pathlib.Path(workdir), results['partition']
+  where = {'checkpoint': 'checkpoints/best', 'metrics': 'metrics.jsonl', 'results': f'results_{split}.json',
+           'predictions': f'predictions/{split}', 'curves': 'curves.png', 'traces': f'traces_{split}.png'}
+  lines = ['', f'{split} of fold {results["fold"]}, best epoch {results["best_epoch"] + 1}', table(results, targets), '',
+           *(f'{name:<13}{folder / path}' for name, path in where.items())]
+  return '\n'.join(lines)
+
+
+def main(argv):
+  """Evaluates the best checkpoint of a run: writes predictions, results and pictures into its folder."""
+  parser = argparse.ArgumentParser(prog='python -m avjax.evaluate', description=main.__doc__)
+  parser.add_argument('--workdir', required=True, help='folder of a run')
+  parser.add_argument('--split', default='validation', choices=('validation', 'test'))
+  parser.add_argument('--data_dir', help='records; by default those the run was trained on')
+  arguments = parser.parse_args(argv[1:])
+  logging.set_verbosity(logging.WARNING)
+  config = run.read_config(arguments.workdir)
+
+  from avjax.dataset import Records  # TensorFlow, which the rest of this file does without
+  records = Records(arguments.data_dir or config.data.dir, {name: config.data[name] for name in ('length', 'stride', 'face')})
+  split = 'test' if arguments.split == 'test' else fold_chunks(config.fold)[1]
+  records.size([split])
+  model, mesh = step.make_model(config), sharding.make_mesh()
+  abstract = jax.eval_shape(lambda: step.init_variables(config, model, config.seed))
+  checkpoints = Checkpoints(arguments.workdir)
+  restored = checkpoints.restore(checkpoints.best, lambda meta: abstract)
+  if restored is None:
+    raise errors.InputError(f'{arguments.workdir} has no best checkpoint yet; let its first epoch finish')
+  variables, meta = restored
+  batches = records.batches([split], config.batch_size)
+  series = predict(batches, step.make_predict_step(config, model), sharding.replicate(variables, mesh), config.batch_size, mesh)
+  results = write_results(arguments.workdir, config, arguments.split, series, {'best_epoch': meta['epoch']})
+  print(summary(results, config.targets, arguments.workdir))
+
+
+if __name__ == '__main__':
+  errors.run(main, sys.argv)

@@ -1,0 +1,25 @@
+"""What is reported: CCC, PCC and RMSE in float64. Each takes prediction and label (N,) and returns a float."""
+
+import numpy as np
+
+
+def ccc(prediction, label):
+  """Concordance correlation (paper, eq. 21), biased variances; 0 where both are the same constant (0/0)."""
+  prediction, label = np.asarray(prediction, np.float64), np.asarray(label, np.float64)
+  covariance = np.mean((prediction - prediction.mean()) * (label - label.mean()))
+  denominator = prediction.var() + label.var() + (prediction.mean() - label.mean()) ** 2
+  return float(2 * covariance / denominator) if denominator > 0 else 0.0
+
+
+def pcc(prediction, label):
+  """Pearson correlation; 0 where either is constant."""
+  prediction, label = np.asarray(prediction, np.float64), np.asarray(label, np.float64)
+  covariance = np.mean((prediction - prediction.mean()) * (label - label.mean()))
+  denominator = prediction.std() * label.std()
+  return float(covariance / denominator) if denominator > 0 else 0.0
+
+
+def rmse(prediction, label):
+  """Root mean square error."""
+  prediction, label = np.asarray(prediction, np.float64), np.asarray(label, np.float64)
+  return float(np.sqrt(np.mean((prediction - label) ** 2)))

@@ -1,0 +1,1 @@
+"""Flax Linen models. They import no config, no data and no optimizer."""

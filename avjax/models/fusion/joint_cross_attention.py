@@ -1,0 +1,103 @@
+"""Joint cross-attention and its recursions and gates: JCA, RJCA, DCA, GRJCA, HGRJCA (paper, eq. 1 to 20).
+
+Rows are frames here, (B,L,D), where the paper writes columns, D x L. `mask` (B,L) is True on real frames. Zeroing padded
+rows of X and J is mask enough: tanh(0) = 0 keeps them out of every sum over time.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from avjax.models.fusion.registry import fusion
+
+
+class Attention(nn.Module):
+  """One modality attends to the joint representation: x (B,L,Dm), joint (B,L,D) -> (B,L,Dm).
+
+  w_c and w_h mix time, so L is part of the weights: a clip of L' < length frames uses their leading L' x L' block. They
+  start as normal(1/L): eq. 3 and 5 sum over L frames, and under Xavier features grow tenfold with every recursion.
+  """
+  length: int
+
+  @nn.compact
+  def __call__(self, x, joint):
+    frames, width, d = x.shape[1], x.shape[2], joint.shape[2]
+    over_time = nn.initializers.normal(1 / self.length)
+    w_j = self.param('w_j', nn.initializers.xavier_uniform(), (width, d))
+    w_c = self.param('w_c', over_time, (self.length, self.length))[:frames, :frames]
+    w_h = self.param('w_h', over_time, (self.length, self.length))[:frames, :frames]
+    c = jnp.tanh(jnp.einsum('bld,de,bme->blm', x, w_j, joint) / jnp.sqrt(d))  # eq. 1, 2: (B,L,L)
+    h = nn.relu(jnp.einsum('bld,lm,bmn->bnd', x, w_c, c))                     # eq. 3, 4: (B,L,Dm)
+    return jnp.einsum('bnd,nl->bld', h, w_h) + x                              # eq. 5 to 8
+
+
+class JointCrossAttention(nn.Module):
+  """One recursion: visual (B,L,Dv) and audio (B,L,Da) each attend to J = FC([X_a; X_v]). Same shapes out."""
+  length: int
+
+  @nn.compact
+  def __call__(self, visual, audio, mask):
+    real = mask[..., None]
+    visual, audio = visual * real, audio * real
+    pair = jnp.concatenate([audio, visual], axis=-1)
+    joint = nn.Dense(pair.shape[-1], name='joint')(pair) * real
+    visual = Attention(self.length, name='visual')(visual, joint)
+    audio = Attention(self.length, name='audio')(audio, joint)
+    return visual * real, audio * real
+
+
+@fusion('rjca')
+class RJCA(nn.Module):
+  """Recursive joint cross-attention (section 3.2): the features of the last recursion, concatenated. (B,L,Dv+Da).
+
+  JCA is one recursion. The gated systems differ in `choose` alone, which makes one series of X^(0), ..., X^(M).
+  """
+  length: int
+  recursions: int = 3
+  temperature: float = 0.1
+
+  @nn.compact
+  def __call__(self, visual, audio, mask, trains):
+    del trains  # nothing here behaves differently in training
+    real = mask[..., None]
+    visuals, audios = [visual * real], [audio * real]
+    for t in range(1, self.recursions + 1):
+      visual, audio = JointCrossAttention(self.length, name=f'recursion_{t}')(visuals[-1], audios[-1], mask)
+      visuals.append(visual)
+      audios.append(audio)
+    return jnp.concatenate([self.choose('audio', audios), self.choose('visual', visuals)], axis=-1) * real
+
+  def choose(self, modality, series):
+    del modality
+    return series[-1]
+
+  def gate(self, name, x, series):
+    """ReLU of the series' sum weighted by a gate that reads x (B,L,Dm). The scores (B,L,K) are sown as gates/`name`."""
+    scores = nn.Dense(len(series), name=f'gate_{name}')(x)   # eq. 9, 10, 14, 15: (B,L,K)
+    scores = nn.softmax(scores / self.temperature, axis=-1)  # eq. 11, 16
+    self.sow('gates', name, scores, reduce_fn=lambda _, new: new, init_fn=lambda: None)
+    return nn.relu(jnp.einsum('kbld,blk->bld', jnp.stack(series), scores))  # eq. 12, 13, 17 to 20
+
+
+@fusion('dca')
+class DCA(RJCA):
+  """Dynamic cross-attention (Praveen and Alam 2024): a gate between the unattended and the last attended features."""
+
+  def choose(self, modality, series):
+    return self.gate(modality, series[-1], [series[0], series[-1]])
+
+
+@fusion('grjca')
+class GRJCA(RJCA):
+  """Gated recursive joint cross-attention (section 3.3): a gate over the unattended features and every recursion."""
+
+  def choose(self, modality, series):
+    return self.gate(modality, series[-1], series)
+
+
+@fusion('hgrjca')
+class HGRJCA(RJCA):
+  """Hierarchical GRJCA (section 3.4): a gate at every recursion between X^(t-1) and X^(t), then one over the gated."""
+
+  def choose(self, modality, series):
+    gated = [self.gate(f'{modality}_{t}', series[t], series[t - 1:t + 1]) for t in range(1, len(series))]
+    return self.gate(f'{modality}_final', gated[-1], gated)

@@ -1,0 +1,18 @@
+"""Regressors: fused features (B,L,D) -> predictions (B,L,targets)."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from avjax.models.layers import Norm, leaky_relu
+
+
+class Regressor(nn.Module):
+  """The paper's MLP, in the sizes of the authors' code: dense, norm, LeakyReLU, dense, tanh. (B,L,D) -> (B,L,targets) in [-1, 1]."""
+  targets: int = 1
+  hidden: int = 256
+
+  @nn.compact
+  def __call__(self, x, mask, trains):
+    x = nn.Dense(self.hidden, name='hidden')(x)
+    x = leaky_relu(Norm(name='norm')(x, trains, mask[..., None]))
+    return jnp.tanh(nn.Dense(self.targets, name='output')(x))

@@ -1,0 +1,48 @@
+"""Temporal convolution network (Bai et al. 2018) in the form that the predecessors use: causal and weight-normed."""
+
+from typing import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from avjax.models.layers import Dropout, leaky_relu
+
+xavier_sqrt2 = nn.initializers.variance_scaling(2.0, 'fan_avg', 'uniform')  # Xavier uniform with gain sqrt 2
+
+
+class CausalConv(nn.Module):
+  """Weight-normed convolution over time that sees frame t and `(kernel - 1) * dilation` frames before it. (B,L,C) -> (B,L,width)."""
+  width: int
+  kernel: int
+  dilation: int
+
+  @nn.compact
+  def __call__(self, x):
+    direction = self.param('direction', xavier_sqrt2, (self.kernel, x.shape[-1], self.width))
+    norm = jnp.sqrt(jnp.sum(direction ** 2, axis=(0, 1)))
+    scale = self.param('scale', lambda key: norm)  # so the weight starts as the direction itself
+    bias = self.param('bias', nn.initializers.zeros, (self.width,))
+    past = (self.kernel - 1) * self.dilation
+    return jax.lax.conv_general_dilated(x, direction * scale / norm, (1,), [(past, 0)], rhs_dilation=(self.dilation,),
+                                        dimension_numbers=('NWC', 'WIO', 'NWC')) + bias
+
+
+class TCN(nn.Module):
+  """Levels of two causal convolutions with a residual, dilation 2^level: (B,L,C) -> (B,L,widths[-1]).
+
+  Four levels of kernel 5 see 1 + 2 * 4 * (1 + 2 + 4 + 8) = 121 frames. Padding at a clip's end never reaches a real frame.
+  """
+  widths: Sequence[int]
+  kernel: int = 5
+  dropout: float = 0.1
+
+  @nn.compact
+  def __call__(self, x, trains):
+    for i, width in enumerate(self.widths):
+      residual = x if x.shape[-1] == width else nn.Dense(width, kernel_init=xavier_sqrt2, name=f'level{i}_residual')(x)
+      for j in range(2):
+        x = leaky_relu(CausalConv(width, self.kernel, 2 ** i, name=f'level{i}_conv{j}')(x))
+        x = Dropout(self.dropout, name=f'level{i}_dropout{j}')(x, trains)
+      x = leaky_relu(x + residual)
+    return x

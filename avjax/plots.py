@@ -1,0 +1,67 @@
+"""Pictures of a run: its curves over epochs, and the traces of validation clips against their annotation."""
+
+import matplotlib
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt
+import numpy as np
+
+from avjax.step import TARGETS
+
+COLOURS = {'valence': '#0072b2', 'arousal': '#d55e00'}  # told apart without colour vision too
+LABEL = '#555555'
+
+
+def curves(history, targets, path):
+  """Validation CCC, training loss and rate over epochs; a line where a group of layers opens. history: lines of metrics.jsonl."""
+  epochs = [row['epoch'] + 1 for row in history]
+  figure, axes = plt.subplots(3, 1, figsize=(8, 7), sharex=True, height_ratios=(3, 2, 1), layout='constrained')
+  for target in targets:
+    axes[0].plot(epochs, [row[f'validation_ccc_{target}'] for row in history], 'o-', ms=3, color=COLOURS[target], label=target)
+  axes[0].plot(epochs, [row['best_ccc'] for row in history], '--', color=LABEL, lw=1, label='best mean')
+  axes[0].set_ylabel('validation CCC')
+  axes[0].legend(loc='lower right', frameon=False)
+  axes[1].plot(epochs, [row.get('train_loss', np.nan) for row in history], 'o-', ms=3, color=LABEL)
+  axes[1].set_ylabel('training loss (1 - CCC)')
+  axes[2].semilogy(epochs, [row['rate'] for row in history], 'o-', ms=3, color=LABEL)
+  axes[2].set_ylabel('rate')
+  axes[2].set_xlabel('epoch')
+  axes[2].xaxis.get_major_locator().set_params(integer=True)
+  for before, row in zip(history, history[1:]):
+    if row['stage'] != before['stage']:
+      for axis in axes:
+        axis.axvline(row['epoch'] + 0.5, color='#aaaaaa', lw=1, ls=':')
+      axes[0].annotate(f'group {row["stage"]} opens', (row['epoch'] + 0.5, 0), xycoords=('data', 'axes fraction'), rotation=90,
+                       fontsize=8, color=LABEL, ha='right', va='bottom')
+  save(figure, axes, path)
+
+
+def traces(series, scores, targets, path, most=4):
+  """Prediction and annotation over time for the best, the worst and the clips between, a row a clip, a column a target."""
+  mean = {clip: np.mean([scores[t]['per_clip'][clip] for t in targets]) for clip in scores[targets[0]]['per_clip']}
+  ranked = sorted(mean, key=mean.get, reverse=True)
+  shown = [ranked[i] for i in sorted({round(x) for x in np.linspace(0, len(ranked) - 1, min(most, len(ranked)))})]
+  figure, axes = plt.subplots(len(shown), len(targets), figsize=(5 * len(targets) + 1, 1.9 * len(shown) + 0.6), squeeze=False,
+                              sharey=True, layout='constrained')
+  for row, clip in zip(axes, shown):
+    s = series[clip]
+    for axis, (i, target) in zip(row, enumerate(targets)):
+      label = np.where(s.annotated, s.va[:, TARGETS.index(target)], np.nan)
+      axis.plot(s.times, label, color=LABEL, lw=1, label='annotation')
+      axis.plot(s.times, s.prediction[:, i], color=COLOURS[target], lw=1.5, label=target)
+      axis.set_title(f'{clip}   {target} CCC {scores[target]["per_clip"][clip]:.2f}', fontsize=9, loc='left')
+      axis.set_ylim(-1, 1)
+  for axis in axes[0]:
+    axis.legend(loc='upper right', fontsize=8, frameon=False, ncols=2)
+  for axis in axes[-1]:
+    axis.set_xlabel('seconds')
+  save(figure, axes, path)
+
+
+def save(figure, axes, path):
+  for axis in np.ravel(axes):
+    axis.spines[['top', 'right']].set_visible(False)
+    axis.grid(color='#eeeeee')
+    axis.set_axisbelow(True)
+  figure.savefig(path, dpi=120)
+  plt.close(figure)

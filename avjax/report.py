@@ -1,0 +1,74 @@
+"""What a person sees of a run while it goes on: a progress bar on a terminal, lines in a log, metrics for tools."""
+
+import json
+import logging
+import sys
+
+from clu import metric_writers
+from tqdm import tqdm
+
+logger = logging.getLogger('avjax')
+
+
+def start_logging(path):
+  """Sends the log of avjax to stderr and, with times, to a file."""
+  logger.setLevel(logging.INFO)
+  logger.propagate = False
+  for handler in list(logger.handlers):
+    logger.removeHandler(handler)
+    handler.close()
+  to_terminal, to_file = TerminalHandler(), logging.FileHandler(path)
+  to_file.setFormatter(logging.Formatter('%(asctime)s %(message)s'))
+  logger.addHandler(to_terminal)
+  logger.addHandler(to_file)
+
+
+class TerminalHandler(logging.Handler):
+  """Prints above a progress bar, not through it."""
+
+  def emit(self, record):
+    tqdm.write(record.getMessage(), file=sys.stderr)
+
+
+class Metrics:
+  """TensorBoard's event files and metrics.jsonl, a line an epoch, in one folder.
+
+  Lines of epochs from `epoch` on, which a run that is resumed there will write again, are dropped.
+  """
+
+  def __init__(self, workdir, epoch):
+    self.path = workdir / 'metrics.jsonl'
+    self.tensorboard = metric_writers.SummaryWriter(str(workdir))
+    lines = [line for line in self.history() if line['epoch'] < epoch]
+    self.path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+
+  def history(self):
+    """All lines so far, as dicts."""
+    return [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.exists() else []
+
+  def write(self, step, values):
+    """values: {'epoch': ..., name: number or string}."""
+    with self.path.open('a') as file:
+      file.write(json.dumps({'step': step, **values}) + '\n')
+    self.tensorboard.write_scalars(step, {name: value for name, value in values.items() if not isinstance(value, str)})
+    self.tensorboard.flush()
+
+
+class Progress:
+  """One bar an epoch on a terminal; nothing where stderr is no terminal, since the log has a line an epoch.
+
+  examples/s are frames of training data a second.
+  """
+
+  def __init__(self, description, batches, done, left):
+    self.left = left
+    self.bar = tqdm(total=batches, initial=done, desc=description, disable=not sys.stderr.isatty(), leave=False,
+                    bar_format='{desc} |{bar:20}| {n_fmt}/{total_fmt} {postfix}')
+
+  def update(self, examples_per_second, rate, best):
+    self.bar.set_postfix_str(f'{examples_per_second:.1f} examples/s  rate {rate:.1e}  best CCC {best:.3f}  '
+                             f'left at most {tqdm.format_interval(self.left)}', refresh=False)
+    self.bar.update()
+
+  def close(self):
+    self.bar.close()

@@ -1,0 +1,99 @@
+"""The pure steps: one update, one prediction. Runs without TensorFlow."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from flax import traverse_util
+
+from avjax import losses, optimizer, preprocess
+from avjax.models.audio_visual import AudioVisual
+from avjax.models.layers import evaluation
+
+DEVICE_FIELDS = ('faces', 'log_mel', 'starts', 'real', 'va', 'annotated')  # of a record, what a step needs
+TARGETS = ('valence', 'arousal')
+
+
+@flax.struct.dataclass
+class State:
+  """What a step changes: params and batch_stats are Linen's collections, opt_state is optax's."""
+  params: Any
+  batch_stats: Any
+  opt_state: Any
+
+  @property
+  def variables(self):
+    return {'params': self.params, 'batch_stats': self.batch_stats}
+
+
+def on_device(batch):
+  """The part of a batch of records that a step needs."""
+  return {name: batch[name] for name in DEVICE_FIELDS}
+
+
+def make_model(config):
+  """The model that a config describes."""
+  m = config.model
+  return AudioVisual(length=config.data.length, targets=len(config.targets), visual=m.visual.to_dict(), audio=m.audio.to_dict(),
+                     temporal=m.temporal.to_dict(), fusion=m.fusion.to_dict(), head=m.head.to_dict())
+
+
+def init_variables(config, model, seed):
+  """{'params', 'batch_stats'}, drawn from the seed."""
+  length, crop = config.data.length, config.crop
+  images, log_mel = jnp.zeros((1, length, crop, crop, 3)), jnp.zeros((1, length, 96, 64))
+  # The sizes do not depend on the number of frames but the L x L weights do, so a whole clip is traced; jit keeps it abstract.
+  variables = jax.jit(lambda key: model.init(key, images, log_mel, jnp.ones((1, length), bool), evaluation))(jax.random.key(seed))
+  return {name: variables[name] for name in ('params', 'batch_stats')}
+
+
+def paths(params):
+  """The names of all parameters: 'visual/stage4/unit0/conv1/kernel', ..."""
+  return list(traverse_util.flatten_dict(params, sep='/'))
+
+
+def make_train_step(config, model, trains, tx):
+  """Returns step(state, batch, key, rate) -> (state, metrics) of the stage that `trains` describes.
+
+  batch has DEVICE_FIELDS. Only the open groups are differentiated, so that a frozen trunk costs no backward pass.
+  """
+  targets = [TARGETS.index(name) for name in config.targets]
+
+  def step(state, batch, key, rate):
+    crop_key, dropout_key = jax.random.split(key)
+    images = preprocess.images(batch['faces'], config.crop, crop_key if config.augment else None)
+    log_mel = preprocess.windows(batch['log_mel'], batch['starts'])
+    flat = traverse_util.flatten_dict(state.params, sep='/')
+    frozen = {path: value for path, value in flat.items() if not trains(path)}
+
+    def loss_fn(open_params):
+      variables = {'params': traverse_util.unflatten_dict({**frozen, **open_params}, sep='/'),
+                   'batch_stats': state.batch_stats}
+      prediction, updated = model.apply(variables, images, log_mel, batch['real'], trains, mutable=['batch_stats'],
+                                        rngs={'dropout': dropout_key})
+      loss = losses.ccc_loss(prediction, batch['va'][..., targets], batch['annotated'], config.loss.scope)
+      return loss, updated['batch_stats']
+
+    open_params = {path: value for path, value in flat.items() if trains(path)}
+    (loss, batch_stats), gradients = jax.value_and_grad(loss_fn, has_aux=True)(open_params)
+    metrics = {'loss': loss, 'gradient_norm': optax.global_norm(gradients)}
+    zeros = {path: jnp.zeros_like(value) for path, value in frozen.items()}
+    gradients = traverse_util.unflatten_dict({**zeros, **gradients}, sep='/')
+    updates, opt_state = tx.update(gradients, state.opt_state, state.params)
+    return State(optimizer.apply(state.params, updates, rate), batch_stats, opt_state), metrics
+
+  return jax.jit(step, donate_argnums=0)
+
+
+def make_predict_step(config, model):
+  """Returns predict(variables, batch) -> {'prediction' (B,L,targets), 'gates' {name: (B,L,K)}}; centre crop, nothing trained."""
+
+  def predict(variables, batch):
+    images = preprocess.images(batch['faces'], config.crop)
+    log_mel = preprocess.windows(batch['log_mel'], batch['starts'])
+    prediction, sown = model.apply(variables, images, log_mel, batch['real'], evaluation, mutable=['gates'])
+    return {'prediction': prediction, 'gates': sown.get('gates', {}).get('fusion', {})}
+
+  return jax.jit(predict)

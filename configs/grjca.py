@@ -1,0 +1,86 @@
+"""GRJCA as in the paper, section 4.3. The other configs change only what differs.
+
+Argument: `mini` (small, trained from scratch, for the synthetic set of data_prep.mini), `target=valence|arousal|joint`,
+`fold=0..5`, separated by commas: --config=configs/grjca.py:target=arousal,fold=3
+"""
+
+from ml_collections import ConfigDict
+
+from avjax.config import TARGETS, parse_argument
+
+
+def get_config(argument=''):
+  """The paper's settings; with `mini`, its sizes shrunk."""
+  chosen = parse_argument(argument)
+  config = ConfigDict()
+  config.seed = 0
+  config.targets = TARGETS[chosen['target'] or ('joint' if chosen['mini'] else 'valence')]  # trained separately
+  config.fold = chosen['fold']
+  config.data = ConfigDict({'dir': '', 'length': 300, 'stride': 200, 'face': 48})
+  config.crop = 40
+  config.augment = True
+  config.batch_size = 12
+
+  config.model = ConfigDict({
+      'visual': {'tower': 'ir50'},
+      'audio': {},
+      'temporal': {'visual': (512, 512, 512, 512), 'audio': (128, 128, 128, 128), 'kernel': 5, 'dropout': 0.1},
+      'fusion': {'name': 'grjca', 'recursions': 3, 'temperature': 0.1},
+      'head': {'hidden': 256},
+  })
+  config.loss = ConfigDict({'scope': 'sequence'})
+  config.optimizer = ConfigDict({'weight_decay': 1e-3, 'rate_factors': ()})
+  config.schedule = ConfigDict({
+      'rate_max': 1e-5, 'rate_min': 1e-8, 'warmup_epochs': 5, 'patience': 5, 'factor': 0.1, 'max_epochs': 100,
+      'stop_patience': 50, 'reload_best': True,
+  })
+  # Prefixes of parameter paths. Stage k trains groups 1 to k; `frozen` is never trained.
+  config.unfreezing = ConfigDict({
+      'common': {
+          'group1': ('visual_tcn/', 'visual_norm/', 'audio_tcn/', 'audio_norm/', 'fusion/', 'head/', 'audio/fc2/'),
+          'group2': ('audio/fc1_2/',),
+          'group3': ('audio/fc1_1/',),
+          'frozen': ('audio/conv',),
+      },
+      'ir50': {
+          'group1': ('visual/output/',),
+          'group2': ('visual/stage4/',),
+          'group3': (r'visual/stage3/unit1[1-3]/',),  # the last three of fourteen
+          'frozen': ('visual/input/', 'visual/stage[12]/', r'visual/stage3/unit(\d|10)/'),
+      },
+      'resnet50': {
+          'group1': ('visual/output/',),
+          'group2': ('visual/stage4/',),
+          'group3': ('visual/stage3/unit[3-5]/',),  # the last three of six
+          'frozen': ('visual/input/', 'visual/stage[12]/', 'visual/stage3/unit[0-2]/'),
+      },
+  })
+  return shrink(config) if chosen['mini'] else config
+
+
+def shrink(config):
+  """The same system in a size for two CPU cores, with rates for towers that start from nothing."""
+  config.data.update({'length': 60, 'stride': 40, 'face': 24})
+  config.crop = 20
+  config.model.visual.update({'widths': (8, 16, 24, 32), 'units': (1, 1, 1, 1), 'features': 32, 'dropout': 0.0})
+  config.model.audio = ConfigDict({'widths': (4, 8, 8, 8, 16, 16), 'hidden': 32, 'features': 16})
+  config.model.temporal = ConfigDict({'visual': (32, 32), 'audio': (16, 16), 'kernel': 5, 'dropout': 0.1})
+  config.model.head.hidden = 32
+  # The L x L weights are summed over L frames in the forward pass, and so are their updates (docs/deviations.md).
+  config.optimizer.rate_factors = ((r'fusion/.*/w_[ch]', 0.03),)
+  config.schedule.update({'rate_max': 3e-3, 'rate_min': 3e-4, 'warmup_epochs': 1, 'patience': 1, 'max_epochs': 16})
+  config.unfreezing = ConfigDict({
+      'common': {
+          'group1': ('visual_tcn/', 'visual_norm/', 'audio_tcn/', 'audio_norm/', 'fusion/', 'head/', 'audio/fc'),
+          'group2': ('audio/conv[34]',),
+          'group3': ('audio/conv[12]',),
+          'frozen': (),
+      },
+      'ir50': {
+          'group1': ('visual/output/',),
+          'group2': ('visual/stage[34]/',),
+          'group3': ('visual/input/', 'visual/stage[12]/'),
+          'frozen': (),
+      },
+  })
+  return config

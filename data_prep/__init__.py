@@ -1,0 +1,1 @@
+"""Offline data preparation: an Aff-Wild2 folder in, checked records out. Imports neither JAX nor avjax."""
