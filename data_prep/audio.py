@@ -1,0 +1,93 @@
+"""VGGish's log-mel spectrogram, stored once in rows of 10 ms, and the row where each frame's 0.96 s window starts."""
+
+import librosa
+import numpy as np
+
+from data_prep.records import MEL_BANDS, NO_SOUND, WINDOW_ROWS
+from data_prep.video import SAMPLE_RATE
+
+WINDOW, HOP, FFT = 400, 160, 512  # samples: 25 ms, 10 ms
+LOW_HZ, HIGH_HZ = 125.0, 7500.0
+LOG_OFFSET = 0.01
+ROW_SECONDS = 0.010
+BLOCK_ROWS = 6000  # rows computed at a time, which bounds the memory for a long video
+
+
+def mel_matrix():
+  """Returns VGGish's (257,64) float64 weights: triangles linear in HTK mel (librosa's are linear in Hz), no DC."""
+  def mel(hertz):
+    return 1127.0 * np.log(1.0 + hertz / 700.0)
+  bins = mel(np.linspace(0.0, SAMPLE_RATE / 2, FFT // 2 + 1))[:, None]
+  edges = np.linspace(mel(LOW_HZ), mel(HIGH_HZ), MEL_BANDS + 2)
+  low, centre, high = edges[:-2], edges[1:-1], edges[2:]
+  weights = np.maximum(0.0, np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)))
+  weights[0] = 0.0
+  return weights
+
+
+def log_mel(samples):
+  """Computes VGGish's log-mel rows of a whole sound track, lengthened by one second of its last sample.
+
+  Args:
+    samples: (n,) int16 at 16 kHz, n >= 1. The extra second gives the last frames their whole window.
+
+  Returns (R,64) float32, R = 1 + (n + 15600) // 160, at least log(0.01).
+  """
+  wave = np.pad(samples, (0, SAMPLE_RATE), 'edge').astype(np.float32) / 32768
+  rows = 1 + (len(wave) - WINDOW) // HOP
+  # librosa centres the 400 samples of a window within the FFT's 512: 56 zeros each side put them where VGGish has them.
+  wave = np.pad(wave, (FFT - WINDOW) // 2)
+  weights = mel_matrix().astype(np.float32)
+  out = np.empty((rows, MEL_BANDS), np.float32)
+  for first in range(0, rows, BLOCK_ROWS):
+    last = min(first + BLOCK_ROWS, rows)
+    block = wave[first * HOP:(last - 1) * HOP + FFT]
+    spectrum = np.abs(librosa.stft(block, n_fft=FFT, hop_length=HOP, win_length=WINDOW, window='hann', center=False))
+    out[first:last] = np.log(spectrum.T @ weights + np.float32(LOG_OFFSET))
+  return out
+
+
+def window_starts(timeline, sound_start, rows):
+  """Returns for each frame the row at which its window of 96 starts: the window begins when the frame is shown.
+
+  Args:
+    timeline: the video's Timeline of n frames.
+    sound_start: seconds from the container's zero to the first sample.
+    rows: rows of the spectrogram, at least 96.
+
+  Returns (n,) int32 in [0, rows - 96]: where the sound is shorter than the video, its last window is repeated.
+  """
+  # Float64 and these very operations: at 24 and 48 frames/s many positions lie on .5, and any other way to compute them
+  # rounds some of them to the neighbouring row.
+  if timeline.rate:
+    positions = (1 / timeline.rate) * (1.0 / ROW_SECONDS) * np.arange(len(timeline.times))
+  else:
+    positions = timeline.times / ROW_SECONDS
+  positions = positions + (timeline.start - sound_start) / ROW_SECONDS
+  return np.clip(np.rint(positions), 0, rows - WINDOW_ROWS).astype(np.int32)
+
+
+def hear(timeline, sound):
+  """Joins a video's frames with its sound.
+
+  Args:
+    timeline: Timeline of n frames.
+    sound: Sound, or None.
+
+  Returns:
+    log_mel (R,64) float16, starts (n,) int32, and present (n,) bool, True on frames that have sound.
+    No track or a digitally silent one (nothing beyond the last bit) is 96 rows of silence.
+  """
+  n = len(timeline.times)
+  if sound is None or max(sound.samples.max(), -int(sound.samples.min())) <= 1:
+    return np.full((WINDOW_ROWS, MEL_BANDS), NO_SOUND), np.zeros(n, np.int32), np.zeros(n, bool)
+  rows = log_mel(sound.samples).astype(np.float16)
+  since = timeline.times + (timeline.start - sound.start)
+  present = (since >= 0) & (since < len(sound.samples) / SAMPLE_RATE)
+  return rows, window_starts(timeline, sound.start, len(rows)), present
+
+
+def keep_rows(rows, starts):
+  """Keeps of the spectrogram what these windows need: ((K,64) rows, starts renumbered); the windows stay the same."""
+  needed = np.unique(starts[:, None] + np.arange(WINDOW_ROWS))
+  return rows[needed], np.searchsorted(needed, starts).astype(np.int32)

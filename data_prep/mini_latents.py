@@ -1,0 +1,131 @@
+"""Valence and arousal of invented people, and how much of them face and voice show.
+
+The latent pair is the label. Each modality shows a weighted, noisy copy; in a conflict segment one of the two lies.
+"""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+
+GRID_HZ = 20
+MARGIN = 1.5  # seconds of the grid before the first frame and after the last: sound may begin and annotation end there
+CLEAN, VOICE_LIES, FACE_LIES = 0, 1, 2
+SEGMENT = 5.5  # seconds of a conflict segment on average; they last 3 to 8
+
+# (weight, standard deviation of the noise) of (valence, arousal). `natural`: the face knows valence, the voice arousal.
+# `balanced`: each alone is noisy, so that much is gained by weighing them.
+PRESETS = {
+    'natural': {'face': ((1.0, 0.6), (0.10, 0.22)), 'voice': ((0.7, 1.0), (0.30, 0.10))},
+    'balanced': {'face': ((1.0, 0.7), (0.35, 0.35)), 'voice': ((0.95, 1.0), (0.30, 0.25))},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Dials:
+  """What the modalities show: preset, and the conflict between them, each number in [0, 1].
+
+  rho    share of the time in which one modality lies
+  anti   how: 1 shows the opposite of the latents, 0 shows something unrelated
+  kappa  how visibly: a lying face is blurred and dark, a lying voice noisy; 0 gives no hint
+  """
+  preset: str = 'natural'
+  rho: float = 0.1
+  anti: float = 0.5
+  kappa: float = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Performance:
+  """What one person feels and shows, on a grid of GRID_HZ; columns are valence and arousal in [-1, 1].
+
+  times (G,) seconds from the first frame; va, face, voice (G,2); state (G,) CLEAN, VOICE_LIES or FACE_LIES.
+  """
+  times: np.ndarray
+  va: np.ndarray
+  face: np.ndarray
+  voice: np.ndarray
+  state: np.ndarray
+
+  def at(self, times):
+    """Returns the Performance at other times (N,), seconds: values interpolated, the state of the grid point before."""
+    def interpolate(columns):
+      return np.stack([np.interp(times, self.times, column) for column in columns.T], axis=1)
+    before = np.clip(np.searchsorted(self.times, times, 'right') - 1, 0, len(self.times) - 1)
+    return Performance(times, interpolate(self.va), interpolate(self.face), interpolate(self.voice), self.state[before])
+
+
+def generator(seed, *role):
+  """Returns a random generator that depends on nothing but the seed and the role, such as ('face', '105')."""
+  digest = hashlib.sha256('/'.join(map(str, (seed, *role))).encode()).digest()
+  return np.random.default_rng(int.from_bytes(digest[:16], 'big'))
+
+
+def perform(rng, seconds, dials, turn):
+  """Invents a person's Performance over a video of some seconds; `turn` as in conflict()."""
+  times = np.arange(-MARGIN, seconds + MARGIN, 1 / GRID_HZ)
+  n = len(times)
+  va = feel(rng, n)
+  state = conflict(rng, times, seconds, dials.rho, turn)
+  shown = {}
+  for modality, lies in (('face', FACE_LIES), ('voice', VOICE_LIES)):
+    lie = dials.anti * -va + (1 - dials.anti) * feel(rng, n)
+    seen = smooth(np.where(state[:, None] == lies, lie, va), 0.3)
+    weight, spread = (np.array(pair) for pair in PRESETS[dials.preset][modality])
+    noise = np.stack([wander(rng, n, 1.0, 1.0) for _ in range(2)], axis=1)
+    shown[modality] = np.clip(weight * seen + spread * noise, -1, 1)
+  return Performance(times, va, shown['face'], shown['voice'], state)
+
+
+def feel(rng, n):
+  """Returns (n,2) valence and arousal in (-1, 1) that wander within seconds about the person's own mean."""
+  valence = wander(rng, n, 3.0, 0.75) + rng.normal(0, 0.25)
+  arousal = wander(rng, n, 2.5, 0.70) + rng.normal(0, 0.25)
+  return np.tanh(smooth(np.stack([valence, arousal + 0.2 * valence], axis=1), 0.5))
+
+
+def wander(rng, n, tau, spread):
+  """Returns (n,) of an Ornstein-Uhlenbeck process of correlation time tau, seconds, and standard deviation spread."""
+  keep = np.exp(-1 / (GRID_HZ * tau))
+  steps = rng.normal(0, spread * np.sqrt(1 - keep ** 2), n)
+  steps[0] = rng.normal(0, spread)
+  for i in range(1, n):
+    steps[i] += keep * steps[i - 1]
+  return steps
+
+
+def smooth(columns, seconds):
+  """Returns the running mean of (n,2) columns over some seconds, the ends repeated."""
+  width = max(1, round(seconds * GRID_HZ)) | 1
+  padded = np.pad(columns, ((width // 2, width // 2), (0, 0)), 'edge')
+  return np.stack([np.convolve(column, np.full(width, 1 / width), 'valid') for column in padded.T], axis=1)
+
+
+def conflict(rng, times, seconds, rho, turn):
+  """Draws the conflict segments of a video, between clean stretches of random length; face and voice lie by turns.
+
+  A share rho of the time is in conflict: in each video, if that makes a segment of usual length, else in some videos,
+  picked by `turn` in [0, 1). Numbers spread evenly over the videos make the share exact over all of them as well.
+
+  Returns (n,) states.
+  """
+  state = np.full(len(times), CLEAN, np.uint8)
+  total, usual = rho * seconds, min(SEGMENT, seconds)
+  chance = min(1, total / usual)
+  if turn >= chance:
+    return state
+  if chance < 1:
+    total = min(seconds, usual * rng.uniform(0.6, 1.4))
+  count = max(1, round(total / SEGMENT))
+  lengths = total / count * (1 + 0.25 * balanced(rng, count))
+  starts = np.sort(rng.uniform(0, seconds - total, count)) + np.concatenate([[0], np.cumsum(lengths)[:-1]])
+  liars = (VOICE_LIES, FACE_LIES) if turn < chance / 2 else (FACE_LIES, VOICE_LIES)
+  for i, (start, length) in enumerate(zip(starts, lengths)):
+    state[(times >= start) & (times < start + length)] = liars[i % 2]
+  return state
+
+
+def balanced(rng, count):
+  """Returns (count,) random numbers within [-1, 1] of sum 0."""
+  numbers = rng.uniform(-0.5, 0.5, count)
+  return numbers - numbers.mean()

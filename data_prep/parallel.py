@@ -1,0 +1,63 @@
+"""A pool of processes that gives its results in order, shows its progress and leaves no orphans."""
+
+import collections
+import concurrent.futures
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+
+import tqdm
+
+from data_prep.errors import InputError
+
+
+@contextlib.contextmanager
+def ordered(function, items, workers, unit):
+  """Gives an iterator over function(item) for each item, in order, computed by that many processes.
+
+  At most workers + 2 results wait to be taken, so that memory stays bounded however slowly they are taken. What the
+  function raises is raised by the iterator; leaving the context early drops the work that has not begun.
+  """
+  # Spawned, not forked: FFmpeg, librosa and TensorFlow hold threads and locks.
+  with concurrent.futures.ProcessPoolExecutor(
+      min(workers, len(items)), multiprocessing.get_context('spawn'), prepare_worker) as pool:
+    try:
+      yield progress(results(pool, function, items, workers + 2), len(items), unit)
+    except concurrent.futures.process.BrokenProcessPool:
+      raise InputError('a worker process was killed, probably for want of memory; take fewer --workers') from None
+    finally:
+      pool.shutdown(wait=False, cancel_futures=True)
+
+
+def results(pool, function, items, ahead):
+  pending = collections.deque()
+  for item in items:
+    pending.append(pool.submit(function, item))
+    if len(pending) >= ahead:
+      yield pending.popleft().result()
+  while pending:
+    yield pending.popleft().result()
+
+
+def progress(values, total, unit):
+  """Passes values on, showing a bar on a terminal and about twenty plain lines elsewhere."""
+  if sys.stderr.isatty():
+    yield from tqdm.tqdm(values, total=total, unit=unit)
+    return
+  step = max(1, total // 20)
+  for done, value in enumerate(values, 1):
+    if done % step == 0 or done == total:
+      print(f'{unit}s: {done} of {total}', file=sys.stderr, flush=True)
+    yield value
+
+
+def prepare_worker():
+  """Leaves Ctrl-C to the main process, and ends this one once that is dead: else it would wait for work for ever."""
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  def watch():
+    multiprocessing.parent_process().join()
+    os._exit(1)
+  threading.Thread(target=watch, daemon=True).start()

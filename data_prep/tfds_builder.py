@@ -1,0 +1,82 @@
+"""The TensorFlow side of build: records.fields as a TFDS data set of TFRecord files."""
+
+import contextlib
+import io
+import os
+
+# Before the import: TensorFlow greets with a page of remarks.
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
+
+from absl import logging
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from data_prep import manifest, records
+
+tf.config.set_visible_devices([], 'GPU')  # writing files must not take a device from a training run
+tfds.disable_progress_bar()
+logging.set_verbosity(logging.ERROR)
+
+
+class Affwild2(tfds.core.GeneratorBasedBuilder):
+  """Windows of Aff-Wild2 clips. `examples` maps each split that is not empty to an iterable of (key, record)."""
+
+  name = manifest.NAME
+  VERSION = tfds.core.Version(manifest.VERSION)
+
+  def __init__(self, layout, examples, data_dir):
+    self.layout, self.examples = layout, examples
+    super().__init__(data_dir=data_dir)
+
+  def _info(self):
+    return tfds.core.DatasetInfo(
+        builder=self,
+        description='Windows of annotated frames of Aff-Wild2; data_prep/records.py says what each field is.',
+        features=tfds.features.FeaturesDict({
+            name: feature(shape, dtype) for name, (shape, dtype) in records.fields(self.layout).items()}))
+
+  def _split_generators(self, dl_manager):
+    return self.examples
+
+  def _generate_examples(self):
+    raise NotImplementedError('the splits come with their examples')
+
+  def _example_writer(self):
+    return SortingWriter(self.info.file_format)
+
+
+class SortingWriter(tfds.core.writer.ExampleWriter):
+  """Writes the fields of each record in order of name. TFDS leaves them in an order that changes from run to run."""
+
+  def write(self, path, examples):
+    return super().write(path, ((key, sort_fields(example)) for key, example in examples))
+
+
+def sort_fields(example):
+  return tf.train.Example.FromString(example).SerializeToString(deterministic=True)
+
+
+def feature(shape, dtype):
+  if dtype is str:
+    return tfds.features.Text()
+  if shape == ():
+    return tfds.features.Scalar(dtype)
+  # Without an encoding every pixel would become an int64 in the record; zlib costs more time than the disk saves.
+  return tfds.features.Tensor(shape=shape, dtype=np.dtype(dtype), encoding=tfds.features.Encoding.BYTES)
+
+
+def write(layout, examples, data_dir, max_shard_mib):
+  """Writes the TFDS data set under data_dir/affwild2/1.0.0; returns {split: records in each of its shards}."""
+  builder = Affwild2(layout, examples, data_dir)
+  config = tfds.download.DownloadConfig(
+      try_download_gcs=False, max_shard_size=max_shard_mib << 20, min_shard_size=(max_shard_mib << 20) // 2)
+  with contextlib.redirect_stdout(io.StringIO()):  # it prints about a download that does not take place
+    builder.download_and_prepare(download_dir=data_dir, download_config=config, file_format='tfrecord')
+  return {split: info.shard_lengths for split, info in builder.info.splits.items()}
+
+
+def count_records(path):
+  """Reads a shard from end to end, checking every record's checksum, and returns how many there are."""
+  return sum(1 for _ in tf.data.TFRecordDataset(str(path)))

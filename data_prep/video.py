@@ -1,0 +1,119 @@
+"""Decoding with PyAV: exact frame times, images and the sound of a video file."""
+
+import contextlib
+import dataclasses
+
+import av
+import numpy as np
+
+from data_prep.errors import InputError
+
+SAMPLE_RATE = 16_000
+MAX_PIXELS = 8192 * 8192  # of one decoded image: 200 MB as RGB
+
+# FFmpeg reports damage on stderr, line by line; what matters is raised as an InputError.
+av.logging.set_level(av.logging.PANIC)
+
+
+@dataclasses.dataclass(frozen=True)
+class Timeline:
+  """When the frames of a video are shown.
+
+  times  (n,) float64 seconds, ascending, the first one 0
+  start  seconds from the container's zero to the first frame
+  rate   frames per second where constant, else None
+  """
+  times: np.ndarray
+  start: float
+  rate: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Sound:
+  """The mixed-down sound track: samples (n,) int16 at 16 kHz; start: seconds from the container's zero."""
+  samples: np.ndarray
+  start: float
+
+
+def read_timeline(path):
+  """Returns the Timeline of the frames that decoding `path` gives; InputError where it is no video or cut short."""
+  with opened(path) as (container, stream):
+    packets = [packet for packet in container.demux(stream) if packet.size]
+    # MP4 counts its samples in the header, so one that ends early gives itself away.
+    if container.format.name.startswith('mov') and len(packets) < stream.frames:
+      raise InputError(f'{path} is cut short: {len(packets)} of its {stream.frames} frames are there')
+    ticks = sorted(packet.pts for packet in packets if packet.pts is not None)
+    trusted = (container.format.name.startswith(('mov', 'matroska')) and packets and packets[0].is_keyframe and
+               not any(packet.is_discard or packet.is_corrupt for packet in packets) and
+               len(set(ticks)) == len(packets))
+    base, rates = stream.time_base, [stream.average_rate, stream.guessed_rate, stream.base_rate]
+  if not trusted:  # AVI packets may hold two frames or none, edit lists hide some: only decoding tells
+    with opened(path) as (container, stream):
+      ticks = [frame.pts for frame in container.decode(stream)]
+  if not ticks:
+    raise InputError(f'{path} holds no picture')
+  if None in ticks:  # a stream without clock, such as raw H.264
+    rate = float(next(filter(None, rates), 25))
+    return Timeline(np.arange(len(ticks)) / rate, 0.0, rate)
+  ticks = np.sort(np.array(ticks, np.int64))
+  times = (ticks - ticks[0]) * float(base)
+  # Rounding to the container's clock moves a frame by less than a tick; a dropped frame moves all that follow.
+  fits = (float(rate) for rate in rates if rate and
+          np.abs(times - np.arange(len(times)) / float(rate)).max() < 0.999 * float(base))
+  return Timeline(times, float(ticks[0] * base), next(fits, None))
+
+
+def read_frames(path):
+  """Yields the frames of a video in order as (H,W,3) uint8 RGB, upright, at most MAX_PIXELS pixels each."""
+  with opened(path) as (container, stream):
+    for frame in container.decode(stream):
+      check_size(path, frame)
+      image = frame.to_ndarray(format='rgb24')
+      yield np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90))) if frame.rotation else image
+
+
+def read_sound(path):
+  """Returns the Sound of a video, or None where there is no sound track or nothing in it can be decoded.
+
+  As 16-bit integers the mix is FFmpeg's own to the bit; PyAV's float mix of two channels is louder by sqrt 2.
+  """
+  with opened(path) as (container, _):
+    stream = container.streams.best('audio')
+    if stream is None:
+      return None
+    resampler = av.AudioResampler(format='s16', layout='mono', rate=SAMPLE_RATE)
+    start, blocks = None, []
+    for packet in container.demux(stream):
+      try:
+        frames = packet.decode()
+      except av.error.InvalidDataError:
+        continue  # a damaged packet is skipped, as FFmpeg does
+      for frame in frames:
+        start = frame.time if start is None else start
+        blocks += [block.to_ndarray()[0] for block in resampler.resample(frame)]
+    if start is None and not blocks:
+      return None
+    blocks += [block.to_ndarray()[0] for block in resampler.resample(None)]
+    samples = np.concatenate(blocks)
+    return Sound(samples, float(start or 0)) if samples.size else None
+
+
+@contextlib.contextmanager
+def opened(path):
+  """Opens a video file as (container, video stream); everything FFmpeg cannot read becomes an InputError."""
+  try:
+    with av.open(str(path)) as container:
+      stream = container.streams.best('video')
+      if stream is None:
+        raise InputError(f'{path} holds no video stream')
+      check_size(path, stream.codec_context)
+      yield container, stream
+  except InputError:
+    raise
+  except (av.error.FFmpegError, OSError, ValueError) as error:
+    raise InputError(f'{path} cannot be read as a video: {getattr(error, "strerror", None) or error}') from error
+
+
+def check_size(path, image):
+  if image.width * image.height > MAX_PIXELS:
+    raise InputError(f'{path} is {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are read')

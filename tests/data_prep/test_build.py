@@ -1,0 +1,184 @@
+"""The whole way from folder to records: joined by frame id, the same bytes after a kill, damage found."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+from official_set import MISSING_CROPS, SIZES
+import pytest
+
+from data_prep import affwild2, audio, build, manifest, records, verify, video
+from data_prep.errors import InputError
+
+LAYOUT = records.Layout(12, 8, 16)
+REPOSITORY = pathlib.Path(__file__).parents[2]
+
+
+def read(data_dir):
+  """Returns {(clip, window): record} of all splits."""
+  import tensorflow_datasets as tfds
+  found = {}
+  builder = tfds.builder_from_directory(str(manifest.version_folder(data_dir)))
+  for split in builder.info.splits:
+    for record in builder.as_dataset(split=split, shuffle_files=False).as_numpy_iterator():
+      found[record['clip'].decode(), int(record['window'])] = {**record, 'split': split}
+  return found
+
+
+def contents(data_dir):
+  folder = manifest.version_folder(data_dir)
+  return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def command(module, *args):
+  environment = {**os.environ, 'PYTHONPATH': str(REPOSITORY)}
+  return [sys.executable, '-m', f'data_prep.{module}', *map(str, args)], {'env': environment, 'cwd': REPOSITORY}
+
+
+def run(module, *args):
+  line, options = command(module, *args)
+  return subprocess.run(line, capture_output=True, text=True, **options)
+
+
+def test_every_field_of_a_frame_comes_from_the_same_frame(official, built):
+  clips = {clip.name: clip for clip in affwild2.list_clips(affwild2.find_roots(official))}
+  found = read(built)
+  made = json.loads((built / 'affwild2/1.0.0/manifest.json').read_text())
+  seen = {name: set() for name in clips}
+  for (name, window), record in found.items():
+    for field, (shape, dtype) in records.fields(LAYOUT).items():
+      if dtype is not str:
+        assert record[field].dtype == dtype and len(shape) == np.ndim(record[field]), field
+    real = record['real']
+    frames = record['frames'][real]
+    seen[name] |= set(frames.tolist())
+    missing = MISSING_CROPS.get(name, ())
+    np.testing.assert_array_equal(record['face_present'][real], ~np.isin(frames, missing))
+    grey = record['faces'][real].astype(int)
+    expected = np.where(np.isin(frames, missing), 0, 5 * frames)
+    assert np.abs(grey - expected[:, None, None, None]).max() <= 2
+    np.testing.assert_allclose(record['times'][real], (frames - 1) / 25, atol=1e-6)
+    if name != '300':
+      np.testing.assert_array_equal(record['va'][real], np.stack([frames / 100, -frames / 100], 1).astype(np.float32))
+    np.testing.assert_array_equal(record['annotated'][real], np.full(len(frames), name != '300'))
+    # The sound: bit-equal to windows of the whole spectrogram, and its tone names the frame.
+    whole = audio.log_mel(video.read_sound(clips[name].video).samples).astype(np.float16)
+    windows = record['log_mel'][record['starts'][real][:, None] + np.arange(96)]
+    np.testing.assert_array_equal(windows, whole[4 * (frames - 1)[:, None] + np.arange(96)])
+    if clips[name].video.suffix == '.avi':
+      np.testing.assert_array_equal(windows[:, 0].argmax(axis=1), 17 + frames)
+    assert record['audio_present'][real].all()
+    assert len(record['log_mel']) <= made['max_rows']
+    for field in ('frames', 'times', 'va', 'annotated', 'faces', 'face_present', 'starts', 'audio_present'):
+      assert not record[field][~real].any(), field
+  kept = {name: n for chunk in made['chunks'].values() for name, n in chunk['clips'].items()}
+  assert kept == {name: len(frames) for name, frames in seen.items()}
+  assert seen['102'] == {*range(3, 11), *range(14, 29), *range(35, 44)}
+  assert seen['10-25-64x48_right'] == set(range(5, 41))
+  assert seen['300'] == set(range(1, 26))
+  assert max(len(record['log_mel']) for record in found.values()) == made['max_rows']
+
+
+def test_manifest_counts_what_is_there(built):
+  made = manifest.read_manifest(built)
+  assert made['layout'] == {'length': 12, 'stride': 8, 'face': 16}
+  assert {split: list(chunk['clips']) for split, chunk in made['chunks'].items()} == {
+      'chunk0': ['10-25-64x48_left', '10-25-64x48_right'], 'chunk1': [], 'chunk2': ['102', '103'], 'chunk3': ['1035'],
+      'chunk4': ['104', 'video7'], 'chunk5': ['200'], 'test': ['300']}
+  # Windows of 12 every 8: 40 frames give 5, 36 give 4, 32 give 4, 9 give 1, 20 give 2, 30 give 4, 28 give 3, 25 give 3.
+  assert {split: chunk['records'] for split, chunk in made['chunks'].items()} == {
+      'chunk0': 9, 'chunk1': 0, 'chunk2': 5, 'chunk3': 0, 'chunk4': 6, 'chunk5': 3, 'test': 3}
+  assert made['masked'] == {'audio_absent': 0, 'crops_unreadable': 0, 'faces_missing': 5}
+  assert sum(shard['records'] for shard in made['shards'].values()) == 26
+  assert str(built) not in (built / 'affwild2/1.0.0/manifest.json').read_text()
+
+
+def test_a_killed_build_run_again_gives_the_same_bytes(official, built, tmp_path):
+  moved = shutil.copytree(official, tmp_path / 'elsewhere')
+  args = ['--source', moved, '--data_dir', tmp_path / 'records', '--workers', '1', *SIZES]
+  line, options = command('build', *args)
+  process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True, **options)
+  assert process.stderr.readline() == 'clips: 1 of 8\n'
+  process.send_signal(signal.SIGKILL)
+  process.wait()
+  assert (tmp_path / 'records/affwild2.incomplete').is_dir()
+  assert not (tmp_path / 'records/affwild2').exists()
+  assert run('build', *args).returncode == 0  # in a process of its own: hashes, and orders that hang on them, differ
+  assert contents(tmp_path / 'records') == contents(built)
+  assert [path.name for path in (tmp_path / 'records').iterdir()] == ['affwild2']
+
+
+def test_a_finished_set_is_kept_and_another_never_overwritten(official, built, broken, capsys):
+  before = contents(built)
+  assert build.main(['--source', str(official), '--data_dir', str(built), *SIZES]) == 0
+  assert 'nothing to do' in capsys.readouterr().out
+  with pytest.raises(InputError, match='another layout; remove it or choose another --data_dir'):
+    build.main(['--source', str(official), '--data_dir', str(built), *SIZES[:-1], '24'])
+  (broken / 'cropped_aligned/102/00003.jpg').unlink()
+  with pytest.raises(InputError, match='another source'):
+    build.main(['--source', str(broken), '--data_dir', str(built), *SIZES])
+  assert contents(built) == before
+
+
+def test_verify_names_the_damaged_shard(built, tmp_path):
+  shard = 'affwild2-chunk2.tfrecord-00000-of-00001'
+  assert verify.verify(built) == verify.verify(built / 'affwild2/1.0.0')
+  assert verify.verify(built).startswith('OK: 5 shards, 26 records, ')
+
+  def damaged(name, change):
+    copy = pathlib.Path(shutil.copytree(built, tmp_path / name))
+    change(copy / 'affwild2/1.0.0')
+    with pytest.raises(InputError) as error:
+      verify.verify(copy)
+    return str(error.value)
+
+  def cut(folder):
+    os.truncate(folder / shard, (folder / shard).stat().st_size - 100)
+
+  def flip(folder):
+    data = bytearray((folder / shard).read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / shard).write_bytes(data)
+
+  def recount(folder):
+    made = json.loads((folder / 'manifest.json').read_text())
+    made['shards'][shard]['records'] += 1
+    (folder / 'manifest.json').write_text(json.dumps(made))
+
+  for name, change, words in (
+      ('cut', cut, f'{shard} has'), ('flip', flip, f'{shard} is damaged'),
+      ('recount', recount, f'{shard} does not hold'),
+      ('missing', lambda folder: (folder / shard).unlink(), f'{shard} is missing'),
+      ('extra', lambda folder: (folder / 'affwild2-chunk9.tfrecord').touch(), 'affwild2-chunk9.tfrecord is not in'),
+      ('features', lambda folder: (folder / 'features.json').write_text('{}'), 'features.json is missing or changed'),
+      ('manifest', lambda folder: (folder / 'manifest.json').write_text('{'), 'manifest.json is damaged'),
+      ('none', lambda folder: (folder / 'manifest.json').unlink(), 'python -m data_prep.build --source')):
+    assert words in damaged(name, change), name
+  with pytest.raises(InputError, match=f'{shard} is missing'):
+    manifest.check_sizes(tmp_path / 'missing')
+
+
+def test_neither_tensorflow_nor_jax_is_needed_to_read_clips_and_manifests():
+  modules = 'affwild2, annotations, audio, build, clips, faces, manifest, records, verify, video, windows'
+  line, options = command('build', '--help')
+  code = f'import sys; from data_prep import {modules}; print({{"tensorflow", "jax", "avjax"}} & set(sys.modules))'
+  assert subprocess.run([line[0], '-c', code], capture_output=True, text=True, **options).stdout == 'set()\n'
+
+
+def test_bad_input_is_one_line_and_exit_code_2(broken, tmp_path):
+  for result in (
+      run('verify', tmp_path / 'nothing'),
+      run('build', '--source', tmp_path / 'nothing', '--data_dir', tmp_path / 'records')):
+    assert result.returncode == 2 and result.stdout == ''
+    assert result.stderr.startswith('error: ') and result.stderr.count('\n') == 1
+  assert not (tmp_path / 'records').exists()
+  os.truncate(broken / 'batch1/102.avi', 5000)
+  result = run('build', '--source', broken, '--data_dir', tmp_path / 'records', '--workers', '1', *SIZES)
+  assert result.returncode == 2 and result.stderr.splitlines()[-1].startswith('error: ')
+  assert '102.avi' in result.stderr.splitlines()[-1]
+  assert list((tmp_path / 'records').iterdir()) == []

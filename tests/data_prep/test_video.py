@@ -1,0 +1,137 @@
+"""Frame times, offsets and sound of files written here: any rate, both containers, rotation, damage."""
+
+import os
+
+import numpy as np
+from official_set import tone, write_video
+import pytest
+
+from data_prep import video
+from data_prep.errors import InputError
+
+
+@pytest.mark.parametrize('ending', ['.mp4', '.avi'])
+@pytest.mark.parametrize('rate', ['15', '24000/1001', '25', '30000/1001', '60'])
+def test_constant_rates(tmp_path, ending, rate):
+  path = tmp_path / f'clip{ending}'
+  write_video(path, 50, rate=rate)
+  timeline = video.read_timeline(path)
+  top, bottom = (*map(int, rate.split('/')), 1)[:2]
+  assert timeline.rate == top / bottom
+  assert timeline.start == 0
+  np.testing.assert_allclose(timeline.times, np.arange(50) * bottom / top, atol=1e-9)
+  assert video.read_sound(path) is None
+
+
+def test_a_variable_rate_has_times_but_no_rate(tmp_path):
+  pts = np.cumsum([0, *np.random.default_rng(0).choice([33, 40, 67, 200], 59)])
+  path = tmp_path / 'phone.mp4'
+  write_video(path, 60, pts=pts)
+  timeline = video.read_timeline(path)
+  assert timeline.rate is None
+  np.testing.assert_allclose(timeline.times, pts / 1000, atol=1e-4)
+
+
+def test_dropped_frames_of_an_avi_leave_a_gap_in_time(tmp_path):
+  pts = np.array([0, 1, 2, 4, 5, 6, 9, 10])  # its clock ticks once a frame
+  path = tmp_path / 'dropped.avi'
+  write_video(path, len(pts), pts=pts, clock=25)
+  timeline = video.read_timeline(path)
+  assert timeline.rate is None
+  np.testing.assert_allclose(timeline.times, pts / 25, atol=1e-9)
+
+
+def test_frames_come_in_order_and_as_many_as_there_are_times(tmp_path):
+  for ending in ('.mp4', '.avi'):  # H.264 stores its frames out of order
+    path = tmp_path / f'clip{ending}'
+    write_video(path, 40)
+    greys = [frame.mean() for frame in video.read_frames(path)]
+    np.testing.assert_allclose(greys, 5 * np.arange(40), atol=3)
+
+
+def test_sound_is_where_its_timestamps_say(tmp_path):
+  sound = tone(25)
+  for ending, tolerance in (('.avi', 1e-9), ('.mp4', 0.03)):
+    path = tmp_path / f'clip{ending}'
+    write_video(path, 25, sound)
+    heard = video.read_sound(path)
+    assert heard.samples.dtype == np.int16 and abs(heard.start) <= tolerance
+    assert abs(len(heard.samples) - 16000) <= 16000 * tolerance + 1
+    peak = np.abs(heard.samples[4000:12000].astype(int)).max() / 32767
+    assert abs(peak - 0.3) < 0.02  # mono stays as loud as it is
+  path = tmp_path / 'late.mp4'
+  write_video(path, 25, sound, sound_delay=0.5)
+  timeline, heard = video.read_timeline(path), video.read_sound(path)
+  assert abs(heard.start - timeline.start - 0.5) < 0.03
+
+
+def test_stereo_is_mixed_to_its_mean(tmp_path):
+  import av
+  path = tmp_path / 'stereo.avi'
+  with av.open(str(path), 'w') as container:
+    picture = container.add_stream('mpeg4', rate=25)
+    picture.width, picture.height, picture.pix_fmt = 64, 48, 'yuv420p'
+    stream = container.add_stream('pcm_s16le', rate=16000, layout='stereo')
+    container.mux(picture.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format='rgb24')))
+    container.mux(picture.encode())
+    frame = av.AudioFrame.from_ndarray(np.tile(np.int16([8000, 4000]), 1600)[None], format='s16', layout='stereo')
+    frame.sample_rate = 16000
+    container.mux(stream.encode(frame))
+    container.mux(stream.encode())
+  assert np.abs(video.read_sound(path).samples.astype(int) - 6000).max() <= 1
+
+
+def test_a_rotated_video_comes_upright(tmp_path):
+  path = tmp_path / 'clip.mp4'
+  lit_left = np.zeros((48, 64, 3), np.uint8)
+  lit_left[:, :32] = 200
+  write_video(path, 2, image=lit_left)
+  def matrix(*numbers):
+    return b''.join(number.to_bytes(4, 'big') for number in numbers)
+  data = path.read_bytes()
+  upright, clockwise = (0x10000, 0, 0, 0, 0x10000), (0, 0x10000, 0, 0xFFFF0000, 0)
+  at = data.index(matrix(*upright), data.index(b'tkhd'))
+  path.write_bytes(data[:at] + matrix(*clockwise) + data[at + 20:])
+  image = next(video.read_frames(path))
+  assert image.shape == (64, 48, 3)
+  np.testing.assert_allclose(image[:28], 200, atol=8)  # what was left is now on top
+  np.testing.assert_allclose(image[36:], 0, atol=8)
+
+
+@pytest.mark.parametrize('ending', ['.mp4', '.avi'])
+def test_damage_is_one_error_with_the_name(tmp_path, ending):
+  path = tmp_path / f'clip{ending}'
+  write_video(path, 40, tone(40))
+  os.truncate(path, 600)
+  with pytest.raises(InputError, match=f'clip{ending} '):
+    video.read_timeline(path)
+  path.write_text('no video')
+  for read in (video.read_timeline, video.read_sound, lambda path: list(video.read_frames(path))):
+    with pytest.raises(InputError, match='cannot be read as a video'):
+      read(path)
+  with pytest.raises(InputError, match='cannot be read as a video'):
+    video.read_timeline(tmp_path / 'missing.mp4')
+
+
+def test_an_mp4_whose_end_is_missing_is_cut_short(tmp_path):
+  import av
+  path = tmp_path / 'stream.mp4'
+  with av.open(str(path), 'w', options={'movflags': 'faststart'}) as container:  # the index comes first
+    stream = container.add_stream('libx264', rate=25)
+    stream.width, stream.height, stream.pix_fmt = 64, 48, 'yuv420p'
+    noise = np.random.default_rng(0)
+    for _ in range(30):
+      image = noise.integers(0, 256, (48, 64, 3), np.uint8)
+      container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format='rgb24')))
+    container.mux(stream.encode())
+  os.truncate(path, path.stat().st_size // 2)
+  with pytest.raises(InputError, match='is cut short: [0-9]+ of its 30 frames are there'):
+    video.read_timeline(path)
+
+
+def test_far_too_large_pictures_are_refused(tmp_path, monkeypatch):
+  path = tmp_path / 'clip.mp4'
+  write_video(path, 2)
+  monkeypatch.setattr(video, 'MAX_PIXELS', 64 * 48 - 1)
+  with pytest.raises(InputError, match='is 64 x 48 pixels'):
+    next(video.read_frames(path))
