@@ -60,8 +60,9 @@ def get_config(argument=''):
 
 def shrink(config):
   """The same system in a size for two CPU cores, with rates for towers that start from nothing."""
-  config.data.update({'length': 60, 'stride': 40, 'face': 24})
+  config.data.update({'length': 120, 'stride': 80, 'face': 24})
   config.crop = 20
+  config.batch_size = 6
   config.model.visual.update({'widths': (8, 16, 24, 32), 'units': (1, 1, 1, 1), 'features': 32, 'dropout': 0.0})
   config.model.audio = ConfigDict({'widths': (4, 8, 8, 8, 16, 16), 'hidden': 32, 'features': 16})
   config.model.temporal = ConfigDict({'visual': (32, 32), 'audio': (16, 16), 'kernel': 5, 'dropout': 0.1})

@@ -5,6 +5,12 @@ from typing import Sequence
 import flax.linen as nn
 
 
+def max_pool(x):
+  """2x2 max-pool of stride 2, (N,H,W,C) -> (N,H/2,W/2,C): as a reshape, whose gradient XLA runs many times faster on a CPU."""
+  n, h, w, c = x.shape
+  return x.reshape(n, h // 2, 2, w // 2, 2, c).max(axis=(2, 4))
+
+
 class VGGish(nn.Module):
   """Log-mel examples (N,96,64) -> features (N,128). 72.1 M parameters; named as in the published TensorFlow graph.
 
@@ -20,7 +26,7 @@ class VGGish(nn.Module):
     for name, width in zip(('conv1', 'conv2', 'conv3_1', 'conv3_2', 'conv4_1', 'conv4_2'), self.widths):
       x = nn.relu(nn.Conv(width, (3, 3), name=name)(x))
       if not name.endswith('_1'):  # the second convolution of a pair is pooled
-        x = nn.max_pool(x, (2, 2), (2, 2))
+        x = max_pool(x)
     x = x.reshape(x.shape[0], -1)  # (N,6*4*512)
     x = nn.relu(nn.Dense(self.hidden, name='fc1_1')(x))
     x = nn.relu(nn.Dense(self.hidden, name='fc1_2')(x))
