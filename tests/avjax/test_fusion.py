@@ -1,5 +1,7 @@
 """Equations 1 to 20 against the float64 oracle, identities between the systems, padding, and the scale at the start."""
 
+import importlib
+
 import jax
 import numpy as np
 import pytest
@@ -56,6 +58,13 @@ def test_equations(name, recursions, length, frames, dtype, tolerance):
     attended, _ = oracle.rjca(params, audio[b, :n].T, visual[b, :n].T, recursions)
     assert np.abs(attended.T - np.hstack([audio[b, :n], visual[b, :n]])).max() > 0.1
     assert not expected_gates or max(scores.std(axis=0).max() for scores in expected_gates.values()) > 0.1
+
+
+@pytest.mark.parametrize('config, name, recursions', [
+    ('jca', 'rjca', 1), ('rjca', 'rjca', 3), ('dca', 'dca', 3), ('grjca', 'grjca', 3), ('hgrjca', 'hgrjca', 3)])
+def test_configs(config, name, recursions):
+  config = importlib.import_module(f'configs.{config}').get_config()
+  assert config.model.fusion.to_dict() == {'name': name, 'recursions': recursions, 'temperature': 0.1}
 
 
 def test_jca_is_one_recursion():
