@@ -1,14 +1,16 @@
 """Orbax behind one small class: the last two states to resume from, and the best variables, each leaf with a checksum."""
 
 import hashlib
+import logging
 import pathlib
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from absl import logging
 
 from data_prep.errors import InputError
+
+logger = logging.getLogger('avjax')
 
 
 def checksums(tree):
@@ -58,7 +60,7 @@ class Checkpoints:
           raise ValueError(f'checksum of {wrong[0]} differs')
         return state, meta
       except Exception as error:  # whatever a damaged file makes Orbax raise
-        logging.warning('checkpoint %s/%s is damaged (%s)', manager.directory, step, ' '.join(str(error).split())[:100])
+        logger.warning('checkpoint %s/%s is damaged (%s)', manager.directory, step, ' '.join(str(error).split())[:100])
     if steps:
       raise InputError(f'all checkpoints in {manager.directory} are damaged; start again with another --workdir')
     return None

@@ -1,9 +1,5 @@
 """Records -> NumPy batches. The only file of avjax that imports TensorFlow, and it keeps it off the accelerator."""
 
-import os
-
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds

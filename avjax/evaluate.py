@@ -129,7 +129,7 @@ def main(argv):
   parser.add_argument('--split', default='validation', choices=('validation', 'test'))
   parser.add_argument('--data_dir', help='records; by default those the run was trained on')
   arguments = parser.parse_args(argv[1:])
-  logging.set_verbosity(logging.WARNING)
+  logging.set_verbosity(logging.ERROR)
   config = run.read_config(arguments.workdir)
 
   from avjax.dataset import Records  # TensorFlow, which the rest of this file does without

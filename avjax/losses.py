@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 
+SCOPES = ('sequence', 'batch')
 EPSILON = 1e-8  # keeps a constant prediction of a constant label finite: CCC 0, gradient 0
 
 

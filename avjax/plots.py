@@ -22,7 +22,7 @@ def curves(history, targets, path):
   axes[0].set_ylabel('validation CCC')
   axes[0].legend(loc='lower right', frameon=False)
   axes[1].plot(epochs, [row.get('train_loss', np.nan) for row in history], 'o-', ms=3, color=LABEL)
-  axes[1].set_ylabel('training loss (1 - CCC)')
+  axes[1].set_ylabel('training loss')
   axes[2].semilogy(epochs, [row['rate'] for row in history], 'o-', ms=3, color=LABEL)
   axes[2].set_ylabel('rate')
   axes[2].set_xlabel('epoch')
@@ -52,7 +52,7 @@ def traces(series, scores, targets, path, most=4):
       axis.set_title(f'{clip}   {target} CCC {scores[target]["per_clip"][clip]:.2f}', fontsize=9, loc='left')
       axis.set_ylim(-1, 1)
   for axis in axes[0]:
-    axis.legend(loc='upper right', fontsize=8, frameon=False, ncols=2)
+    axis.legend(loc='lower right', bbox_to_anchor=(1, 1), borderpad=0, fontsize=8, frameon=False, ncols=2)
   for axis in axes[-1]:
     axis.set_xlabel('seconds')
   save(figure, axes, path)

@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+import time
 
 from clu import metric_writers
 from tqdm import tqdm
@@ -55,18 +56,18 @@ class Metrics:
 
 
 class Progress:
-  """One bar an epoch on a terminal; nothing where stderr is no terminal, since the log has a line an epoch.
-
-  examples/s are frames of training data a second.
-  """
+  """One bar an epoch on a terminal; nothing where stderr is no terminal, since the log has a line an epoch."""
 
   def __init__(self, description, batches, done, left):
-    self.left = left
+    self.left, self.done, self.start = left, 0, time.perf_counter()
     self.bar = tqdm(total=batches, initial=done, desc=description, disable=not sys.stderr.isatty(), leave=False,
-                    bar_format='{desc} |{bar:20}| {n_fmt}/{total_fmt} {postfix}')
+                    bar_format='{desc}  |{bar:20}| {n_fmt}/{total_fmt}  {postfix}')
 
-  def update(self, examples_per_second, rate, best):
-    self.bar.set_postfix_str(f'{examples_per_second:.1f} examples/s  rate {rate:.1e}  best CCC {best:.3f}  '
+  def update(self, examples, rate, best):
+    """One more batch, of so many examples (windows)."""
+    self.done += examples
+    speed = self.done / (time.perf_counter() - self.start)
+    self.bar.set_postfix_str(f'{speed:.1f} examples/s  rate {rate:.1e}  best CCC {best:.3f}  '
                              f'left at most {tqdm.format_interval(self.left)}', refresh=False)
     self.bar.update()
 

@@ -9,8 +9,12 @@ import optax
 from flax import traverse_util
 
 from avjax import losses, optimizer, preprocess
-from avjax.models.audio_visual import AudioVisual
+from avjax.config import nearest
+from avjax.models.audio_visual import VISUAL_TOWERS, AudioVisual
+from avjax.models.fusion import FUSIONS
 from avjax.models.layers import evaluation
+from data_prep.errors import InputError
+from data_prep.records import MEL_BANDS, WINDOW_ROWS
 
 DEVICE_FIELDS = ('faces', 'log_mel', 'starts', 'real', 'va', 'annotated')  # of a record, what a step needs
 TARGETS = ('valence', 'arousal')
@@ -34,24 +38,33 @@ def on_device(batch):
 
 
 def make_model(config):
-  """The model that a config describes."""
+  """The model that a config describes. Raises InputError for a name that does not exist."""
   m = config.model
+  for what, name, known in (('model.visual.tower', m.visual.tower, VISUAL_TOWERS), ('model.fusion.name', m.fusion.name, FUSIONS),
+                            ('loss.scope', config.loss.scope, losses.SCOPES),
+                            *(('targets', target, TARGETS) for target in config.targets)):
+    if name not in known:
+      raise InputError(f'config.{what} {name!r} is not one of {", ".join(known)}{nearest(name, known)}')
   return AudioVisual(length=config.data.length, targets=len(config.targets), visual=m.visual.to_dict(), audio=m.audio.to_dict(),
                      temporal=m.temporal.to_dict(), fusion=m.fusion.to_dict(), head=m.head.to_dict())
 
 
 def init_variables(config, model, seed):
   """{'params', 'batch_stats'}, drawn from the seed."""
-  length, crop = config.data.length, config.crop
-  images, log_mel = jnp.zeros((1, length, crop, crop, 3)), jnp.zeros((1, length, 96, 64))
-  # The sizes do not depend on the number of frames but the L x L weights do, so a whole clip is traced; jit keeps it abstract.
-  variables = jax.jit(lambda key: model.init(key, images, log_mel, jnp.ones((1, length), bool), evaluation))(jax.random.key(seed))
+  # One frame is enough: no parameter's shape depends on the number of frames given, only on `length`.
+  images, log_mel = jnp.zeros((1, 1, config.crop, config.crop, 3)), jnp.zeros((1, 1, WINDOW_ROWS, MEL_BANDS))
+  variables = jax.jit(lambda key: model.init(key, images, log_mel, jnp.ones((1, 1), bool), evaluation))(jax.random.key(seed))
   return {name: variables[name] for name in ('params', 'batch_stats')}
 
 
 def paths(params):
   """The names of all parameters: 'visual/stage4/unit0/conv1/kernel', ..."""
   return list(traverse_util.flatten_dict(params, sep='/'))
+
+
+def count(params):
+  """The number of parameters."""
+  return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def make_train_step(config, model, trains, tx):
@@ -78,7 +91,7 @@ def make_train_step(config, model, trains, tx):
 
     open_params = {path: value for path, value in flat.items() if trains(path)}
     (loss, batch_stats), gradients = jax.value_and_grad(loss_fn, has_aux=True)(open_params)
-    metrics = {'loss': loss, 'gradient_norm': optax.global_norm(gradients)}
+    metrics = {'loss': loss, 'gradient_norm': optax.tree.norm(gradients)}
     zeros = {path: jnp.zeros_like(value) for path, value in frozen.items()}
     gradients = traverse_util.unflatten_dict({**zeros, **gradients}, sep='/')
     updates, opt_state = tx.update(gradients, state.opt_state, state.params)

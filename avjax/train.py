@@ -1,9 +1,10 @@
-"""The training loop: stages x epochs, from top to bottom. `python -m avjax.main` calls `train`."""
+"""The training loop: stages x epochs, from top to bottom."""
 
 import dataclasses
+import logging
 import math
 import pathlib
-import signal
+import sys
 import time
 
 import jax
@@ -12,162 +13,138 @@ import numpy as np
 from avjax import evaluate, optimizer, plots, run, sharding, step, unfreezing
 from avjax.checkpoint import Checkpoints
 from avjax.dataset import Records
-from avjax.report import Metrics, Progress, logger, start_logging
+from avjax.report import Metrics, Progress, start_logging
+from avjax.stop import Stopped, StopSignal
 from data_prep.affwild2 import fold_chunks
 from data_prep.errors import InputError
 
-
-class Stopped(Exception):
-  """The process was asked to stop."""
-
-
-class StopSignal:
-  """Turns SIGTERM and the first Ctrl-C into a Stopped between two batches, so that the state can be saved."""
-
-  def __enter__(self):
-    self.asked = False
-    self.old = {s: signal.signal(s, self._ask) for s in (signal.SIGTERM, signal.SIGINT)}
-    return self
-
-  def __exit__(self, *exception):
-    for number, handler in self.old.items():
-      signal.signal(number, handler)
-
-  def _ask(self, number, frame):
-    del frame
-    if self.asked and number == signal.SIGINT:
-      raise KeyboardInterrupt
-    self.asked = True
-
-  def watch(self, batches):
-    """The batches, until the signal comes."""
-    for batch in batches:
-      if self.asked:
-        raise Stopped
-      yield batch
-
-
-def make_stages(config, params):
-  """The `unfreezing.Trains` of each stage, from the config's patterns and the names of the model's parameters."""
-  groups = [config.unfreezing.common, config.unfreezing[config.model.visual.tower]]
-  merged = {name: [p for group in groups for p in group[name]] for name in ('group1', 'group2', 'group3', 'frozen')}
-  try:
-    optimizer.check_rate_factors(config.optimizer.rate_factors, step.paths(params))
-    return unfreezing.stages([merged['group1'], merged['group2'], merged['group3']], merged['frozen'], step.paths(params))
-  except ValueError as error:
-    raise InputError(str(error)) from error
+logger = logging.getLogger('avjax')
 
 
 def train(config, workdir):
-  """Trains what the config describes in workdir, or goes on with the run there. Returns its results, or None if stopped."""
-  workdir = pathlib.Path(workdir)
+  """Trains what the config describes in workdir, or goes on with the run there.
+
+  Returns the results on the validation partition (see evaluate.score), or None if it was asked to stop before the end.
+  Raises InputError, before anything is written, for records, patterns or a workdir that do not fit the config.
+  """
+  workdir, model = pathlib.Path(workdir), step.make_model(config)
   records = Records(config.data.dir, {name: config.data[name] for name in ('length', 'stride', 'face')})
   train_splits, validation_split = fold_chunks(config.fold)
-  count, examples = math.ceil(records.size(train_splits) / config.batch_size), records.size(train_splits)
-  records.size([validation_split])
-  model, mesh = step.make_model(config), sharding.make_mesh()
+  sizes = [records.size(train_splits), records.size([validation_split])]
+  if not all(sizes):
+    raise InputError(f'fold {config.fold} of the records in {config.data.dir} has no training or no validation records')
+  batches_per_epoch = math.ceil(sizes[0] / config.batch_size)
+
+  mesh = sharding.make_mesh()
   variables = step.init_variables(config, model, config.seed)
-  stages = make_stages(config, variables['params'])
+  stages = make_stages(config, step.paths(variables['params']))
+  optimizers = [optimizer.make_optimizer(trains, config.optimizer.weight_decay, config.optimizer.rate_factors)
+                for trains in stages]
   run.open_run(config, workdir, records.manifest)
   start_logging(workdir / 'train.log')
 
-  schedule_config = config.schedule.to_dict()
-  reload_best = schedule_config.pop('reload_best')
-  schedule = unfreezing.Schedule(len(stages), **schedule_config)
-  checkpoints = Checkpoints(workdir)
-
-  def stage_optimizer(stage):
-    return optimizer.make_optimizer(stages[stage], config.optimizer.weight_decay, config.optimizer.rate_factors)
-
   def new_state(stage, variables):
-    return step.State(**variables, opt_state=stage_optimizer(stage).init(variables['params']))
+    return step.State(**variables, opt_state=optimizers[stage].init(variables['params']))
 
-  def abstract_state(meta):
-    return jax.eval_shape(lambda v: new_state(meta['schedule']['stage'], v), variables)
-
-  restored = checkpoints.restore(checkpoints.last, abstract_state)
+  # Where the run stands: the schedule, the batches done of the current epoch and their (loss, gradient norm).
+  schedule = unfreezing.Schedule(len(stages), **{k: v for k, v in config.schedule.items() if k != 'reload_best'})
+  state, batches_done, log, best = new_state(0, variables), 0, [], None
+  checkpoints = Checkpoints(workdir)
+  restored = checkpoints.restore(
+      checkpoints.last, lambda meta: jax.eval_shape(lambda: new_state(meta['schedule']['stage'], variables)))
   if restored:
     state, meta = restored
     schedule, batches_done, log = unfreezing.Schedule(**meta['schedule']), meta['batches_done'], meta['log']
-    best = checkpoints.restore(checkpoints.best, lambda meta: jax.eval_shape(lambda: variables))
-    best = best[0] if best else None
-    if not schedule.done:
-      logger.info('resumed at epoch %d, batch %d of %d, stage %d', schedule.epoch, batches_done, count, schedule.stage + 1)
+    if schedule.best_epoch >= 0:
+      best, _ = checkpoints.restore(checkpoints.best, lambda meta: jax.eval_shape(lambda: variables))
+    logger.info('resumed after %d epochs and %d of %d batches, stage %d', schedule.epoch, batches_done, batches_per_epoch,
+                schedule.stage + 1)
   else:
-    state, batches_done, best, log = new_state(0, variables), 0, None, []
-    total = sum(math.prod(x.shape) for x in jax.tree.leaves(variables['params']))
     logger.info('%s for %s: %s parameters, %d training and %d validation records, %d device(s)', config.model.fusion.name,
-                ' and '.join(config.targets), f'{total:,}', examples, records.size([validation_split]), mesh.size)
-  metrics = Metrics(workdir, schedule.epoch)
+                ' and '.join(config.targets), f'{step.count(variables["params"]):,}', *sizes, mesh.size)
   state = sharding.replicate(state, mesh)
+  metrics = Metrics(workdir, schedule.epoch)
   predict_step = step.make_predict_step(config, model)
-  size = sharding.padded_size(config.batch_size, mesh)
+  padded = sharding.padded_size(config.batch_size, mesh)
   key = jax.random.key(config.seed)
 
-  def predict(variables, split, watch=lambda batches: batches):
-    batches = watch(records.batches([split], config.batch_size))
-    return evaluate.predict(batches, predict_step, variables, config.batch_size, mesh)
+  def validate(variables, watch=lambda batches: batches):
+    batches = watch(records.batches([validation_split], config.batch_size))
+    series = evaluate.predict(batches, predict_step, sharding.replicate(variables, mesh), config.batch_size, mesh)
+    return series, evaluate.score(series, config.targets)
 
   def save():
     meta = {'schedule': dataclasses.asdict(schedule), 'batches_done': batches_done, 'log': np.array(log, float).tolist()}
-    checkpoints.save(checkpoints.last, schedule.epoch * count + batches_done, state, meta)
+    checkpoints.save(checkpoints.last, schedule.epoch * batches_per_epoch + batches_done, state, meta)
 
-  rate, built = 0.0, None  # the stage whose step is compiled
-  epoch_seconds = 0.0
+  stage, rate, speed, seconds = None, 0.0, 0.0, 0.0
   with StopSignal() as stop:
     try:
       while not schedule.done:
-        if built != schedule.stage:
-          built = schedule.stage
-          train_step = step.make_train_step(config, model, stages[built], stage_optimizer(built))
-        epoch, start = schedule.epoch, time.perf_counter()
+        if stage != schedule.stage:  # one compilation a stage
+          stage = schedule.stage
+          train_step = step.make_train_step(config, model, stages[stage], optimizers[stage])
+        epoch, start, first = schedule.epoch, time.perf_counter(), batches_done
+        title = f'stage {stage + 1}/{len(stages)}  epoch {epoch + 1}'
+        progress = Progress(title, batches_per_epoch, batches_done, seconds * (schedule.max_epochs - epoch))
         order = int(np.random.SeedSequence([config.seed, epoch]).generate_state(1)[0])
-        name = f'stage {built + 1}/{len(stages)} epoch {epoch + 1}'
-        progress = Progress(name, count, batches_done, epoch_seconds * (schedule.max_epochs - epoch))
-        first = batches_done
         for batch in stop.watch(records.batches(train_splits, config.batch_size, order, batches_done)):
-          rate = schedule.rate((batches_done + 1) / count)
-          batch_key = jax.random.fold_in(key, epoch * count + batches_done)
-          device = sharding.shard(sharding.pad_rows(step.on_device(batch), size), mesh)
-          state, values = train_step(state, device, batch_key, np.float32(rate))
+          rate = schedule.rate((batches_done + 1) / batches_per_epoch)
+          batch_key = jax.random.fold_in(key, epoch * batches_per_epoch + batches_done)
+          device_batch = sharding.shard(sharding.pad_rows(step.on_device(batch), padded), mesh)
+          state, values = train_step(state, device_batch, batch_key, np.float32(rate))
           log.append((values['loss'], values['gradient_norm']))
           batches_done += 1
-          speed = (batches_done - first) * config.batch_size / (time.perf_counter() - start)
-          progress.update(speed, rate, schedule.best)
-        train_loss, gradient_norm = np.mean(np.array(log, float), axis=0)  # waits for the device
-        train_seconds = time.perf_counter() - start
+          progress.update(config.batch_size, rate, schedule.best)
         progress.close()
+        loss, gradient_norm = np.mean(np.array(log, float), axis=0)  # waits for the device
+        speed = (batches_done - first) * config.batch_size / (time.perf_counter() - start)
+        if not np.isfinite(loss):
+          logger.error('the loss is not finite in epoch %d; %s keeps the epoch before. Try a lower rate.', epoch + 1, workdir)
+          sys.exit(3)
 
-        scores = evaluate.score(predict(state.variables, validation_split, stop.watch), config.targets)
+        _, scores = validate(state.variables, stop.watch)
         ccc = float(np.mean([scores[target]['ccc'] for target in config.targets]))
         event = schedule.observe(ccc)
         if event == 'improved':
           best = jax.device_get(state.variables)
           checkpoints.save(checkpoints.best, schedule.epoch, best, {'epoch': epoch, 'ccc': ccc})
-        elif reload_best and best is not None:
+        if config.schedule.reload_best or schedule.stage != stage:  # a group always opens upon the best state
           state = state.replace(**sharding.replicate(best, mesh))
-        if schedule.stage != built and not schedule.done:  # a fresh Adam for the stage that opens
+        if schedule.stage != stage:  # a fresh Adam for the groups that open
           state = sharding.replicate(new_state(schedule.stage, state.variables), mesh)
         batches_done, log = 0, []
         save()
 
-        epoch_seconds = time.perf_counter() - start
-        row = {'epoch': epoch, 'stage': built + 1, 'rate': rate, 'train_loss': float(train_loss),
-               'gradient_norm': float(gradient_norm), 'validation_ccc': ccc, 'best_ccc': schedule.best,
-               **{f'validation_{m}_{t}': scores[t][m] for t in config.targets for m in ('ccc', 'pcc', 'rmse')},
-               'examples_per_second': (count - first) * config.batch_size / train_seconds, 'seconds': epoch_seconds,
-               'event': event}
-        metrics.write(schedule.epoch * count, row)
-        logger.info('%s  loss %.3f  rate %.1e  %s  best %.3f  %.1f examples/s  %.0f s  %s', name, train_loss, rate,
-                    '  '.join(f'{t} CCC {scores[t]["ccc"]:.3f}' for t in config.targets), schedule.best,
-                    row['examples_per_second'], epoch_seconds, event)
+        seconds = time.perf_counter() - start
+        metrics.write(schedule.epoch * batches_per_epoch, {
+            'epoch': epoch, 'stage': stage + 1, 'rate': rate, 'train_loss': float(loss), 'gradient_norm': float(gradient_norm),
+            'validation_ccc': ccc, 'best_ccc': schedule.best, 'examples_per_second': speed, 'seconds': seconds, 'event': event,
+            **{f'validation_{m}_{target}': scores[target][m] for target in config.targets for m in evaluate.METRICS}})
+        logger.info('%s  loss %.3f  rate %.1e  %s  best %.3f  %.1f examples/s  %.0f s  %s', title, loss, rate,
+                    '  '.join(f'{target} CCC {scores[target]["ccc"]:.3f}' for target in config.targets), schedule.best, speed,
+                    seconds, event)
     except Stopped:
+      progress.close()
       save()
-      logger.info('stopped and saved at epoch %d, batch %d of %d; the same command goes on', schedule.epoch, batches_done, count)
+      logger.info('stopped and saved after %d epochs and %d of %d batches; the same command goes on', schedule.epoch,
+                  batches_done, batches_per_epoch)
       return None
+    finally:
+      checkpoints.close()
 
-  series = predict(best, validation_split)
-  results = evaluate.write_results(workdir, config, 'validation', series, {'best_epoch': schedule.best_epoch})
+  series, _ = validate(best)
   plots.curves(metrics.history(), config.targets, workdir / 'curves.png')
-  checkpoints.close()
-  return results
+  return evaluate.write_results(workdir, config, 'validation', series, {'best_epoch': schedule.best_epoch})
+
+
+def make_stages(config, paths):
+  """The `unfreezing.Trains` of each stage, from the config's patterns and the names of the model's parameters."""
+  parts = [config.unfreezing.common, config.unfreezing[config.model.visual.tower]]
+  groups = {name: [pattern for part in parts for pattern in part[name]] for name in parts[0]}
+  frozen = groups.pop('frozen')
+  try:
+    optimizer.check_rate_factors(config.optimizer.rate_factors, paths)
+    return unfreezing.stages([groups[name] for name in sorted(groups)], frozen, paths)
+  except ValueError as error:
+    raise InputError(str(error)) from error

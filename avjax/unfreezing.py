@@ -48,6 +48,7 @@ class Schedule:
   patience: int = 5
   factor: float = 0.1
   max_epochs: int = 100
+  max_stage_epochs: int = 100
   stop_patience: int = 50   # epochs of one stage, after its warm-up, without a new best
 
   stage: int = 0
@@ -83,7 +84,7 @@ class Schedule:
         self.cuts, self.bad_epochs = self.cuts + 1, 0
     if self.epoch >= self.max_epochs:
       self.done = True
-    elif self.idle_epochs >= self.stop_patience or self.exhausted():
+    elif self.exhausted() or self.stage_epoch >= self.max_stage_epochs or self.idle_epochs >= self.stop_patience:
       if self.stage + 1 == self.stage_count:
         self.done = True
       else:

@@ -32,7 +32,7 @@ def get_config(argument=''):
   config.optimizer = ConfigDict({'weight_decay': 1e-3, 'rate_factors': ()})
   config.schedule = ConfigDict({
       'rate_max': 1e-5, 'rate_min': 1e-8, 'warmup_epochs': 5, 'patience': 5, 'factor': 0.1, 'max_epochs': 100,
-      'stop_patience': 50, 'reload_best': True,
+      'max_stage_epochs': 100, 'stop_patience': 50, 'reload_best': True,
   })
   # Prefixes of parameter paths. Stage k trains groups 1 to k; `frozen` is never trained.
   config.unfreezing = ConfigDict({
@@ -60,27 +60,29 @@ def get_config(argument=''):
 
 def shrink(config):
   """The same system in a size for two CPU cores, with rates for towers that start from nothing."""
-  config.data.update({'length': 120, 'stride': 80, 'face': 24})
+  config.data.update({'length': 120, 'stride': 120, 'face': 24})
   config.crop = 20
-  config.batch_size = 6
-  config.model.visual.update({'widths': (8, 16, 24, 32), 'units': (1, 1, 1, 1), 'features': 32, 'dropout': 0.0})
-  config.model.audio = ConfigDict({'widths': (4, 8, 8, 8, 16, 16), 'hidden': 32, 'features': 16})
+  config.batch_size = 4
+  config.model.visual.update({'widths': (8, 8, 16, 16), 'units': (1, 1, 1, 1), 'features': 32, 'dropout': 0.0})
+  config.model.audio = ConfigDict({'widths': (4, 4, 8, 8, 8, 8), 'hidden': 32, 'features': 16})
   config.model.temporal = ConfigDict({'visual': (32, 32), 'audio': (16, 16), 'kernel': 5, 'dropout': 0.1})
   config.model.head.hidden = 32
-  # The L x L weights are summed over L frames in the forward pass, and so are their updates (docs/deviations.md).
+  # The L x L weights are summed over L frames in the forward pass, and so are their updates.
   config.optimizer.rate_factors = ((r'fusion/.*/w_[ch]', 0.03),)
-  config.schedule.update({'rate_max': 3e-3, 'rate_min': 3e-4, 'warmup_epochs': 1, 'patience': 1, 'max_epochs': 16})
+  # An epoch is some twenty steps here, not a thousand: to go back to the best after each would undo most of the training.
+  config.schedule.update({'rate_max': 2e-3, 'rate_min': 2e-4, 'warmup_epochs': 1, 'patience': 1, 'factor': 0.3,
+                          'max_epochs': 20, 'max_stage_epochs': 8, 'reload_best': False})
   config.unfreezing = ConfigDict({
       'common': {
-          'group1': ('visual_tcn/', 'visual_norm/', 'audio_tcn/', 'audio_norm/', 'fusion/', 'head/', 'audio/fc'),
-          'group2': ('audio/conv[34]',),
-          'group3': ('audio/conv[12]',),
+          'group1': ('visual_tcn/', 'visual_norm/', 'audio_tcn/', 'audio_norm/', 'fusion/', 'head/', 'audio/fc', 'audio/conv4'),
+          'group2': ('audio/conv3',),
+          'group3': ('audio/conv[12]/',),
           'frozen': (),
       },
       'ir50': {
-          'group1': ('visual/output/',),
-          'group2': ('visual/stage[34]/',),
-          'group3': ('visual/input/', 'visual/stage[12]/'),
+          'group1': ('visual/output/', 'visual/stage[234]/'),
+          'group2': ('visual/stage1/',),
+          'group3': ('visual/input/',),
           'frozen': (),
       },
   })

@@ -1,0 +1,138 @@
+"""Does GRJCA learn on the mini set, and how much of that is owed to it? Writes docs/evidence.json.
+
+python -m benchmarks.evidence --source MINI --data_dir RECORDS --output FOLDER [--only NAME ...]
+
+Every row is validation of fold 0: subjects that are not in training. The controls are early concatenation in place of
+the fusion, training labels taken from another clip, the best constant, and a ridge regression on simple features.
+Source of the conditions: the synthetic set of data_prep.mini. None of it says anything about Aff-Wild2.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import platform
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+from avjax import evaluate
+from avjax.dataset import Records
+from configs import grjca
+from data_prep import errors, records as spec
+from data_prep.affwild2 import fold_chunks
+
+ROOT = pathlib.Path(__file__).parents[1]
+RUNS = {'grjca, seed 0': ('grjca', 0), 'grjca, seed 1': ('grjca', 1), 'grjca, seed 2': ('grjca', 2),
+        'early concatenation': ('concatenation', 0), "another clip's labels": ('grjca', 0)}
+ANNOTATIONS = '*ABAW Annotations/VA_Estimation_Challenge/Train_Set/*.txt'
+
+
+def train(config, seed, records, workdir):
+  """Trains with the command that a person would type; returns scores and seconds."""
+  shutil.rmtree(workdir, ignore_errors=True)
+  start = time.perf_counter()
+  subprocess.run([sys.executable, '-m', 'avjax.main', f'--config=configs/{config}.py:mini', f'--workdir={workdir}',
+                  f'--config.data.dir={records}', f'--config.seed={seed}'], cwd=ROOT, check=True)
+  scores = json.loads((workdir / 'results_validation.json').read_text())
+  epochs = len((workdir / 'metrics.jsonl').read_text().splitlines())
+  return row(scores) | {'epochs': epochs, 'best_epoch': scores['best_epoch'] + 1, 'seconds': round(time.perf_counter() - start)}
+
+
+def row(scores):
+  return {target: {name: round(scores[target][name], 4) for name in evaluate.METRICS} for target in ('valence', 'arousal')}
+
+
+def shuffled(source, folder):
+  """A copy of the set in which each training clip carries the annotation of the next, cut or repeated to its length."""
+  shutil.rmtree(folder, ignore_errors=True)
+  shutil.copytree(source, folder, copy_function=os.link)
+  files = sorted(folder.glob(ANNOTATIONS))
+  texts = [file.read_text().splitlines() for file in files]
+  for file, (header, *own), (_, *other) in zip(files, texts, texts[1:] + texts[:1]):
+    file.unlink()  # it is a link to the original
+    file.write_text('\n'.join([header, *(other[i % len(other)] for i in range(len(own)))]) + '\n')
+  return folder
+
+
+def build(source, data_dir):
+  data = grjca.get_config('mini').data
+  subprocess.run([sys.executable, '-m', 'data_prep.build', '--source', str(source), '--data_dir', str(data_dir),
+                  *(word for name in ('length', 'stride', 'face') for word in (f'--{name}', str(data[name])))], cwd=ROOT, check=True)
+
+
+def features(data, splits):
+  """Simple features of each annotated frame: a 12 x 12 grey face, mean and deviation of its log-mel window; and its labels."""
+  inputs, labels = [], []
+  for batch in data.batches(splits, 1):
+    rows = batch['starts'][0][:, None] + np.arange(spec.WINDOW_ROWS)
+    sound = batch['log_mel'][0].astype(np.float64)[rows]  # (L,96,64)
+    grey = batch['faces'][0].mean(-1) / 255
+    n, size = len(grey), grey.shape[1]
+    face = grey.reshape(n, 12, size // 12, 12, size // 12).mean((2, 4)).reshape(n, -1)
+    keep = batch['annotated'][0]
+    inputs.append(np.concatenate([face, sound.mean(1), sound.std(1)], axis=1)[keep])
+    labels.append(batch['va'][0][keep])
+  return np.concatenate(inputs), np.concatenate(labels)
+
+
+def ridge(data):
+  """Ridge regression; its penalty is chosen on the last training chunk."""
+  splits, held_out = fold_chunks(0)
+
+  def fit(splits, penalty):
+    x, y = features(data, splits)
+    mean, scale = x.mean(0), x.std(0) + 1e-6
+    x = (x - mean) / scale
+    weights = np.linalg.solve(x.T @ x + penalty * np.eye(x.shape[1]), x.T @ (y - y.mean(0)))
+    return lambda x: (x - mean) / scale @ weights + y.mean(0)
+
+  def scores(model, splits):
+    x, y = features(data, splits)
+    prediction = np.clip(model(x), -1, 1)
+    return {target: {name: metric(prediction[:, i], y[:, i]) for name, metric in evaluate.METRICS.items()}
+            for i, target in enumerate(('valence', 'arousal'))}
+  penalties = 10.0 ** np.arange(1, 7)
+  chosen = max(penalties, key=lambda p: sum(s['ccc'] for s in scores(fit(splits[:-1], p), splits[-1:]).values()))
+  return row(scores(fit(splits, chosen), [held_out])) | {'penalty': float(chosen)}
+
+
+def constant(data):
+  """The mean of the training labels: CCC 0 by definition; its RMSE is what must be beaten."""
+  splits, held_out = fold_chunks(0)
+  mean, y = features(data, splits)[1].mean(0), features(data, [held_out])[1]
+  return row({target: {name: metric(np.full(len(y), mean[i]), y[:, i]) for name, metric in evaluate.METRICS.items()}
+              for i, target in enumerate(('valence', 'arousal'))})
+
+
+def main():
+  parser = argparse.ArgumentParser(prog='python -m benchmarks.evidence', description=__doc__.splitlines()[0])
+  parser.add_argument('--source', required=True, type=pathlib.Path)
+  parser.add_argument('--data_dir', required=True, type=pathlib.Path)
+  parser.add_argument('--output', required=True, type=pathlib.Path)
+  arguments = parser.parse_args()
+  build(arguments.source, arguments.data_dir)
+  config = grjca.get_config('mini')
+  data = Records(arguments.data_dir, {name: config.data[name] for name in ('length', 'stride', 'face')})
+  results = {'best constant': constant(data), 'ridge on simple features': ridge(data)}
+  for name, (system, seed) in RUNS.items():
+    records = arguments.data_dir
+    if name == "another clip's labels":
+      records = arguments.output / 'shuffled_records'
+      build(shuffled(arguments.source, arguments.output / 'shuffled'), records)
+    results[name] = train(system, seed, records, arguments.output / name.replace(' ', '_').replace(',', '').replace("'", ''))
+  evidence = {'set': json.loads((arguments.source / 'mini.json').read_text()), 'cores': os.cpu_count(),
+              'python': platform.python_version(), 'rows': results}
+  (ROOT / 'docs' / 'evidence.json').write_text(json.dumps(evidence, indent=1) + '\n')
+  for name, values in results.items():
+    print(f'{name:28}' + '  '.join(f'{target} CCC {values[target]["ccc"]:6.3f}' for target in ('valence', 'arousal')))
+  low = [name for name, values in results.items() if name.startswith('grjca')
+         and min(values[target]['ccc'] for target in ('valence', 'arousal')) < 0.65]
+  return 1 if low else 0
+
+
+if __name__ == '__main__':
+  errors.run(main)

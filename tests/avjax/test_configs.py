@@ -1,0 +1,75 @@
+"""Every config in configs/ describes a model whose parameters its groups cover; grjca.py is the paper's section 4.3."""
+
+import importlib
+import pathlib
+
+import jax
+import pytest
+
+from avjax import step
+from avjax.config import parse_argument
+from avjax.train import make_stages
+from configs import grjca
+from data_prep.errors import InputError
+
+CONFIGS = sorted(path.stem for path in (pathlib.Path(__file__).parents[2] / 'configs').glob('*.py'))
+FUSION = {'jca': 'rjca'}  # JCA is RJCA with one recursion
+
+
+def parameters(config):
+  model = step.make_model(config)
+  return jax.eval_shape(lambda: step.init_variables(config, model, 0))['params']
+
+
+@pytest.mark.parametrize('argument', ['', 'mini'])
+@pytest.mark.parametrize('name', CONFIGS)
+def test_every_config(name, argument):
+  config = importlib.import_module(f'configs.{name}').get_config(argument)
+  assert config.model.fusion.name == FUSION.get(name, name)
+  stages = make_stages(config, step.paths(parameters(config)))  # raises unless every parameter is in one group
+  assert len(stages) == 3
+  reference = grjca.get_config(argument)
+  for section in ('data', 'schedule', 'loss', 'crop', 'batch_size', 'targets'):
+    assert config[section] == reference[section]
+
+
+def test_the_paper_s_settings():
+  c = grjca.get_config()
+  assert (c.data.face, c.crop, c.data.length, c.data.stride, c.batch_size) == (48, 40, 300, 200, 12)
+  assert c.optimizer.weight_decay == 0.001 and not c.optimizer.rate_factors
+  assert (c.schedule.rate_max, c.schedule.rate_min, c.schedule.factor, c.schedule.patience) == (1e-5, 1e-8, 0.1, 5)
+  assert (c.schedule.warmup_epochs, c.schedule.max_epochs, c.schedule.reload_best) == (5, 100, True)
+  assert c.model.fusion.to_dict() == {'name': 'grjca', 'recursions': 3, 'temperature': 0.1}
+  assert c.targets == ('valence',) and c.fold == 0
+  assert grjca.get_config('target=arousal,fold=3').targets == ('arousal',)
+  assert grjca.get_config('target=arousal,fold=3').fold == 3
+
+
+def test_group_sizes():
+  """The sizes of each group of the two towers, from the predecessors' index ranges (37.3 M and 72.1 M in all)."""
+  config = grjca.get_config()
+  shapes = jax.tree_util.tree_flatten_with_path(parameters(config))[0]
+  sizes = {'/'.join(key.key for key in path): leaf.size for path, leaf in shapes}
+  stages = make_stages(config, sizes)
+
+  def opened(stage, tower):
+    before = stages[stage - 1] if stage else (lambda path: False)
+    return sum(size for path, size in sizes.items() if path.startswith(f'{tower}/') and stages[stage](path) and not before(path))
+  unit = 2 * 9 * 256 * 256 + 256 + 2 * 2 * 256  # two convolutions, PReLU, two norms
+  assert [opened(k, 'visual') for k in range(3)] == [6_556_160, 13_115_392, 3 * unit]
+  assert [opened(k, 'audio') for k in range(3)] == [4096 * 128 + 128, 4096 * 4096 + 4096, 12288 * 4096 + 4096]
+  assert sum(size for path, size in sizes.items() if path.startswith('visual/') and not stages[2](path)) == 37_283_520 - 6_556_160 - 13_115_392 - 3 * unit
+
+
+@pytest.mark.parametrize('name', ['ir50', 'resnet50'])
+def test_both_face_towers(name):
+  config = grjca.get_config()
+  config.model.visual.tower = name
+  assert len(make_stages(config, step.paths(parameters(config)))) == 3
+
+
+@pytest.mark.parametrize('argument, words', [('minni', "did you mean 'mini'"), ('fold=6', '0, 1, 2, 3, 4, 5'), ('fold=x', 'fold takes'),
+                                             ('target=joy', 'valence, arousal, joint'), ('mini=3', 'no value'), ('fold', 'fold takes')])
+def test_bad_arguments(argument, words):
+  with pytest.raises(InputError, match=words):
+    parse_argument(argument)

@@ -1,0 +1,176 @@
+"""The command line: a run, its resumption bit for bit, and bad input in one line with exit code 2."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+TINY = ROOT / 'tests' / 'avjax' / 'tiny.py'
+
+
+def command(workdir, records, *overrides, config=TINY):
+  return [sys.executable, '-m', 'avjax.main', f'--config={config}', f'--workdir={workdir}', f'--config.data.dir={records}',
+          *overrides]
+
+
+def start(*args, **kwargs):
+  return subprocess.Popen(command(*args, **kwargs), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process, timeout=300):
+  out, err = process.communicate(timeout=timeout)
+  return process.returncode, out, err
+
+
+def final_state(workdir):
+  """All arrays of the newest checkpoint, with its meta."""
+  with ocp.CheckpointManager(workdir / 'checkpoints' / 'last', item_names=('state', 'meta')) as manager:
+    restored = manager.restore(manager.latest_step(), args=ocp.args.Composite(
+        state=ocp.args.StandardRestore(), meta=ocp.args.JsonRestore()))
+  return jax.tree.map(np.asarray, restored['state']), restored['meta']
+
+
+@pytest.fixture(scope='module')
+def whole(records, tmp_path_factory):
+  """A run from start to end: its folder and what it printed."""
+  workdir = tmp_path_factory.mktemp('whole') / 'run'
+  code, out, err = finish(start(workdir, records))
+  assert code == 0, err
+  return workdir, out, err
+
+
+def test_a_run_leaves_what_the_readme_promises(whole):
+  workdir, out, err = whole
+  assert out.splitlines()[2].split() == ['CCC', 'PCC', 'RMSE']
+  for target in ('valence', 'arousal'):
+    assert any(line.startswith(target) for line in out.splitlines())
+  for name in ('config.json', 'versions.json', 'metrics.jsonl', 'train.log', 'results_validation.json', 'curves.png',
+               'traces_validation.png', 'predictions/validation/200.csv', 'checkpoints/best'):
+    assert (workdir / name).exists(), name
+  assert list(workdir.glob('events.out.tfevents.*'))
+  rows = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+  assert [row['epoch'] for row in rows] == [0, 1, 2, 3]
+  assert {'train_loss', 'rate', 'stage', 'validation_ccc_valence', 'examples_per_second'} <= rows[0].keys()
+  results = json.loads((workdir / 'results_validation.json').read_text())
+  assert results['best_epoch'] == int(np.argmax([row['validation_ccc'] for row in rows]))
+  best = rows[results['best_epoch']]
+  for target in ('valence', 'arousal'):  # what is reported at the end is the best epoch's model
+    assert results[target]['ccc'] == pytest.approx(best[f'validation_ccc_{target}'], abs=1e-6)
+  assert 'Warning' not in err and 'WARNING' not in err
+
+
+@pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGTERM])
+def test_killed_in_the_second_epoch_and_resumed_bit_for_bit(whole, records, tmp_path, number):
+  workdir = tmp_path / 'run'
+  arguments = [str(int(number)), '1', '2', *command(workdir, records)[3:]]  # before the third batch of the second epoch
+  process = subprocess.Popen([sys.executable, str(ROOT / 'tests/avjax/kill_at.py'), *arguments], cwd=ROOT, text=True,
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, 'PYTHONPATH': str(ROOT)})
+  code, _, err = finish(process)
+  assert code == (0 if number == signal.SIGTERM else -number), err
+  _, meta = final_state(workdir)
+  assert (meta['schedule']['epoch'], meta['batches_done']) == (1, 2 if number == signal.SIGTERM else 0)
+
+  code, out, err = finish(start(workdir, records))
+  assert code == 0 and 'resumed after 1 epochs' in err
+  expected, expected_meta = final_state(whole[0])
+  state, meta = final_state(workdir)
+  jax.tree.map(np.testing.assert_array_equal, state, expected)
+  assert meta == expected_meta
+  assert out.replace(str(workdir), '') == whole[1].replace(str(whole[0]), '')
+  losses = [[json.loads(line)['train_loss'] for line in (folder / 'metrics.jsonl').read_text().splitlines()]
+            for folder in (workdir, whole[0])]
+  assert losses[0] == losses[1]
+
+
+def test_started_again_after_its_end(whole, records):
+  before = final_state(whole[0])[1]
+  code, out, _ = finish(start(whole[0], records))
+  assert code == 0 and out == whole[1] and final_state(whole[0])[1] == before
+
+
+def test_evaluate_of_a_run(whole):
+  def evaluate(*arguments):
+    return subprocess.run([sys.executable, '-m', 'avjax.evaluate', *arguments], cwd=ROOT, capture_output=True, text=True)
+  done = evaluate('--workdir', str(whole[0]))
+  assert done.returncode == 0 and done.stdout == whole[1]
+  done = evaluate('--workdir', str(whole[0]), '--split', 'test')
+  assert done.returncode == 0 and 'predictions only' in done.stdout
+  assert len((whole[0] / 'predictions/test/300.csv').read_text().splitlines()) == 26  # every frame, crop or none
+  done = evaluate('--workdir', str(whole[0] / 'nothing'))
+  assert done.returncode == 2 and one_line(done.stderr)
+
+
+def one_line(err):
+  lines = err.strip().splitlines()
+  return len(lines) == 1 and lines[0].startswith('error: ') and 'Traceback' not in err
+
+
+@pytest.mark.parametrize('overrides, words', [
+    (['--config.batchsize=3'], ["'batchsize'", "'batch_size'"]),
+    (['--config.schedule.patiense=3'], ["'schedule.patiense'", "'schedule.patience'"]),
+    (['--config.batch_size=three'], ['three']),
+    (['--config.data.length=300'], ['length', '--length 300']),
+    (['--config.model.fusion.name=grjka'], ["'grjka'", "'grjca'"]),
+    (['--config.model.visual.tower=resnet18'], ["'resnet18'", 'resnet50']),
+    (['--config.fold=7'], ['fold']),
+    (['--config.loss.scope=frame'], ['frame', 'sequence']),
+    (["--config.optimizer.rate_factors=(('fusion/x', 0.1),)"], ['fusion/x', 'matches no parameter']),
+    (['--nonsense'], ['nonsense']),
+])
+def test_bad_flags(records, tmp_path, overrides, words):
+  code, _, err = finish(start(tmp_path / 'run', records, *overrides))
+  assert code == 2 and one_line(err), err
+  for word in words:
+    assert word in err
+  assert not (tmp_path / 'run').exists()
+
+
+def test_bad_folders(whole, records, tmp_path):
+  def refused(*args, **kwargs):
+    code, _, err = finish(start(*args, **kwargs))
+    assert code == 2 and one_line(err), err
+    return err
+  assert 'data_prep.build' in refused(tmp_path / 'run', tmp_path / 'missing')
+  assert 'No such file' in refused(tmp_path / 'run', records, config='configs/nothing.py')
+  assert 'unknown config argument' in refused(tmp_path / 'run', records, config='configs/grjca.py:minni')
+  broken = tmp_path / 'broken'
+  shutil.copytree(records, broken)
+  shard = next(broken.rglob('*chunk0.tfrecord*'))
+  shard.write_bytes(shard.read_bytes()[:-20])
+  assert shard.name in refused(tmp_path / 'run', broken)
+  shard.unlink()
+  assert shard.name in refused(tmp_path / 'run', broken)
+  assert not (tmp_path / 'run').exists()
+
+  before = {path: path.read_bytes() for path in whole[0].rglob('*') if path.is_file()}
+  err = refused(whole[0], records, '--config.seed=5', '--config.schedule.max_epochs=9')
+  assert 'seed' in err and 'schedule.max_epochs' in err
+  foreign = tmp_path / 'foreign'
+  foreign.mkdir()
+  (foreign / 'thesis.tex').write_text('mine')
+  assert 'holds no run' in refused(foreign, records)
+  assert [path.name for path in foreign.iterdir()] == ['thesis.tex']
+  after = {path: path.read_bytes() for path in whole[0].rglob('*') if path.is_file()}
+  assert before == after
+
+
+def test_a_damaged_checkpoint_is_not_used(whole, records, tmp_path):
+  workdir = tmp_path / 'run'
+  shutil.copytree(whole[0], workdir)
+  newest = max((workdir / 'checkpoints' / 'last').iterdir(), key=lambda p: int(p.name))
+  for path in newest.rglob('*'):
+    if path.is_file() and os.path.getsize(path) > 4000:
+      data = bytearray(path.read_bytes())
+      data[len(data) // 2] ^= 1
+      path.write_bytes(data)
+  code, out, err = finish(start(workdir, records))
+  assert code == 0 and 'is damaged' in err and out.replace(str(workdir), '') == whole[1].replace(str(whole[0]), '')

@@ -1,0 +1,15 @@
+"""configs/grjca.py:mini, once more shrunk, for runs of seconds on the set of data_prep's tests."""
+
+from configs import grjca
+
+
+def get_config():
+  """Windows of 12 frames every 8, faces of 16 pixels, a few channels; the best state is reloaded, as in the paper."""
+  config = grjca.get_config('mini')
+  config.data.update({'length': 12, 'stride': 8, 'face': 16})
+  config.crop, config.batch_size = 12, 4
+  config.model.visual.update({'widths': (4, 4, 4, 4), 'features': 8})
+  config.model.audio.update({'widths': (2, 2, 2, 2, 2, 2), 'hidden': 32, 'features': 8})
+  config.model.temporal.update({'visual': (8,), 'audio': (4,)})
+  config.schedule.update({'max_epochs': 4, 'max_stage_epochs': 2, 'reload_best': True})
+  return config
