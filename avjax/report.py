@@ -34,18 +34,24 @@ class TerminalHandler(logging.Handler):
 class Metrics:
   """TensorBoard's event files and metrics.jsonl, a line an epoch, in one folder.
 
-  Lines of epochs from `epoch` on, which a run that is resumed there will write again, are dropped.
+  Lines from `epoch` on, or torn, which a run that was killed has left, go: it writes them again.
   """
 
   def __init__(self, workdir, epoch):
     self.path = workdir / 'metrics.jsonl'
     self.tensorboard = metric_writers.SummaryWriter(str(workdir))
-    lines = [line for line in self.history() if line['epoch'] < epoch]
-    self.path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    kept = self.history()[:epoch]
+    self.path.write_text(''.join(json.dumps(line) + '\n' for line in kept))
 
   def history(self):
-    """All lines so far, as dicts."""
-    return [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.exists() else []
+    """All lines so far, as dicts, up to one that is torn."""
+    lines = []
+    for text in self.path.read_text().splitlines() if self.path.exists() else ():
+      try:
+        lines.append(json.loads(text))
+      except ValueError:
+        break
+    return lines
 
   def write(self, step, values):
     """values: {'epoch': ..., name: number or string}."""

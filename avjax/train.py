@@ -114,7 +114,6 @@ def train(config, workdir):
         if schedule.stage != stage:  # a fresh Adam for the groups that open
           state = sharding.replicate(new_state(schedule.stage, state.variables), mesh)
         batches_done, log = 0, []
-        save()
 
         seconds = time.perf_counter() - start
         metrics.write(schedule.epoch * batches_per_epoch, {
@@ -124,6 +123,7 @@ def train(config, workdir):
         logger.info('%s  loss %.3f  rate %.1e  %s  best %.3f  %.1f examples/s  %.0f s  %s', title, loss, rate,
                     '  '.join(f'{target} CCC {scores[target]["ccc"]:.3f}' for target in config.targets), schedule.best, speed,
                     seconds, event)
+        save()  # last, so that a line of metrics is written again rather than missing
     except Stopped:
       progress.close()
       save()

@@ -1,6 +1,6 @@
 """Does GRJCA learn on the mini set, and how much of that is owed to it? Writes docs/evidence.json.
 
-python -m benchmarks.evidence --source MINI --data_dir RECORDS --output FOLDER [--only NAME ...]
+python -m benchmarks.evidence --source MINI --data_dir RECORDS --output FOLDER
 
 Every row is validation of fold 0: subjects that are not in training. The controls are early concatenation in place of
 the fusion, training labels taken from another clip, the best constant, and a ridge regression on simple features.
@@ -18,6 +18,7 @@ import sys
 import time
 
 import numpy as np
+from absl import logging
 
 from avjax import evaluate
 from avjax.dataset import Records
@@ -114,6 +115,7 @@ def main():
   parser.add_argument('--data_dir', required=True, type=pathlib.Path)
   parser.add_argument('--output', required=True, type=pathlib.Path)
   arguments = parser.parse_args()
+  logging.set_verbosity(logging.ERROR)  # TFDS's remarks
   build(arguments.source, arguments.data_dir)
   config = grjca.get_config('mini')
   data = Records(arguments.data_dir, {name: config.data[name] for name in ('length', 'stride', 'face')})
