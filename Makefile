@@ -22,7 +22,7 @@ clean-demo:
 	rm -rf $(DEMO)
 
 test: install
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses 2 --dist loadfile
 
 # What the demo's numbers are owed to: three seeds, and controls. About half an hour.
 evidence: install

@@ -5,5 +5,5 @@ import os
 __version__ = '0.1.0'
 
 # TensorFlow, which reads the records, greets with a page of remarks unless it is told not to before its import.
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')

@@ -20,7 +20,8 @@ def checksums(tree):
 
 
 class Checkpoints:
-  """Checkpoints of one run under workdir/checkpoints: `last` (the newest two, whole states) and `best` (variables).
+  """Checkpoints of one run under workdir/checkpoints: `last` (the newest two, whole states) and `best` (variables,
+  of the newest and the second newest best epoch).
 
   A checkpoint is {'variables', 'opt_state'} (best: 'variables' alone) with `meta`, a JSON mapping that is read first,
   since the shapes of the optimizer's state follow from the stage it names.
@@ -29,7 +30,7 @@ class Checkpoints:
   def __init__(self, workdir):
     self.folder = pathlib.Path(workdir).absolute() / 'checkpoints'
     self.last = self._manager('last', 2)
-    self.best = self._manager('best', 1)
+    self.best = self._manager('best', 2)
 
   def _manager(self, name, keep):
     return ocp.CheckpointManager(
@@ -37,12 +38,23 @@ class Checkpoints:
         options=ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False, cleanup_tmp_directories=True))
 
   def save(self, manager, step, state, meta):
-    """Saves a tree of arrays and its meta as `step`; steps from there on, left by a run that was resumed earlier, go."""
+    """Saves a tree of arrays and its meta as `step`.
+
+    Steps from there on are the future of a run that was killed: they go, and one that is the same is left as it is.
+    """
+    meta = {**meta, 'sha256': checksums(state)}
     for old in manager.all_steps():
+      if old == step and self._meta(manager, old) == meta:
+        return
       if old >= step:
         manager.delete(old)
-    meta = {**meta, 'sha256': checksums(state)}
     manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)))
+
+  def _meta(self, manager, step):
+    try:
+      return manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))['meta']
+    except Exception:  # damaged: it is written anew
+      return None
 
   def restore(self, manager, abstract):
     """Returns (state, meta) of the newest sound step, or None if there is no step at all.

@@ -39,7 +39,7 @@ class Records:
     """Yields batches, dicts of arrays (B, ...) with the fields of `data_prep.records`; the last one may be smaller.
 
     With a seed the order is shuffled, and is a function of the seed and the records alone; without, records come in the
-    order of the shards. `skip` batches are left out at the start. log_mel is padded to the longest of the data set.
+    order of the shards. `skip` batches are left out at the start. log_mel is padded to the longest of the data set. Raises InputError on a damaged shard.
     """
     files = sorted(name for name in self.manifest['shards'] if any(name.startswith(f'affwild2-{s}.') for s in splits))
     files = [str(self.folder / name) for name in files]
@@ -52,7 +52,11 @@ class Records:
     data = data.skip(skip * batch_size)
     data = data.map(self._parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     data = data.batch(batch_size).prefetch(2)
-    return data.as_numpy_iterator()
+    try:
+      yield from data.as_numpy_iterator()
+    except tf.errors.OpError as error:
+      raise InputError(f'records in {self.folder} are damaged ({type(error).__name__}); '
+                       f'python -m data_prep.verify {self.folder} names the shard') from error
 
   def _parse(self, serialized):
     record = self.features.deserialize_example(serialized)

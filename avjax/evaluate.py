@@ -21,7 +21,10 @@ METRICS = {'ccc': metrics.ccc, 'pcc': metrics.pcc, 'rmse': metrics.rmse}
 
 @dataclasses.dataclass
 class Series:
-  """One clip, a row a frame. frames (N,) from 1, times (N,) s, prediction (N,targets), va (N,2), the masks (N,), gates {name: (N,K)}."""
+  """One clip, a row a frame: frames (N,) from 1, times (N,) in s, prediction (N,targets), va (N,2), gates {name: (N,K)}.
+
+  The masks (N,) are those of data_prep.records.
+  """
   frames: np.ndarray
   times: np.ndarray
   prediction: np.ndarray
@@ -118,7 +121,7 @@ def summary(results, targets, workdir):
   where = {'checkpoint': 'checkpoints/best', 'metrics': 'metrics.jsonl', 'results': f'results_{split}.json',
            'predictions': f'predictions/{split}', 'curves': 'curves.png', 'traces': f'traces_{split}.png'}
   lines = ['', f'{split} of fold {results["fold"]}, best epoch {results["best_epoch"] + 1}', table(results, targets), '',
-           *(f'{name:<13}{folder / path}' for name, path in where.items())]
+           *(f'{name:<13}{folder / path}' for name, path in where.items() if (folder / path).exists())]
   return '\n'.join(lines)
 
 

@@ -8,7 +8,7 @@ def ccc(prediction, label):
   prediction, label = np.asarray(prediction, np.float64), np.asarray(label, np.float64)
   covariance = np.mean((prediction - prediction.mean()) * (label - label.mean()))
   denominator = prediction.var() + label.var() + (prediction.mean() - label.mean()) ** 2
-  return float(2 * covariance / denominator) if denominator > 0 else 0.0
+  return float(2 * covariance / denominator) if denominator != 0 else 0.0  # NaN stays NaN
 
 
 def pcc(prediction, label):
@@ -16,7 +16,7 @@ def pcc(prediction, label):
   prediction, label = np.asarray(prediction, np.float64), np.asarray(label, np.float64)
   covariance = np.mean((prediction - prediction.mean()) * (label - label.mean()))
   denominator = prediction.std() * label.std()
-  return float(covariance / denominator) if denominator > 0 else 0.0
+  return float(covariance / denominator) if denominator != 0 else 0.0
 
 
 def rmse(prediction, label):

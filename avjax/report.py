@@ -41,7 +41,9 @@ class Metrics:
     self.path = workdir / 'metrics.jsonl'
     self.tensorboard = metric_writers.SummaryWriter(str(workdir))
     kept = self.history()[:epoch]
-    self.path.write_text(''.join(json.dumps(line) + '\n' for line in kept))
+    partial = self.path.with_name(self.path.name + '.partial')
+    partial.write_text(''.join(json.dumps(line) + '\n' for line in kept))
+    partial.replace(self.path)
 
   def history(self):
     """All lines so far, as dicts, up to one that is torn."""
@@ -64,18 +66,24 @@ class Metrics:
 class Progress:
   """One bar an epoch on a terminal; nothing where stderr is no terminal, since the log has a line an epoch."""
 
-  def __init__(self, description, batches, done, left):
-    self.left, self.done, self.start = left, 0, time.perf_counter()
+  def __init__(self, description, batches, done, epoch_seconds, epochs_left):
+    """epoch_seconds: what the epoch before took, 0 if there was none; epochs_left: after this one, at most."""
+    self.epoch_seconds, self.epochs_left = epoch_seconds, epochs_left
+    self.done, self.first, self.start = 0, done, time.perf_counter()
     self.bar = tqdm(total=batches, initial=done, desc=description, disable=not sys.stderr.isatty(), leave=False,
                     bar_format='{desc}  |{bar:20}| {n_fmt}/{total_fmt}  {postfix}')
 
   def update(self, examples, rate, best):
     """One more batch, of so many examples (windows)."""
     self.done += examples
-    speed = self.done / (time.perf_counter() - self.start)
-    self.bar.set_postfix_str(f'{speed:.1f} examples/s  rate {rate:.1e}  best CCC {best:.3f}  '
-                             f'left at most {tqdm.format_interval(self.left)}', refresh=False)
     self.bar.update()
+    elapsed = time.perf_counter() - self.start
+    batch_seconds = elapsed / max(self.bar.n - self.first, 1)
+    epoch_seconds = self.epoch_seconds or batch_seconds * self.bar.total
+    left = batch_seconds * (self.bar.total - self.bar.n) + epoch_seconds * self.epochs_left
+    best = f'{best:.3f}' if best > -1 else '-'
+    self.bar.set_postfix_str(f'{self.done / elapsed:.1f} examples/s  rate {rate:.1e}  best CCC {best}  '
+                             f'left at most {tqdm.format_interval(left)}')
 
   def close(self):
     self.bar.close()

@@ -1,7 +1,7 @@
 """The folder of a run: its config, its versions, and the refusal to mix two runs.
 
 workdir/config.json, versions.json, metrics.jsonl, events.out.tfevents.*, train.log, checkpoints/, predictions/*.csv,
-results.json, curves.png, traces.png.
+results_<partition>.json, curves.png, traces_<partition>.png.
 """
 
 import hashlib
@@ -12,10 +12,11 @@ import platform
 
 from ml_collections import ConfigDict
 
+import avjax
 from avjax.config import flatten
 from data_prep.errors import InputError
 
-PACKAGES = ('avjax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
+PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 FREE = ('data.dir',)  # may differ between two starts of one run
 
 
@@ -36,9 +37,10 @@ def open_run(config, workdir, manifest):
       if read_json(workdir / 'versions.json').get('records') != records:
         raise InputError(f'{workdir} holds a run on other records; use another --workdir or its --config.data.dir')
       return
-    if any(workdir.iterdir()):
+    begun = {'versions.json', 'versions.json.partial', 'config.json.partial'}  # all that a kill just below can leave
+    if {entry.name for entry in workdir.iterdir()} - begun:
       raise InputError(f'{workdir} is not empty and holds no run of avjax; use another --workdir')
-    versions = {'python': platform.python_version(), **{p: importlib.metadata.version(p) for p in PACKAGES}}
+    versions = {'avjax': avjax.__version__, 'python': platform.python_version(), **{p: importlib.metadata.version(p) for p in PACKAGES}}
     write_json(workdir / 'versions.json', {**versions, 'records': records})
     write_json(path, config)  # last: it marks the folder as a run
   except OSError as error:

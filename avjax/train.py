@@ -25,8 +25,10 @@ def train(config, workdir):
   """Trains what the config describes in workdir, or goes on with the run there.
 
   Returns the results on the validation partition (see evaluate.score), or None if it was asked to stop before the end.
-  Raises InputError, before anything is written, for records, patterns or a workdir that do not fit the config.
+  Raises InputError, before anything is written, for a config, records or a workdir that do not fit; SystemExit(3) where
+  loss, gradient or CCC is not finite, with the epoch before saved.
   """
+  check(config)
   workdir, model = pathlib.Path(workdir), step.make_model(config)
   records = Records(config.data.dir, {name: config.data[name] for name in ('length', 'stride', 'face')})
   train_splits, validation_split = fold_chunks(config.fold)
@@ -56,12 +58,20 @@ def train(config, workdir):
     state, meta = restored
     schedule, batches_done, log = unfreezing.Schedule(**meta['schedule']), meta['batches_done'], meta['log']
     if schedule.best_epoch >= 0:
-      best, _ = checkpoints.restore(checkpoints.best, lambda meta: jax.eval_shape(lambda: variables))
+      found = checkpoints.restore(checkpoints.best, lambda meta: jax.eval_shape(lambda: variables))
+      if found is None:
+        raise InputError(f'{workdir}/checkpoints/best is gone; start again with another --workdir')
+      best = found[0]
     logger.info('resumed after %d epochs and %d of %d batches, stage %d', schedule.epoch, batches_done, batches_per_epoch,
                 schedule.stage + 1)
   else:
     logger.info('%s for %s: %s parameters, %d training and %d validation records, %d device(s)', config.model.fusion.name,
                 ' and '.join(config.targets), f'{step.count(variables["params"]):,}', *sizes, mesh.size)
+    never = step.count([v for v, path in zip(jax.tree.leaves(variables['params']), step.paths(variables['params']))
+                        if not stages[-1](path)])
+    if never:
+      logger.warning('the towers start from random weights, and %s of their parameters are never trained: '
+                     'results will fall short of the paper, which starts from pretrained ones', f'{never:,}')
   state = sharding.replicate(state, mesh)
   metrics = Metrics(workdir, schedule.epoch)
   predict_step = step.make_predict_step(config, model)
@@ -84,9 +94,9 @@ def train(config, workdir):
         if stage != schedule.stage:  # one compilation a stage
           stage = schedule.stage
           train_step = step.make_train_step(config, model, stages[stage], optimizers[stage])
-        epoch, start, first = schedule.epoch, time.perf_counter(), batches_done
+        epoch, start = schedule.epoch, time.perf_counter()
         title = f'stage {stage + 1}/{len(stages)}  epoch {epoch + 1}'
-        progress = Progress(title, batches_per_epoch, batches_done, seconds * (schedule.max_epochs - epoch))
+        progress = Progress(title, batches_per_epoch, batches_done, seconds, schedule.max_epochs - epoch - 1)
         order = int(np.random.SeedSequence([config.seed, epoch]).generate_state(1)[0])
         for batch in stop.watch(records.batches(train_splits, config.batch_size, order, batches_done)):
           rate = schedule.rate((batches_done + 1) / batches_per_epoch)
@@ -95,16 +105,16 @@ def train(config, workdir):
           state, values = train_step(state, device_batch, batch_key, np.float32(rate))
           log.append((values['loss'], values['gradient_norm']))
           batches_done += 1
-          progress.update(config.batch_size, rate, schedule.best)
+          progress.update(len(batch['clip']), rate, schedule.best)
         progress.close()
         loss, gradient_norm = np.mean(np.array(log, float), axis=0)  # waits for the device
-        speed = (batches_done - first) * config.batch_size / (time.perf_counter() - start)
-        if not np.isfinite(loss):
-          logger.error('the loss is not finite in epoch %d; %s keeps the epoch before. Try a lower rate.', epoch + 1, workdir)
-          sys.exit(3)
-
+        speed = progress.done / (time.perf_counter() - start)
         _, scores = validate(state.variables, stop.watch)
         ccc = float(np.mean([scores[target]['ccc'] for target in config.targets]))
+        if not np.isfinite([loss, gradient_norm, ccc]).all():
+          logger.error('epoch %d is not finite: loss %g, gradient %g, CCC %g; %s keeps the epoch before. Try a lower rate.',
+                       epoch + 1, loss, gradient_norm, ccc, workdir)
+          sys.exit(3)
         event = schedule.observe(ccc)
         if event == 'improved':
           best = jax.device_get(state.variables)
@@ -136,6 +146,27 @@ def train(config, workdir):
   series, _ = validate(best)
   plots.curves(metrics.history(), config.targets, workdir / 'curves.png')
   return evaluate.write_results(workdir, config, 'validation', series, {'best_epoch': schedule.best_epoch})
+
+
+def check(config):
+  """Raises InputError for a value of the config that no run can have."""
+  m, s = config.model, config.schedule
+  layers = [('model.audio.widths', m.audio, 6), *((f'model.visual.{name}.{key}', m.visual[name], 4)
+                                                  for name in ('ir50', 'resnet50') for key in ('widths', 'units'))]
+  for name, good, wanted in (
+      ('batch_size', config.batch_size >= 1, 'at least 1'),
+      ('seed', 0 <= config.seed < 2 ** 31, '0 to 2147483647'),
+      ('targets', len(config.targets) >= 1, 'at least one of valence and arousal'),
+      ('crop', 1 <= config.crop <= config.data.face, f'1 to data.face = {config.data.face}'),
+      ('model.temporal.kernel', m.temporal.kernel >= 1, 'at least 1'),
+      ('model.fusion.recursions', m.fusion.get('recursions', 1) >= 1, 'at least 1'),
+      ('model.fusion.temperature', m.fusion.get('temperature', 1) > 0, 'above 0'),
+      ('schedule.max_epochs', s.max_epochs >= 1, 'at least 1'),
+      ('schedule.factor', 0 < s.factor < 1, 'between 0 and 1'),
+      ('schedule.rate_max', 0 < s.rate_min < s.rate_max, 'above schedule.rate_min, which is above 0'),
+      *((name, len(part.get(name.split('.')[-1], range(count))) == count, f'{count} numbers') for name, part, count in layers)):
+    if not good:
+      raise InputError(f'config.{name} is out of range: it takes {wanted}')
 
 
 def make_stages(config, paths):

@@ -1,10 +1,10 @@
-"""Does GRJCA learn on the mini set, and how much of that is owed to it? Writes docs/evidence.json.
+"""Does GRJCA learn on the mini set, and how much of that is owed to it? Writes docs/evidence.json and its table in README.md.
 
 python -m benchmarks.evidence --source MINI --data_dir RECORDS --output FOLDER
 
 Every row is validation of fold 0: subjects that are not in training. The controls are early concatenation in place of
-the fusion, training labels taken from another clip, the best constant, and a ridge regression on simple features.
-Source of the conditions: the synthetic set of data_prep.mini. None of it says anything about Aff-Wild2.
+the fusion, training labels taken from another clip, the best constant, and a ridge regression on simple features. Runs
+that are finished in FOLDER are not repeated. None of it says anything about Aff-Wild2.
 """
 
 import argparse
@@ -15,7 +15,6 @@ import platform
 import shutil
 import subprocess
 import sys
-import time
 
 import numpy as np
 from absl import logging
@@ -33,14 +32,14 @@ ANNOTATIONS = '*ABAW Annotations/VA_Estimation_Challenge/Train_Set/*.txt'
 
 
 def train(config, seed, records, workdir):
-  """Trains with the command that a person would type; returns scores and seconds."""
-  shutil.rmtree(workdir, ignore_errors=True)
-  start = time.perf_counter()
-  subprocess.run([sys.executable, '-m', 'avjax.main', f'--config=configs/{config}.py:mini', f'--workdir={workdir}',
-                  f'--config.data.dir={records}', f'--config.seed={seed}'], cwd=ROOT, check=True)
+  """Trains with the command that a person would type; returns scores, epochs and seconds of training and validation."""
+  if not (workdir / 'results_validation.json').exists():
+    subprocess.run([sys.executable, '-m', 'avjax.main', f'--config=configs/{config}.py:mini', f'--workdir={workdir}',
+                    f'--config.data.dir={records}', f'--config.seed={seed}'], cwd=ROOT, check=True)
   scores = json.loads((workdir / 'results_validation.json').read_text())
-  epochs = len((workdir / 'metrics.jsonl').read_text().splitlines())
-  return row(scores) | {'epochs': epochs, 'best_epoch': scores['best_epoch'] + 1, 'seconds': round(time.perf_counter() - start)}
+  epochs = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+  return row(scores) | {'epochs': len(epochs), 'best_epoch': scores['best_epoch'] + 1,
+                        'seconds': round(sum(epoch['seconds'] for epoch in epochs))}
 
 
 def row(scores):
@@ -109,31 +108,58 @@ def constant(data):
               for i, target in enumerate(('valence', 'arousal'))})
 
 
+def table(rows):
+  """The rows as Markdown."""
+  lines = ['| | valence CCC | arousal CCC | valence RMSE | arousal RMSE | epochs | seconds |', '|---|---|---|---|---|---|---|']
+  for name, values in rows.items():
+    cells = [f'{values[target][metric]:.3f}' for metric in ('ccc', 'rmse') for target in ('valence', 'arousal')]
+    lines.append(f'| {name} | ' + ' | '.join([*cells, *(str(values.get(key, '')) for key in ('epochs', 'seconds'))]) + ' |')
+  return '\n'.join(lines)
+
+
+def fill(text, name, block):
+  """Puts a block between the markers <!-- name --> and <!-- /name --> of a Markdown text."""
+  before, rest = text.split(f'<!-- {name} -->')
+  return f'{before}<!-- {name} -->\n{block}\n<!-- /{name} -->' + rest.split(f'<!-- /{name} -->')[1]
+
+
 def main():
   parser = argparse.ArgumentParser(prog='python -m benchmarks.evidence', description=__doc__.splitlines()[0])
-  parser.add_argument('--source', required=True, type=pathlib.Path)
-  parser.add_argument('--data_dir', required=True, type=pathlib.Path)
-  parser.add_argument('--output', required=True, type=pathlib.Path)
+  for name in ('source', 'data_dir', 'output'):
+    parser.add_argument(f'--{name}', required=True, type=pathlib.Path)
   arguments = parser.parse_args()
   logging.set_verbosity(logging.ERROR)  # TFDS's remarks
   build(arguments.source, arguments.data_dir)
   config = grjca.get_config('mini')
   data = Records(arguments.data_dir, {name: config.data[name] for name in ('length', 'stride', 'face')})
-  results = {'best constant': constant(data), 'ridge on simple features': ridge(data)}
+  rows = {}
   for name, (system, seed) in RUNS.items():
     records = arguments.data_dir
     if name == "another clip's labels":
       records = arguments.output / 'shuffled_records'
-      build(shuffled(arguments.source, arguments.output / 'shuffled'), records)
-    results[name] = train(system, seed, records, arguments.output / name.replace(' ', '_').replace(',', '').replace("'", ''))
+      if not records.exists():
+        build(shuffled(arguments.source, arguments.output / 'shuffled'), records)
+    rows[name] = train(system, seed, records, folder(arguments.output, name))
+  rows |= {'ridge on simple features': ridge(data), 'best constant': constant(data)}
+
+  first = folder(arguments.output, 'grjca, seed 0')
   evidence = {'set': json.loads((arguments.source / 'mini.json').read_text()), 'cores': os.cpu_count(),
-              'python': platform.python_version(), 'rows': results}
+              'python': platform.python_version(), 'rows': rows,
+              'demo': json.loads((first / 'results_validation.json').read_text())}
   (ROOT / 'docs' / 'evidence.json').write_text(json.dumps(evidence, indent=1) + '\n')
-  for name, values in results.items():
-    print(f'{name:28}' + '  '.join(f'{target} CCC {values[target]["ccc"]:6.3f}' for target in ('valence', 'arousal')))
-  low = [name for name, values in results.items() if name.startswith('grjca')
+  for picture, source in (('demo_curves.png', 'curves.png'), ('demo_traces.png', 'traces_validation.png')):
+    shutil.copy(first / source, ROOT / 'docs' / picture)
+  readme = fill((ROOT / 'README.md').read_text(), 'evidence', table(rows))
+  demo = evaluate.summary(evidence['demo'], config.targets, 'demo/run').strip()
+  (ROOT / 'README.md').write_text(fill(readme, 'demo', f'```\n{demo}\n```'))
+  print(table(rows))
+  low = [name for name, values in rows.items() if name.startswith('grjca')
          and min(values[target]['ccc'] for target in ('valence', 'arousal')) < 0.65]
   return 1 if low else 0
+
+
+def folder(output, name):
+  return output / name.replace(' ', '_').replace(',', '').replace("'", '')
 
 
 if __name__ == '__main__':

@@ -22,8 +22,12 @@ def get_config(argument=''):
   config.batch_size = 12
 
   config.model = ConfigDict({
-      'visual': {'tower': 'ir50'},
-      'audio': {},
+      'visual': {
+          'tower': 'ir50',
+          'ir50': {'widths': (64, 128, 256, 512), 'units': (3, 4, 14, 3), 'features': 512, 'dropout': 0.4},
+          'resnet50': {'widths': (64, 128, 256, 512), 'units': (3, 4, 6, 3), 'features': 512},
+      },
+      'audio': {'widths': (64, 128, 256, 256, 512, 512), 'hidden': 4096, 'features': 128},
       'temporal': {'visual': (512, 512, 512, 512), 'audio': (128, 128, 128, 128), 'kernel': 5, 'dropout': 0.1},
       'fusion': {'name': 'grjca', 'recursions': 3, 'temperature': 0.1},
       'head': {'hidden': 256},
@@ -63,7 +67,8 @@ def shrink(config):
   config.data.update({'length': 120, 'stride': 120, 'face': 24})
   config.crop = 20
   config.batch_size = 4
-  config.model.visual.update({'widths': (8, 8, 16, 16), 'units': (1, 1, 1, 1), 'features': 32, 'dropout': 0.0})
+  tower = {'widths': (8, 8, 16, 16), 'units': (1, 1, 1, 1), 'features': 32}
+  config.model.visual.update({'ir50': tower | {'dropout': 0.0}, 'resnet50': tower})
   config.model.audio = ConfigDict({'widths': (4, 4, 8, 8, 8, 8), 'hidden': 32, 'features': 16})
   config.model.temporal = ConfigDict({'visual': (32, 32), 'audio': (16, 16), 'kernel': 5, 'dropout': 0.1})
   config.model.head.hidden = 32
@@ -79,11 +84,11 @@ def shrink(config):
           'group3': ('audio/conv[12]/',),
           'frozen': (),
       },
-      'ir50': {
+      **{name: {
           'group1': ('visual/output/', 'visual/stage[234]/'),
           'group2': ('visual/stage1/',),
           'group3': ('visual/input/',),
           'frozen': (),
-      },
+      } for name in ('ir50', 'resnet50')},
   })
   return config

@@ -84,6 +84,8 @@ def hear(timeline, sound):
   rows = log_mel(sound.samples).astype(np.float16)
   since = timeline.times + (timeline.start - sound.start)
   present = (since >= 0) & (since < len(sound.samples) / SAMPLE_RATE)
+  for first, last in sound.gaps:
+    present &= (since < first) | (since >= last)
   return rows, window_starts(timeline, sound.start, len(rows)), present
 
 

@@ -131,7 +131,7 @@ def build(splits, layout, staging, workers, max_shard_mib):
     for clip in itertools.islice(decoded, len(splits[split])):
       kept[split][clip.name] = len(clip.frames)
       tally.update(faces_missing=int((~clip.face_present).sum()) - clip.unreadable, crops_unreadable=clip.unreadable,
-                   audio_absent=int((~clip.audio_present).sum()))
+                   audio_absent=int((~clip.audio_present).sum()), rows_beyond_video=clip.cut)
       for record in clips.clip_records(clip, layout):
         tally['log_mel_bytes'] += record['log_mel'].nbytes
         tally['max_rows'] = max(tally['max_rows'], len(record['log_mel']))
@@ -153,7 +153,8 @@ def build(splits, layout, staging, workers, max_shard_mib):
       'chunks': {split: {'records': sum(shards.get(split, [])), 'clips': kept[split]} for split in splits},
       'shards': described,
       'metadata': {path.name: manifest.sha256(path) for path in sorted(folder.glob('*.json'))},
-      'masked': {name: tally[name] for name in ('audio_absent', 'crops_unreadable', 'faces_missing')},
+      'masked': {name: tally[name]
+                 for name in ('audio_absent', 'crops_unreadable', 'faces_missing', 'rows_beyond_video')},
       'versions': {name: importlib.metadata.version(name) for name in PACKAGES}}
 
 

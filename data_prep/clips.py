@@ -39,6 +39,7 @@ class DecodedClip:
   starts: np.ndarray
   audio_present: np.ndarray
   unreadable: int  # crops masked because they are broken
+  cut: int         # annotated rows beyond the end of the video
 
 
 def decode_clip(job, layout):
@@ -60,7 +61,8 @@ def decode_clip(job, layout):
   images, face_present, broken = faces.read_faces(job.clip.crops, frames, layout.face, job.unreadable)
   rows, starts, audio_present = audio.hear(timeline, video.read_sound(job.clip.video))
   return DecodedClip(job.clip.name, frames, timeline.times[kept].astype(np.float32), va[kept], annotated[kept], images,
-                     face_present, rows, starts[kept], audio_present[kept], broken)
+                     face_present, rows, starts[kept], audio_present[kept], broken,
+                     0 if job.va is None else int(job.annotated[n:].sum()))
 
 
 def compare(job, n):

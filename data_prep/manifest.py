@@ -26,7 +26,8 @@ def read_manifest(data_dir):
   chunks    {split: {'records': n, 'clips': {clip: frames kept}}}
   shards    {file name: {'records': n, 'bytes': n, 'sha256': hex}}
   metadata  {file name: sha256} of the files that describe the records
-  masked    frames without a face, with a broken crop, without sound; each frame of a clip counted once
+  masked    frames without a face, with a broken crop, without sound; each frame of a clip counted once; and
+            annotated rows beyond the end of their video, which are left out
   log_mel_bytes  bytes of all stored spectrograms
   versions  of the packages that shaped the bytes
   """

@@ -5,7 +5,7 @@ import io
 import os
 
 # Before the import: TensorFlow greets with a page of remarks.
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
 from absl import logging

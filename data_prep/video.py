@@ -8,6 +8,7 @@ import numpy as np
 
 from data_prep.errors import InputError
 
+GAP_SECONDS = 0.1  # between two blocks of sound; less is the container's rounding
 SAMPLE_RATE = 16_000
 MAX_PIXELS = 8192 * 8192  # of one decoded image: 200 MB as RGB
 
@@ -30,9 +31,13 @@ class Timeline:
 
 @dataclasses.dataclass(frozen=True)
 class Sound:
-  """The mixed-down sound track: samples (n,) int16 at 16 kHz; start: seconds from the container's zero."""
+  """The mixed-down sound track: samples (n,) int16 at 16 kHz; start: seconds from the container's zero.
+
+  gaps: (from, to) in seconds after start where the track has no sound; the samples are 0 there.
+  """
   samples: np.ndarray
   start: float
+  gaps: tuple = ()
 
 
 def read_timeline(path):
@@ -81,21 +86,32 @@ def read_sound(path):
     stream = container.streams.best('audio')
     if stream is None:
       return None
-    resampler = av.AudioResampler(format='s16', layout='mono', rate=SAMPLE_RATE)
-    start, blocks = None, []
+    resampler = new_resampler()
+    start, end, blocks, gaps = None, 0.0, [], []
     for packet in container.demux(stream):
       try:
         frames = packet.decode()
       except av.error.InvalidDataError:
         continue  # a damaged packet is skipped, as FFmpeg does
       for frame in frames:
-        start = frame.time if start is None else start
+        time = end if frame.time is None else frame.time
+        start = time if start is None else start
+        if blocks and time - end > GAP_SECONDS:  # sound goes on at its own time, not where the last block ended
+          blocks += [block.to_ndarray()[0] for block in resampler.resample(None)]
+          blocks.append(np.zeros(max(round((time - start) * SAMPLE_RATE) - sum(map(len, blocks)), 0), np.int16))
+          gaps.append((end - start, time - start))
+          resampler = new_resampler()
+        end = time + frame.samples / frame.sample_rate
         blocks += [block.to_ndarray()[0] for block in resampler.resample(frame)]
-    if start is None and not blocks:
+    if start is None:
       return None
     blocks += [block.to_ndarray()[0] for block in resampler.resample(None)]
     samples = np.concatenate(blocks)
-    return Sound(samples, float(start or 0)) if samples.size else None
+    return Sound(samples, float(start), tuple(gaps)) if samples.size else None
+
+
+def new_resampler():
+  return av.AudioResampler(format='s16', layout='mono', rate=SAMPLE_RATE)
 
 
 @contextlib.contextmanager

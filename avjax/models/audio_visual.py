@@ -19,7 +19,7 @@ class AudioVisual(nn.Module):
   """
   length: int       # L of the records
   targets: int      # 1, or 2 for valence and arousal together
-  visual: dict      # tower, and its arguments
+  visual: dict      # tower: its name; and under each name, that tower's arguments
   audio: dict       # VGGish's arguments
   temporal: dict    # visual and audio widths, kernel, dropout
   fusion: dict      # name, and its arguments
@@ -29,8 +29,8 @@ class AudioVisual(nn.Module):
   def __call__(self, images, log_mel, mask, trains):
     """images (B,L,H,W,3) in [-1, 1], log_mel (B,L,96,64), mask (B,L) True on real frames -> (B,L,targets) in [-1, 1]."""
     clips, frames = mask.shape
-    visual = dict(self.visual)
-    tower = VISUAL_TOWERS[visual.pop('tower')](**visual, name='visual')
+    name = self.visual['tower']
+    tower = VISUAL_TOWERS[name](**self.visual.get(name, {}), name='visual')
     x_v = tower(images.reshape(clips * frames, *images.shape[2:]), trains, mask.reshape(-1)).reshape(clips, frames, -1)
     x_a = VGGish(**self.audio, name='audio')(log_mel.reshape(clips * frames, *log_mel.shape[2:]))
     x_a = x_a.reshape(clips, frames, -1)

@@ -7,7 +7,10 @@ from avjax.models.layers import Norm, leaky_relu
 
 
 class Regressor(nn.Module):
-  """The paper's MLP, in the sizes of the authors' code: dense, norm, LeakyReLU, dense, tanh. (B,L,D) -> (B,L,targets) in [-1, 1]."""
+  """The paper's MLP, in the sizes of the authors' code: dense, norm, LeakyReLU, dense, tanh.
+
+  x (B,L,D), mask (B,L) -> (B,L,targets) in [-1, 1].
+  """
   targets: int = 1
   hidden: int = 256
 

@@ -12,7 +12,10 @@ xavier_sqrt2 = nn.initializers.variance_scaling(2.0, 'fan_avg', 'uniform')  # Xa
 
 
 class CausalConv(nn.Module):
-  """Weight-normed convolution over time that sees frame t and `(kernel - 1) * dilation` frames before it. (B,L,C) -> (B,L,width)."""
+  """Weight-normed convolution over time, (B,L,C) -> (B,L,width), that sees frame t and frames before it.
+
+  The farthest lies (kernel - 1) * dilation frames back.
+  """
   width: int
   kernel: int
   dilation: int

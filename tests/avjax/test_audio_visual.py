@@ -15,9 +15,9 @@ TEMPORAL = {'visual': (6, 5), 'audio': (4,), 'kernel': 3, 'dropout': 0.0}
 
 def build(fusion='grjca', tower='ir50'):
   """The model of a config in the smallest sizes, without dropout."""
-  visual = {'tower': tower, 'widths': (2, 3, 3, 4), 'units': (1, 1, 1, 1), 'features': 5}
+  small = {'widths': (2, 3, 3, 4), 'units': (1, 1, 1, 1), 'features': 5} | ({'dropout': 0.0} if tower == 'ir50' else {})
   return AudioVisual(
-      length=LENGTH, targets=2, visual=visual | ({'dropout': 0.0} if tower == 'ir50' else {}),
+      length=LENGTH, targets=2, visual={'tower': tower, tower: small},
       audio={'widths': (2, 2, 2, 2, 2, 3), 'hidden': 5, 'features': 4}, temporal=TEMPORAL,
       fusion={'name': fusion} | ({} if fusion == 'concatenation' else {'recursions': 2}), head={'hidden': 7})
 

@@ -89,7 +89,8 @@ def test_unknown_scope():
     losses.ccc_loss(jnp.zeros((1, 2, 1)), jnp.zeros((1, 2, 1)), jnp.ones((1, 2), bool), 'frame')
 
 
-@pytest.mark.parametrize('prediction, label, frames', [(0.3, 0.3, 9), (0.0, 0.5, 9), (0.3, None, 9), (None, 0.3, 9), (0.1, 0.2, 0)])
+@pytest.mark.parametrize('prediction, label, frames', [
+    (0.3, 0.3, 9), (0.0, 0.5, 9), (0.3, None, 9), (None, 0.3, 9), (0.1, 0.2, 0)])
 def test_finite_loss_and_gradient(prediction, label, frames):
   ramp = jnp.linspace(-1, 1, 9)[None, :, None]
   x, y = (ramp if v is None else jnp.full((1, 9, 1), v) for v in (prediction, label))

@@ -122,6 +122,13 @@ def one_line(err):
     (['--config.model.fusion.name=grjka'], ["'grjka'", "'grjca'"]),
     (['--config.model.visual.tower=resnet18'], ["'resnet18'", 'resnet50']),
     (['--config.fold=7'], ['fold']),
+    (['--config.batch_size=0'], ['batch_size', 'at least 1']),
+    (['--config.crop=20'], ['crop', '16']),
+    (['--config.seed=-1'], ['seed']),
+    (['--config.targets=()'], ['targets']),
+    (['--config.model.fusion.temperature=0.0'], ['temperature', 'above 0']),
+    (['--config.model.fusion.recursions=0'], ['recursions', 'at least 1']),
+    (['--config.model.visual.ir50.widths=(8,8)'], ['model.visual.ir50.widths', '4 numbers']),
     (['--config.loss.scope=frame'], ['frame', 'sequence']),
     (["--config.optimizer.rate_factors=(('fusion/x', 0.1),)"], ['fusion/x', 'matches no parameter']),
     (['--nonsense'], ['nonsense']),
@@ -161,6 +168,54 @@ def test_bad_folders(whole, records, tmp_path):
   assert [path.name for path in foreign.iterdir()] == ['thesis.tex']
   after = {path: path.read_bytes() for path in whole[0].rglob('*') if path.is_file()}
   assert before == after
+
+
+def test_states_that_a_kill_can_leave(whole, records, tmp_path):
+  """Half a line of metrics, the best checkpoint ahead of the last, versions without a config."""
+  workdir = tmp_path / 'run'
+  shutil.copytree(whole[0], workdir)
+  lines = (workdir / 'metrics.jsonl').read_text()
+  (workdir / 'metrics.jsonl').write_text(lines + lines[:50])
+  last = workdir / 'checkpoints' / 'last'
+  shutil.rmtree(max(last.iterdir(), key=lambda path: int(path.name)))  # so the last epoch is done again
+  code, out, err = finish(start(workdir, records))
+  assert code == 0 and out.replace(str(workdir), '') == whole[1].replace(str(whole[0]), ''), err
+  again = (workdir / 'metrics.jsonl').read_text().splitlines()
+  assert [json.loads(line)['train_loss'] for line in again] == [json.loads(line)['train_loss'] for line in lines.splitlines()]
+
+  shutil.rmtree(workdir / 'checkpoints' / 'best')
+  shutil.rmtree(max(last.iterdir(), key=lambda path: int(path.name)))
+  code, _, err = finish(start(workdir, records))
+  assert code == 2 and 'best is gone' in err
+
+  begun = tmp_path / 'begun'
+  begun.mkdir()
+  shutil.copy(workdir / 'versions.json', begun)
+  code, _, err = finish(start(begun, records, '--config.model.visual.tower=resnet50', '--config.schedule.max_epochs=1'))
+  assert code == 0, err  # and the other face tower trains too
+
+
+def test_damaged_records_name_the_way_out(whole, records, tmp_path):
+  broken = tmp_path / 'broken'
+  shutil.copytree(records, broken)
+  shard = next(broken.rglob('*chunk5.tfrecord*'))
+  data = bytearray(shard.read_bytes())
+  data[len(data) // 2] ^= 1
+  shard.write_bytes(data)
+  done = subprocess.run([sys.executable, '-m', 'avjax.evaluate', '--workdir', str(whole[0]), '--data_dir', str(broken)],
+                        cwd=ROOT, capture_output=True, text=True)
+  last = done.stderr.strip().splitlines()[-1]  # TensorFlow's own remark comes before it and cannot be silenced
+  assert done.returncode == 2 and one_line(last) and 'data_prep.verify' in last and 'Traceback' not in done.stderr
+
+
+def test_what_is_not_finite_is_not_saved(records, tmp_path):
+  """At an absurd rate the first epoch or the next blows up: exit code 3, and no checkpoint with NaN in it."""
+  workdir = tmp_path / 'run'
+  code, _, err = finish(start(workdir, records, '--config.schedule.rate_max=1e38', '--config.schedule.warmup_epochs=0'))
+  assert code == 3 and 'not finite' in err
+  for path in (workdir / 'checkpoints').glob('*/*/state'):
+    with ocp.StandardCheckpointer() as checkpointer:
+      assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(checkpointer.restore(path)))
 
 
 def test_a_damaged_checkpoint_is_not_used(whole, records, tmp_path):

@@ -71,7 +71,8 @@ def small_config():
   config = grjca.get_config('mini')
   config.data.update({'length': 6, 'stride': 4, 'face': 12})
   config.crop = 8
-  config.model.visual.update({'widths': (4, 4, 4, 4), 'features': 8})
+  for tower in ('ir50', 'resnet50'):
+    config.model.visual[tower].update({'widths': (4, 4, 4, 4), 'features': 8})
   config.model.audio.update({'widths': (2, 2, 2, 2, 2, 2), 'hidden': 32, 'features': 8})
   config.model.temporal.update({'visual': (8,), 'audio': (4,)})
   return config

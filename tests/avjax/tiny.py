@@ -8,7 +8,8 @@ def get_config():
   config = grjca.get_config('mini')
   config.data.update({'length': 12, 'stride': 8, 'face': 16})
   config.crop, config.batch_size = 12, 4
-  config.model.visual.update({'widths': (4, 4, 4, 4), 'features': 8})
+  for tower in ('ir50', 'resnet50'):
+    config.model.visual[tower].update({'widths': (4, 4, 4, 4), 'features': 8})
   config.model.audio.update({'widths': (2, 2, 2, 2, 2, 2), 'hidden': 32, 'features': 8})
   config.model.temporal.update({'visual': (8,), 'audio': (4,)})
   config.schedule.update({'max_epochs': 4, 'max_stage_epochs': 2, 'reload_best': True})

@@ -93,7 +93,7 @@ def test_manifest_counts_what_is_there(built):
   # Windows of 12 every 8: 40 frames give 5, 36 give 4, 32 give 4, 9 give 1, 20 give 2, 30 give 4, 28 give 3, 25 give 3.
   assert {split: chunk['records'] for split, chunk in made['chunks'].items()} == {
       'chunk0': 9, 'chunk1': 0, 'chunk2': 5, 'chunk3': 0, 'chunk4': 6, 'chunk5': 3, 'test': 3}
-  assert made['masked'] == {'audio_absent': 0, 'crops_unreadable': 0, 'faces_missing': 5}
+  assert made['masked'] == {'audio_absent': 0, 'crops_unreadable': 0, 'faces_missing': 5, 'rows_beyond_video': 0}
   assert sum(shard['records'] for shard in made['shards'].values()) == 26
   assert str(built) not in (built / 'affwild2/1.0.0/manifest.json').read_text()
 

@@ -1,12 +1,14 @@
 """Frame times, offsets and sound of files written here: any rate, both containers, rotation, damage."""
 
+import fractions
 import os
 
+import av
 import numpy as np
 from official_set import tone, write_video
 import pytest
 
-from data_prep import video
+from data_prep import audio, video
 from data_prep.errors import InputError
 
 
@@ -135,3 +137,30 @@ def test_far_too_large_pictures_are_refused(tmp_path, monkeypatch):
   monkeypatch.setattr(video, 'MAX_PIXELS', 64 * 48 - 1)
   with pytest.raises(InputError, match='is 64 x 48 pixels'):
     next(video.read_frames(path))
+
+
+def test_a_hole_in_the_sound_is_silence_and_moves_nothing(tmp_path):
+  """Two seconds of tone, four of nothing, two of tone: each lies where its time stamps say."""
+  path = tmp_path / 'hole.mkv'
+  tone = (0.5 * 32767 * np.sin(2 * np.pi * 440 * np.arange(32_000) / 16_000)).astype(np.int16)
+  with av.open(str(path), 'w') as container:
+    stream = container.add_stream('mpeg4', rate=25)
+    stream.width, stream.height, stream.pix_fmt = 64, 48, 'yuv420p'
+    sound = container.add_stream('pcm_s16le', rate=16_000)
+    sound.layout = 'mono'
+    for _ in range(200):
+      container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format='rgb24')))
+    container.mux(stream.encode())
+    for second in (0, 6):
+      for first in range(0, 32_000, 1600):
+        frame = av.AudioFrame.from_ndarray(tone[None, first:first + 1600], format='s16', layout='mono')
+        frame.sample_rate, frame.time_base, frame.pts = 16_000, fractions.Fraction(1, 16_000), second * 16_000 + first
+        container.mux(sound.encode(frame))
+    container.mux(sound.encode())
+  heard = video.read_sound(path)
+  loud = np.abs(heard.samples.reshape(-1, 1600)).max(axis=1) > 10_000
+  np.testing.assert_array_equal(np.flatnonzero(loud), [*range(20), *range(60, 80)])
+  (first, last), = heard.gaps
+  assert abs(first - 2) < 0.01 and abs(last - 6) < 0.01
+  _, _, present = audio.hear(video.read_timeline(path), heard)
+  np.testing.assert_array_equal(np.flatnonzero(~present), np.arange(50, 150))
