@@ -62,9 +62,9 @@ def paths(params):
   return list(traverse_util.flatten_dict(params, sep='/'))
 
 
-def count(params):
-  """The number of parameters."""
-  return sum(leaf.size for leaf in jax.tree.leaves(params))
+def count(params, counted=lambda path: True):
+  """The number of parameters at the paths that are `counted`."""
+  return sum(leaf.size for path, leaf in traverse_util.flatten_dict(params, sep='/').items() if counted(path))
 
 
 def make_train_step(config, model, trains, tx):

@@ -67,8 +67,7 @@ def train(config, workdir):
   else:
     logger.info('%s for %s: %s parameters, %d training and %d validation records, %d device(s)', config.model.fusion.name,
                 ' and '.join(config.targets), f'{step.count(variables["params"]):,}', *sizes, mesh.size)
-    never = step.count([v for v, path in zip(jax.tree.leaves(variables['params']), step.paths(variables['params']))
-                        if not stages[-1](path)])
+    never = step.count(variables['params'], lambda path: not stages[-1](path))
     if never:
       logger.warning('the towers start from random weights, and %s of their parameters are never trained: '
                      'results will fall short of the paper, which starts from pretrained ones', f'{never:,}')

@@ -58,8 +58,11 @@ def test_group_sizes():
   unit = 2 * 9 * 256 * 256 + 256 + 2 * 2 * 256  # two convolutions, PReLU, two norms
   assert [opened(k, 'visual') for k in range(3)] == [6_556_160, 13_115_392, 3 * unit]
   assert [opened(k, 'audio') for k in range(3)] == [4096 * 128 + 128, 4096 * 4096 + 4096, 12288 * 4096 + 4096]
+  # What is never trained: of IR-50, and the six convolutions of VGGish.
   frozen = sum(size for path, size in sizes.items() if path.startswith('visual/') and not stages[2](path))
   assert frozen == 37_283_520 - 6_556_160 - 13_115_392 - 3 * unit
+  convolutions = 9 * (64 + 64 * 128 + 128 * 256 + 256 * 256 + 256 * 512 + 512 * 512) + 64 + 128 + 2 * 256 + 2 * 512
+  assert step.count(parameters(config), lambda path: not stages[2](path)) == frozen + convolutions
 
 
 @pytest.mark.parametrize('name', ['ir50', 'resnet50'])
