@@ -71,7 +71,7 @@ class Progress:
     self.epoch_seconds, self.epochs_left = epoch_seconds, epochs_left
     self.done, self.first, self.start = 0, done, time.perf_counter()
     self.bar = tqdm(total=batches, initial=done, desc=description, disable=not sys.stderr.isatty(), leave=False,
-                    bar_format='{desc}  |{bar:20}| {n_fmt}/{total_fmt}  {postfix}')
+                    bar_format='{desc}  |{bar:20}| {n_fmt}/{total_fmt}{postfix}')
 
   def update(self, examples, rate, best):
     """One more batch, of so many examples (windows)."""
