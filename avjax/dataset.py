@@ -16,12 +16,13 @@ class Records:
   """The records under `data_dir`, checked against their manifest when opened.
 
   manifest: what `data_prep.manifest.read_manifest` returns. Raises InputError where shards are missing or cut short, or
-  where the records are not of the sizes in `layout` (a mapping of length, stride, face).
+  where the records are not of the sizes in `layout` (a mapping with length, stride and face, such as config.data).
   """
 
   def __init__(self, data_dir, layout):
     self.manifest = manifests.check_sizes(data_dir)
-    for name, size in layout.items():
+    for name in self.manifest['layout']:
+      size = layout[name]
       if self.manifest['layout'][name] != size:
         raise InputError(f'records in {data_dir} have {name} {self.manifest["layout"][name]}, the config has {size}; '
                          f'build them with --{name} {size}, or pass --config.data.{name}={self.manifest["layout"][name]}')

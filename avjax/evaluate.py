@@ -136,7 +136,7 @@ def main(argv):
   config = run.read_config(arguments.workdir)
 
   from avjax.dataset import Records  # TensorFlow, which the rest of this file does without
-  records = Records(arguments.data_dir or config.data.dir, {name: config.data[name] for name in ('length', 'stride', 'face')})
+  records = Records(arguments.data_dir or config.data.dir, config.data)
   split = 'test' if arguments.split == 'test' else fold_chunks(config.fold)[1]
   records.size([split])
   model, mesh = step.make_model(config), sharding.make_mesh()

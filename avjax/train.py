@@ -30,7 +30,7 @@ def train(config, workdir):
   """
   check(config)
   workdir, model = pathlib.Path(workdir), step.make_model(config)
-  records = Records(config.data.dir, {name: config.data[name] for name in ('length', 'stride', 'face')})
+  records = Records(config.data.dir, config.data)
   train_splits, validation_split = fold_chunks(config.fold)
   sizes = [records.size(train_splits), records.size([validation_split])]
   if not all(sizes):

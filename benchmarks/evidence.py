@@ -131,7 +131,7 @@ def main():
   logging.set_verbosity(logging.ERROR)  # TFDS's remarks
   build(arguments.source, arguments.data_dir)
   config = grjca.get_config('mini')
-  data = Records(arguments.data_dir, {name: config.data[name] for name in ('length', 'stride', 'face')})
+  data = Records(arguments.data_dir, config.data)
   rows = {}
   for name, (system, seed) in RUNS.items():
     records = arguments.data_dir
