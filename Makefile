@@ -3,7 +3,7 @@ PYTHON ?= python3
 RUN := .venv/bin/python
 DEMO := demo
 
-.PHONY: demo test install evidence clean-demo
+.PHONY: demo test parity golden install evidence constraints clean-demo
 
 install: .venv/installed
 
@@ -23,6 +23,24 @@ clean-demo:
 
 test: install
 	$(RUN) -m pytest --numprocesses 2 --dist loadfile
+
+# Towers, temporal part and the predecessors' fusions against PyTorch, live. A few minutes; needs torch, which it installs.
+parity: .venv/with-torch
+	$(RUN) -m benchmarks.parity
+	$(RUN) -m pytest tests/parity
+
+# PyTorch's results on made weights, for the tests that have no torch.
+golden: .venv/with-torch
+	$(RUN) -m benchmarks.parity --golden
+
+.venv/with-torch: .venv/installed
+	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,convert]'
+	@touch $@
+
+# The exact versions of everything, by uv. What PyTorch wants of CUDA is left to it.
+constraints:
+	uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
+	  --extra dev --extra convert setup.cfg | grep --invert-match --extended-regexp '^(nvidia|cuda|triton)' > constraints.txt
 
 # What the demo's numbers are owed to: three seeds, and controls. About half an hour.
 evidence: install

@@ -13,6 +13,11 @@ from data_prep.errors import InputError
 logger = logging.getLogger('avjax')
 
 
+def begun(workdir):
+  """Whether a run in workdir has saved a state, sound or not."""
+  return any(path.name.isdigit() for path in pathlib.Path(workdir).glob('checkpoints/last/*'))
+
+
 def checksums(tree):
   """{path of leaf: SHA-256 of its bytes}: Orbax restores a file with a flipped bit without a word."""
   leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
@@ -27,15 +32,15 @@ class Checkpoints:
   since the shapes of the optimizer's state follow from the stage it names.
   """
 
-  def __init__(self, workdir):
+  def __init__(self, workdir, read_only=False):
     self.folder = pathlib.Path(workdir).absolute() / 'checkpoints'
-    self.last = self._manager('last', 2)
-    self.best = self._manager('best', 2)
+    self.last = self._manager('last', 2, read_only)
+    self.best = self._manager('best', 2, read_only)
 
-  def _manager(self, name, keep):
-    return ocp.CheckpointManager(
-        self.folder / name, item_names=('state', 'meta'),
-        options=ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False, cleanup_tmp_directories=True))
+  def _manager(self, name, keep, read_only):
+    own = {'read_only': True} if read_only else {'max_to_keep': keep, 'cleanup_tmp_directories': True}
+    return ocp.CheckpointManager(self.folder / name, item_names=('state', 'meta'),
+                                 options=ocp.CheckpointManagerOptions(enable_async_checkpointing=False, **own))
 
   def save(self, manager, step, state, meta):
     """Saves a tree of arrays and its meta as `step`.

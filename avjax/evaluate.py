@@ -125,6 +125,18 @@ def summary(results, targets, workdir):
   return '\n'.join(lines)
 
 
+def best(workdir):
+  """Returns (config, model, variables, meta) of the best checkpoint of a run. InputError if it has none yet."""
+  config = run.read_config(workdir)
+  model = step.make_model(config)
+  checkpoints = Checkpoints(workdir, read_only=True)
+  restored = checkpoints.restore(checkpoints.best, lambda meta: jax.eval_shape(lambda: step.init_variables(config, model, config.seed)))
+  checkpoints.close()
+  if restored is None:
+    raise errors.InputError(f'{workdir} has no best checkpoint yet; let its first epoch finish')
+  return config, model, *restored
+
+
 def main(argv):
   """Evaluates the best checkpoint of a run: writes predictions, results and pictures into its folder."""
   parser = argparse.ArgumentParser(prog='python -m avjax.evaluate', description=main.__doc__)
@@ -139,13 +151,8 @@ def main(argv):
   records = Records(arguments.data_dir or config.data.dir, config.data)
   split = 'test' if arguments.split == 'test' else fold_chunks(config.fold)[1]
   records.size([split])
-  model, mesh = step.make_model(config), sharding.make_mesh()
-  abstract = jax.eval_shape(lambda: step.init_variables(config, model, config.seed))
-  checkpoints = Checkpoints(arguments.workdir)
-  restored = checkpoints.restore(checkpoints.best, lambda meta: abstract)
-  if restored is None:
-    raise errors.InputError(f'{arguments.workdir} has no best checkpoint yet; let its first epoch finish')
-  variables, meta = restored
+  _, model, variables, meta = best(arguments.workdir)
+  mesh = sharding.make_mesh()
   batches = records.batches([split], config.batch_size)
   series = predict(batches, step.make_predict_step(config, model), sharding.replicate(variables, mesh), config.batch_size, mesh)
   results = write_results(arguments.workdir, config, arguments.split, series, {'best_epoch': meta['epoch']})

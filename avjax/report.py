@@ -40,7 +40,7 @@ class Metrics:
   def __init__(self, workdir, epoch):
     self.path = workdir / 'metrics.jsonl'
     self.tensorboard = metric_writers.SummaryWriter(str(workdir))
-    kept = self.history()[:epoch]
+    kept = [line for line in self.history() if line['epoch'] < epoch]
     partial = self.path.with_name(self.path.name + '.partial')
     partial.write_text(''.join(json.dumps(line) + '\n' for line in kept))
     partial.replace(self.path)

@@ -13,6 +13,7 @@ import platform
 from ml_collections import ConfigDict
 
 import avjax
+from avjax import checkpoint
 from avjax.config import flatten
 from data_prep.errors import InputError
 
@@ -20,31 +21,61 @@ PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 FREE = ('data.dir',)  # may differ between two starts of one run
 
 
-def open_run(config, workdir, manifest):
-  """Creates workdir, or checks that the run it holds has this config and these records. InputError if it has others."""
+def check_folder(config, workdir, manifest):
+  """Raises InputError unless workdir is new or empty, or holds a run with this config and these records."""
   workdir = pathlib.Path(workdir)
-  config = json.loads(config.to_json())
-  records = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
   try:
-    workdir.mkdir(parents=True, exist_ok=True)
-    path = workdir / 'config.json'
-    if path.exists():
-      old, new = flatten(read_json(path)), flatten(config)
-      changed = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k) and k not in FREE]
+    if (workdir / 'config.json').exists():
+      changed = changed_keys(read_json(workdir / 'config.json'), json.loads(config.to_json()))
       if changed:
         raise InputError(f'{workdir} holds a run with another config (changed: {", ".join(changed[:8])}); '
                          'use another --workdir, or the config it was started with')
-      if read_json(workdir / 'versions.json').get('records') != records:
+      if read_json(workdir / 'versions.json').get('records') != identity(manifest):
         raise InputError(f'{workdir} holds a run on other records; use another --workdir or its --config.data.dir')
-      return
-    begun = {'versions.json', 'versions.json.partial', 'config.json.partial'}  # all that a kill just below can leave
-    if {entry.name for entry in workdir.iterdir()} - begun:
-      raise InputError(f'{workdir} is not empty and holds no run of avjax; use another --workdir')
-    versions = {'avjax': avjax.__version__, 'python': platform.python_version(), **{p: importlib.metadata.version(p) for p in PACKAGES}}
-    write_json(workdir / 'versions.json', {**versions, 'records': records})
-    write_json(path, config)  # last: it marks the folder as a run
+    elif workdir.exists():
+      begun = {'versions.json', 'versions.json.partial', 'config.json.partial'}  # all that a kill in open_folder can leave
+      if {entry.name for entry in workdir.iterdir()} - begun:
+        raise InputError(f'{workdir} is not empty and holds no run of avjax; use another --workdir')
   except OSError as error:
     raise InputError(f'--workdir {workdir}: {error.strerror}') from error
+
+
+def open_folder(config, workdir, manifest, origins):
+  """Makes workdir the folder of this run, unless it is already. origins: {part: metadata of the weights it starts from}."""
+  workdir = pathlib.Path(workdir)
+  if (workdir / 'config.json').exists():
+    return
+  versions = {'avjax': avjax.__version__, 'python': platform.python_version(), **{p: importlib.metadata.version(p) for p in PACKAGES}}
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_json(workdir / 'versions.json', {**versions, 'records': identity(manifest), 'init': origins})
+    write_json(workdir / 'config.json', json.loads(config.to_json()))  # last: it marks the folder as a run
+  except OSError as error:
+    raise InputError(f'--workdir {workdir}: {error.strerror}') from error
+
+
+def identity(manifest):
+  """A SHA-256 that stands for the records of a manifest."""
+  return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def changed_keys(old, new):
+  """The flattened keys in which two configs, as nested dicts, differ; those that are free to differ do not count."""
+  old, new = flatten(old), flatten(new)
+  return [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key) and key not in FREE]
+
+
+def check_fork(config, other):
+  """Raises InputError unless the run in `other` can go on under this config; returns the keys in which it differs."""
+  changed = changed_keys(read_json(pathlib.Path(other) / 'config.json'), json.loads(config.to_json()))
+  changed = [key for key in changed if key != 'resume' and not key.startswith('init.')]
+  fixed = [key for key in changed if key.startswith(('model.', 'targets', 'fold', 'data.', 'crop', 'unfreezing.'))]
+  if fixed:
+    raise InputError(f'config.resume={other}: its state does not fit another {", ".join(fixed[:6])}; '
+                     'to take its weights alone, python -m avjax.export and config.init.model')
+  if not checkpoint.begun(other):
+    raise InputError(f'config.resume={other}: it has saved no state yet')
+  return changed
 
 
 def read_config(workdir):

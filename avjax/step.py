@@ -12,6 +12,7 @@ from avjax import losses, optimizer, preprocess
 from avjax.config import nearest
 from avjax.models.audio_visual import VISUAL_TOWERS, AudioVisual
 from avjax.models.fusion import FUSIONS
+from avjax.models.heads import HEADS
 from avjax.models.layers import evaluation
 from data_prep.errors import InputError
 from data_prep.records import MEL_BANDS, WINDOW_ROWS
@@ -41,7 +42,7 @@ def make_model(config):
   """The model that a config describes. Raises InputError for a name that does not exist."""
   m = config.model
   for what, name, known in (('model.visual.tower', m.visual.tower, VISUAL_TOWERS), ('model.fusion.name', m.fusion.name, FUSIONS),
-                            ('loss.scope', config.loss.scope, losses.SCOPES),
+                            ('model.head.name', m.head.name, HEADS), ('loss.scope', config.loss.scope, losses.SCOPES),
                             *(('targets', target, TARGETS) for target in config.targets)):
     if name not in known:
       raise InputError(f'config.{what} {name!r} is not one of {", ".join(known)}{nearest(name, known)}')

@@ -10,7 +10,7 @@ import time
 import jax
 import numpy as np
 
-from avjax import evaluate, optimizer, plots, run, sharding, step, unfreezing
+from avjax import checkpoint, evaluate, optimizer, plots, pretrained, run, sharding, step, unfreezing
 from avjax.checkpoint import Checkpoints
 from avjax.dataset import Records
 from avjax.report import Metrics, Progress, start_logging
@@ -42,35 +42,60 @@ def train(config, workdir):
   stages = make_stages(config, step.paths(variables['params']))
   optimizers = [optimizer.make_optimizer(trains, config.optimizer.weight_decay, config.optimizer.rate_factors)
                 for trains in stages]
-  run.open_run(config, workdir, records.manifest)
-  start_logging(workdir / 'train.log')
+  # What the run starts from, the first of these that there is:
+  #   1. workdir: the newest sound state of this very run;
+  #   2. config.resume: the newest state of the run in another folder, under other rates, schedule, batch size or seed;
+  #   3. config.init: files of pretrained weights, part by part;
+  #   4. random weights.
+  run.check_folder(config, workdir, records.manifest)
+  source, changed, origins = workdir if checkpoint.begun(workdir) else config.resume, [], {}
+  if not source:
+    variables, origins = pretrained.initialize(config, variables)
+  elif source != workdir:
+    changed = run.check_fork(config, source)
 
   def new_state(stage, variables):
     return step.State(**variables, opt_state=optimizers[stage].init(variables['params']))
 
   # Where the run stands: the schedule, the batches done of the current epoch and their (loss, gradient norm).
-  schedule = unfreezing.Schedule(len(stages), **{k: v for k, v in config.schedule.items() if k != 'reload_best'})
+  settings = {name: value for name, value in config.schedule.items() if name != 'reload_best'}
+  schedule = unfreezing.Schedule(len(stages), **settings)
   state, batches_done, log, best = new_state(0, variables), 0, [], None
-  checkpoints = Checkpoints(workdir)
-  restored = checkpoints.restore(
-      checkpoints.last, lambda meta: jax.eval_shape(lambda: new_state(meta['schedule']['stage'], variables)))
-  if restored:
-    state, meta = restored
-    schedule, batches_done, log = unfreezing.Schedule(**meta['schedule']), meta['batches_done'], meta['log']
+  if source:
+    saved = Checkpoints(source, read_only=True)
+    state, meta = saved.restore(saved.last, lambda meta: jax.eval_shape(lambda: new_state(meta['schedule']['stage'], variables)))
+    schedule, batches_done, log = unfreezing.Schedule(**meta['schedule'] | settings), meta['batches_done'], meta['log']
     if schedule.best_epoch >= 0:
-      found = checkpoints.restore(checkpoints.best, lambda meta: jax.eval_shape(lambda: variables))
+      found = saved.restore(saved.best, lambda meta: jax.eval_shape(lambda: variables))
       if found is None:
-        raise InputError(f'{workdir}/checkpoints/best is gone; start again with another --workdir')
-      best = found[0]
+        raise InputError(f'{source}/checkpoints/best is gone; start again with another --workdir')
+      best, best_meta = found
+    if source != workdir:  # it begins with a whole epoch, and is done when its own schedule says so
+      batches_done, log, schedule.done = 0, [], False
+      if schedule.epoch >= schedule.max_epochs:
+        raise InputError(f'config.resume={source}: it has had its {schedule.epoch} epochs; raise config.schedule.max_epochs')
+
+  run.open_folder(config, workdir, records.manifest, origins)
+  start_logging(workdir / 'train.log')
+  checkpoints = Checkpoints(workdir)
+  if source == workdir:
     logger.info('resumed after %d epochs and %d of %d batches, stage %d', schedule.epoch, batches_done, batches_per_epoch,
                 schedule.stage + 1)
+  elif source:
+    if best is not None:
+      checkpoints.save(checkpoints.best, schedule.best_epoch + 1, best, {'epoch': best_meta['epoch'], 'ccc': best_meta['ccc']})
+    logger.info('goes on from %s after %d epochs, stage %d; changed: %s', source, schedule.epoch, schedule.stage + 1,
+                ', '.join(changed) or 'nothing')
   else:
     logger.info('%s for %s: %s parameters, %d training and %d validation records, %d device(s)', config.model.fusion.name,
                 ' and '.join(config.targets), f'{step.count(variables["params"]):,}', *sizes, mesh.size)
-    never = step.count(variables['params'], lambda path: not stages[-1](path))
-    if never:
-      logger.warning('the towers start from random weights, and %s of their parameters are never trained: '
-                     'results will fall short of the paper, which starts from pretrained ones', f'{never:,}')
+    for line in pretrained.describe(origins):
+      logger.info(line)
+    for tower in ('visual', 'audio'):
+      never = step.count(variables['params'], lambda path: path.startswith(f'{tower}/') and not stages[-1](path))
+      if never and not {tower, 'model'} & origins.keys():
+        logger.warning('%s of the %s tower\'s random weights are never trained: give config.init.%s a file of pretrained ones, '
+                       'as the paper does', f'{never:,}', {'visual': 'face'}.get(tower, tower), tower)
   state = sharding.replicate(state, mesh)
   metrics = Metrics(workdir, schedule.epoch)
   predict_step = step.make_predict_step(config, model)

@@ -17,6 +17,9 @@ def get_config(argument=''):
   config.targets = TARGETS[chosen['target'] or ('joint' if chosen['mini'] else 'valence')]  # trained separately
   config.fold = chosen['fold']
   config.data = ConfigDict({'dir': '', 'length': 300, 'stride': 200, 'face': 48})
+  # What a run starts from: files of python -m avjax.pretrained, or the folder of a run. avjax/train.py says in which order.
+  config.init = ConfigDict({'visual': '', 'audio': '', 'model': ''})
+  config.resume = ''
   config.crop = 40
   config.augment = True
   config.batch_size = 12
@@ -30,7 +33,7 @@ def get_config(argument=''):
       'audio': {'widths': (64, 128, 256, 256, 512, 512), 'hidden': 4096, 'features': 128},
       'temporal': {'visual': (512, 512, 512, 512), 'audio': (128, 128, 128, 128), 'kernel': 5, 'dropout': 0.1},
       'fusion': {'name': 'grjca', 'recursions': 3, 'temperature': 0.1},
-      'head': {'hidden': 256},
+      'head': {'name': 'mlp', 'hidden': 256},
   })
   config.loss = ConfigDict({'scope': 'sequence'})
   config.optimizer = ConfigDict({'weight_decay': 1e-3, 'rate_factors': ()})

@@ -3,7 +3,7 @@
 import flax.linen as nn
 
 from avjax.models.fusion import FUSIONS
-from avjax.models.heads import Regressor
+from avjax.models.heads import HEADS
 from avjax.models.layers import Norm
 from avjax.models.resnet import IR50, ResNet50
 from avjax.models.tcn import TCN
@@ -23,7 +23,7 @@ class AudioVisual(nn.Module):
   audio: dict       # VGGish's arguments
   temporal: dict    # visual and audio widths, kernel, dropout
   fusion: dict      # name, and its arguments
-  head: dict        # Regressor's arguments
+  head: dict        # name, and its arguments
 
   @nn.compact
   def __call__(self, images, log_mel, mask, trains):
@@ -42,6 +42,6 @@ class AudioVisual(nn.Module):
     x_a = TCN(widths['audio'], **temporal, name='audio_tcn')(x_a, trains)
     x_a = Norm(name='audio_norm')(x_a, trains, mask[..., None])  # (B,L,Da)
 
-    fusion = dict(self.fusion)
+    fusion, head = dict(self.fusion), dict(self.head)
     fused = FUSIONS[fusion.pop('name')](self.length, **fusion, name='fusion')(x_v, x_a, mask, trains)
-    return Regressor(self.targets, **self.head, name='head')(fused, mask, trains)
+    return HEADS[head.pop('name')](self.targets, **head, name='head')(fused, mask, trains)

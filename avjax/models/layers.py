@@ -5,7 +5,10 @@ is being trained. A frozen batch norm uses its running statistics and a frozen d
 the rest of the model does. `evaluation` trains nothing.
 """
 
+import math
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 
@@ -20,13 +23,33 @@ def is_trained(module, trains):
   return trains('/'.join(module.path))
 
 
-class Norm(nn.BatchNorm):
-  """Batch norm over all axes but the last, with PyTorch's constants. x (..., C); mask (..., 1) leaves padding out."""
-  momentum: float = 0.9   # PyTorch's 0.1
+class Norm(nn.Module):
+  """Batch norm over all axes but the last, as PyTorch computes it. x (..., C); mask (..., 1) leaves padding out.
+
+  Flax's own differs in one number: PyTorch divides the variance by n to normalise and by n - 1 for the running average.
+  Leaves: params scale, bias; batch_stats mean, var; all (C,).
+  """
+  momentum: float = 0.1
   epsilon: float = 1e-5
 
+  @nn.compact
   def __call__(self, x, trains, mask=None):
-    return super().__call__(x, use_running_average=not is_trained(self, trains), mask=mask)
+    width = (x.shape[-1],)
+    scale, bias = self.param('scale', nn.initializers.ones, width), self.param('bias', nn.initializers.zeros, width)
+    running_mean = self.variable('batch_stats', 'mean', jnp.zeros, width)
+    running_var = self.variable('batch_stats', 'var', jnp.ones, width)
+    mean, var = running_mean.value, running_var.value
+    if is_trained(self, trains):
+      axes = tuple(range(x.ndim - 1))
+      where = None if mask is None else jnp.broadcast_to(mask, (*x.shape[:-1], 1)).astype(bool)
+      n = math.prod(x.shape[:-1]) if where is None else where.sum()
+      mean = x.mean(axes, where=where)
+      var = jnp.square(x - mean).mean(axes, where=where)
+      if not self.is_initializing():
+        unbiased = var * (n / jnp.maximum(n - 1, 1))
+        running_mean.value += self.momentum * (mean - running_mean.value)
+        running_var.value += self.momentum * (unbiased - running_var.value)
+    return (x - mean) * (jax.lax.rsqrt(var + self.epsilon) * scale) + bias
 
 
 class Dropout(nn.Dropout):
@@ -48,3 +71,20 @@ class PReLU(nn.Module):
 def leaky_relu(x):
   """LeakyReLU with the slope 0.01 that every system of this family uses."""
   return nn.leaky_relu(x, 0.01)
+
+
+class TorchDense(nn.Module):
+  """A dense layer that starts as PyTorch's Linear does, weight and bias from U(-1/sqrt(n), 1/sqrt(n)), n inputs.
+
+  x (..., n) -> (..., width). With `block` (a number of frames, for layers over time), x (..., block) meets the leading
+  block x block part of a width x width weight.
+  """
+  width: int
+
+  @nn.compact
+  def __call__(self, x, block=None):
+    inputs = x.shape[-1] if block is None else self.width
+    def start(key, shape):
+      return jax.random.uniform(key, shape, minval=-inputs ** -0.5, maxval=inputs ** -0.5)
+    kernel, bias = self.param('kernel', start, (inputs, self.width)), self.param('bias', start, (self.width,))
+    return x @ kernel[:block, :block] + bias[:block]

@@ -131,6 +131,41 @@ def max_pool(x, size, stride, pad=0):
   return sliding_window_view(x, (size, size), axis=(1, 2))[:, ::stride, ::stride].max(axis=(-1, -2))
 
 
+# The predecessors' code: RJCA over channels, and LFAN. Rows are frames; systems.md, a.1 and a.6.
+
+def rjca_author(w, x_v, x_a, m):
+  """[X_v; X_a] after m recursions of the authors' formulation."""
+  for t in range(1, m + 1):
+    wt, joint = w[f'recursion_{t}'], np.hstack([x_v, x_a])
+    if 'joint' in wt:
+      joint = dense(joint, wt['joint'])
+    x_v, x_a = (co_attention(wt['visual'], x_v, joint), co_attention(wt['audio'], x_a, joint))
+  return np.hstack([x_v, x_a])
+
+
+def co_attention(w, x, joint):
+  n = len(x)
+  key = x.T @ w['key']['kernel'][:n, :n] + w['key']['bias'][:n]                # K_m = Linear over time of X_m^T: D_m x L
+  c = np.tanh(key @ joint / np.sqrt(joint.shape[1]))                           # C_m: D_m x D
+  weighted = relu(np.tanh(dense(x, w['value']) @ c))                           # W_m: L x D
+  return x + relu(dense(weighted, w['output']))
+
+
+def lfan(w, x_v, x_a, heads):
+  """[X_v; follower], frame by frame and head by head."""
+  rows = []
+  for v, a in zip(x_v, x_a):
+    mixed = []
+    parts = [np.split(dense(x, w[f'{name}_qkv']), heads) for name, x in (('visual', v), ('audio', a))]
+    for head in range(heads):
+      q, k, values = np.split(np.array([part[head] for part in parts]), 3, axis=1)  # 2 x width/heads
+      mixed.append(softmax(q @ k.T / np.sqrt(q.shape[1])) @ values + values)
+    y = dense(np.concatenate([row for head in mixed for row in head]), w['output'])
+    y = (y - y.mean()) / np.sqrt(y.var() + 1e-5) * w['norm']['scale'] + w['norm']['bias']
+    rows.append(np.concatenate([v, y]))
+  return np.array(rows)
+
+
 # Temporal convolution and head.
 
 def causal_conv(x, w, dilation):

@@ -6,7 +6,7 @@ import pytest
 
 import oracle
 from avjax.models.audio_visual import AudioVisual
-from avjax.models.heads import Regressor
+from avjax.models.heads import MLP, Linear
 from avjax.models.layers import evaluation
 
 LENGTH, FRAMES = 8, (6, 3)
@@ -19,7 +19,7 @@ def build(fusion='grjca', tower='ir50'):
   return AudioVisual(
       length=LENGTH, targets=2, visual={'tower': tower, tower: small},
       audio={'widths': (2, 2, 2, 2, 2, 3), 'hidden': 5, 'features': 4}, temporal=TEMPORAL,
-      fusion={'name': fusion} | ({} if fusion == 'concatenation' else {'recursions': 2}), head={'hidden': 7})
+      fusion={'name': fusion} | ({} if fusion == 'concatenation' else {'recursions': 2}), head={'name': 'mlp', 'hidden': 7})
 
 
 def batch(seed=1):
@@ -106,9 +106,9 @@ def test_causal_but_for_the_fusion():
   assert (np.abs(actual[:, 5:] - expected[:, 5:]) > 1e-6).all()
 
 
-def test_regressor():
+def test_mlp():
   rng = np.random.default_rng(3)
-  model, mask = Regressor(2, 6), np.arange(5) < np.array([[5], [3]])
+  model, mask = MLP(2, 6), np.arange(5) < np.array([[5], [3]])
   x = rng.normal(size=(2, 5, 4))
   variables = oracle.draw(model, x, mask, evaluation)
   w, s = variables['params'], variables['batch_stats']
@@ -125,4 +125,12 @@ def test_regressor():
     y, state = oracle.compute(train, variables, given)
     np.testing.assert_allclose(y[mask], expected[mask], rtol=0, atol=1e-10)
     same(state['batch_stats']['norm']['mean'], 0.9 * s['norm']['mean'] + 0.1 * hidden.mean(0))
-    same(state['batch_stats']['norm']['var'], 0.9 * s['norm']['var'] + 0.1 * hidden.var(0))
+    same(state['batch_stats']['norm']['var'], 0.9 * s['norm']['var'] + 0.1 * hidden.var(0, ddof=1))
+
+
+def test_linear_head():
+  rng = np.random.default_rng(3)
+  x, mask = rng.normal(size=(2, 5, 4)), np.ones((2, 5), bool)
+  variables = oracle.draw(Linear(2), x, mask, evaluation)
+  actual = oracle.compute(lambda v, x: Linear(2).apply(v, x, mask, evaluation), variables, x)
+  np.testing.assert_allclose(actual, np.tanh(oracle.dense(x, variables['params']['output'])), rtol=0, atol=1e-12)

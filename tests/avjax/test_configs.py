@@ -40,6 +40,7 @@ def test_the_paper_s_settings():
   assert (c.schedule.rate_max, c.schedule.rate_min, c.schedule.factor, c.schedule.patience) == (1e-5, 1e-8, 0.1, 5)
   assert (c.schedule.warmup_epochs, c.schedule.max_epochs, c.schedule.reload_best) == (5, 100, True)
   assert c.model.fusion.to_dict() == {'name': 'grjca', 'recursions': 3, 'temperature': 0.1}
+  assert c.model.head.to_dict() == {'name': 'mlp', 'hidden': 256}
   assert c.targets == ('valence',) and c.fold == 0
   assert grjca.get_config('target=arousal,fold=3').targets == ('arousal',)
   assert grjca.get_config('target=arousal,fold=3').fold == 3

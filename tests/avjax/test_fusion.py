@@ -190,3 +190,48 @@ def test_feature_scale_over_the_recursions():
   start = growth(params)
   assert (start > 0.5).all() and (start < 2).all()
   assert (growth(jax.tree_util.tree_map_with_path(xavier, params))[-1] > 10).all()
+
+
+# The predecessors' systems.
+
+PREDECESSORS = {
+    'rjca_author': ({'recursions': 2}, lambda w, v, a: oracle.rjca_author(w, v, a, 2)),
+    'rjca_author, joint FC': ({'recursions': 3, 'joint_fc': True}, lambda w, v, a: oracle.rjca_author(w, v, a, 3)),
+    'lfan': ({'width': 6, 'heads': 2}, lambda w, v, a: oracle.lfan(w, v, a, 2)),
+}
+
+
+@pytest.mark.parametrize('length, frames', [(5, (5, 3)), (60, (60, 31))])
+@pytest.mark.parametrize('name', PREDECESSORS)
+def test_predecessors(name, length, frames):
+  arguments, expected_of = PREDECESSORS[name]
+  model = FUSIONS[name.split(',')[0]](length, **arguments)
+  batch = visual, audio, mask = clips(length, frames)
+  params = oracle.draw(model, *batch, evaluation)['params']
+  fused, _ = fuse(model, params, batch)
+  for b, n in enumerate(frames):
+    expected = expected_of(params, visual[b, :n], audio[b, :n])
+    np.testing.assert_allclose(fused[b, :n], expected, rtol=0, atol=1e-10)
+    assert not fused[b, n:].any()
+    if name != 'lfan':  # the comparison would be empty if attention did nothing
+      assert np.abs(expected - np.hstack([visual[b, :n], audio[b, :n]])).max() > 0.1
+  spoiled = np.where(mask[..., None], visual, 1e3), np.where(mask[..., None], audio, -1e3), mask
+  np.testing.assert_array_equal(fuse(model, params, spoiled)[0], fused)
+
+
+@pytest.mark.parametrize('name, places', [('rjca_author', 4), ('lfan', 1)])
+def test_dropout_of_the_predecessors(name, places):
+  """It acts where the fusion is trained, in every place, and nowhere else."""
+  model, batch = FUSIONS[name](5), clips(5, [5, 3])
+  params = jax.tree.map(np.float32, oracle.draw(model, *batch, evaluation)['params'])
+  seen = set()
+
+  def apply(trains):
+    return np.asarray(model.apply({'params': params}, *batch, trains, rngs={'dropout': jax.random.key(1)}))
+  still = apply(evaluation)
+  apply(lambda path: seen.add(path) or False)
+  dropouts = [path for path in seen if 'dropout' in path and (name == 'lfan' or path.startswith('recursion_1'))]
+  assert len(dropouts) == places
+  for path in dropouts:
+    assert np.abs(apply(lambda other: other == path) - still).max() > 1e-3, path
+  np.testing.assert_array_equal(apply(lambda path: 'nothing' in path), still)

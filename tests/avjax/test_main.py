@@ -229,3 +229,28 @@ def test_a_damaged_checkpoint_is_not_used(whole, records, tmp_path):
       path.write_bytes(data)
   code, out, err = finish(start(workdir, records))
   assert code == 0 and 'is damaged' in err and out.replace(str(workdir), '') == whole[1].replace(str(whole[0]), '')
+
+
+def test_a_fork_goes_on_from_another_run(whole, records, tmp_path):
+  """config.resume: its epochs, its best, other rates; what does not fit is refused before anything is written."""
+  fork = [f'--config.resume={whole[0]}', '--config.schedule.max_epochs=5', '--config.schedule.max_stage_epochs=9',
+          '--config.schedule.rate_max=1e-3', '--config.batch_size=3', '--config.seed=4']
+  for overrides, words in (
+      (fork[:1], 'has had its 4 epochs'), ([*fork, '--config.model.fusion.recursions=2'], 'model.fusion.recursions'),
+      ([*fork, '--config.fold=1'], 'fold'), ([f'--config.resume={tmp_path}'], 'config.json')):
+    code, _, err = finish(start(tmp_path / 'run', records, *overrides))
+    assert code == 2 and one_line(err) and words in err, err
+    assert not (tmp_path / 'run').exists()
+
+  before = {path: path.read_bytes() for path in whole[0].rglob('*') if path.is_file()}
+  code, out, err = finish(start(tmp_path / 'run', records, *fork))
+  assert code == 0, err
+  assert f'goes on from {whole[0]} after 4 epochs' in err and 'changed: batch_size, schedule.max_epochs' in err
+  (row,) = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
+  assert row['epoch'] == 4 and row['rate'] <= 1e-3
+  results = json.loads((whole[0] / 'results_validation.json').read_text())
+  assert row['best_ccc'] >= np.mean([results[target]['ccc'] for target in ('valence', 'arousal')]) - 1e-6
+  assert {path: path.read_bytes() for path in whole[0].rglob('*') if path.is_file()} == before
+
+  code, again, err = finish(start(tmp_path / 'run', records, *fork))  # now its own state comes first
+  assert code == 0 and again == out and 'resumed after 5 epochs' in err

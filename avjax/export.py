@@ -1,0 +1,184 @@
+"""Our weights out: python -m avjax.export RUN --output model/, and python -m avjax.export --check model/
+
+A folder that needs no avjax: weights.safetensors, model.stablehlo (jax.export, for CPU, CUDA and TPU, any number of clips),
+model.json (what goes in and out, the config, checksums) and README.md, a model card made from the run's own JSON.
+"""
+
+import argparse
+import contextlib
+import json
+import pathlib
+import re
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from flax import traverse_util
+from jax import export as jax_export
+from ml_collections import ConfigDict
+
+import avjax
+from avjax import evaluate, run, step, weights
+from avjax.model_card import model_card
+from data_prep import errors
+from data_prep.errors import InputError
+from data_prep.records import MEL_BANDS, WINDOW_ROWS
+
+PLATFORMS = ('cpu', 'cuda', 'tpu')
+INPUTS = ('faces', 'log_mel', 'starts', 'real')
+
+
+def exported(config, model, variables):
+  """The prediction of `step.make_predict_step` as a jax.export.Exported of (weights, faces, log_mel, starts, real).
+
+  weights is flat, {'params/visual/...': array}, as the safetensors file is read. B clips and R rows are symbolic.
+  """
+  predict_step = step.make_predict_step(config, model)
+
+  def predict(flat, faces, log_mel, starts, real):
+    batch = {'faces': faces, 'log_mel': log_mel, 'starts': starts, 'real': real}
+    return predict_step(traverse_util.unflatten_dict(flat, sep='/'), batch)
+
+  clips, rows = jax_export.symbolic_shape('clips, rows', constraints=[f'rows >= {WINDOW_ROWS}'])
+  length, face = config.data.length, config.data.face
+  arguments = (jax.eval_shape(lambda: traverse_util.flatten_dict(variables, sep='/')),
+               jax.ShapeDtypeStruct((clips, length, face, face, 3), jnp.uint8),
+               jax.ShapeDtypeStruct((clips, rows, MEL_BANDS), jnp.float16),
+               jax.ShapeDtypeStruct((clips, length), jnp.int32),
+               jax.ShapeDtypeStruct((clips, length), jnp.bool_))
+  with nameless_sources():
+    return jax_export.export(jax.jit(predict), platforms=PLATFORMS)(*arguments)
+
+
+@contextlib.contextmanager
+def nameless_sources():
+  """Keeps the paths of this machine's Python files, which JAX notes with every operation, out of a program."""
+  settings = {'jax_traceback_in_locations_limit': 0, 'jax_hlo_source_file_canonicalization_regex': '.*'}
+  before = {name: getattr(jax.config, name) for name in settings}
+  try:
+    for name, value in settings.items():
+      jax.config.update(name, value)
+    yield
+  finally:
+    for name, value in before.items():
+      jax.config.update(name, value)
+
+
+def example(config, clips=2):
+  """Inputs by which an exported model can be tried anywhere: the same numbers on every machine."""
+  rng = np.random.RandomState(0)
+  length, face = config.data.length, config.data.face
+  real = np.arange(length) < np.array([[length], [max(length // 2, 1)]])[:clips]
+  return (rng.randint(0, 256, (clips, length, face, face, 3)).astype(np.uint8),
+          rng.uniform(-4.6, 2, (clips, WINDOW_ROWS + length, MEL_BANDS)).astype(np.float16),
+          np.tile(np.arange(length, dtype=np.int32), (clips, 1)), real)
+
+
+class Model:
+  """An exported model: model(faces, log_mel, starts, real) -> {'prediction': (B,L,targets), 'gates': {name: (B,L,K)}}.
+
+  Raises InputError where a file of the folder is missing or not what model.json says.
+  """
+
+  def __init__(self, folder):
+    folder = pathlib.Path(folder)
+    if not (folder / 'model.json').exists():
+      raise InputError(f'{folder} holds no model.json: it is no model that python -m avjax.export wrote')
+    self.description = run.read_json(folder / 'model.json')
+    try:
+      checksums = self.description['sha256']
+      for name in ('weights.safetensors', 'model.stablehlo'):
+        weights.check_readable(folder / name)
+        if weights.sha256_of_file(folder / name) != checksums[name]:
+          raise InputError(f'{folder / name} is damaged: its SHA-256 is not the one in model.json; export or copy it again')
+    except (TypeError, KeyError) as error:
+      raise InputError(f'{folder}/model.json is not of an exported model: it lacks {error}') from error
+    self.weights, self.metadata = weights.load(folder / 'weights.safetensors')
+    self.exported = read_stablehlo(folder / 'model.stablehlo')
+
+  def __call__(self, *inputs):
+    return self.exported.call(self.weights, *inputs)
+
+  def check(self):
+    """Runs the model on `example`; the largest difference to the prediction that model.json keeps of it."""
+    try:
+      wanted = np.array(self.description['example'])
+      found = np.asarray(self(*example(ConfigDict(self.description['config'])))['prediction'])
+      return float(np.abs(found - wanted).max())
+    except Exception as error:  # a description, weights and program that do not belong together fail in many ways
+      raise InputError(f'the exported model does not run: {weights.brief(error)}') from error
+
+
+def read_stablehlo(path):
+  """The jax.export.Exported in a file; InputError if it holds none, or one that calls out of XLA."""
+  weights.check_readable(path)
+  try:
+    found = jax_export.deserialize(bytearray(pathlib.Path(path).read_bytes()))
+    calls = set(re.findall(r'custom_call @(\w+)', found.mlir_module())) - {'shape_assertion'}
+  except Exception as error:  # whatever a damaged file makes the reader raise
+    raise InputError(f'{path} holds no StableHLO of jax.export: {weights.brief(error)}') from error
+  if calls:
+    raise InputError(f'{path} calls {", ".join(sorted(calls))}, which no model of avjax does; it is not run')
+  return found
+
+
+def write(workdir, output):
+  """Exports the best checkpoint of a run to a new folder; returns (folder, largest difference to the run's own prediction)."""
+  output = pathlib.Path(output)
+  if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    raise InputError(f'{output} exists and is not empty; nothing is overwritten')
+  config, model, variables, meta = evaluate.best(workdir)
+  expected = step.make_predict_step(config, model)(variables, dict(zip(INPUTS, example(config))))['prediction']
+
+  partial = output.with_name(output.name + '.partial')
+  weights.remove_folder(partial)
+  flat = {name: np.asarray(x) for name, x in traverse_util.flatten_dict(variables, sep='/').items()}
+  versions = run.read_json(pathlib.Path(workdir) / 'versions.json')
+  metadata = {'architecture': 'model', 'source': pathlib.Path(workdir).resolve().name, 'source_sha256': weights.digest(flat, {}),
+              'licence': 'that of the data it was trained on; see README.md', 'avjax': avjax.__version__,
+              'targets': ','.join(config.targets), 'config': config.to_json()}
+  weights.save(partial / 'weights.safetensors', flat, metadata)
+  (partial / 'model.stablehlo').write_bytes(exported(config, model, variables).serialize())
+  description = {
+      'targets': list(config.targets), 'range': [-1, 1], 'best_epoch': meta['epoch'], 'validation_ccc': meta['ccc'],
+      'inputs': {'faces': f'uint8 (clips, {config.data.length}, {config.data.face}, {config.data.face}, 3), RGB',
+                 'log_mel': f'float16 (clips, rows, {MEL_BANDS}), VGGish log-mel, 100 rows a second',
+                 'starts': f'int32 (clips, {config.data.length}), the row at which the window of each frame starts',
+                 'real': f'bool (clips, {config.data.length}), False on padding'},
+      'example': np.asarray(expected, float).tolist(), 'platforms': list(PLATFORMS), 'versions': {**versions, 'avjax': avjax.__version__}, 'config': json.loads(config.to_json()),
+      'sha256': {name: weights.sha256_of_file(partial / name) for name in ('weights.safetensors', 'model.stablehlo')}}
+  run.write_json(partial / 'model.json', description)
+  (partial / 'README.md').write_text(model_card(pathlib.Path(workdir), description))
+  difference = Model(partial).check()
+  if output.exists():
+    output.rmdir()
+  partial.rename(output)
+  return output, difference
+
+
+def main(argv):
+  """Writes the best checkpoint of a run as a folder that other programs can load, or checks such a folder on this machine."""
+  parser = argparse.ArgumentParser(prog='python -m avjax.export', description=main.__doc__)
+  parser.add_argument('run', metavar='RUN', nargs='?', help='folder of a run (the --workdir it was trained with)')
+  parser.add_argument('--output', help='folder to write; must not exist or be empty')
+  parser.add_argument('--check', metavar='MODEL', help='instead: a folder that was exported')
+  arguments = parser.parse_args(argv[1:])
+  logging.set_verbosity(logging.ERROR)
+  if bool(arguments.check) == bool(arguments.run) or bool(arguments.run) != bool(arguments.output):
+    raise InputError('give RUN and --output MODEL to export, or --check MODEL alone')
+  if arguments.check:
+    folder, difference = pathlib.Path(arguments.check), Model(arguments.check).check()
+  else:
+    try:
+      folder, difference = write(arguments.run, arguments.output)
+    except OSError as error:
+      raise InputError(f'{arguments.output} cannot be written: {error.strerror}') from error
+    for path in sorted(folder.iterdir()):
+      print(f'{str(path):<40}{path.stat().st_size:>14,} bytes')
+  print(f'{folder} runs here, on {jax.default_backend()}: its predictions differ from the run\'s by at most {difference:.1e}')
+
+
+if __name__ == '__main__':
+  errors.run(main, sys.argv)

@@ -1,0 +1,59 @@
+"""The README.md of an exported model, made from the JSON of its run alone."""
+
+from avjax import run
+
+
+def model_card(workdir, description):
+  """Markdown text. description: what export writes as model.json."""
+  config, versions = description['config'], description['versions']
+  results_path = workdir / 'results_validation.json'
+  results = run.read_json(results_path) if results_path.exists() else None
+  m = config['model']
+  tower = m['visual'][m['visual']['tower']]
+  lines = [
+      f'# {m["fusion"]["name"]} for {" and ".join(config["targets"])}, fold {config["fold"]}', '',
+      'A model of continuous audio-visual emotion recognition, trained with avjax: for each frame of a clip it predicts '
+      f'{" and ".join(config["targets"])} between -1 and 1 from a face and a voice.', '',
+      '## Results', '']
+  if results and results.get('frames'):
+    lines += ['| validation partition | CCC | PCC | RMSE |', '|---|---|---|---|']
+    lines += [f'| {target} | ' + ' | '.join(f'{results[target][name]:.3f}' for name in ('ccc', 'pcc', 'rmse')) + ' |'
+              for target in config['targets']]
+    lines += ['', f'{results["frames"]:,} annotated frames of {results["clips"]} clips that were not trained on. The best epoch '
+              f'({description["best_epoch"] + 1}) was chosen on the same partition, which flatters these numbers.']
+  else:
+    lines += [f'The run has not ended. Best validation CCC so far: {description["validation_ccc"]:.3f}, '
+              f'epoch {description["best_epoch"] + 1}.']
+  init = versions.get('init') or {}
+  lines += [
+      '', '## What it is', '',
+      f'- Face tower: {m["visual"]["tower"]}, {tower["features"]} features, crops of {config["crop"]} pixels out of {config["data"]["face"]}.',
+      f'- Audio tower: VGGish, {m["audio"]["features"]} features, windows of 96 log-mel rows.',
+      f'- Temporal convolutions of {list(m["temporal"]["visual"])} and {list(m["temporal"]["audio"])} channels, kernel {m["temporal"]["kernel"]}.',
+      f'- Fusion: {", ".join(f"{key} {value}" for key, value in m["fusion"].items())}; head: {m["head"]["name"]}.',
+      f'- Windows of {config["data"]["length"]} frames; seed {config["seed"]}; batches of {config["batch_size"]}.',
+      '', '## What it started from', '']
+  lines += [f'- {part}: {origin["architecture"]} from {origin["source"]}, SHA-256 {origin["source_sha256"]}; licence: {origin["licence"]}.'
+            for part, origin in init.items()]
+  if config.get('resume'):
+    lines += ['- The state of another run (`config.resume`).']
+  if not init and not config.get('resume'):
+    lines += ['- Random weights.']
+  lines += [
+      '', '## How to run it', '', 'Without avjax, with jax, numpy and safetensors:', '', '```python',
+      'import pathlib', 'import jax.export', 'import safetensors.numpy', '',
+      "model = jax.export.deserialize(bytearray(pathlib.Path('model.stablehlo').read_bytes()))",
+      "weights = safetensors.numpy.load_file('weights.safetensors')",
+      "output = model.call(weights, faces, log_mel, starts, real)",
+      f"output['prediction']  # (clips, {config['data']['length']}, {len(config['targets'])}): {', '.join(config['targets'])}",
+      '```', '']
+  lines += [f'- `{name}`: {text}' for name, text in description['inputs'].items()]
+  lines += [
+      '', '## Limits', '',
+      '- The licence of the data it was trained on, and of the weights it started from, extends to these weights; Aff-Wild2 is '
+      'for research only.',
+      '- Predictions are apparent emotion as annotators rated it, not what a person feels. They are not fit for decisions '
+      'about people.',
+      '- Black faces (none found) and silence are predicted on like any other frame.', '',
+      f'Made with avjax {versions["avjax"]}, jax {versions["jax"]}, flax {versions["flax"]}. Records: SHA-256 {versions["records"]}.', '']
+  return '\n'.join(lines)

@@ -1,0 +1,69 @@
+"""RJCA as the authors' public code computes it, beside the paper's own equations in joint_cross_attention.py.
+
+Source: models/dense_coattn.py and models/av_crossatten.py of RJCMA, Recurrent-Joint-Attention and Dynamic-CrossAttention,
+which follow dense co-attention (Nguyen and Okatani 2018); docs/weights.md lists the names of their parameters.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from avjax.models.fusion.registry import fusion
+from avjax.models.layers import Dropout, TorchDense
+
+
+class CoAttention(nn.Module):
+  """One modality attends to the joint features: x (B,L,Dm), joint (B,L,D), both zero on padding -> (B,L,Dm).
+
+  The attention is over channels, Dm x D, where the paper's is over frames, L x L. The key mixes time, so L is part of the
+  weights: a clip of L' < length frames uses their leading block.
+  """
+  length: int
+  dropout: float
+
+  @nn.compact
+  def __call__(self, x, joint, trains):
+    frames, width, d = x.shape[1], x.shape[2], joint.shape[2]
+    key = TorchDense(self.length, name='key')(x.transpose(0, 2, 1), frames)               # (B,Dm,L)
+    scores = jnp.tanh(jnp.einsum('bml,bld->bmd', key, joint) / jnp.sqrt(d))               # (B,Dm,D)
+    scores = Dropout(self.dropout, name='dropout_scores')(scores, trains)
+    value = TorchDense(width, name='value')(x)                                            # (B,L,Dm)
+    weighted = nn.relu(jnp.tanh(jnp.einsum('blm,bmd->bld', value, scores)))               # (B,L,D)
+    attended = nn.relu(TorchDense(width, name='output')(weighted))                        # (B,L,Dm)
+    return x + Dropout(self.dropout, name='dropout_output')(attended, trains)
+
+
+class JointCoAttention(nn.Module):
+  """One recursion: visual (B,L,Dv) and audio (B,L,Da) each attend to [X_v; X_a], or with `joint_fc` to FC([X_v; X_a])."""
+  length: int
+  dropout: float
+  joint_fc: bool
+
+  @nn.compact
+  def __call__(self, visual, audio, real, trains):
+    joint = jnp.concatenate([visual, audio], axis=-1)
+    if self.joint_fc:
+      joint = TorchDense(joint.shape[-1], name='joint')(joint) * real
+    visual = CoAttention(self.length, self.dropout, name='visual')(visual, joint, trains)
+    audio = CoAttention(self.length, self.dropout, name='audio')(audio, joint, trains)
+    return visual * real, audio * real
+
+
+@fusion('rjca_author')
+class RJCAAuthor(nn.Module):
+  """Recursive joint cross-attention in the authors' formulation: [X_v; X_a] of the last recursion, (B,L,Dv+Da).
+
+  joint_fc: RJCMA computes FC of the joint features and drops the result (False); the two other repositories use it (True).
+  """
+  length: int
+  recursions: int = 2
+  dropout: float = 0.6
+  joint_fc: bool = False
+
+  @nn.compact
+  def __call__(self, visual, audio, mask, trains):
+    real = mask[..., None]
+    visual, audio = visual * real, audio * real
+    for t in range(1, self.recursions + 1):
+      layer = JointCoAttention(self.length, self.dropout, self.joint_fc, name=f'recursion_{t}')
+      visual, audio = layer(visual, audio, real, trains)
+    return jnp.concatenate([visual, audio], axis=-1)

@@ -1,0 +1,155 @@
+"""What parity is measured on, without torch: made weights under published names, inputs, and avjax's side of the results.
+
+`python -m benchmarks.parity` has the other side. Weights and inputs come from NumPy's RandomState, whose stream is frozen.
+"""
+
+import functools
+import json
+import pathlib
+import zlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from avjax import pretrained, published, step
+from avjax.models.layers import evaluation
+from avjax.models.resnet import IR50, ResNet50
+from avjax.models.vggish import VGGish
+from configs import lfan, rjca_author
+
+GOLDEN = pathlib.Path(__file__).parents[1] / 'tests' / 'avjax' / 'golden'
+STEPS = 3  # forward passes in training mode, after which the running averages are compared
+TOLERANCES = {'float32': 1e-4, 'float64': 1e-9}
+# Which draw of weights and inputs. In float32 rounding may decide on which side of a ReLU's kink an activation falls, and then all
+# gradients below it differ by 1e-3 or more, between PyTorch's own float32 and float64 too. In these draws none lies so near.
+DRAWS = {'ir50': 7, 'resnet50': 2, 'vggish': 2, 'rjca_author': 13, 'lfan': 2}
+
+
+def whole(config):
+  """The config of a predecessors' model with its own temporal part, fusion and head, on towers of a few channels."""
+  config.targets, config.data.length = ('valence',), 60
+  config.model.visual.ir50.update({'widths': (2, 2, 4, 4), 'units': (1, 1, 2, 1), 'features': 32, 'dropout': 0.0})
+  config.model.audio.update({'widths': (1, 1, 2, 2, 2, 2), 'hidden': 16, 'features': 16})
+  config.model.temporal.dropout = config.model.fusion.dropout = 0.0
+  return config
+
+
+CONFIGS = {'rjca_author': whole(rjca_author.get_config()), 'lfan': whole(lfan.get_config())}
+CASES = ('ir50', 'resnet50', 'vggish', *CONFIGS)
+
+
+def draw(case, name, shape):
+  """A standard normal array that depends on its case and name alone."""
+  return np.random.RandomState(zlib.crc32(f'{DRAWS[case]}/{name}'.encode())).standard_normal(shape).astype(np.float32)
+
+
+def weight(case, name, shape):
+  """A made weight: convolutions and dense layers keep the scale of what they are given, norms and slopes are positive."""
+  x, leaf = draw(case, name, shape), name.rsplit('.', 1)[-1]
+  if leaf == 'running_mean':
+    return 0.1 * x
+  if leaf == 'running_var' or leaf == 'weight_g':
+    return np.exp(0.2 * x)
+  if leaf == 'bias':
+    return 0.1 * x
+  if len(shape) == 1:  # norms and PReLU; the last norm of a residual branch is quieter than the trunk, as in trained towers
+    sizes = {'bn3.weight': 0.2, 'res_layer.4.weight': 0.2, 'res_layer.2.weight': 0.25, 'input_layer.2.weight': 0.25}
+    size = next((size for ending, size in sizes.items() if name.endswith(ending)), 1.0)
+    return np.float32(size) * np.exp(0.2 * x)
+  return x * np.float32(np.sqrt(1 / np.prod(shape[1:])))
+
+
+def inputs(case, number):
+  """Input `number` of a case, in our layout: a tower's input, or images (B,L,40,40,3) and log_mel (B,L,96,64)."""
+  sizes = {'ir50': (4, 40, 40, 3), 'resnet50': (4, 64, 64, 3), 'vggish': (2, 96, 64)}
+  if case in sizes:
+    return (draw(case, f'{case}/input{number}', sizes[case]),)
+  length = CONFIGS[case].data.length
+  return draw(case, f'{case}/images{number}', (2, length, 40, 40, 3)), draw(case, f'{case}/log_mel{number}', (2, length, 96, 64))
+
+
+def ours(case, source, dtype, gradients=True):
+  """avjax's results for a state dict `source` of made weights.
+
+  Returns {'eval': output, 'train': output, 'eval/NAME': gradient, 'train/NAME': gradient, 'stats/NAME': running average
+  after STEPS passes}, where NAME is the published name and gradients are laid out as there; the scalar that is
+  differentiated is the sum of the output times a drawn direction. dtype: in which JAX computes; without `gradients`, none.
+  """
+  with jax.enable_x64(dtype == 'float64'):
+    return _ours(case, source, dtype, gradients)
+
+
+def _ours(case, source, dtype, gradients):
+  if case in CONFIGS:
+    config = CONFIGS[case]
+    model, system = step.make_model(config), published.of_model(config)
+    shapes = pretrained.shapes_of_model(config)
+    call = lambda variables, xs, trains: model.apply(variables, *xs, jnp.ones(xs[0].shape[:2], bool), trains,
+                                                     mutable=['batch_stats'])
+  else:
+    shapes, system = pretrained.shapes_of(case), published.TOWERS[case]
+    model = {'ir50': IR50(dropout=0.0), 'resnet50': ResNet50(features=2048), 'vggish': VGGish()}[case]
+    call = lambda variables, xs, trains: model.apply(variables, *xs, *([] if case == 'vggish' else [trains]),
+                                                     mutable=['batch_stats'])
+  converted = pretrained.convert(source, shapes, system)
+  assert not converted.mismatches, converted.mismatches
+  arrays = dict(converted.arrays)
+  if case == 'resnet50':  # the projection that follows becomes the identity
+    arrays.update({'params/output/kernel': np.eye(2048, dtype=np.float32), 'params/output/bias': np.zeros(2048, np.float32)})
+  cast = lambda tree: jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)
+  variables = {'batch_stats': {}, **cast(traverse_util.unflatten_dict(arrays, sep='/'))}
+  entries = {path: system.entry(path.split('/', 1)[1], shape) for path, shape in shapes.items()}
+  theirs = {path: functools.partial(to_published, entry) for path, entry in entries.items() if entry}
+
+  def forward(params, batch_stats, xs, trains):
+    output, updated = call({'params': params, 'batch_stats': batch_stats}, xs, trains)
+    return jnp.sum(output * draw(case, f'{case}/direction', output.shape)), (output, updated.get('batch_stats', {}))
+
+  def with_gradient(*arguments):
+    (_, (output, stats)), gradient = jax.value_and_grad(forward, has_aux=True)(*arguments)
+    return output, stats, gradient
+
+  run = jax.jit(with_gradient if gradients else lambda *arguments: (*forward(*arguments)[1], {}), static_argnums=3)
+  results = {}
+  for mode, trains in (('eval', evaluation), ('train', everything)):
+    output, stats, gradient = run(variables['params'], variables['batch_stats'], cast(inputs(case, 0)), trains)
+    results[mode] = np.asarray(output)
+    for path, x in traverse_util.flatten_dict({'params': gradient}, sep='/').items():
+      if path in theirs:
+        results.update(theirs[path](f'{mode}/', np.asarray(x)))
+  for number in range(1, STEPS):
+    _, stats, _ = run(variables['params'], stats, cast(inputs(case, number)), everything)
+  for path, x in traverse_util.flatten_dict({'batch_stats': stats}, sep='/').items():
+    results.update(theirs[path]('stats/', np.asarray(x)))
+  return results
+
+
+def everything(path):
+  """The `trains` of a model whose every module is trained."""
+  del path
+  return True
+
+
+def to_published(entry, group, x):
+  """{group + published name: x in the published layout}: the inverse of entry.ours, from the places it sends numbers to."""
+  places = entry.ours(np.arange(x.size).reshape(entry.shape))
+  theirs = np.empty(x.size, x.dtype)
+  theirs[places.ravel()] = x.ravel()
+  return {group + entry.name: theirs.reshape(entry.shape)}
+
+
+def fingerprint(name, x):
+  """Four numbers that stand for an array: its length, and its products with three drawn vectors of signs.
+
+  A difference d between two arrays changes each product by about |d|.
+  """
+  flat = np.asarray(x, np.float64).ravel()
+  signs = np.where(np.random.RandomState(zlib.crc32(name.encode())).random_sample((3, flat.size)) < 0.5, -1.0, 1.0)
+  return [float(np.linalg.norm(flat)), *map(float, signs @ flat)]
+
+
+def read_golden(case):
+  """What `python -m benchmarks.parity --golden` has written: {'source': {name: shape}, 'outputs', 'fingerprints'}."""
+  return json.loads((GOLDEN / f'{case}.json').read_text())

@@ -1,0 +1,12 @@
+"""RJCA in the formulation of the authors' public code (RJCMA): attention over channels, two recursions, dropout 0.6."""
+
+from ml_collections import ConfigDict
+
+from configs import grjca
+
+
+def get_config(argument=''):
+  config = grjca.get_config(argument)
+  config.model.fusion = ConfigDict({'name': 'rjca_author', 'recursions': 2, 'dropout': 0.6, 'joint_fc': False})
+  config.optimizer.rate_factors = ()
+  return config
