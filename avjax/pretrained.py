@@ -181,8 +181,8 @@ def main(argv):
   except InputError as error:
     raise InputError(f'{arguments.source} does not hold {arguments.architecture}: {error}') from error
   if converted.mismatches:
-    print('\n'.join(converted.mismatches))
-    kinds = collections.Counter(line.split()[0] for line in converted.mismatches)
+    print('\n'.join(sorted(converted.mismatches)))
+    kinds = collections.Counter(line.split()[0] for line in sorted(converted.mismatches))
     raise InputError(f'{arguments.source} does not hold {arguments.architecture}: '
                      f'{", ".join(f"{n} {kind}" for kind, n in kinds.items())}; each is listed above')
   metadata = {'architecture': arguments.architecture, 'source': pathlib.Path(arguments.source).name,

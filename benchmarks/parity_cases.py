@@ -24,7 +24,7 @@ STEPS = 3  # forward passes in training mode, after which the running averages a
 TOLERANCES = {'float32': 1e-4, 'float64': 1e-9}
 # Which draw of weights and inputs. In float32 rounding may decide on which side of a ReLU's kink an activation falls, and then all
 # gradients below it differ by 1e-3 or more, between PyTorch's own float32 and float64 too. In these draws none lies so near.
-DRAWS = {'ir50': 7, 'resnet50': 2, 'vggish': 2, 'rjca_author': 13, 'lfan': 2}
+DRAWS = {'ir50': 7, 'resnet50': 2, 'vggish': 2, 'rjca_author': 22, 'lfan': 2}
 
 
 def whole(config):

@@ -1,0 +1,340 @@
+"""Published weights: what PyTorch computes with them, every naming they come in, and files that are not what they should be.
+
+tests/avjax/golden holds PyTorch's results on made weights (python -m benchmarks.parity --golden); no test here needs torch.
+"""
+
+import json
+import pathlib
+import random
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import tensorflow as tf
+
+import tiny
+from avjax import pretrained, published, step, weights
+from avjax.train import check
+from benchmarks import parity_cases as cases
+from data_prep.errors import InputError
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def made(case):
+  """The made weights of a case under their published names: {name: array}."""
+  return {name: cases.weight(case, name, tuple(shape)) if 'num_batches' not in name else np.array(0)
+          for name, shape in cases.read_golden(case)['source'].items()}
+
+
+@pytest.mark.parametrize('case', cases.CASES)
+def test_agrees_with_pytorch(case):
+  """Outputs, the gradient of every parameter and running averages, in evaluation and in training mode.
+
+  Gradients are compared in float64: in float32 rounding decides on which side of a ReLU's kink an activation falls.
+  """
+  golden, source = cases.read_golden(case), made(case)
+  precise = cases.ours(case, source, 'float64')
+  assert precise.keys() == golden['fingerprints'].keys()
+  for name, x in precise.items():
+    mode, of_array, _ = name.partition('/')
+    expected = np.array(golden['fingerprints'][name])
+    size = max(expected[0], 1e-3 * golden['scales'].get(mode, 0) if of_array else 0)
+    difference = np.abs(np.array(cases.fingerprint(name, x)) - expected).max()
+    assert difference < 1e-6 * size, name
+  single = cases.ours(case, source, 'float32', gradients=False)
+  for name, x in single.items():
+    assert np.linalg.norm(x - precise[name]) < 1e-4 * np.linalg.norm(precise[name]), name
+  for mode in ('eval', 'train'):
+    np.testing.assert_allclose(single[mode].ravel()[:512], golden['outputs'][mode], rtol=0, atol=1e-4)
+
+
+def write(path, arrays):
+  safetensors.numpy.save_file({name: np.ascontiguousarray(x) for name, x in arrays.items()}, path)
+  return path
+
+
+def command(capsys, *arguments):
+  """(exit code, stdout, stderr) of python -m avjax.pretrained."""
+  with pytest.raises(SystemExit) as stopped:
+    pretrained.errors.run(pretrained.main, ['pretrained', *map(str, arguments)])
+  return stopped.value.code or 0, *capsys.readouterr()
+
+
+@pytest.fixture(scope='module')
+def small_tower():
+  """A published.Published of the first layers of IR-50 alone, with their shapes: quick to convert."""
+  shapes = {path: shape for path, shape in pretrained.shapes_of('ir50').items() if re.match(r'\w+/(input|stage1/unit0)/', path)}
+  return shapes, published.TOWERS['ir50'], {name: x for name, x in made('ir50').items() if re.match(r'(input_layer|body\.0)\.', name)}
+
+
+@pytest.mark.parametrize('prefix', ['', 'backbone.', 'module.', 'module.backbone.', 'state_dict.spatial.visual.backbone.'])
+def test_prefixes(small_tower, prefix):
+  shapes, system, source = small_tower
+  plain = pretrained.convert(source, shapes, system)
+  elsewhere = {'optimizer.state': np.zeros(3, np.float32)} if prefix else {}
+  found = pretrained.convert({prefix + name: x for name, x in source.items()} | elsewhere, shapes, system)
+  assert not found.mismatches and plain.arrays.keys() == found.arrays.keys() == shapes.keys()
+  assert all((found.arrays[name] == x).all() for name, x in plain.arrays.items())
+  assert set(elsewhere) <= set(found.left_out)
+  assert all('num_batches_tracked' in name for name in set(found.left_out) - set(elsewhere))
+
+
+def test_every_mismatch_is_reported_at_once(small_tower):
+  shapes, system, source = small_tower
+  source = dict(source)
+  del source['body.0.res_layer.0.bias']
+  source['body.0.res_layer.7.weight'] = np.zeros((2, 3), np.float32)
+  source['input_layer.2.weight'] = np.zeros(65, np.float32)
+  source['input_layer.1.bias'] = np.full(64, np.nan, np.float32)
+  source['input_layer.1.running_var'] = np.full(64, -1, np.float32)
+  source['input_layer.1.weight'] = np.zeros(64, np.int64)
+  lines = pretrained.convert(source, shapes, system).mismatches
+  for words in (['missing', 'body.0.res_layer.0.bias', '[64]'], ['unexpected', 'body.0.res_layer.7.weight', '[2, 3]'],
+                ['shape', 'input_layer.2.weight', '[65]', '[64]'], ['value', 'input_layer.1.bias'],
+                ['value', 'input_layer.1.running_var'], ['type', 'input_layer.1.weight', 'int64']):
+    assert [line for line in lines if all(word in line for word in words)], words
+  assert len(lines) == 6
+
+
+def test_two_models_in_one_file(small_tower):
+  shapes, system, source = small_tower
+  both = {**source, **{f'ema.{name}': x for name, x in source.items()}}
+  with pytest.raises(InputError, match="2 such models, under '', 'ema.'"):
+    pretrained.convert(both, shapes, system)
+
+
+def test_weight_norm_in_both_of_its_names():
+  source = made('lfan')
+  system, shapes = published.of_model(cases.CONFIGS['lfan']), pretrained.shapes_of_model(cases.CONFIGS['lfan'])
+  older = {name.replace('parametrizations.weight.original0', 'weight_g').replace('parametrizations.weight.original1', 'weight_v'): x
+           for name, x in source.items()}
+  assert older.keys() != source.keys()
+  old, new = (pretrained.convert(x, shapes, system) for x in (older, source))
+  assert not old.mismatches + new.mismatches and all((new.arrays[name] == x).all() for name, x in old.arrays.items())
+
+
+def test_the_predecessors_leftovers_are_told_apart():
+  """Convolutions listed a second time and an unused query_linear are left out; a third modality is a mismatch."""
+  config = cases.CONFIGS['rjca_author']
+  system, shapes, source = published.of_model(config), pretrained.shapes_of_model(config), made('rjca_author')
+  extra = {'coattn.dcn_layers.0.dense_coattn.query_linear.weight': np.zeros((4, 4), np.float32),
+           'temporal.video.network.0.net.0.bias': source['temporal.video.network.0.conv1.bias'],
+           'spatial.visual.logits.weight': np.zeros((8, 32), np.float32)}
+  found = pretrained.convert(source | extra, shapes, system)
+  assert not found.mismatches and set(extra) <= set(found.left_out)
+  text = {'temporal.bert.network.0.conv1.bias': np.zeros(4, np.float32)}
+  assert 'temporal.bert' in pretrained.convert(source | text, shapes, system).mismatches[0]
+  with_fc = config.copy_and_resolve_references()
+  with_fc.model.fusion.joint_fc = True
+  lines = pretrained.convert(source, pretrained.shapes_of_model(with_fc), published.of_model(with_fc)).mismatches
+  assert len(lines) == 4 and all('query_linear' in line for line in lines)
+
+
+def test_the_command(capsys, tmp_path):
+  source = write(tmp_path / 'res50_ir_0.887.safetensors', {f'backbone.{name}': x for name, x in made('ir50').items()}
+                 | {'logits.weight': np.zeros((8, 512), np.float32), 'logits.bias': np.zeros(8, np.float32)})
+  output = tmp_path / 'ir50.safetensors'
+  code, out, _ = command(capsys, 'ir50', '--source', source, '--output', output, '--licence', 'mine')
+  assert code == 0 and '37,309,888 numbers' in out and 'logits.bias, logits.weight' in out
+  assert '54 x num_batches_tracked' in out
+  arrays, metadata = weights.load(output)
+  assert metadata == {'architecture': 'ir50', 'source': source.name, 'source_sha256': weights.sha256_of_file(source),
+                      'licence': 'mine', 'avjax': pretrained.avjax.__version__}
+  wanted = made('ir50')['output_layer.3.weight'].reshape(512, 512, 5, 5).transpose(2, 3, 1, 0).reshape(12800, 512)
+  assert (arrays['params/output/dense/kernel'] == wanted).all()  # channel first -> channel last
+  before = output.read_bytes()
+  code, _, err = command(capsys, 'ir50', '--source', source, '--output', output)
+  assert code == 2 and 'not overwritten' in err and output.read_bytes() == before
+
+  code, _, err = command(capsys, 'vggish', '--source', source, '--output', tmp_path / 'x')
+  assert code == 2 and 'does not hold vggish' in err and len(err.splitlines()) == 1
+  broken = {name: x for name, x in made('ir50').items() if name != 'body.3.res_layer.0.bias'}
+  broken['output_layer.3.weight'] = np.zeros((512, 25088), np.float32)  # of the 112-pixel ArcFace
+  code, out, err = command(capsys, 'ir50', '--source', write(tmp_path / 'broken.safetensors', broken), '--output', tmp_path / 'x')
+  assert code == 2 and len(err.splitlines()) == 1 and '1 missing, 1 shape' in err
+  assert '[512, 25088], wanted [512, 12800]' in out and 'body.3.res_layer.0.bias' in out
+  assert not (tmp_path / 'x').exists()
+  for arguments, words in (
+      (('model', '--source', source, '--output', tmp_path / 'x'), 'needs --config'),
+      (('model', '--config', 'configs/grjca.py', '--source', source, '--output', tmp_path / 'x'), 'rjca_author, lfan'),
+      (('ir50', '--source', tmp_path / 'nothing.pth', '--output', tmp_path / 'x'), 'does not exist'),
+      (('ir50', '--source', tmp_path, '--output', tmp_path / 'x'), 'is no file'),
+      (('ir50', '--source', __file__, '--output', tmp_path / 'x'), 'neither a PyTorch file'),
+      (('ir50', '--source', output, '--output', tmp_path / 'x'), 'does not hold ir50')):
+    code, _, err = command(capsys, *arguments)
+    assert code == 2 and words in err and len(err.splitlines()) == 1, err
+
+
+def test_vggish_from_tensorflow_s_checkpoint(capsys, tmp_path):
+  """The same weights under TensorFlow's names and in its layout give the same file as under PyTorch's."""
+  shapes = pretrained.shapes_of('vggish')
+  entries = [(published.TOWERS['vggish'].entry(path.split('/', 1)[1], shape), path.split('/', 1)[1], shape)
+             for path, shape in shapes.items()]
+  torch_like = {entry.name: cases.weight('vggish', entry.name, entry.shape) for entry, _, _ in entries}
+  tensors = {published.TOWERS['vggish_tensorflow'].entry(path, shape).name: entry.ours(torch_like[entry.name])
+             for entry, path, shape in entries}
+  assert {'vggish/conv1/weights', 'vggish/conv3/conv3_1/biases', 'vggish/fc1/fc1_2/weights', 'vggish/fc2/biases'} <= tensors.keys()
+  tf.raw_ops.SaveV2(prefix=str(tmp_path / 'vggish_model.ckpt'), tensor_names=[*tensors, 'global_step'],
+                    shape_and_slices=[''] * (len(tensors) + 1), tensors=[*tensors.values(), np.int64(7)])
+  code, out, err = command(capsys, 'vggish', '--source', tmp_path / 'vggish_model.ckpt', '--output', tmp_path / 'tf.safetensors')
+  assert code == 0 and '72,141,184 numbers' in out and 'global_step' in out, err
+  arrays, _ = weights.load(tmp_path / 'tf.safetensors')
+  expected = pretrained.convert(torch_like, shapes, published.TOWERS['vggish']).arrays
+  assert arrays.keys() == expected.keys() and all((arrays[name] == x).all() for name, x in expected.items())
+
+
+def test_a_file_that_is_not_what_its_name_says(tmp_path):
+  path = tmp_path / 'vggish-10086976.pth'
+  path.write_bytes(b'PK not the file that these digits are of')
+  with pytest.raises(InputError, match='does not begin with the 10086976 of its name'):
+    weights.read_published(path)
+
+
+def test_without_torch_the_way_to_it_is_said(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'torch', None)
+  (tmp_path / 'weights.pth').write_bytes(b'PK\3\4 whatever')
+  with pytest.raises(InputError, match=r'needs torch, pip install .*\[convert\]'):
+    weights.read_published(tmp_path / 'weights.pth')
+
+
+# Files of ours.
+
+@pytest.fixture
+def saved(tmp_path):
+  path = tmp_path / 'saved.safetensors'
+  arrays = {'params/a/kernel': np.arange(6, dtype=np.float32).reshape(2, 3), 'batch_stats/a/mean': np.ones(40, np.float32)}
+  weights.save(path, arrays, {'architecture': 'ir50', 'source': 'x.pth', 'source_sha256': 'f' * 64})
+  return path, arrays
+
+
+def test_save_and_load(saved):
+  path, arrays = saved
+  loaded, metadata = weights.load(path)
+  assert metadata == {'architecture': 'ir50', 'source': 'x.pth', 'source_sha256': 'f' * 64}
+  assert loaded.keys() == arrays.keys() and all((loaded[name] == x).all() for name, x in arrays.items())
+  assert safetensors.numpy.load_file(path).keys() == arrays.keys()  # and anyone else can read it
+  with pytest.raises(InputError, match='not overwritten'):
+    weights.save(path, arrays, {})
+  assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+def test_hostile_safetensors(saved, tmp_path):
+  """200 damaged files: flipped, cut, grown; and headers that lie. Each is refused in one line."""
+  path, _ = saved
+  data, rng, bad = path.read_bytes(), random.Random(0), tmp_path / 'bad.safetensors'
+  header = json.loads(data[8:8 + int.from_bytes(data[:8], 'little')])
+  payload = data[8 + int.from_bytes(data[:8], 'little'):]
+
+  def with_header(change):
+    text = json.dumps(change(json.loads(json.dumps(header)))).encode()
+    return len(text).to_bytes(8, 'little') + text + payload
+
+  def overlap(h):
+    h['params/a/kernel']['data_offsets'] = h['batch_stats/a/mean']['data_offsets']
+    return h
+
+  damaged = []
+  for _ in range(100):
+    flipped = bytearray(data)
+    flipped[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    damaged.append(bytes(flipped))
+  damaged += [data[:rng.randrange(len(data))] for _ in range(50)]
+  damaged += [data[:i] + rng.randbytes(rng.randint(1, 9)) + data[i:] for i in (rng.randrange(len(data)) for _ in range(44))]
+  damaged += [with_header(overlap), with_header(lambda h: {k: v for k, v in h.items() if k != '__metadata__'}),
+              with_header(lambda h: h | {'params/a/kernel': 3}), (1 << 60).to_bytes(8, 'little') + data[8:],
+              (100 << 20).to_bytes(8, 'little') + data[8:], b'[' * 10_000]
+  assert len(damaged) == 200
+  for content in damaged:
+    bad.write_bytes(content)
+    with pytest.raises(InputError) as refused:
+      weights.load(bad)
+    assert str(bad) in str(refused.value) and '\n' not in str(refused.value)
+
+
+# The weights that a run starts from.
+
+@pytest.fixture(scope='module')
+def start():
+  """(config, variables) of tests/avjax/tiny.py."""
+  config = tiny.get_config()
+  return config, step.init_variables(config, step.make_model(config), 0)
+
+
+def tower_file(path, variables, tower, architecture, change=lambda arrays: arrays):
+  flat = pretrained.traverse_util.flatten_dict(variables, sep='/')
+  arrays = {name.replace(f'/{tower}/', '/', 1): np.asarray(x) + 0.5 for name, x in flat.items() if name.split('/')[1] == tower}
+  weights.save(path, change(arrays), {'architecture': architecture, 'source': 'made.pth', 'source_sha256': '12345678' * 8,
+                                      'licence': 'none'})
+  return str(path)
+
+
+def test_init_replaces_the_towers_it_names_and_nothing_else(start, tmp_path):
+  config, variables = start
+  config = config.copy_and_resolve_references()
+  config.init.visual = tower_file(tmp_path / 'v.safetensors', variables, 'visual', 'ir50')
+  config.init.audio = tower_file(tmp_path / 'a.safetensors', variables, 'audio', 'vggish')
+  found, origins = pretrained.initialize(config, variables)
+  before, after = (pretrained.traverse_util.flatten_dict(tree, sep='/') for tree in (variables, found))
+  assert before.keys() == after.keys()
+  for name, x in before.items():
+    np.testing.assert_array_equal(after[name], x + (0.5 if name.split('/')[1] in ('visual', 'audio') else 0))
+  assert list(pretrained.describe(origins)) == ['face tower: ir50 from made.pth, SHA-256 12345678',
+                                                'audio tower: vggish from made.pth, SHA-256 12345678']
+  assert list(pretrained.describe({}))[0] == 'face tower: random weights'
+
+
+@pytest.mark.parametrize('part, architecture, change, words', [
+    ('visual', 'vggish', dict, 'holds vggish, but config.init.visual takes ir50'),
+    ('visual', 'resnet50', dict, 'holds resnet50, but'),
+    ('audio', 'vggish', lambda arrays: dict(list(arrays.items())[1:]), r'1 of 18 arrays differ \(params/audio/\S+ is missing'),
+    ('visual', 'ir50', lambda arrays: arrays | {'params/stage9/x': np.zeros(2, np.float32)}, 'params/visual/stage9/x is not in'),
+    ('visual', 'ir50', lambda arrays: {name: x[..., :1] for name, x in arrays.items()}, 'arrays differ')])
+def test_init_is_strict(start, tmp_path, part, architecture, change, words):
+  config, variables = start
+  config = config.copy_and_resolve_references()
+  config.init[part] = tower_file(tmp_path / 'w.safetensors', variables, part, architecture, change)
+  with pytest.raises(InputError, match=words):
+    pretrained.initialize(config, variables)
+
+
+def test_resnet50_s_projection_is_not_in_its_file(start, tmp_path):
+  config = start[0].copy_and_resolve_references()
+  config.model.visual.tower = 'resnet50'
+  check(config)
+  variables = step.init_variables(config, step.make_model(config), 0)
+  config.init.visual = tower_file(tmp_path / 'v.safetensors', variables, 'visual', 'resnet50',
+                                  lambda arrays: {name: x for name, x in arrays.items() if '/output/' not in name})
+  found, _ = pretrained.initialize(config, variables)
+  for leaf in ('kernel', 'bias'):
+    assert (found['params']['visual']['output'][leaf] == variables['params']['visual']['output'][leaf]).all()
+
+
+def test_a_run_that_starts_from_pretrained_towers(start, records, tmp_path):
+  """The log names them, the first steps train them, versions.json keeps them; a bad file stops the run before it begins."""
+  visual = tower_file(tmp_path / 'v.safetensors', start[1], 'visual', 'ir50')
+
+  def run(workdir, *overrides):
+    return subprocess.run([sys.executable, '-m', 'avjax.main', f'--config={ROOT}/tests/avjax/tiny.py', f'--workdir={workdir}',
+                           f'--config.data.dir={records}', '--config.schedule.max_epochs=1', *overrides], cwd=ROOT,
+                          capture_output=True, text=True)
+  done = run(tmp_path / 'run', f'--config.init.visual={visual}')
+  assert done.returncode == 0, done.stderr
+  assert 'face tower: ir50 from made.pth, SHA-256 12345678' in done.stderr and 'audio tower: random weights' in done.stderr
+  kept = json.loads((tmp_path / 'run' / 'versions.json').read_text())['init']
+  assert kept['visual']['source'] == 'made.pth' and list(kept) == ['visual']
+  data = bytearray(pathlib.Path(visual).read_bytes())
+  data[-1] ^= 1
+  pathlib.Path(visual).write_bytes(data)
+  for overrides, words in (([f'--config.init.visual={visual}'], 'is damaged'),
+                           (['--config.init.audio=nowhere.safetensors'], 'nowhere.safetensors does not exist'),
+                           (['--config.init.audio=a', '--config.init.model=b'], 'config.init.model is the whole model')):
+    done = run(tmp_path / 'refused', *overrides)
+    assert done.returncode == 2 and words in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+    assert not (tmp_path / 'refused').exists()
+  # The run that is there goes on from its own state, whatever has become of the file.
+  done = run(tmp_path / 'run', f'--config.init.visual={visual}')
+  assert done.returncode == 0 and 'resumed after 1 epochs' in done.stderr

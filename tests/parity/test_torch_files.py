@@ -1,0 +1,97 @@
+"""PyTorch's own files: every way in which they are saved, and what asks to run code. Needs torch: `make parity`."""
+
+import collections
+import pathlib
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip('torch', reason='needs torch: make parity')
+
+from avjax import pretrained, weights
+from benchmarks import parity, parity_cases
+from data_prep.errors import InputError
+
+ROOT = pathlib.Path(__file__).parents[2]
+STATE = {'input_layer.0.weight': torch.arange(24.).reshape(4, 6), 'input_layer.1.running_var': torch.ones(4),
+         'input_layer.1.num_batches_tracked': torch.tensor(7)}
+
+
+@pytest.mark.parametrize('wrap', [
+    lambda state: state, collections.OrderedDict, lambda state: {'epoch': 3, 'state_dict': state, 'arguments': {'name': 'x'}},
+    lambda state: {'model': {name: x.half() for name, x in state.items()}},
+    lambda state: {name: torch.nn.Parameter(x.bfloat16(), False) if x.is_floating_point() else x for name, x in state.items()}])
+@pytest.mark.parametrize('zipped', [True, False])
+def test_every_way_to_save(tmp_path, wrap, zipped):
+  path = tmp_path / 'weights.pth'
+  torch.save(wrap(STATE), path, _use_new_zipfile_serialization=zipped)
+  found = weights.read_published(path)
+  assert len(found) == len(STATE)
+  for name, x in STATE.items():
+    (match,) = [value for key, value in found.items() if key.endswith(name)]
+    np.testing.assert_array_equal(match, x.numpy())
+
+
+class Payload:
+  """What a hostile file holds: unpickling it would make a file."""
+
+  def __init__(self, path):
+    self.path = path
+
+  def __reduce__(self):
+    return (open, (self.path, 'w'))
+
+
+@pytest.mark.parametrize('zipped', [True, False])
+def test_code_in_a_file_is_not_run(tmp_path, zipped):
+  for content in (Payload(str(tmp_path / 'run')), {'state_dict': STATE, 'x': Payload(str(tmp_path / 'run'))}, torch.nn.Linear(2, 3)):
+    torch.save(content, tmp_path / 'hostile.pth', _use_new_zipfile_serialization=zipped)
+    done = subprocess.run([sys.executable, '-m', 'avjax.pretrained', 'ir50', '--source', str(tmp_path / 'hostile.pth'), '--output',
+                           str(tmp_path / 'out')], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and 'asks to run' in done.stderr, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ['hostile.pth']
+
+
+def test_damaged_files(tmp_path):
+  """Cut anywhere, or flipped: refused in one line, or, where the format has no checksum of its own, read as it is."""
+  path, rng = tmp_path / 'weights.pth', random.Random(0)
+  for zipped in (True, False):
+    torch.save(STATE, path, _use_new_zipfile_serialization=zipped)
+    data = path.read_bytes()
+    for i in range(50):
+      content = bytearray(data)
+      if i % 2:
+        content[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+      else:
+        del content[rng.randrange(len(data)):]
+      path.write_bytes(content)
+      try:
+        weights.read_published(path)
+        assert i % 2, 'a file that was cut is read'
+      except InputError as refused:
+        assert '\n' not in str(refused)
+
+
+@pytest.mark.parametrize('case', parity_cases.CONFIGS)
+def test_a_predecessor_s_checkpoint_brought_along(tmp_path, case):
+  """model_state_dict.pth, as their trainer saves it -> our file -> config.init.model -> the same predictions."""
+  from avjax import step
+  from avjax.models.layers import evaluation
+  reference, config = parity.make_reference(case).eval(), parity_cases.CONFIGS[case].copy_and_resolve_references()
+  torch.save(reference.state_dict(), tmp_path / 'model_state_dict.pth')
+  (tmp_path / 'sizes.py').write_text(f'from benchmarks.parity_cases import CONFIGS\nget_config = lambda: CONFIGS[{case!r}]\n')
+  done = subprocess.run([sys.executable, '-m', 'avjax.pretrained', 'model', '--config', str(tmp_path / 'sizes.py'), '--source',
+                         str(tmp_path / 'model_state_dict.pth'), '--output', str(tmp_path / 'ours.safetensors')], cwd=ROOT,
+                        capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  config.init.model = str(tmp_path / 'ours.safetensors')
+  model = step.make_model(config)
+  variables, _ = pretrained.initialize(config, step.init_variables(config, model, 5))
+  images, log_mel = parity_cases.inputs(case, 3)
+  ours = model.apply(variables, images, log_mel, np.ones(images.shape[:2], bool), evaluation)
+  theirs = reference(*map(parity.channels_first, (images, log_mel))).detach().numpy()
+  assert theirs.std() > 1e-3
+  np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
