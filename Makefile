@@ -3,7 +3,7 @@ PYTHON ?= python3
 RUN := .venv/bin/python
 DEMO := demo
 
-.PHONY: demo test parity golden install evidence constraints clean-demo
+.PHONY: demo test fault parity golden install evidence docs constraints clean-demo
 
 install: .venv/installed
 
@@ -23,6 +23,16 @@ clean-demo:
 
 test: install
 	$(RUN) -m pytest --numprocesses 2 --dist loadfile
+
+# Kills, flipped bits, full disks, malformed inputs, several devices: the long form, whose figures docs/reliability.md has. An hour.
+fault: install
+	$(RUN) -m pytest tests/fault --full --record docs/reliability.json
+	$(RUN) -m benchmarks.reliability
+
+# The pages and pictures of docs/ that follow from the code alone.
+docs: install
+	$(RUN) -m benchmarks.equations
+	$(RUN) -m benchmarks.timeline
 
 # Towers, temporal part and the predecessors' fusions against PyTorch, live. A few minutes; needs torch, which it installs.
 parity: .venv/with-torch

@@ -1,6 +1,7 @@
 """Orbax behind one small class: the last two states to resume from, and the best variables, each leaf with a checksum."""
 
 import hashlib
+import json
 import logging
 import pathlib
 
@@ -8,6 +9,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from avjax.weights import brief
 from data_prep.errors import InputError
 
 logger = logging.getLogger('avjax')
@@ -22,6 +24,12 @@ def checksums(tree):
   """{path of leaf: SHA-256 of its bytes}: Orbax restores a file with a flipped bit without a word."""
   leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
   return {jax.tree_util.keystr(path): hashlib.sha256(np.ascontiguousarray(leaf)).hexdigest() for path, leaf in leaves}
+
+
+def digest(meta):
+  """SHA-256 of a JSON mapping, apart from its own 'digest'."""
+  rest = {name: value for name, value in meta.items() if name != 'digest'}
+  return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 class Checkpoints:
@@ -46,14 +54,20 @@ class Checkpoints:
     """Saves a tree of arrays and its meta as `step`.
 
     Steps from there on are the future of a run that was killed: they go, and one that is the same is left as it is.
+    Raises InputError where the disk does not take it; the steps before are as they were.
     """
     meta = {**meta, 'sha256': checksums(state)}
+    meta['digest'] = digest(meta)
     for old in manager.all_steps():
       if old == step and self._meta(manager, old) == meta:
         return
       if old >= step:
         manager.delete(old)
-    manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)))
+    try:
+      manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)))
+    except Exception as error:  # of OSError, or of what TensorStore makes of it
+      raise InputError(f'checkpoint {step} cannot be written to {manager.directory} ({brief(error)}); make room there and start '
+                       'the same command again: the states before are as they were') from error
 
   def _meta(self, manager, step):
     try:
@@ -71,13 +85,15 @@ class Checkpoints:
     for step in steps:
       try:
         meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))['meta']
+        if meta['digest'] != digest(meta):
+          raise ValueError('checksum of its meta differs')
         state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract(meta))))['state']
-        wrong = [path for path, digest in checksums(state).items() if meta['sha256'].get(path) != digest]
+        wrong = [path for path, found in checksums(state).items() if meta['sha256'].get(path) != found]
         if wrong:
           raise ValueError(f'checksum of {wrong[0]} differs')
         return state, meta
       except Exception as error:  # whatever a damaged file makes Orbax raise
-        logger.warning('checkpoint %s/%s is damaged (%s)', manager.directory, step, ' '.join(str(error).split())[:100])
+        logger.warning('checkpoint %s/%s is damaged (%s); the one before is taken', manager.directory, step, brief(error))
     if steps:
       raise InputError(f'all checkpoints in {manager.directory} are damaged; start again with another --workdir')
     return None

@@ -1,29 +1,51 @@
 """Configs: their argument, their overrides, and how one is stored with a run."""
 
 import difflib
+import itertools
 
 from ml_collections import ConfigDict
 
 from data_prep.errors import InputError
 
+FOLDS = ('0', '1', '2', '3', '4', '5')
 TARGETS = {'valence': ('valence',), 'arousal': ('arousal',), 'joint': ('valence', 'arousal')}
 
 
 def parse_argument(argument):
-  """The argument of a config file, 'mini,target=arousal,fold=3' -> {'mini': True, 'target': 'arousal', 'fold': 3}.
+  """The argument of a config file, 'mini,target=arousal,fold=3' -> {'mini': True, 'target': 'arousal', 'fold': 3, ...}.
 
-  target is valence, arousal or joint (one model with both outputs, eq. 22); fold is 0 to 5. Raises InputError otherwise.
+  target is valence, arousal or joint (one model with both outputs, eq. 22); fold is 0 to 5; protocol is paper or author.
+  Raises InputError for anything else.
   """
-  parsed = {'mini': False, 'target': None, 'fold': 0}
-  allowed = {'mini': [''], 'target': list(TARGETS), 'fold': [str(k) for k in range(6)]}
+  parsed = {'mini': False, 'target': None, 'fold': '0', 'protocol': 'paper'}
+  allowed = {'mini': [''], 'target': list(TARGETS), 'fold': list(FOLDS), 'protocol': ['paper', 'author']}
   for part in filter(None, (argument or '').split(',')):
     name, _, value = part.partition('=')
     if name not in parsed:
       raise InputError(f'unknown config argument {name!r}{nearest(name, parsed)}')
     if value not in allowed[name]:
       raise InputError(f'config argument {part!r}: {name} takes {", ".join(allowed[name]) or "no value"}')
-    parsed[name] = {'mini': True, 'fold': int(value) if value.isdigit() else value}.get(name, value)
-  return parsed
+    parsed[name] = True if name == 'mini' else value
+  return parsed | {'fold': int(parsed['fold'])}
+
+
+def expand(argument):
+  """The runs that an argument stands for: {'valence_fold0': its argument, ...}, or {'': argument} for a single run.
+
+  fold=all is folds 0 to 5 and fold=0+3 some of them; target=both is a run for valence and one for arousal.
+  """
+  several = {'fold': {'all': '+'.join(FOLDS)}, 'target': {'both': 'valence+arousal'}}
+  parts = [part.partition('=') for part in (argument or '').split(',')]
+  choices = [several.get(name, {}).get(value, value).split('+') if name in several else [value] for name, _, value in parts]
+  if all(len(values) == 1 for values in choices):
+    return {'': argument}
+  runs = {}
+  for values in itertools.product(*choices):
+    one = ','.join(name + equals + value for (name, equals, _), value in zip(parts, values))
+    chosen = parse_argument(one)
+    target = chosen['target'] or ('joint' if chosen['mini'] else 'valence')
+    runs[f'{target}_fold{chosen["fold"]}'] = one
+  return runs
 
 
 def nearest(name, names):

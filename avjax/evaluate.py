@@ -3,6 +3,7 @@
 import argparse
 import csv
 import dataclasses
+import functools
 import pathlib
 import sys
 
@@ -10,13 +11,11 @@ import jax
 import numpy as np
 from absl import logging
 
-from avjax import metrics, plots, run, sharding, step
+from avjax import folds, metrics, plots, run, sharding, step
 from avjax.checkpoint import Checkpoints
 from data_prep import errors
 from data_prep.affwild2 import fold_chunks
 from data_prep.windows import merge
-
-METRICS = {'ccc': metrics.ccc, 'pcc': metrics.pcc, 'rmse': metrics.rmse}
 
 
 @dataclasses.dataclass
@@ -45,7 +44,7 @@ def predict(batches, predict_step, variables, batch_size, mesh):
   for batch in batches:
     rows = len(batch['clip'])
     device = sharding.shard(sharding.pad_rows(step.on_device(batch), size), mesh)
-    output = jax.tree.map(lambda x: np.asarray(x)[:rows], predict_step(variables, device))
+    output = jax.tree.map(lambda x: x[:rows], sharding.gather(predict_step(variables, device)))
     for i, clip in enumerate(batch['clip']):
       collected.setdefault(clip.decode(), []).append(
           {name: value[i] for name, value in {**batch, **output}.items() if name != 'gates'}
@@ -74,7 +73,7 @@ def score(series, targets):
   for i, target in enumerate(targets if scored else ()):  # a test partition has no labels
     pairs = {clip: (s.prediction[s.annotated, i], s.va[s.annotated, step.TARGETS.index(target)]) for clip, s in scored.items()}
     prediction, label = (np.concatenate([pair[j] for pair in pairs.values()]) for j in (0, 1))
-    result[target] = {name: metric(prediction, label) for name, metric in METRICS.items()}
+    result[target] = {name: metric(prediction, label) for name, metric in metrics.METRICS.items()}
     result[target]['per_clip'] = {clip: metrics.ccc(*pair) for clip, pair in pairs.items()}
   return result
 
@@ -105,10 +104,12 @@ def table(result, targets):
 
 
 def write_results(workdir, config, split, series, extra):
-  """Writes a partition's CSVs, results and pictures into the folder of a run; returns the results."""
+  """Writes a partition's CSVs, results and pictures into the folder of a run (the primary process does); returns the results."""
   folder = pathlib.Path(workdir)
-  write_csv(folder / 'predictions' / split, series, config.targets)
   results = {'partition': split, 'fold': config.fold, **extra, **score(series, config.targets)}
+  if not sharding.is_primary():
+    return results
+  write_csv(folder / 'predictions' / split, series, config.targets)
   run.write_json(folder / f'results_{split}.json', results)
   if results['frames']:
     plots.traces(series, results, config.targets, folder / f'traces_{split}.png')
@@ -137,25 +138,44 @@ def best(workdir):
   return config, model, *restored
 
 
+def evaluate_run(workdir, split, data_dir=None):
+  """Evaluates the best checkpoint of a run and writes predictions, results and pictures into its folder; returns (config, results).
+
+  split: 'validation' or 'test'. data_dir: records, by default those the run was trained on. None where they have no test clips.
+  """
+  config = run.read_config(workdir)
+  from avjax.dataset import Records  # TensorFlow, which the rest of this file does without
+  records = Records(data_dir or config.data.dir, config.data)
+  part = 'test' if split == 'test' else fold_chunks(config.fold)[1]
+  if not records.size([part]):
+    return None
+  _, model, variables, meta = best(workdir)
+  mesh = sharding.make_mesh()
+  batches = records.batches([part], config.batch_size)
+  series = predict(batches, step.make_predict_step(config, model), sharding.replicate(variables, mesh), config.batch_size, mesh)
+  return config, write_results(workdir, config, split, series, {'best_epoch': meta['epoch']})
+
+
 def main(argv):
-  """Evaluates the best checkpoint of a run: writes predictions, results and pictures into its folder."""
+  """Evaluates the best checkpoint of a run, or gathers the runs of several folds and targets; writes into their folder."""
   parser = argparse.ArgumentParser(prog='python -m avjax.evaluate', description=main.__doc__)
-  parser.add_argument('--workdir', required=True, help='folder of a run')
+  parser.add_argument('--workdir', help='folder of a run')
+  parser.add_argument('--runs', help='instead: a folder of runs of one system; writes their table, ensemble and submission files')
   parser.add_argument('--split', default='validation', choices=('validation', 'test'))
+  parser.add_argument('--template', help="with --runs: the organisers' sample submission, whose rows are wanted")
   parser.add_argument('--data_dir', help='records; by default those the run was trained on')
   arguments = parser.parse_args(argv[1:])
   logging.set_verbosity(logging.ERROR)
-  config = run.read_config(arguments.workdir)
-
-  from avjax.dataset import Records  # TensorFlow, which the rest of this file does without
-  records = Records(arguments.data_dir or config.data.dir, config.data)
-  split = 'test' if arguments.split == 'test' else fold_chunks(config.fold)[1]
-  records.size([split])
-  _, model, variables, meta = best(arguments.workdir)
-  mesh = sharding.make_mesh()
-  batches = records.batches([split], config.batch_size)
-  series = predict(batches, step.make_predict_step(config, model), sharding.replicate(variables, mesh), config.batch_size, mesh)
-  results = write_results(arguments.workdir, config, arguments.split, series, {'best_epoch': meta['epoch']})
+  if bool(arguments.workdir) == bool(arguments.runs) or (arguments.template and not arguments.runs):
+    raise errors.InputError('give --workdir RUN, or --runs DIR with or without --template FILE')
+  if arguments.runs:
+    evaluate_test = functools.partial(evaluate_run, split='test', data_dir=arguments.data_dir)
+    print('\n'.join(folds.gather(arguments.runs, evaluate_test, arguments.template)))
+    return
+  evaluated = evaluate_run(arguments.workdir, arguments.split, arguments.data_dir)
+  if evaluated is None:
+    raise errors.InputError(f'the records of {arguments.workdir} have no clips of the {arguments.split} partition')
+  config, results = evaluated
   print(summary(results, config.targets, arguments.workdir))
 
 

@@ -1,12 +1,17 @@
-"""Trains, or goes on training: python -m avjax.main --config=configs/grjca.py --workdir=RUN --config.data.dir=RECORDS"""
+"""Trains, or goes on training: python -m avjax.main --config=configs/grjca.py --workdir=RUN --config.data.dir=RECORDS
 
+With fold=all (or 0+3) and target=both in the argument of the config, one run after another, each in its own folder of RUN.
+With --coordinator, --processes and --process, or --distributed where the cluster tells them, one of several processes.
+"""
+
+import pathlib
 import sys
 
 from absl import flags
 from absl import logging
 from ml_collections import config_flags
 
-from avjax.config import flatten, nearest
+from avjax.config import expand, flatten, nearest
 from data_prep import errors
 from data_prep.errors import InputError
 
@@ -14,27 +19,46 @@ OVERRIDE = '--config.'
 
 
 def parse(argv):
-  """Returns (config, workdir) from the command line; any mistake in it is an InputError of one line."""
-  _, known, _ = read_flags([argument for argument in argv if not argument.startswith(OVERRIDE)])
-  for argument in argv:
-    name = argument.removeprefix(OVERRIDE).split('=')[0]
-    if argument.startswith(OVERRIDE) and name not in known:
-      raise InputError(f'the config has no key {name!r}{nearest(name, known)}')
-  values, known, rest = read_flags(argv)
-  if rest:
-    raise InputError(f'unexpected argument {rest[0]!r}')
-  if not values.workdir:
-    raise InputError('no --workdir; name the folder of the run')
-  if not known['data.dir']:
-    raise InputError('no --config.data.dir; name the folder that python -m data_prep.build wrote')
-  return values.config, values.workdir
+  """Returns (flags, {name of the run: config}) from the command line; any mistake in it is an InputError of one line.
+
+  A single run has the name ''.
+  """
+  configs = {}
+  for name, one in one_run_each(argv).items():
+    _, known, _ = read_flags([argument for argument in one if not argument.startswith(OVERRIDE)])
+    for argument in one:
+      key = argument.removeprefix(OVERRIDE).split('=')[0]
+      if argument.startswith(OVERRIDE) and key not in known:
+        raise InputError(f'the config has no key {key!r}{nearest(key, known)}')
+    values, known, rest = read_flags(one)
+    if rest:
+      raise InputError(f'unexpected argument {rest[0]!r}')
+    if not values.workdir:
+      raise InputError('no --workdir; name the folder of the run')
+    if not known['data.dir']:
+      raise InputError('no --config.data.dir; name the folder that python -m data_prep.build wrote')
+    configs[name] = values.config
+  return values, configs
+
+
+def one_run_each(argv):
+  """{name: argv} of each run that the argument of --config stands for."""
+  for i, word in enumerate(argv):
+    if word.startswith('--config=') and ':' in word:
+      file, argument = word.split(':', 1)
+      return {name: [*argv[:i], f'{file}:{one}', *argv[i + 1:]] for name, one in expand(argument).items()}
+  return {'': argv}
 
 
 def read_flags(argv):
-  """Parses --config, --config.KEY and --workdir. Returns (their values, the flattened config, what is left of argv)."""
+  """Parses the flags. Returns (their values, the flattened config, what is left of argv)."""
   values = flags.FlagValues()
   config_flags.DEFINE_config_file('config', None, 'Config file, with its argument after a colon.', values, sys_argv=argv)
   flags.DEFINE_string('workdir', None, 'Folder of the run; a run that is there is resumed.', values)
+  flags.DEFINE_bool('distributed', False, 'One of several processes, as the cluster says (TPU slice, Slurm, Open MPI).', values)
+  flags.DEFINE_string('coordinator', None, 'One of several processes: host:port of the first.', values)
+  flags.DEFINE_integer('processes', None, 'One of several processes: how many.', flag_values=values)
+  flags.DEFINE_integer('process', None, 'One of several processes: which one, from 0.', flag_values=values)
   try:
     rest = values(argv)[1:]
     if values.config is None:
@@ -54,12 +78,30 @@ def main(argv):
     print(__doc__)
     return 0
   logging.set_verbosity(logging.ERROR)  # the libraries'; avjax has its own log
-  config, workdir = parse(argv)
-  from avjax import evaluate, train  # TensorFlow and JAX start only once the flags are right
-  results = train.train(config, workdir)
-  if results is not None:
-    print(evaluate.summary(results, config.targets, workdir))
-  return 0
+  values, configs = parse(argv)
+  import jax
+
+  from avjax import evaluate, sharding, train  # TensorFlow and JAX start only once the flags are right
+  if values.distributed or values.coordinator:
+    sharding.start(values.coordinator, values.processes, values.process)
+  failed = []
+  for name, config in configs.items():
+    workdir = pathlib.Path(values.workdir, name)
+    if name and sharding.is_primary():
+      print(f'\n{workdir}', file=sys.stderr)
+    try:
+      results = train.train(config, workdir)
+    except SystemExit:  # not finite: the other runs are as good as before
+      failed.append(name)
+      continue
+    if results is None:  # stopped
+      break
+    if sharding.is_primary():
+      print(evaluate.summary(results, config.targets, workdir))
+    jax.clear_caches()
+  if failed and len(configs) > 1:
+    print(f'not finite: {", ".join(failed)}', file=sys.stderr)
+  return 3 if failed else 0
 
 
 if __name__ == '__main__':

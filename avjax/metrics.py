@@ -23,3 +23,6 @@ def rmse(prediction, label):
   """Root mean square error."""
   prediction, label = np.asarray(prediction, np.float64), np.asarray(label, np.float64)
   return float(np.sqrt(np.mean((prediction - label) ** 2)))
+
+
+METRICS = {'ccc': ccc, 'pcc': pcc, 'rmse': rmse}

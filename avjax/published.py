@@ -160,9 +160,10 @@ TOWERS = {
 
 def of_model(config):
   """The Published of a whole model of the predecessors', in the sizes of a config. InputError for what they do not have."""
-  fusion, tower = config.model.fusion.name, config.model.visual.tower
+  tower = config.model.visual.tower
+  fusion = config.model.fusion.name + ('_author' if config.model.fusion.get('formulation') == 'author' else '')
   if fusion not in FUSIONS:
-    raise InputError(f'no published code trains config.model.fusion.name {fusion!r}; only {", ".join(FUSIONS)}{nearest(fusion, FUSIONS)}')
+    raise InputError(f'no published code trains {fusion}; only {", ".join(FUSIONS)} of configs/{nearest(fusion, FUSIONS)}')
   if tower != 'ir50':
     raise InputError(f"the predecessors' models have the face tower ir50, not {tower}")
   sizes = config.model.visual.ir50

@@ -8,20 +8,23 @@ import time
 from clu import metric_writers
 from tqdm import tqdm
 
+from avjax import sharding
+
 logger = logging.getLogger('avjax')
 
 
-def start_logging(path):
-  """Sends the log of avjax to stderr and, with times, to a file."""
-  logger.setLevel(logging.INFO)
+def start_logging(path, primary=True):
+  """Sends the log of avjax to stderr and, with times, to a file; of a process that is not the primary, its errors alone."""
+  logger.setLevel(logging.INFO if primary else logging.ERROR)
   logger.propagate = False
   for handler in list(logger.handlers):
     logger.removeHandler(handler)
     handler.close()
-  to_terminal, to_file = TerminalHandler(), logging.FileHandler(path)
-  to_file.setFormatter(logging.Formatter('%(asctime)s %(message)s'))
-  logger.addHandler(to_terminal)
-  logger.addHandler(to_file)
+  logger.addHandler(TerminalHandler())
+  if primary:
+    to_file = logging.FileHandler(path)
+    to_file.setFormatter(logging.Formatter('%(asctime)s %(message)s'))
+    logger.addHandler(to_file)
 
 
 class TerminalHandler(logging.Handler):
@@ -34,11 +37,13 @@ class TerminalHandler(logging.Handler):
 class Metrics:
   """TensorBoard's event files and metrics.jsonl, a line an epoch, in one folder.
 
-  Lines from `epoch` on, or torn, which a run that was killed has left, go: it writes them again.
+  Lines from `epoch` on, or torn, which a run that was killed has left, go: it writes them again. Only the primary process writes.
   """
 
-  def __init__(self, workdir, epoch):
-    self.path = workdir / 'metrics.jsonl'
+  def __init__(self, workdir, epoch, primary=True):
+    self.path, self.primary = workdir / 'metrics.jsonl', primary
+    if not primary:
+      return
     self.tensorboard = metric_writers.SummaryWriter(str(workdir))
     kept = [line for line in self.history() if line['epoch'] < epoch]
     partial = self.path.with_name(self.path.name + '.partial')
@@ -57,6 +62,8 @@ class Metrics:
 
   def write(self, step, values):
     """values: {'epoch': ..., name: number or string}."""
+    if not self.primary:
+      return
     with self.path.open('a') as file:
       file.write(json.dumps({'step': step, **values}) + '\n')
     self.tensorboard.write_scalars(step, {name: value for name, value in values.items() if not isinstance(value, str)})
@@ -70,7 +77,7 @@ class Progress:
     """epoch_seconds: what the epoch before took, 0 if there was none; epochs_left: after this one, at most."""
     self.epoch_seconds, self.epochs_left = epoch_seconds, epochs_left
     self.done, self.first, self.start = 0, done, time.perf_counter()
-    self.bar = tqdm(total=batches, initial=done, desc=description, disable=not sys.stderr.isatty(), leave=False,
+    self.bar = tqdm(total=batches, initial=done, desc=description, disable=not (sys.stderr.isatty() and sharding.is_primary()), leave=False,
                     bar_format='{desc}  |{bar:20}| {n_fmt}/{total_fmt}{postfix}')
 
   def update(self, examples, rate, best):
@@ -85,5 +92,8 @@ class Progress:
     self.bar.set_postfix_str(f'{self.done / elapsed:.1f} examples/s  rate {rate:.1e}  best CCC {best}  '
                              f'left at most {tqdm.format_interval(left)}')
 
-  def close(self):
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *exception):
     self.bar.close()

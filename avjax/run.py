@@ -13,7 +13,7 @@ import platform
 from ml_collections import ConfigDict
 
 import avjax
-from avjax import checkpoint
+from avjax import checkpoint, sharding
 from avjax.config import flatten
 from data_prep.errors import InputError
 
@@ -43,7 +43,7 @@ def check_folder(config, workdir, manifest):
 def open_folder(config, workdir, manifest, origins):
   """Makes workdir the folder of this run, unless it is already. origins: {part: metadata of the weights it starts from}."""
   workdir = pathlib.Path(workdir)
-  if (workdir / 'config.json').exists():
+  if (workdir / 'config.json').exists() or not sharding.is_primary():
     return
   versions = {'avjax': avjax.__version__, 'python': platform.python_version(), **{p: importlib.metadata.version(p) for p in PACKAGES}}
   try:
@@ -65,31 +65,46 @@ def changed_keys(old, new):
   return [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key) and key not in FREE]
 
 
-def check_fork(config, other):
-  """Raises InputError unless the run in `other` can go on under this config; returns the keys in which it differs."""
+def check_fork(config, other, manifest):
+  """Raises InputError unless the run in `other` can go on under this config, on these records.
+
+  Returns the keys in which it differs, and the origins of the weights it started from.
+  """
+  if any(config.init.values()):
+    raise InputError('config.resume goes on from the state of a run: give no config.init with it')
   changed = changed_keys(read_json(pathlib.Path(other) / 'config.json'), json.loads(config.to_json()))
   changed = [key for key in changed if key != 'resume' and not key.startswith('init.')]
   fixed = [key for key in changed if key.startswith(('model.', 'targets', 'fold', 'data.', 'crop', 'unfreezing.'))]
   if fixed:
     raise InputError(f'config.resume={other}: its state does not fit another {", ".join(fixed[:6])}; '
                      'to take its weights alone, python -m avjax.export and config.init.model')
+  versions = read_json(pathlib.Path(other) / 'versions.json')
+  if versions.get('records') != identity(manifest):
+    raise InputError(f'config.resume={other}: it was trained on other records, with which its best CCC cannot be compared')
   if not checkpoint.begun(other):
     raise InputError(f'config.resume={other}: it has saved no state yet')
-  return changed
+  return changed, versions.get('init', {})
 
 
 def read_config(workdir):
   """The ConfigDict of the run in workdir. InputError if there is none."""
-  return ConfigDict(read_json(pathlib.Path(workdir) / 'config.json'))
+  path = pathlib.Path(workdir) / 'config.json'
+  config = read_json(path)
+  if 'model' not in config:
+    raise InputError(f'{path} is no config of avjax')
+  return ConfigDict(config)
 
 
 def read_json(path):
-  """What a JSON file of a run holds; InputError where it is missing or damaged."""
+  """What a JSON file of a run holds, a dict; InputError where it is missing or damaged."""
   try:
-    return json.loads(pathlib.Path(path).read_text())
+    found = json.loads(pathlib.Path(path).read_text())
+    if not isinstance(found, dict):
+      raise ValueError('it holds no JSON object')
+    return found
   except OSError as error:
     raise InputError(f'{path}: {error.strerror}; is its folder the --workdir of a run?') from error
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     raise InputError(f'{path} is damaged: {error}') from error
 
 

@@ -1,8 +1,32 @@
-"""One mesh axis, `data`: batches are split over the devices, everything else is replicated."""
+"""One mesh axis, `data`: batches are split over all devices of all processes, everything else is replicated.
+
+Every process reads every batch whole and puts its own rows on its devices, so that the order of the data is the same however
+many processes there are.
+"""
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
+
+from data_prep.errors import InputError
+
+
+def start(coordinator=None, processes=None, process=None):
+  """Joins the processes of one run; on a TPU slice, under Slurm or under Open MPI the arguments are found by themselves.
+
+  coordinator: host:port of process 0. To be called before anything else of JAX.
+  """
+  try:
+    jax.config.update('jax_cpu_collectives_implementation', 'gloo')  # of no effect on accelerators
+    jax.distributed.initialize(coordinator, processes, process)
+  except (RuntimeError, ValueError, TypeError) as error:
+    raise InputError(f'the processes of this run do not find each other: {error}; give --coordinator, --processes and --process') from error
+
+
+def is_primary():
+  """Whether this is the process that writes: logs, metrics, results. All write checkpoints together."""
+  return jax.process_index() == 0
 
 
 def make_mesh(devices=None):
@@ -18,7 +42,14 @@ def replicate(tree, mesh):
 
 def shard(batch, mesh):
   """Splits the leading axis of every array over the devices; the batch size must be a multiple of their number."""
-  return jax.device_put(batch, NamedSharding(mesh, PartitionSpec('data')))
+  split = NamedSharding(mesh, PartitionSpec('data'))
+  return {name: jax.make_array_from_callback(x.shape, split, np.asarray(x).__getitem__)
+          for name, x in batch.items()}
+
+
+def gather(tree):
+  """The whole of every array, as NumPy's, on every process."""
+  return multihost_utils.process_allgather(tree, tiled=True)
 
 
 def padded_size(batch_size, mesh):

@@ -13,7 +13,7 @@ from avjax.config import nearest
 from avjax.models.audio_visual import VISUAL_TOWERS, AudioVisual
 from avjax.models.fusion import FUSIONS
 from avjax.models.heads import HEADS
-from avjax.models.layers import evaluation
+from avjax.models.layers import evaluation, everything
 from data_prep.errors import InputError
 from data_prep.records import MEL_BANDS, WINDOW_ROWS
 
@@ -42,7 +42,11 @@ def make_model(config):
   """The model that a config describes. Raises InputError for a name that does not exist."""
   m = config.model
   for what, name, known in (('model.visual.tower', m.visual.tower, VISUAL_TOWERS), ('model.fusion.name', m.fusion.name, FUSIONS),
-                            ('model.head.name', m.head.name, HEADS), ('loss.scope', config.loss.scope, losses.SCOPES),
+                            ('model.head.name', m.head.name, HEADS),
+                            ('model.fusion.formulation', m.fusion.get('formulation', 'paper'), ('paper', 'author')),
+                            ('loss.scope', config.loss.scope, losses.SCOPES),
+                            ('loss.variance', config.loss.variance, losses.VARIANCES),
+                            ('frozen_mode', config.frozen_mode, ('evaluation', 'training')),
                             *(('targets', target, TARGETS) for target in config.targets)):
     if name not in known:
       raise InputError(f'config.{what} {name!r} is not one of {", ".join(known)}{nearest(name, known)}')
@@ -71,9 +75,11 @@ def count(params, counted=lambda path: True):
 def make_train_step(config, model, trains, tx):
   """Returns step(state, batch, key, rate) -> (state, metrics) of the stage that `trains` describes.
 
-  batch has DEVICE_FIELDS. Only the open groups are differentiated, so that a frozen trunk costs no backward pass.
+  batch has DEVICE_FIELDS. Only the open groups are differentiated, so that a frozen trunk costs no backward pass. Where loss or
+  gradient is not finite the state comes back as it was.
   """
   targets = [TARGETS.index(name) for name in config.targets]
+  mode = trains if config.frozen_mode == 'evaluation' else everything
 
   def step(state, batch, key, rate):
     crop_key, dropout_key = jax.random.split(key)
@@ -85,9 +91,9 @@ def make_train_step(config, model, trains, tx):
     def loss_fn(open_params):
       variables = {'params': traverse_util.unflatten_dict({**frozen, **open_params}, sep='/'),
                    'batch_stats': state.batch_stats}
-      prediction, updated = model.apply(variables, images, log_mel, batch['real'], trains, mutable=['batch_stats'],
+      prediction, updated = model.apply(variables, images, log_mel, batch['real'], mode, mutable=['batch_stats'],
                                         rngs={'dropout': dropout_key})
-      loss = losses.ccc_loss(prediction, batch['va'][..., targets], batch['annotated'], config.loss.scope)
+      loss = losses.ccc_loss(prediction, batch['va'][..., targets], batch['annotated'], config.loss.scope, config.loss.variance)
       return loss, updated['batch_stats']
 
     open_params = {path: value for path, value in flat.items() if trains(path)}
@@ -96,7 +102,9 @@ def make_train_step(config, model, trains, tx):
     zeros = {path: jnp.zeros_like(value) for path, value in frozen.items()}
     gradients = traverse_util.unflatten_dict({**zeros, **gradients}, sep='/')
     updates, opt_state = tx.update(gradients, state.opt_state, state.params)
-    return State(optimizer.apply(state.params, updates, rate), batch_stats, opt_state), metrics
+    stepped = State(optimizer.apply(state.params, updates, rate), batch_stats, opt_state)
+    finite = jnp.isfinite(loss) & jnp.isfinite(metrics['gradient_norm'])
+    return jax.tree.map(lambda new, old: jnp.where(finite, new, old), stepped, state), metrics
 
   return jax.jit(step, donate_argnums=0)
 

@@ -13,6 +13,7 @@ import numpy as np
 from avjax import checkpoint, evaluate, optimizer, plots, pretrained, run, sharding, step, unfreezing
 from avjax.checkpoint import Checkpoints
 from avjax.dataset import Records
+from avjax.metrics import METRICS
 from avjax.report import Metrics, Progress, start_logging
 from avjax.stop import Stopped, StopSignal
 from data_prep.affwild2 import fold_chunks
@@ -25,9 +26,18 @@ def train(config, workdir):
   """Trains what the config describes in workdir, or goes on with the run there.
 
   Returns the results on the validation partition (see evaluate.score), or None if it was asked to stop before the end.
-  Raises InputError, before anything is written, for a config, records or a workdir that do not fit; SystemExit(3) where
-  loss, gradient or CCC is not finite, with the epoch before saved.
+  Raises InputError, before anything is written, for a config, records or a workdir that do not fit; SystemExit(3) where too
+  many updates in a row, or a whole epoch, had a loss or gradient that was not finite.
   """
+  with StopSignal() as stop:
+    try:
+      return run_stages(config, workdir, stop)
+    except Stopped:
+      return None
+
+
+def run_stages(config, workdir, stop):
+  """`train` under a StopSignal; raises Stopped once the state is saved."""
   check(config)
   workdir, model = pathlib.Path(workdir), step.make_model(config)
   records = Records(config.data.dir, config.data)
@@ -52,7 +62,7 @@ def train(config, workdir):
   if not source:
     variables, origins = pretrained.initialize(config, variables)
   elif source != workdir:
-    changed = run.check_fork(config, source)
+    changed, origins = run.check_fork(config, source, records.manifest)
 
   def new_state(stage, variables):
     return step.State(**variables, opt_state=optimizers[stage].init(variables['params']))
@@ -70,13 +80,14 @@ def train(config, workdir):
       if found is None:
         raise InputError(f'{source}/checkpoints/best is gone; start again with another --workdir')
       best, best_meta = found
+    saved.close()
     if source != workdir:  # it begins with a whole epoch, and is done when its own schedule says so
       batches_done, log, schedule.done = 0, [], False
       if schedule.epoch >= schedule.max_epochs:
         raise InputError(f'config.resume={source}: it has had its {schedule.epoch} epochs; raise config.schedule.max_epochs')
 
   run.open_folder(config, workdir, records.manifest, origins)
-  start_logging(workdir / 'train.log')
+  start_logging(workdir / 'train.log', sharding.is_primary())
   checkpoints = Checkpoints(workdir)
   if source == workdir:
     logger.info('resumed after %d epochs and %d of %d batches, stage %d', schedule.epoch, batches_done, batches_per_epoch,
@@ -86,6 +97,8 @@ def train(config, workdir):
       checkpoints.save(checkpoints.best, schedule.best_epoch + 1, best, {'epoch': best_meta['epoch'], 'ccc': best_meta['ccc']})
     logger.info('goes on from %s after %d epochs, stage %d; changed: %s', source, schedule.epoch, schedule.stage + 1,
                 ', '.join(changed) or 'nothing')
+    for line in pretrained.describe(origins):
+      logger.info('%s, at the start of that run', line)
   else:
     logger.info('%s for %s: %s parameters, %d training and %d validation records, %d device(s)', config.model.fusion.name,
                 ' and '.join(config.targets), f'{step.count(variables["params"]):,}', *sizes, mesh.size)
@@ -97,7 +110,7 @@ def train(config, workdir):
         logger.warning('%s of the %s tower\'s random weights are never trained: give config.init.%s a file of pretrained ones, '
                        'as the paper does', f'{never:,}', {'visual': 'face'}.get(tower, tower), tower)
   state = sharding.replicate(state, mesh)
-  metrics = Metrics(workdir, schedule.epoch)
+  metrics = Metrics(workdir, schedule.epoch, sharding.is_primary())
   predict_step = step.make_predict_step(config, model)
   padded = sharding.padded_size(config.batch_size, mesh)
   key = jax.random.key(config.seed)
@@ -111,65 +124,85 @@ def train(config, workdir):
     meta = {'schedule': dataclasses.asdict(schedule), 'batches_done': batches_done, 'log': np.array(log, float).tolist()}
     checkpoints.save(checkpoints.last, schedule.epoch * batches_per_epoch + batches_done, state, meta)
 
-  stage, rate, speed, seconds = None, 0.0, 0.0, 0.0
-  with StopSignal() as stop:
-    try:
-      while not schedule.done:
-        if stage != schedule.stage:  # one compilation a stage
-          stage = schedule.stage
-          train_step = step.make_train_step(config, model, stages[stage], optimizers[stage])
-        epoch, start = schedule.epoch, time.perf_counter()
-        title = f'stage {stage + 1}/{len(stages)}  epoch {epoch + 1}'
-        progress = Progress(title, batches_per_epoch, batches_done, seconds, schedule.max_epochs - epoch - 1)
-        order = int(np.random.SeedSequence([config.seed, epoch]).generate_state(1)[0])
+  def give_up(why):
+    logger.error('%s. %s keeps the last state that was sound; try a lower rate', why, workdir)
+    sys.exit(3)
+
+  stage, seconds = None, 0.0
+  try:
+    while not schedule.done:
+      if stage != schedule.stage:  # one compilation a stage
+        stage = schedule.stage
+        train_step = step.make_train_step(config, model, stages[stage], optimizers[stage])
+      epoch, start = schedule.epoch, time.perf_counter()
+      title = f'stage {stage + 1}/{len(stages)}  epoch {epoch + 1}'
+      shuffle = np.random.SeedSequence([config.seed, epoch if config.shuffle == 'every_epoch' else 0])
+      order = int(shuffle.generate_state(1)[0])
+      with Progress(title, batches_per_epoch, batches_done, seconds, schedule.max_epochs - epoch - 1) as progress:
         for batch in stop.watch(records.batches(train_splits, config.batch_size, order, batches_done)):
-          rate = schedule.rate((batches_done + 1) / batches_per_epoch)
+          rate = schedule.rate(batches_done, batches_per_epoch)
           batch_key = jax.random.fold_in(key, epoch * batches_per_epoch + batches_done)
           device_batch = sharding.shard(sharding.pad_rows(step.on_device(batch), padded), mesh)
           state, values = train_step(state, device_batch, batch_key, np.float32(rate))
           log.append((values['loss'], values['gradient_norm']))
           batches_done += 1
           progress.update(len(batch['clip']), rate, schedule.best)
-        progress.close()
-        loss, gradient_norm = np.mean(np.array(log, float), axis=0)  # waits for the device
-        speed = progress.done / (time.perf_counter() - start)
-        _, scores = validate(state.variables, stop.watch)
-        ccc = float(np.mean([scores[target]['ccc'] for target in config.targets]))
-        if not np.isfinite([loss, gradient_norm, ccc]).all():
-          logger.error('epoch %d is not finite: loss %g, gradient %g, CCC %g; %s keeps the epoch before. Try a lower rate.',
-                       epoch + 1, loss, gradient_norm, ccc, workdir)
-          sys.exit(3)
-        event = schedule.observe(ccc)
-        if event == 'improved':
-          best = jax.device_get(state.variables)
-          checkpoints.save(checkpoints.best, schedule.epoch, best, {'epoch': epoch, 'ccc': ccc})
-        if config.schedule.reload_best or schedule.stage != stage:  # a group always opens upon the best state
-          state = state.replace(**sharding.replicate(best, mesh))
-        if schedule.stage != stage:  # a fresh Adam for the groups that open
-          state = sharding.replicate(new_state(schedule.stage, state.variables), mesh)
-        batches_done, log = 0, []
+          if skipped_in_a_row(log[:-2]) > config.skip_most:  # two batches late, so that the device is not waited for
+            give_up(f'more than skip_most = {config.skip_most} updates in a row were skipped: loss or gradient is not finite')
+      values = np.array(log, float)  # waits for the device
+      good = np.isfinite(values).all(axis=1)
+      loss, gradient_norm = values[good].mean(axis=0) if good.any() else (np.nan, np.nan)
+      speed = progress.done / (time.perf_counter() - start)
+      _, scores = validate(state.variables, stop.watch)
+      ccc = float(np.mean([scores[target]['ccc'] for target in config.targets]))
+      if not np.isfinite([loss, ccc]).all():
+        give_up(f'epoch {epoch + 1} is not finite: loss {loss:g}, CCC {ccc:g}')
+      rate = schedule.rate(batches_per_epoch - 1, batches_per_epoch)
+      event = schedule.observe(ccc)
+      if event == 'improved':
+        best = jax.device_get(state.variables)
+        checkpoints.save(checkpoints.best, schedule.epoch, best, {'epoch': epoch, 'ccc': ccc})
+      if config.schedule.reload_best or schedule.stage != stage:  # a group always opens upon the best state
+        state = state.replace(**sharding.replicate(best, mesh))
+      if schedule.stage != stage:  # a fresh Adam for the groups that open
+        state = sharding.replicate(new_state(schedule.stage, state.variables), mesh)
+      batches_done, log = 0, []
 
-        seconds = time.perf_counter() - start
-        metrics.write(schedule.epoch * batches_per_epoch, {
-            'epoch': epoch, 'stage': stage + 1, 'rate': rate, 'train_loss': float(loss), 'gradient_norm': float(gradient_norm),
-            'validation_ccc': ccc, 'best_ccc': schedule.best, 'examples_per_second': speed, 'seconds': seconds, 'event': event,
-            **{f'validation_{m}_{target}': scores[target][m] for target in config.targets for m in evaluate.METRICS}})
-        logger.info('%s  loss %.3f  rate %.1e  %s  best %.3f  %.1f examples/s  %.0f s  %s', title, loss, rate,
-                    '  '.join(f'{target} CCC {scores[target]["ccc"]:.3f}' for target in config.targets), schedule.best, speed,
-                    seconds, event)
-        save()  # last, so that a line of metrics is written again rather than missing
-    except Stopped:
-      progress.close()
+      seconds = time.perf_counter() - start
+      metrics.write(schedule.epoch * batches_per_epoch, {
+          'epoch': epoch, 'stage': stage + 1, 'rate': rate, 'train_loss': float(loss), 'gradient_norm': float(gradient_norm),
+          'skipped_updates': int((~good).sum()), 'validation_ccc': ccc, 'best_ccc': schedule.best, 'examples_per_second': speed,
+          'seconds': seconds, 'event': event,
+          **{f'validation_{m}_{target}': scores[target][m] for target in config.targets for m in METRICS}})
+      logger.info('%s  loss %.3f  rate %.1e  %s  best %.3f  %.1f examples/s  %.0f s  %s', title, loss, rate,
+                  '  '.join(f'{target} CCC {scores[target]["ccc"]:.3f}' for target in config.targets), schedule.best, speed,
+                  seconds, event)
+      if not good.all():
+        logger.warning('%d of its %d updates were skipped: loss or gradient was not finite', (~good).sum(), len(good))
+      save()  # last, so that a line of metrics is written again rather than missing
+    series, _ = validate(best, stop.watch)
+  except Stopped:
+    if not schedule.done:
       save()
-      logger.info('stopped and saved after %d epochs and %d of %d batches; the same command goes on', schedule.epoch,
-                  batches_done, batches_per_epoch)
-      return None
-    finally:
-      checkpoints.close()
+    logger.info('stopped and saved after %d epochs and %d of %d batches; the same command goes on', schedule.epoch,
+                batches_done, batches_per_epoch)
+    raise
+  finally:
+    checkpoints.close()
 
-  series, _ = validate(best)
-  plots.curves(metrics.history(), config.targets, workdir / 'curves.png')
+  if sharding.is_primary():
+    plots.curves(metrics.history(), config.targets, workdir / 'curves.png')
   return evaluate.write_results(workdir, config, 'validation', series, {'best_epoch': schedule.best_epoch})
+
+
+def skipped_in_a_row(log):
+  """How many of the last entries of (loss, gradient norm) are not finite."""
+  count = 0
+  for values in reversed(log):
+    if np.isfinite(np.array(values, float)).all():
+      break
+    count += 1
+  return count
 
 
 def check(config):
@@ -186,6 +219,10 @@ def check(config):
       ('model.fusion.recursions', m.fusion.get('recursions', 1) >= 1, 'at least 1'),
       ('model.fusion.temperature', m.fusion.get('temperature', 1) > 0, 'above 0'),
       ('schedule.max_epochs', s.max_epochs >= 1, 'at least 1'),
+      ('schedule.warmup', s.warmup in unfreezing.WARMUPS, ', '.join(unfreezing.WARMUPS)),
+      ('schedule.release', s.release in unfreezing.RELEASES, ', '.join(unfreezing.RELEASES)),
+      ('shuffle', config.shuffle in ('every_epoch', 'once'), 'every_epoch, once'),
+      ('skip_most', config.skip_most >= 0, '0 or more'),
       ('schedule.factor', 0 < s.factor < 1, 'between 0 and 1'),
       ('schedule.rate_max', 0 < s.rate_min < s.rate_max, 'above schedule.rate_min, which is above 0'),
       *((name, len(part.get(name.split('.')[-1], range(count))) == count, f'{count} numbers') for name, part, count in layers)):

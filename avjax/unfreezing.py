@@ -1,12 +1,25 @@
 """Which groups train when, and at what rate: plain Python, no arrays.
 
 Section 4.3.2 of the paper: group 1 opens at epoch 0 under a warm-up that is repeated in each of the first epochs; then
-the rate is cut tenfold whenever validation CCC has not improved for `patience` epochs; once it has passed the minimum,
-the next group opens and everything starts over, until the last group is done.
+the rate is cut tenfold whenever validation CCC has not improved for `patience` epochs; once it has reached the minimum,
+the next group opens and everything starts over, until the last group is done. docs/schedule.png draws it.
 """
 
 import dataclasses
 import re
+
+# Readings of "linearly warmed up to 1e-5 within an epoch, repetitive until epoch 5": the share of the full rate for batch b of
+# B, in epoch e of the E epochs of warm-up; all count from 0.
+WARMUPS = {
+    'paper': lambda b, B, e, E: (b + 1) / B,              # a ramp to the full rate in every epoch
+    'author': lambda b, B, e, E: b / B * (e + 1) / E ** 2,  # their code divides by E twice: ramps to .04, .08, ... .20, then a jump
+    'linear5': lambda b, B, e, E: (e + (b + 1) / B) / E,  # one ramp over all E epochs
+}
+# When the next group opens. 1e-5 * 0.1^3 comes out as 1.0000000000000004e-08, so the predecessors' `rate < 1e-8` takes a fourth cut.
+RELEASES = {
+    'at_minimum': lambda rate, minimum: rate <= minimum * (1 + 1e-9),
+    'below_minimum': lambda rate, minimum: rate < minimum * (1 - 1e-9),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +57,9 @@ class Schedule:
   stage_count: int
   rate_max: float = 1e-5
   rate_min: float = 1e-8
+  warmup: str = 'paper'        # a key of WARMUPS
   warmup_epochs: int = 5
+  release: str = 'at_minimum'  # a key of RELEASES
   patience: int = 5
   factor: float = 0.1
   max_epochs: int = 100
@@ -61,10 +76,10 @@ class Schedule:
   best_epoch: int = -1
   done: bool = False
 
-  def rate(self, fraction):
-    """The learning rate at `fraction` in [0, 1) of the current epoch."""
-    if self.stage_epoch < self.warmup_epochs:  # a ramp from 0 to the full rate within the epoch, repeated
-      return self.rate_max * fraction
+  def rate(self, batch, batches):
+    """The learning rate of a batch, counted from 0, of the `batches` of the current epoch."""
+    if self.stage_epoch < self.warmup_epochs:
+      return self.rate_max * WARMUPS[self.warmup](batch, batches, self.stage_epoch, self.warmup_epochs)
     return self.rate_max * self.factor ** self.cuts
 
   def observe(self, ccc):
@@ -94,5 +109,5 @@ class Schedule:
     return event or ('stopped' if self.done else '')
 
   def exhausted(self):
-    """Whether the rate has fallen to the minimum (1e-5 * 0.1^3 is 1.0000000000000004e-08 in floating point)."""
-    return self.rate_max * self.factor ** self.cuts <= self.rate_min * (1 + 1e-9)
+    """Whether the rate has been cut as far as it goes in one stage."""
+    return RELEASES[self.release](self.rate_max * self.factor ** self.cuts, self.rate_min)

@@ -19,8 +19,9 @@ import sys
 import numpy as np
 from absl import logging
 
-from avjax import evaluate
+from avjax import evaluate, metrics
 from avjax.dataset import Records
+from benchmarks.pages import fill
 from configs import grjca
 from data_prep import errors, records as spec
 from data_prep.affwild2 import fold_chunks
@@ -43,7 +44,7 @@ def train(config, seed, records, workdir):
 
 
 def row(scores):
-  return {target: {name: round(scores[target][name], 4) for name in evaluate.METRICS} for target in ('valence', 'arousal')}
+  return {target: {name: round(scores[target][name], 4) for name in metrics.METRICS} for target in ('valence', 'arousal')}
 
 
 def shuffled(source, folder):
@@ -93,7 +94,7 @@ def ridge(data):
   def scores(model, splits):
     x, y = features(data, splits)
     prediction = np.clip(model(x), -1, 1)
-    return {target: {name: metric(prediction[:, i], y[:, i]) for name, metric in evaluate.METRICS.items()}
+    return {target: {name: metric(prediction[:, i], y[:, i]) for name, metric in metrics.METRICS.items()}
             for i, target in enumerate(('valence', 'arousal'))}
   penalties = 10.0 ** np.arange(1, 7)
   chosen = max(penalties, key=lambda p: sum(s['ccc'] for s in scores(fit(splits[:-1], p), splits[-1:]).values()))
@@ -104,7 +105,7 @@ def constant(data):
   """The mean of the training labels: CCC 0 by definition; its RMSE is what must be beaten."""
   splits, held_out = fold_chunks(0)
   mean, y = features(data, splits)[1].mean(0), features(data, [held_out])[1]
-  return row({target: {name: metric(np.full(len(y), mean[i]), y[:, i]) for name, metric in evaluate.METRICS.items()}
+  return row({target: {name: metric(np.full(len(y), mean[i]), y[:, i]) for name, metric in metrics.METRICS.items()}
               for i, target in enumerate(('valence', 'arousal'))})
 
 
@@ -115,12 +116,6 @@ def table(rows):
     cells = [f'{values[target][metric]:.3f}' for metric in ('ccc', 'rmse') for target in ('valence', 'arousal')]
     lines.append(f'| {name} | ' + ' | '.join([*cells, *(str(values.get(key, '')) for key in ('epochs', 'seconds'))]) + ' |')
   return '\n'.join(lines)
-
-
-def fill(text, name, block):
-  """Puts a block between the markers <!-- name --> and <!-- /name --> of a Markdown text."""
-  before, rest = text.split(f'<!-- {name} -->')
-  return f'{before}<!-- {name} -->\n{block}\n<!-- /{name} -->' + rest.split(f'<!-- /{name} -->')[1]
 
 
 def main():

@@ -1,7 +1,10 @@
 """GRJCA as in the paper, section 4.3. The other configs change only what differs.
 
-Argument: `mini` (small, trained from scratch, for the synthetic set of data_prep.mini), `target=valence|arousal|joint`,
-`fold=0..5`, separated by commas: --config=configs/grjca.py:target=arousal,fold=3
+Argument, separated by commas, as in --config=configs/grjca.py:target=arousal,fold=3:
+  target=valence|arousal|joint   one dimension, or one model for both; target=both is two runs
+  fold=0..5                      0 is the official split; fold=0+3 or fold=all is several runs
+  protocol=paper|author          where the authors' code differs from the paper (docs/deviations.md), the one or the other
+  mini                           small, trained from scratch, for the synthetic set of data_prep.mini
 """
 
 from ml_collections import ConfigDict
@@ -23,6 +26,9 @@ def get_config(argument=''):
   config.crop = 40
   config.augment = True
   config.batch_size = 12
+  config.shuffle = 'every_epoch'      # or 'once': the same batches in every epoch
+  config.frozen_mode = 'evaluation'   # or 'training': frozen norms use and update batch statistics, frozen dropout drops
+  config.skip_most = 20               # updates in a row that may be skipped because loss or gradient is not finite
 
   config.model = ConfigDict({
       'visual': {
@@ -35,11 +41,11 @@ def get_config(argument=''):
       'fusion': {'name': 'grjca', 'recursions': 3, 'temperature': 0.1},
       'head': {'name': 'mlp', 'hidden': 256},
   })
-  config.loss = ConfigDict({'scope': 'sequence'})
+  config.loss = ConfigDict({'scope': 'sequence', 'variance': 'biased'})
   config.optimizer = ConfigDict({'weight_decay': 1e-3, 'rate_factors': ()})
   config.schedule = ConfigDict({
-      'rate_max': 1e-5, 'rate_min': 1e-8, 'warmup_epochs': 5, 'patience': 5, 'factor': 0.1, 'max_epochs': 100,
-      'max_stage_epochs': 100, 'stop_patience': 50, 'reload_best': True,
+      'rate_max': 1e-5, 'rate_min': 1e-8, 'warmup': 'paper', 'warmup_epochs': 5, 'release': 'at_minimum', 'patience': 5,
+      'factor': 0.1, 'max_epochs': 100, 'max_stage_epochs': 100, 'stop_patience': 50, 'reload_best': True,
   })
   # Prefixes of parameter paths. Stage k trains groups 1 to k; `frozen` is never trained.
   config.unfreezing = ConfigDict({
@@ -62,7 +68,18 @@ def get_config(argument=''):
           'frozen': ('visual/input/', 'visual/stage[12]/', 'visual/stage3/unit[0-2]/'),
       },
   })
-  return shrink(config) if chosen['mini'] else config
+  config = shrink(config) if chosen['mini'] else config
+  return as_the_authors(config) if chosen['protocol'] == 'author' else config
+
+
+def as_the_authors(config):
+  """What the authors' public code (RJCMA) does where it differs from the paper: the switches of docs/deviations.md."""
+  config.model.fusion.update({'formulation': 'author', 'dropout': 0.6, 'joint_fc': False})
+  config.optimizer.rate_factors = ()  # they name the paper's L x L weights
+  config.loss.variance = 'mixed'
+  config.schedule.update({'warmup': 'author', 'release': 'below_minimum'})
+  config.frozen_mode, config.shuffle = 'training', 'once'
+  return config
 
 
 def shrink(config):

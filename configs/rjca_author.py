@@ -7,6 +7,6 @@ from configs import grjca
 
 def get_config(argument=''):
   config = grjca.get_config(argument)
-  config.model.fusion = ConfigDict({'name': 'rjca_author', 'recursions': 2, 'dropout': 0.6, 'joint_fc': False})
+  config.model.fusion = ConfigDict({'name': 'rjca', 'formulation': 'author', 'recursions': 2, 'dropout': 0.6, 'joint_fc': False})
   config.optimizer.rate_factors = ()
   return config

@@ -1,10 +1,55 @@
 """What the suites share."""
 
+import json
 import os
+import pathlib
+import sys
 import tempfile
 
+import pytest
+
 os.environ['JAX_PLATFORMS'] = 'cpu'  # the tests' numbers are the CPU's
+# Most of the time of small models is LLVM's; its optimizations change speed alone.
+os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_backend_optimization_level=0'
 # The processes that tests start compile the same few programs over and over.
 _cache = tempfile.TemporaryDirectory(prefix='avjax-tests-')
 os.environ['JAX_COMPILATION_CACHE_DIR'] = _cache.name
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.1'
+
+sys.path[:0] = [str(pathlib.Path(__file__).parent / folder) for folder in ('data_prep', 'avjax')]
+
+
+def pytest_addoption(parser):
+  parser.addoption('--full', action='store_true', help='the long form of tests/fault, as `make fault` runs it')
+  parser.addoption('--record', help='JSON file that takes the figures of tests/fault')
+
+
+@pytest.fixture
+def full(request):
+  """Whether the long form was asked for: as many kills, flips and files as docs/reliability.md says."""
+  return request.config.getoption('--full')
+
+
+@pytest.fixture
+def record(request):
+  """record(name, value) keeps a figure that a test of tests/fault has found."""
+  path = request.config.getoption('--record')
+
+  def keep(name, value):
+    if path:
+      file = pathlib.Path(path)
+      found = json.loads(file.read_text()) if file.exists() else {}
+      file.write_text(json.dumps({**found, name: value}, indent=1, sort_keys=True) + '\n')
+  return keep
+
+
+@pytest.fixture(scope='session')
+def records(tmp_path_factory):
+  """The RECORDS folder of the little official-layout set of data_prep's tests, in the sizes of avjax/tiny.py."""
+  from official_set import SIZES, make_official
+
+  from data_prep import build
+  source, folder = tmp_path_factory.mktemp('affwild2'), tmp_path_factory.mktemp('records')
+  make_official(source)
+  assert build.main(['--source', str(source), '--data_dir', str(folder), '--workers', '2', *SIZES]) == 0
+  return folder

@@ -18,6 +18,12 @@ def evaluation(path):
   return False
 
 
+def everything(path):
+  """The `trains` under which every module is in training mode, whether or not its parameters are trained."""
+  del path
+  return True
+
+
 def is_trained(module, trains):
   """Whether `trains` names this module, by its path from the root of the model."""
   return trains('/'.join(module.path))

@@ -61,7 +61,7 @@ def gate(w, x, temperature):
   return softmax(w_go / temperature)    # eq. 11, 16
 
 
-def dca(w, x_a, x_v, m, temperature=0.1):
+def dca(w, x_a, x_v, m, temperature=0.1, recursions=recursions):
   """Equations 9 to 13 with two columns: unattended and last attended."""
   series_a, series_v = recursions(w, x_a, x_v, m)
   g_a = gate(w['gate_audio'], series_a[m], temperature)
@@ -71,7 +71,7 @@ def dca(w, x_a, x_v, m, temperature=0.1):
   return np.vstack([x_ga, x_gv]), {'audio': g_a, 'visual': g_v}
 
 
-def grjca(w, x_a, x_v, m, temperature=0.1):
+def grjca(w, x_a, x_v, m, temperature=0.1, recursions=recursions):
   """Equations 9 to 13: [X_att,ga; X_att,gv] and the gates."""
   series_a, series_v = recursions(w, x_a, x_v, m)
   g_v = gate(w['gate_visual'], series_v[m], temperature)           # eq. 9, 11
@@ -83,7 +83,7 @@ def grjca(w, x_a, x_v, m, temperature=0.1):
 
 # Section 3.4.
 
-def hgrjca(w, x_a, x_v, m, temperature=0.1):
+def hgrjca(w, x_a, x_v, m, temperature=0.1, recursions=recursions):
   """Equations 14 to 20: [X_att,ga^(f); X_att,gv^(f)] and the gates."""
   series_a, series_v = recursions(w, x_a, x_v, m)
   gates, gated_a, gated_v = {}, {}, {}
@@ -141,6 +141,12 @@ def rjca_author(w, x_v, x_a, m):
       joint = dense(joint, wt['joint'])
     x_v, x_a = (co_attention(wt['visual'], x_v, joint), co_attention(wt['audio'], x_a, joint))
   return np.hstack([x_v, x_a])
+
+
+def author_recursions(w, x_a, x_v, m):
+  """The series over which the gates choose, in the authors' formulation: columns are frames, as in `recursions`."""
+  series = [np.split(rjca_author(w, x_v.T, x_a.T, t).T, [len(x_v)]) for t in range(m + 1)]
+  return [x_a for _, x_a in series], [x_v for x_v, _ in series]
 
 
 def co_attention(w, x, joint):

@@ -7,13 +7,13 @@ import jax
 import pytest
 
 from avjax import step
-from avjax.config import parse_argument
+from avjax.config import expand, parse_argument
 from avjax.train import make_stages
 from configs import grjca
 from data_prep.errors import InputError
 
 CONFIGS = sorted(path.stem for path in (pathlib.Path(__file__).parents[2] / 'configs').glob('*.py'))
-FUSION = {'jca': 'rjca'}  # JCA is RJCA with one recursion
+FUSION = {'jca': 'rjca', 'rjca_author': 'rjca'}  # JCA is RJCA with one recursion
 
 
 def parameters(config):
@@ -44,6 +44,35 @@ def test_the_paper_s_settings():
   assert c.targets == ('valence',) and c.fold == 0
   assert grjca.get_config('target=arousal,fold=3').targets == ('arousal',)
   assert grjca.get_config('target=arousal,fold=3').fold == 3
+
+
+def test_the_authors_protocol():
+  """Every switch of docs/deviations.md at once, in every config; the config is otherwise the same."""
+  from avjax.run import changed_keys
+  for name in CONFIGS:
+    get_config = importlib.import_module(f'configs.{name}').get_config
+    paper, author = get_config(), get_config('protocol=author')
+    changed = {key for key in changed_keys(paper.to_dict(), author.to_dict()) if not key.startswith('model.fusion.')}
+    assert changed == {'loss.variance', 'schedule.warmup', 'schedule.release', 'frozen_mode', 'shuffle'}, name
+  fusion = grjca.get_config('protocol=author').model.fusion
+  assert (fusion.name, fusion.formulation, fusion.dropout, fusion.joint_fc) == ('grjca', 'author', 0.6, False)
+
+
+@pytest.mark.parametrize('argument, runs', [
+    (None, {'': None}), ('mini,fold=2', {'': 'mini,fold=2'}),
+    ('fold=0+3', {'valence_fold0': 'fold=0', 'valence_fold3': 'fold=3'}),
+    ('target=both', {'valence_fold0': 'target=valence', 'arousal_fold0': 'target=arousal'}),
+    ('mini,fold=4+1', {'joint_fold4': 'mini,fold=4', 'joint_fold1': 'mini,fold=1'})])
+def test_an_argument_that_stands_for_several_runs(argument, runs):
+  assert expand(argument) == runs
+
+
+def test_the_twelve_runs_of_the_protocol():
+  runs = expand('fold=all,target=both')
+  assert list(runs) == [f'{target}_fold{fold}' for fold in range(6) for target in ('valence', 'arousal')]
+  for name, argument in runs.items():
+    config = grjca.get_config(argument)
+    assert name == f'{config.targets[0]}_fold{config.fold}'
 
 
 def test_group_sizes():

@@ -148,9 +148,10 @@ def test_without_w_h_nothing_is_attended(name):
   np.testing.assert_allclose(fuse(model, params, (visual, audio, mask))[0], expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize('name', sorted(FUSIONS))
-def test_padding_does_not_matter(name):
-  model = FUSIONS[name](5)
+@pytest.mark.parametrize('name, arguments', [*((name, {}) for name in sorted(FUSIONS)),
+                                             *((name, {'formulation': 'author'}) for name in ('rjca', *GATED))])
+def test_padding_does_not_matter(name, arguments):
+  model = FUSIONS[name](5, **arguments)
   visual, audio, mask = clips(5, [4, 3])
   params = oracle.draw(model, visual, audio, mask, evaluation).get('params', {})
   fused, gates = fuse(model, params, (visual, audio, mask))
@@ -195,8 +196,9 @@ def test_feature_scale_over_the_recursions():
 # The predecessors' systems.
 
 PREDECESSORS = {
-    'rjca_author': ({'recursions': 2}, lambda w, v, a: oracle.rjca_author(w, v, a, 2)),
-    'rjca_author, joint FC': ({'recursions': 3, 'joint_fc': True}, lambda w, v, a: oracle.rjca_author(w, v, a, 3)),
+    'rjca': ({'formulation': 'author', 'recursions': 2}, lambda w, v, a: oracle.rjca_author(w, v, a, 2)),
+    'rjca, joint FC': ({'formulation': 'author', 'recursions': 3, 'joint_fc': True},
+                       lambda w, v, a: oracle.rjca_author(w, v, a, 3)),
     'lfan': ({'width': 6, 'heads': 2}, lambda w, v, a: oracle.lfan(w, v, a, 2)),
 }
 
@@ -219,10 +221,21 @@ def test_predecessors(name, length, frames):
   np.testing.assert_array_equal(fuse(model, params, spoiled)[0], fused)
 
 
-@pytest.mark.parametrize('name, places', [('rjca_author', 4), ('lfan', 1)])
-def test_dropout_of_the_predecessors(name, places):
+@pytest.mark.parametrize('name', GATED)
+def test_gates_over_the_authors_recursions(name):
+  """Eq. 9 to 20 over features of the authors' formulation, face first."""
+  model, (visual, audio, mask) = FUSIONS[name](5, recursions=2, formulation='author'), clips(5, [5, 3])
+  params = oracle.draw(model, visual, audio, mask, evaluation)['params']
+  fused, _ = fuse(model, params, (visual, audio, mask))
+  for b, n in enumerate((5, 3)):
+    expected, _ = ORACLES[name](params, audio[b, :n].T, visual[b, :n].T, 2, recursions=oracle.author_recursions)
+    np.testing.assert_allclose(fused[b, :n], np.vstack([expected[DA:], expected[:DA]]).T, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize('name, arguments, places', [('rjca', {'formulation': 'author'}, 4), ('lfan', {}, 1)])
+def test_dropout_of_the_predecessors(name, arguments, places):
   """It acts where the fusion is trained, in every place, and nowhere else."""
-  model, batch = FUSIONS[name](5), clips(5, [5, 3])
+  model, batch = FUSIONS[name](5, **arguments), clips(5, [5, 3])
   params = jax.tree.map(np.float32, oracle.draw(model, *batch, evaluation)['params'])
   seen = set()
 

@@ -84,6 +84,21 @@ def test_loss_scopes(scope):
   assert float(losses.ccc_loss(*map(jnp.asarray, (x, y, mask)), scope)) == pytest.approx(expected, abs=1e-5)
 
 
+def test_mixed_variances():
+  """The predecessors' convention: a perfect prediction of n frames costs 1/n; otherwise n - 1 under the variances."""
+  rng = np.random.default_rng(5)
+  x, y = rng.uniform(-1, 1, (2, 10))
+  mask = np.arange(12) < 10
+  padded = [np.append(z, [9.0, -9.0]) for z in (x, y)]
+  for a, b in ((padded[0], padded[0]), padded):
+    found = float(losses.ccc(jnp.float32(a), jnp.float32(b), jnp.asarray(mask), 0, 'mixed'))
+    u, v = a[:10], b[:10]
+    expected = 2 * ((u - u.mean()) * (v - v.mean())).mean() / (u.var(ddof=1) + v.var(ddof=1) + (u.mean() - v.mean()) ** 2)
+    assert found == pytest.approx(expected, abs=2e-6)
+  assert float(losses.ccc_loss(jnp.asarray(x)[None, :, None], jnp.asarray(x)[None, :, None], jnp.ones((1, 10), bool), 'sequence',
+                               'mixed')) == pytest.approx(0.1, abs=1e-5)
+
+
 def test_unknown_scope():
   with pytest.raises(ValueError, match="'sequence' or 'batch'"):
     losses.ccc_loss(jnp.zeros((1, 2, 1)), jnp.zeros((1, 2, 1)), jnp.ones((1, 2), bool), 'frame')

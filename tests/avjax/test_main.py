@@ -1,10 +1,9 @@
-"""The command line: a run, its resumption bit for bit, and bad input in one line with exit code 2."""
+"""The command line: a run, starting it again, and bad input in one line with exit code 2. tests/fault has kills and damage."""
 
 import json
 import os
 import pathlib
 import shutil
-import signal
 import subprocess
 import sys
 
@@ -12,6 +11,10 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+
+from avjax import main
+from data_prep import errors
+from fault.harness import fingerprint
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = ROOT / 'tests' / 'avjax' / 'tiny.py'
@@ -29,14 +32,6 @@ def start(*args, **kwargs):
 def finish(process, timeout=300):
   out, err = process.communicate(timeout=timeout)
   return process.returncode, out, err
-
-
-def final_state(workdir):
-  """All arrays of the newest checkpoint, with its meta."""
-  with ocp.CheckpointManager(workdir / 'checkpoints' / 'last', item_names=('state', 'meta')) as manager:
-    restored = manager.restore(manager.latest_step(), args=ocp.args.Composite(
-        state=ocp.args.StandardRestore(), meta=ocp.args.JsonRestore()))
-  return jax.tree.map(np.asarray, restored['state']), restored['meta']
 
 
 @pytest.fixture(scope='module')
@@ -68,33 +63,10 @@ def test_a_run_leaves_what_the_readme_promises(whole):
   assert 'Warning' not in err and 'WARNING' not in err
 
 
-@pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGTERM])
-def test_killed_in_the_second_epoch_and_resumed_bit_for_bit(whole, records, tmp_path, number):
-  workdir = tmp_path / 'run'
-  arguments = [str(int(number)), '1', '2', *command(workdir, records)[3:]]  # before the third batch of the second epoch
-  process = subprocess.Popen([sys.executable, str(ROOT / 'tests/avjax/kill_at.py'), *arguments], cwd=ROOT, text=True,
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, 'PYTHONPATH': str(ROOT)})
-  code, _, err = finish(process)
-  assert code == (0 if number == signal.SIGTERM else -number), err
-  _, meta = final_state(workdir)
-  assert (meta['schedule']['epoch'], meta['batches_done']) == (1, 2 if number == signal.SIGTERM else 0)
-
-  code, out, err = finish(start(workdir, records))
-  assert code == 0 and 'resumed after 1 epochs' in err
-  expected, expected_meta = final_state(whole[0])
-  state, meta = final_state(workdir)
-  jax.tree.map(np.testing.assert_array_equal, state, expected)
-  assert meta == expected_meta
-  assert out.replace(str(workdir), '') == whole[1].replace(str(whole[0]), '')
-  losses = [[json.loads(line)['train_loss'] for line in (folder / 'metrics.jsonl').read_text().splitlines()]
-            for folder in (workdir, whole[0])]
-  assert losses[0] == losses[1]
-
-
 def test_started_again_after_its_end(whole, records):
-  before = final_state(whole[0])[1]
+  before = fingerprint(whole[0])
   code, out, _ = finish(start(whole[0], records))
-  assert code == 0 and out == whole[1] and final_state(whole[0])[1] == before
+  assert code == 0 and out == whole[1] and fingerprint(whole[0]) == before
 
 
 def test_evaluate_of_a_run(whole):
@@ -133,9 +105,11 @@ def one_line(err):
     (["--config.optimizer.rate_factors=(('fusion/x', 0.1),)"], ['fusion/x', 'matches no parameter']),
     (['--nonsense'], ['nonsense']),
 ])
-def test_bad_flags(records, tmp_path, overrides, words):
-  code, _, err = finish(start(tmp_path / 'run', records, *overrides))
-  assert code == 2 and one_line(err), err
+def test_bad_flags(records, tmp_path, capsys, overrides, words):
+  with pytest.raises(SystemExit) as ended:
+    errors.run(main.main, command(tmp_path / 'run', records, *overrides)[2:])
+  err = capsys.readouterr().err
+  assert ended.value.code == 2 and one_line(err), err
   for word in words:
     assert word in err
   assert not (tmp_path / 'run').exists()
@@ -237,10 +211,16 @@ def test_a_fork_goes_on_from_another_run(whole, records, tmp_path):
           '--config.schedule.rate_max=1e-3', '--config.batch_size=3', '--config.seed=4']
   for overrides, words in (
       (fork[:1], 'has had its 4 epochs'), ([*fork, '--config.model.fusion.recursions=2'], 'model.fusion.recursions'),
-      ([*fork, '--config.fold=1'], 'fold'), ([f'--config.resume={tmp_path}'], 'config.json')):
+      ([*fork, '--config.fold=1'], 'fold'), ([*fork, '--config.init.audio=x'], 'give no config.init'), ([f'--config.resume={tmp_path}'], 'config.json')):
     code, _, err = finish(start(tmp_path / 'run', records, *overrides))
     assert code == 2 and one_line(err) and words in err, err
     assert not (tmp_path / 'run').exists()
+
+  shutil.copytree(records, tmp_path / 'other')
+  manifest = next((tmp_path / 'other').rglob('manifest.json'))
+  manifest.write_text(manifest.read_text().replace('"source": "', '"source": "0'))
+  code, _, err = finish(start(tmp_path / 'run', tmp_path / 'other', *fork))
+  assert code == 2 and one_line(err) and 'other records' in err and not (tmp_path / 'run').exists()
 
   before = {path: path.read_bytes() for path in whole[0].rglob('*') if path.is_file()}
   code, out, err = finish(start(tmp_path / 'run', records, *fork))

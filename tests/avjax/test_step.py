@@ -105,6 +105,29 @@ def test_each_stage_moves_its_groups_and_nothing_else():
         assert changed == trains(path), (path, trains.patterns)
 
 
+def test_frozen_modules_in_training_mode():
+  """The predecessors' way: frozen norms use and update batch statistics; their parameters stay."""
+  config = small_config()
+  config.augment, config.model.temporal.dropout = False, 0.0
+  model = step.make_model(config)
+  variables, batch = step.init_variables(config, model, 0), random_batch(config)
+  trains = make_stages(config, step.paths(variables['params']))[0]
+  tx = optimizer.make_optimizer(trains, 1e-3)
+  results = {}
+  for mode in ('evaluation', 'training'):
+    config.frozen_mode = mode
+    state = step.State(**jax.tree.map(jnp.copy, variables), opt_state=tx.init(variables['params']))
+    after, metrics = step.make_train_step(config, model, trains, tx)(state, batch, jax.random.key(1), np.float32(1e-2))
+    results[mode] = float(metrics['loss']), traverse_util.flatten_dict(after.batch_stats, sep='/')
+    for path, value in traverse_util.flatten_dict(after.params, sep='/').items():
+      assert trains(path) != np.array_equal(value, traverse_util.flatten_dict(variables['params'], sep='/')[path]), path
+  before = traverse_util.flatten_dict(variables['batch_stats'], sep='/')
+  frozen = [path for path in before if not trains(path)]
+  assert frozen and all(np.array_equal(results['evaluation'][1][path], before[path]) for path in frozen)
+  assert not any(np.array_equal(results['training'][1][path], before[path]) for path in frozen)
+  assert results['evaluation'][0] != results['training'][0]
+
+
 def test_a_padded_row_changes_nothing():
   config = small_config()
   model = step.make_model(config)

@@ -3,9 +3,9 @@
 from configs import grjca
 
 
-def get_config():
+def get_config(argument=''):
   """Windows of 12 frames every 8, faces of 16 pixels, a few channels; the best state is reloaded, as in the paper."""
-  config = grjca.get_config('mini')
+  config = grjca.get_config(f'mini,{argument}')
   config.data.update({'length': 12, 'stride': 8, 'face': 16})
   config.crop, config.batch_size = 12, 4
   for tower in ('ir50', 'resnet50'):

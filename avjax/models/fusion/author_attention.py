@@ -1,4 +1,4 @@
-"""RJCA as the authors' public code computes it, beside the paper's own equations in joint_cross_attention.py.
+"""One recursion as the authors' public code computes it, beside the paper's own equations in joint_cross_attention.py.
 
 Source: models/dense_coattn.py and models/av_crossatten.py of RJCMA, Recurrent-Joint-Attention and Dynamic-CrossAttention,
 which follow dense co-attention (Nguyen and Okatani 2018); docs/weights.md lists the names of their parameters.
@@ -7,7 +7,6 @@ which follow dense co-attention (Nguyen and Okatani 2018); docs/weights.md lists
 import flax.linen as nn
 import jax.numpy as jnp
 
-from avjax.models.fusion.registry import fusion
 from avjax.models.layers import Dropout, TorchDense
 
 
@@ -33,37 +32,21 @@ class CoAttention(nn.Module):
 
 
 class JointCoAttention(nn.Module):
-  """One recursion: visual (B,L,Dv) and audio (B,L,Da) each attend to [X_v; X_a], or with `joint_fc` to FC([X_v; X_a])."""
+  """One recursion: visual (B,L,Dv) and audio (B,L,Da) each attend to [X_v; X_a], or with `joint_fc` to FC([X_v; X_a]).
+
+  RJCMA computes FC of the joint features and drops the result (False); the two other repositories use it (True).
+  """
   length: int
   dropout: float
   joint_fc: bool
 
   @nn.compact
-  def __call__(self, visual, audio, real, trains):
+  def __call__(self, visual, audio, mask, trains):
+    real = mask[..., None]
+    visual, audio = visual * real, audio * real
     joint = jnp.concatenate([visual, audio], axis=-1)
     if self.joint_fc:
       joint = TorchDense(joint.shape[-1], name='joint')(joint) * real
     visual = CoAttention(self.length, self.dropout, name='visual')(visual, joint, trains)
     audio = CoAttention(self.length, self.dropout, name='audio')(audio, joint, trains)
     return visual * real, audio * real
-
-
-@fusion('rjca_author')
-class RJCAAuthor(nn.Module):
-  """Recursive joint cross-attention in the authors' formulation: [X_v; X_a] of the last recursion, (B,L,Dv+Da).
-
-  joint_fc: RJCMA computes FC of the joint features and drops the result (False); the two other repositories use it (True).
-  """
-  length: int
-  recursions: int = 2
-  dropout: float = 0.6
-  joint_fc: bool = False
-
-  @nn.compact
-  def __call__(self, visual, audio, mask, trains):
-    real = mask[..., None]
-    visual, audio = visual * real, audio * real
-    for t in range(1, self.recursions + 1):
-      layer = JointCoAttention(self.length, self.dropout, self.joint_fc, name=f'recursion_{t}')
-      visual, audio = layer(visual, audio, real, trains)
-    return jnp.concatenate([visual, audio], axis=-1)

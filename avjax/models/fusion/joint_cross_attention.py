@@ -7,6 +7,7 @@ rows of X and J is mask enough: tanh(0) = 0 keeps them out of every sum over tim
 import flax.linen as nn
 import jax.numpy as jnp
 
+from avjax.models.fusion.author_attention import JointCoAttention
 from avjax.models.fusion.registry import fusion
 
 
@@ -50,21 +51,30 @@ class RJCA(nn.Module):
   """Recursive joint cross-attention (section 3.2): the features of the last recursion, concatenated. (B,L,Dv+Da).
 
   JCA is one recursion. The gated systems differ in `choose` alone, which makes one series of X^(0), ..., X^(M).
+  formulation: 'paper', or 'author' for the recursion of the authors' public code, which alone has dropout and joint_fc and
+  puts the face first.
   """
   length: int
   recursions: int = 3
   temperature: float = 0.1
+  formulation: str = 'paper'
+  dropout: float = 0.6
+  joint_fc: bool = False
 
   @nn.compact
   def __call__(self, visual, audio, mask, trains):
-    del trains  # nothing here behaves differently in training
     real = mask[..., None]
     visuals, audios = [visual * real], [audio * real]
     for t in range(1, self.recursions + 1):
-      visual, audio = JointCrossAttention(self.length, name=f'recursion_{t}')(visuals[-1], audios[-1], mask)
+      if self.formulation == 'author':
+        layer = JointCoAttention(self.length, self.dropout, self.joint_fc, name=f'recursion_{t}')
+        visual, audio = layer(visuals[-1], audios[-1], mask, trains)
+      else:
+        visual, audio = JointCrossAttention(self.length, name=f'recursion_{t}')(visuals[-1], audios[-1], mask)
       visuals.append(visual)
       audios.append(audio)
-    return jnp.concatenate([self.choose('audio', audios), self.choose('visual', visuals)], axis=-1) * real
+    pair = [self.choose('audio', audios), self.choose('visual', visuals)]
+    return jnp.concatenate(pair[::-1] if self.formulation == 'author' else pair, axis=-1) * real
 
   def choose(self, modality, series):
     del modality

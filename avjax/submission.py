@@ -1,0 +1,112 @@
+"""Submission files of the ABAW challenge: python -m avjax.submission FILE --template TEMPLATE checks one.
+
+The organisers' format: a header, then a row `<clip>/<00001>.jpg,valence,arousal` for every frame of every test clip, with or
+without a face, in the order of their template, which has the same rows with nothing in the last two columns.
+"""
+
+import argparse
+import csv
+import itertools
+import math
+import re
+import sys
+
+from data_prep import errors
+from data_prep.errors import InputError
+
+HEADER = ['image_location', 'valence', 'arousal']
+
+
+def read_rows(path):
+  """Yields (line number, location, valence, arousal), all strings but the first, of a template or submission file."""
+  try:
+    with open(path, newline='', encoding='utf-8-sig') as file:
+      rows = csv.reader(file)
+      header = next(rows, [])
+      if [name.strip() for name in header] != HEADER:
+        raise InputError(f'{path}, line 1: expected the header {",".join(HEADER)!r}, found {",".join(header)[:60]!r}')
+      for number, row in enumerate(rows, 2):
+        if len(row) != 3:
+          raise InputError(f'{path}, line {number}: expected 3 columns, found {len(row)}')
+        yield number, *row
+  except (OSError, UnicodeDecodeError, csv.Error) as error:
+    raise InputError(f'{path} cannot be read: {error}') from error
+
+
+def read_template(path):
+  """The rows that a submission must have, as a list of (clip, frame id)."""
+  places = [parse_location(f'{path}, line {number}', location) for number, location, *_ in read_rows(path)]
+  if not places:
+    raise InputError(f'{path} has no rows')
+  return places
+
+
+def parse_location(where, location):
+  found = re.fullmatch(r'([^/]+)/(\d{5,})\.jpg', location)
+  if not found:
+    raise InputError(f'{where}: {location[:60]!r} is not <clip>/<00001>.jpg')
+  return found[1], int(found[2])
+
+
+def fit(predictions, template):
+  """Gives every row of the template its prediction.
+
+  predictions: {clip: {frame id: (valence, arousal)}}. Returns ([(clip, frame, valence, arousal)], rows repeated, frames left
+  out): where a clip's template is longer than its video, which happens by a few frames, the last prediction is repeated.
+  Raises InputError where a clip, or a frame before the last, has no prediction.
+  """
+  rows, repeated = [], 0
+  for clip, frame in template:
+    if clip not in predictions:
+      raise InputError(f'the template has clip {clip!r}, for which there is no prediction; build the records with the list of test clips')
+    last = max(predictions[clip])
+    if frame not in predictions[clip] and frame < last:
+      raise InputError(f'clip {clip!r} has no prediction for frame {frame}')
+    repeated += frame > last
+    rows.append((clip, frame, *predictions[clip][min(frame, last)]))
+  return rows, repeated, len({(clip, frame) for clip in predictions for frame in predictions[clip]} - set(template))
+
+
+def write(path, rows):
+  """Writes rows of (clip, frame, valence, arousal); values are clipped to [-1, 1]."""
+  with open(path, 'w', newline='') as file:
+    writer = csv.writer(file, lineterminator='\n')
+    writer.writerow(HEADER)
+    for clip, frame, *values in rows:
+      writer.writerow([f'{clip}/{frame:05d}.jpg', *(f'{min(max(value, -1), 1):.6f}' for value in values)])
+
+
+def check(path, template):
+  """Raises InputError with the first line of a submission that is not as the template wants it; returns (rows, clips)."""
+  clips = set()
+  for row, wanted in itertools.zip_longest(read_rows(path), template):
+    if row is None:
+      raise InputError(f'{path} ends too early: {wanted[0]}/{wanted[1]:05d}.jpg and what follows it in the template is missing')
+    number, location, *values = row
+    where = f'{path}, line {number}'
+    place = parse_location(where, location)
+    if place != wanted:
+      raise InputError(f'{where}: {location}, where the template ' + (f'has {wanted[0]}/{wanted[1]:05d}.jpg' if wanted else 'has ended'))
+    for name, text in zip(HEADER[1:], values):
+      try:
+        value = float(text)
+      except ValueError:
+        value = math.nan
+      if not -1 <= value <= 1:
+        raise InputError(f'{where}: {name} {text[:20]!r} is no number between -1 and 1')
+    clips.add(place[0])
+  return len(template), len(clips)
+
+
+def main(argv):
+  """Checks a submission file against the organisers' template: every clip, every frame, in order, between -1 and 1."""
+  parser = argparse.ArgumentParser(prog='python -m avjax.submission', description=main.__doc__)
+  parser.add_argument('file', help='the submission')
+  parser.add_argument('--template', required=True, help="the organisers' sample file, such as CVPR_8th_ABAW_VA_test_set_sample.txt")
+  arguments = parser.parse_args(argv[1:])
+  rows, clips = check(arguments.file, read_template(arguments.template))
+  print(f'{arguments.file} is sound: {rows:,} rows of {clips} clips')
+
+
+if __name__ == '__main__':
+  errors.run(main, sys.argv)

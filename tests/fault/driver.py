@@ -1,0 +1,71 @@
+"""avjax.main in a process that sends itself a signal at a mark: driver.py SIGNAL MARK FLAGS...
+
+Marks: train:EPOCH:BATCH and validate:EPOCH:BATCH, just before that batch (EPOCH counts from the start of this process);
+compile, while the first step is being compiled; save:N, in the N-th checkpoint of the state; save:N:K, at the K-th file
+operation of it. Epochs, batches and saves count from 0.
+"""
+
+import os
+import sys
+import threading
+import time
+
+from avjax import checkpoint, dataset, main, step
+from data_prep import errors
+
+number, (kind, *place) = int(sys.argv[1]), sys.argv[2].split(':')
+place = [int(part) for part in place]
+
+
+def signal_now():
+  print(f'signalled {time.time()}', file=sys.stderr, flush=True)
+  os.kill(os.getpid(), number)
+
+
+def at_batch(batches):
+  epochs = {True: iter(range(1000)), False: iter(range(1000))}
+
+  def interrupted(self, splits, batch_size, seed=None, skip=0):
+    training = seed is not None
+    now = next(epochs[training])
+    for i, value in enumerate(batches(self, splits, batch_size, seed, skip)):
+      if (training, [now, i + skip]) == (kind == 'train', place):
+        signal_now()
+      yield value
+  return interrupted
+
+
+def in_compilation(make_train_step):
+  def make(*arguments):
+    train_step, calls = make_train_step(*arguments), iter(range(10 ** 6))
+
+    def call(*inputs):
+      if next(calls) == 0:
+        threading.Timer(0.2, signal_now).start()
+      return train_step(*inputs)
+    return call
+  return make
+
+
+def in_save(save):
+  saves = iter(range(1000))
+
+  def interrupted(self, manager, *arguments):
+    if manager is self.last and next(saves) == place[0]:
+      if len(place) == 1:
+        signal_now()
+      else:
+        operations = iter(range(10 ** 6))
+        sys.addaudithook(lambda event, _: event in ('open', 'os.rename', 'os.mkdir', 'os.remove', 'os.rmdir', 'shutil.rmtree')
+                         and next(operations) == place[1] and signal_now())
+    return save(self, manager, *arguments)
+  return interrupted
+
+
+if kind in ('train', 'validate'):
+  dataset.Records.batches = at_batch(dataset.Records.batches)
+elif kind == 'compile':
+  step.make_train_step = in_compilation(step.make_train_step)
+elif kind == 'save':
+  checkpoint.Checkpoints.save = in_save(checkpoint.Checkpoints.save)
+errors.run(main.main, sys.argv[:1] + sys.argv[3:])

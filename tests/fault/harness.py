@@ -1,0 +1,60 @@
+"""Starting runs, and what is left of them."""
+
+import hashlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+ROOT = pathlib.Path(__file__).parents[2]
+TINY = ROOT / 'tests' / 'avjax' / 'tiny.py'
+
+
+def flags(workdir, records, *overrides, config=TINY):
+  return [f'--config={config}', f'--workdir={workdir}', f'--config.data.dir={records}', *overrides]
+
+
+def run(*arguments, module='avjax.main', **options):
+  """Runs python -m MODULE; options are subprocess.run's."""
+  environment = {**os.environ, 'PYTHONPATH': f'{ROOT}', **options.pop('env', {})}
+  return subprocess.run([sys.executable, '-m', module, *map(str, arguments)], cwd=options.pop('cwd', ROOT), capture_output=True,
+                        text=True, env=environment, timeout=600, **options)
+
+
+def drive(number, mark, arguments, **options):
+  """Runs avjax.main in driver.py."""
+  return subprocess.run([sys.executable, str(ROOT / 'tests/fault/driver.py'), str(int(number)), mark, *map(str, arguments)], cwd=ROOT,
+                        capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)}, timeout=600, **options)
+
+
+def final_state(workdir):
+  """The newest checkpoint of the state: all arrays as NumPy's, and the meta."""
+  with ocp.CheckpointManager(pathlib.Path(workdir) / 'checkpoints' / 'last', item_names=('state', 'meta')) as manager:
+    restored = manager.restore(manager.latest_step(), args=ocp.args.Composite(
+        state=ocp.args.StandardRestore(), meta=ocp.args.JsonRestore()))
+  return jax.tree.map(np.asarray, restored['state']), restored['meta']
+
+
+def fingerprint(workdir):
+  """SHA-256 over parameters, statistics, optimizer, schedule and place in the data of the newest checkpoint."""
+  state, meta = final_state(workdir)
+  total = hashlib.sha256(json.dumps(meta, sort_keys=True).encode())
+  for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
+    total.update(jax.tree_util.keystr(path).encode() + np.ascontiguousarray(leaf).tobytes())
+  return total.hexdigest()
+
+
+def one_line(text):
+  """Whether text is a single line of ours, without a traceback."""
+  lines = text.strip().splitlines()
+  return len(lines) == 1 and lines[0].startswith('error: ')
+
+
+def files(folder):
+  """{relative path: bytes} of everything under a folder."""
+  return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(pathlib.Path(folder).rglob('*')) if path.is_file()}

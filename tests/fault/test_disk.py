@@ -1,0 +1,75 @@
+"""A disk that is full or closed, and a machine without any network."""
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from fault.harness import ROOT, files, final_state, fingerprint, flags, one_line, run
+
+
+def limited():
+  """No file of the process may grow beyond 64 kB: writing fails as on a full disk."""
+  resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+
+
+@pytest.fixture(scope='module')
+def begun(records, tmp_path_factory):
+  """A run of one epoch out of two."""
+  workdir = tmp_path_factory.mktemp('begun') / 'run'
+  from fault.harness import drive
+  stopped = drive(15, 'train:1:0', flags(workdir, records))
+  assert stopped.returncode == 0, stopped.stderr
+  return workdir
+
+
+def test_no_room_for_a_checkpoint(begun, records, tmp_path):
+  """A clear line, exit code 2; the states before are whole, and with room again the run goes on."""
+  workdir = tmp_path / 'run'
+  shutil.copytree(begun, workdir)
+  before = fingerprint(workdir)
+  done = run(*flags(workdir, records), preexec_fn=limited)
+  assert done.returncode == 2 and one_line(done.stderr.splitlines()[-1]), done.stderr
+  assert 'make room' in done.stderr and 'Traceback' not in done.stderr
+  assert fingerprint(workdir) == before
+  done = run(*flags(workdir, records))
+  assert done.returncode == 0 and 'resumed after 1 epochs' in done.stderr, done.stderr
+
+
+def test_a_place_that_cannot_be_written(records):
+  done = run(*flags('/proc/run', records))
+  assert done.returncode == 2 and one_line(done.stderr) and '/proc/run' in done.stderr
+
+
+def mounted(script, *arguments):
+  """Runs a shell script in a mount and network namespace of its own; skips where that may not be made."""
+  done = subprocess.run(['unshare', '--mount', '--net', 'bash', '-c', script, 'bash', *map(str, arguments)], cwd=ROOT, capture_output=True,
+                        text=True, env={**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHON': sys.executable})
+  if 'unshare failed' in done.stderr or 'unshare: ' in done.stderr:
+    pytest.skip('namespaces may not be made here')
+  return done
+
+
+@pytest.mark.skipif(not shutil.which('unshare'), reason='needs unshare')
+def test_full_and_closed_file_systems(begun, records, tmp_path, full, record):
+  """The real thing: a small file system that is full, one that is mounted read-only, and no network at all."""
+  if not full:
+    pytest.skip('make fault runs it')
+  command = f'"$PYTHON" -m avjax.main {" ".join(flags("$1/run", records))}'
+  full_disk = mounted(f'mount -t tmpfs -o size=2500k none "$1" && cp -r "$2" "$1/run" && {{ {command}; code=$?; ls "$1/run/checkpoints/last"; exit $code; }}',
+                      tmp_path, begun)
+  assert full_disk.returncode == 2 and one_line(full_disk.stderr.splitlines()[-1]), full_disk.stderr
+  shutil.copytree(begun, tmp_path / 'run')
+  before = files(tmp_path / 'run')
+  closed = mounted(f'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" && {command}', tmp_path)
+  assert closed.returncode == 2 and one_line(closed.stderr.splitlines()[-1]) and 'Traceback' not in closed.stderr, closed.stderr
+  assert files(tmp_path / 'run') == before
+  alone = mounted(command, tmp_path)
+  assert alone.returncode == 0, alone.stderr
+  _, meta = final_state(tmp_path / 'run')
+  assert meta['schedule']['done']
+  record('a full file system, a read-only one, no network', [full_disk.stderr.splitlines()[-1].replace(str(tmp_path), 'RUNS'),
+                                                             closed.stderr.splitlines()[-1].replace(str(tmp_path), 'RUNS'), 'trains'])

@@ -1,0 +1,104 @@
+"""A run in this process: compilations, updates that are not finite, and inputs that hold nothing."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+import tiny
+from avjax import dataset, optimizer, step, train
+from avjax.unfreezing import Trains
+from fault.harness import final_state
+
+
+@pytest.fixture
+def poisoned(monkeypatch):
+  """poisoned(epochs): the labels of the second training batch of these epochs, or of all batches with every=True, are NaN."""
+  batches = dataset.Records.batches
+
+  def poison(epochs, every=False):
+    count = iter(range(100))
+
+    def spoiled(self, splits, batch_size, seed=None, skip=0):
+      epoch = next(count) if seed is not None else None
+      for i, batch in enumerate(batches(self, splits, batch_size, seed, skip)):
+        if epoch in epochs and (every or i == 1):
+          batch = {**batch, 'va': np.full_like(batch['va'], np.nan)}
+        yield batch
+    monkeypatch.setattr(dataset.Records, 'batches', spoiled)
+  return poison
+
+
+def config_for(records, **settings):
+  config = tiny.get_config()
+  config.data.dir = str(records)
+  config.update(settings)
+  return config
+
+
+def test_one_compilation_a_stage_and_a_spoiled_batch_is_skipped(records, tmp_path, monkeypatch, poisoned, record):
+  steps = {'train': [], 'predict': []}
+  for kind in steps:
+    make = getattr(step, f'make_{kind}_step')
+    monkeypatch.setattr(step, f'make_{kind}_step', lambda *args, make=make, kind=kind: steps[kind].append(make(*args)) or steps[kind][-1])
+  poisoned({1})
+  results = train.train(config_for(records), tmp_path / 'run')
+  assert results['best_epoch'] >= 0
+  lines = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
+  assert [line['skipped_updates'] for line in lines] == [0, 1, 0, 0] and all(np.isfinite(line['train_loss']) for line in lines)
+  assert '1 of its 5 updates were skipped' in (tmp_path / 'run' / 'train.log').read_text()
+  counts = {kind: [function._cache_size() for function in functions] for kind, functions in steps.items()}
+  record('compilations: of the train step of each stage, of evaluation', [counts['train'], counts['predict']])
+  assert counts == {'train': [1, 1], 'predict': [1]}  # two stages in four epochs
+
+
+def test_too_many_spoiled_batches_end_the_run(records, tmp_path, poisoned):
+  """Exit code 3, and the state of the epoch before is what it was."""
+  poisoned({1, 2, 3}, every=True)
+  with pytest.raises(SystemExit) as ended:
+    train.train(config_for(records, skip_most=2), tmp_path / 'run')
+  assert ended.value.code == 3
+  log = (tmp_path / 'run' / 'train.log').read_text()
+  assert 'more than skip_most = 2 updates in a row' in log and 'try a lower rate' in log
+  state, meta = final_state(tmp_path / 'run')
+  assert meta['schedule']['epoch'] == 1 and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+  for path in (tmp_path / 'run' / 'checkpoints').glob('*/*/state'):
+    with ocp.StandardCheckpointer() as checkpointer:
+      assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(checkpointer.restore(path)))
+
+
+@pytest.mark.parametrize('kind', ['black', 'silent', 'constant labels', 'nothing annotated', 'one annotated frame', 'all of it', 'NaN'])
+def test_inputs_that_hold_nothing(kind):
+  """Black windows, silence, constant labels: finite loss and gradient, and the step moves. NaN: the state comes back as it was."""
+  config = tiny.get_config()
+  length, face, clips = config.data.length, config.data.face, 3
+  rng = np.random.default_rng(0)
+  batch = {'faces': rng.integers(0, 256, (clips, length, face, face, 3), np.uint8),
+           'log_mel': rng.normal(size=(clips, 120, 64)).astype(np.float16), 'starts': np.zeros((clips, length), np.int32),
+           'real': np.ones((clips, length), bool), 'va': rng.uniform(-1, 1, (clips, length, 2)).astype(np.float32),
+           'annotated': np.ones((clips, length), bool)}
+  if kind in ('black', 'all of it'):
+    batch['faces'][:] = 0
+  if kind in ('silent', 'all of it'):
+    batch['log_mel'][:] = np.log(0.01)
+  if kind in ('constant labels', 'all of it'):
+    batch['va'][:] = 0.25
+  if kind in ('nothing annotated', 'one annotated frame'):
+    batch['annotated'][:, 0 if kind == 'nothing annotated' else 1:] = False
+  if kind == 'NaN':
+    batch['va'][1, 3] = np.nan
+  model = step.make_model(config)
+  variables = step.init_variables(config, model, 0)
+  tx = optimizer.make_optimizer(Trains(('.*',)), 1e-3)
+  state = step.State(**jax.tree.map(jnp.copy, variables), opt_state=tx.init(variables['params']))
+  before = jax.tree.map(np.array, state)
+  after, metrics = step.make_train_step(config, model, Trains(('.*',)), tx)(state, batch, jax.random.key(1), np.float32(1e-3))
+  changed = [not np.array_equal(new, old) for new, old in zip(jax.tree.leaves(after), jax.tree.leaves(before))]
+  if kind == 'NaN':
+    assert not np.isfinite(metrics['loss']) and not any(changed)
+  else:
+    assert np.isfinite(metrics['loss']) and np.isfinite(metrics['gradient_norm']) and any(changed)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after))
