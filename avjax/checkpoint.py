@@ -3,7 +3,9 @@
 import hashlib
 import json
 import logging
+import os
 import pathlib
+import re
 
 import jax
 import numpy as np
@@ -56,6 +58,7 @@ class Checkpoints:
     Steps from there on are the future of a run that was killed: they go, and one that is the same is left as it is.
     Raises InputError where the disk does not take it; the steps before are as they were.
     """
+    state = jax.device_get(state)  # without a layout over devices, so that any other number of them can restore it
     meta = {**meta, 'sha256': checksums(state)}
     meta['digest'] = digest(meta)
     for old in manager.all_steps():
@@ -65,9 +68,13 @@ class Checkpoints:
         manager.delete(old)
     try:
       manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)))
-    except Exception as error:  # of OSError, or of what TensorStore makes of it
-      raise InputError(f'checkpoint {step} cannot be written to {manager.directory} ({brief(error)}); make room there and start '
-                       'the same command again: the states before are as they were') from error
+    except Exception as error:  # an OSError, or what TensorStore makes of one: '... File too large [os_error_code='27']'
+      found = re.search(r"os_error_code='(\d+)'", str(error))
+      number = int(found[1]) if found else getattr(error, 'errno', None)
+      if number is None:
+        raise
+      raise InputError(f'checkpoint {step} cannot be written to {manager.directory}: {os.strerror(number)}; mend that and start the '
+                       'same command again: the states before are as they were') from error
 
   def _meta(self, manager, step):
     try:
@@ -93,7 +100,8 @@ class Checkpoints:
           raise ValueError(f'checksum of {wrong[0]} differs')
         return state, meta
       except Exception as error:  # whatever a damaged file makes Orbax raise
-        logger.warning('checkpoint %s/%s is damaged (%s); the one before is taken', manager.directory, step, brief(error))
+        logger.warning('checkpoint %s is damaged (%s)%s', manager.directory / str(step), brief(error),
+                       '; the one before is taken' if step != steps[-1] else '')
     if steps:
       raise InputError(f'all checkpoints in {manager.directory} are damaged; start again with another --workdir')
     return None

@@ -1,15 +1,21 @@
-"""Records -> NumPy batches. The only file of avjax that imports TensorFlow, and it keeps it off the accelerator."""
+"""Records -> NumPy batches. The only file of avjax that imports TensorFlow, once a batch is asked for, and off the accelerator."""
+
+import functools
+import pathlib
 
 import numpy as np
-import tensorflow as tf
-import tensorflow_datasets as tfds
 
 from data_prep import manifest as manifests
 from data_prep.errors import InputError
 
-tf.config.set_visible_devices([], 'GPU')
-
 SHUFFLE_BUFFER = 256  # records in memory: 2 MB each at 48 pixels and L = 300
+
+
+@functools.cache
+def tensorflow():
+  import tensorflow as tf
+  tf.config.set_visible_devices([], 'GPU')
+  return tf
 
 
 class Records:
@@ -27,7 +33,12 @@ class Records:
         raise InputError(f'records in {data_dir} have {name} {self.manifest["layout"][name]}, the config has {size}; '
                          f'build them with --{name} {size}, or pass --config.data.{name}={self.manifest["layout"][name]}')
     self.folder = manifests.version_folder(data_dir)
-    self.features = tfds.builder_from_directory(str(self.folder)).info.features
+
+  @functools.cached_property
+  def features(self):
+    """How TFDS reads a record."""
+    import tensorflow_datasets as tfds
+    return tfds.builder_from_directory(str(self.folder)).info.features
 
   def size(self, splits):
     """The number of records in these splits."""
@@ -40,8 +51,10 @@ class Records:
     """Yields batches, dicts of arrays (B, ...) with the fields of `data_prep.records`; the last one may be smaller.
 
     With a seed the order is shuffled, and is a function of the seed and the records alone; without, records come in the
-    order of the shards. `skip` batches are left out at the start. log_mel is padded to the longest of the data set. Raises InputError on a damaged shard.
+    order of the shards. `skip` batches are left out at the start. log_mel is padded to the longest of the data set.
+    Raises InputError naming a damaged shard.
     """
+    tf = tensorflow()
     files = sorted(name for name in self.manifest['shards'] if any(name.startswith(f'affwild2-{s}.') for s in splits))
     files = [str(self.folder / name) for name in files]
     if seed is None:
@@ -56,11 +69,13 @@ class Records:
     try:
       yield from data.as_numpy_iterator()
     except tf.errors.OpError as error:
-      raise InputError(f'records in {self.folder} are damaged ({type(error).__name__}); '
-                       f'python -m data_prep.verify {self.folder} names the shard') from error
+      damaged = next((path for path in map(pathlib.Path, files) if manifests.sha256(path) != self.manifest['shards'][path.name]['sha256']),
+                     self.folder)
+      raise InputError(f'{damaged} is damaged; copy it again, or build the records anew in another folder') from error
 
   def _parse(self, serialized):
     record = self.features.deserialize_example(serialized)
+    tf = tensorflow()
     rows, longest = tf.shape(record['log_mel'])[0], self.manifest['max_rows']
     mel = tf.pad(record['log_mel'], [[0, longest - rows], [0, 0]])
     record['log_mel'] = tf.ensure_shape(mel, (longest, mel.shape[1]))

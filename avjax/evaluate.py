@@ -13,6 +13,7 @@ from absl import logging
 
 from avjax import folds, metrics, plots, run, sharding, step
 from avjax.checkpoint import Checkpoints
+from avjax.dataset import Records
 from data_prep import errors
 from data_prep.affwild2 import fold_chunks
 from data_prep.windows import merge
@@ -144,7 +145,6 @@ def evaluate_run(workdir, split, data_dir=None):
   split: 'validation' or 'test'. data_dir: records, by default those the run was trained on. None where they have no test clips.
   """
   config = run.read_config(workdir)
-  from avjax.dataset import Records  # TensorFlow, which the rest of this file does without
   records = Records(data_dir or config.data.dir, config.data)
   part = 'test' if split == 'test' else fold_chunks(config.fold)[1]
   if not records.size([part]):

@@ -69,15 +69,18 @@ def read_flags(argv):
   except OSError as error:
     raise InputError(f'the config file cannot be read: {" ".join(str(error).split()).split("Attempted ")[-1]}') from error
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-    # What a config file raises comes wrapped, with its traceback as text.
+    # What get_config raises comes wrapped, with its traceback as text.
     raise InputError(str(error).split('InputError: ')[-1]) from error
+  except Exception as error:  # the file is a person's own program, and may raise anything
+    file = next(word for word in argv if word.startswith('--config=')).removeprefix('--config=')
+    raise InputError(f'the config file {file} does not run: {type(error).__name__}: {error}') from error
 
 
 def main(argv):
   if {'--help', '-h'} & set(argv):
     print(__doc__)
     return 0
-  logging.set_verbosity(logging.ERROR)  # the libraries'; avjax has its own log
+  logging.set_verbosity(logging.FATAL)  # the libraries'; avjax has its own log, and what they raise is met
   values, configs = parse(argv)
   import jax
 

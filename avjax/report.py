@@ -5,7 +5,6 @@ import logging
 import sys
 import time
 
-from clu import metric_writers
 from tqdm import tqdm
 
 from avjax import sharding
@@ -44,6 +43,7 @@ class Metrics:
     self.path, self.primary = workdir / 'metrics.jsonl', primary
     if not primary:
       return
+    from clu import metric_writers  # TensorFlow comes with it: a run that is refused, or reads nothing, does without
     self.tensorboard = metric_writers.SummaryWriter(str(workdir))
     kept = [line for line in self.history() if line['epoch'] < epoch]
     partial = self.path.with_name(self.path.name + '.partial')

@@ -37,14 +37,21 @@ def make_mesh(devices=None):
 
 def replicate(tree, mesh):
   """Puts every leaf whole on every device."""
-  return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+  return place(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def shard(batch, mesh):
   """Splits the leading axis of every array over the devices; the batch size must be a multiple of their number."""
-  split = NamedSharding(mesh, PartitionSpec('data'))
-  return {name: jax.make_array_from_callback(x.shape, split, np.asarray(x).__getitem__)
-          for name, x in batch.items()}
+  return place(batch, NamedSharding(mesh, PartitionSpec('data')))
+
+
+def place(tree, sharding):
+  """Lays out every leaf, of which each process has the whole. (jax.device_put gives several processes arrays that Orbax refuses.)"""
+  def put(x):
+    if isinstance(x, jax.Array) and x.sharding == sharding:
+      return x
+    return jax.make_array_from_callback(np.shape(x), sharding, np.asarray(x).__getitem__)
+  return jax.tree.map(put, tree)
 
 
 def gather(tree):

@@ -47,8 +47,7 @@ def run_stages(config, workdir, stop):
     raise InputError(f'fold {config.fold} of the records in {config.data.dir} has no training or no validation records')
   batches_per_epoch = math.ceil(sizes[0] / config.batch_size)
 
-  mesh = sharding.make_mesh()
-  variables = step.init_variables(config, model, config.seed)
+  variables = jax.eval_shape(lambda: step.init_variables(config, model, config.seed))  # drawn below, once all is checked
   stages = make_stages(config, step.paths(variables['params']))
   optimizers = [optimizer.make_optimizer(trains, config.optimizer.weight_decay, config.optimizer.rate_factors)
                 for trains in stages]
@@ -63,6 +62,10 @@ def run_stages(config, workdir, stop):
     variables, origins = pretrained.initialize(config, variables)
   elif source != workdir:
     changed, origins = run.check_fork(config, source, records.manifest)
+
+  mesh = sharding.make_mesh()
+  drawn = step.init_variables(config, model, config.seed)
+  variables = jax.tree.map(lambda given, x: x if isinstance(given, jax.ShapeDtypeStruct) else given, variables, drawn)
 
   def new_state(stage, variables):
     return step.State(**variables, opt_state=optimizers[stage].init(variables['params']))
@@ -162,10 +165,10 @@ def run_stages(config, workdir, stop):
       if event == 'improved':
         best = jax.device_get(state.variables)
         checkpoints.save(checkpoints.best, schedule.epoch, best, {'epoch': epoch, 'ccc': ccc})
-      if config.schedule.reload_best or schedule.stage != stage:  # a group always opens upon the best state
+      if schedule.stage != stage:  # a group opens upon the best state, with a fresh Adam
+        state = sharding.replicate(new_state(schedule.stage, best), mesh)
+      elif config.schedule.reload_best:
         state = state.replace(**sharding.replicate(best, mesh))
-      if schedule.stage != stage:  # a fresh Adam for the groups that open
-        state = sharding.replicate(new_state(schedule.stage, state.variables), mesh)
       batches_done, log = 0, []
 
       seconds = time.perf_counter() - start

@@ -41,9 +41,8 @@ def read_crop(path, size):
   except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
     if isinstance(error, InputError):
       raise
-    raise InputError(f'{path} cannot be read as an image ({error}); mend the copy, or list '
-                     f'{path.parent.name}/{path.name} in SOURCE/{UNREADABLE_LIST} to mask the frame as having no face'
-                     ) from error
+    raise InputError(f'{path} cannot be read as an image; mend it, or list {path.parent.name}/{path.name} in '
+                     f'SOURCE/{UNREADABLE_LIST} to mask the frame') from error
 
 
 def read_faces(crops, frames, size, unreadable=KNOWN_UNREADABLE):

@@ -19,10 +19,10 @@ def flags(workdir, records, *overrides, config=TINY):
   return [f'--config={config}', f'--workdir={workdir}', f'--config.data.dir={records}', *overrides]
 
 
-def run(*arguments, module='avjax.main', **options):
-  """Runs python -m MODULE; options are subprocess.run's."""
+def run(*arguments, module='avjax.main', under=(), **options):
+  """Runs python -m MODULE, under the words of another command if given; options are subprocess.run's."""
   environment = {**os.environ, 'PYTHONPATH': f'{ROOT}', **options.pop('env', {})}
-  return subprocess.run([sys.executable, '-m', module, *map(str, arguments)], cwd=options.pop('cwd', ROOT), capture_output=True,
+  return subprocess.run([*under, sys.executable, '-m', module, *map(str, arguments)], cwd=options.pop('cwd', ROOT), capture_output=True,
                         text=True, env=environment, timeout=600, **options)
 
 
