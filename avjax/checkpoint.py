@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-import logging
 import os
 import pathlib
 import re
+import sys
 
 import jax
 import numpy as np
@@ -14,7 +14,14 @@ import orbax.checkpoint as ocp
 from avjax.weights import brief
 from data_prep.errors import InputError
 
-logger = logging.getLogger('avjax')
+
+def ended(workdir):
+  """Whether the run in workdir has come to its end."""
+  checkpoints = Checkpoints(workdir, read_only=True)
+  step = checkpoints.last.latest_step()
+  meta = checkpoints.last.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))['meta'] if step is not None else None
+  checkpoints.close()
+  return bool(meta and meta['schedule']['done'])
 
 
 def begun(workdir):
@@ -25,7 +32,7 @@ def begun(workdir):
 def checksums(tree):
   """{path of leaf: SHA-256 of its bytes}: Orbax restores a file with a flipped bit without a word."""
   leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-  return {jax.tree_util.keystr(path): hashlib.sha256(np.ascontiguousarray(leaf)).hexdigest() for path, leaf in leaves}
+  return {jax.tree_util.keystr(path, simple=True, separator='/'): hashlib.sha256(np.ascontiguousarray(leaf)).hexdigest() for path, leaf in leaves}
 
 
 def digest(meta):
@@ -62,7 +69,7 @@ class Checkpoints:
     meta = {**meta, 'sha256': checksums(state)}
     meta['digest'] = digest(meta)
     for old in manager.all_steps():
-      if old == step and self._meta(manager, old) == meta:
+      if old == step and self._holds(manager, old, meta):
         return
       if old >= step:
         manager.delete(old)
@@ -73,38 +80,59 @@ class Checkpoints:
       number = int(found[1]) if found else getattr(error, 'errno', None)
       if number is None:
         raise
+      sys.unraisablehook = lambda unraisable: None  # Orbax's event loop, which the failure has closed, complains of what it had to do
       raise InputError(f'checkpoint {step} cannot be written to {manager.directory}: {os.strerror(number)}; mend that and start the '
                        'same command again: the states before are as they were') from error
 
-  def _meta(self, manager, step):
+  def _holds(self, manager, step, meta):
+    """Whether the step is sound and has this meta."""
     try:
-      return manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))['meta']
+      return self._read(manager, step, lambda meta: None)[1] == meta
     except Exception:  # damaged: it is written anew
-      return None
+      return False
 
-  def restore(self, manager, abstract):
-    """Returns (state, meta) of the newest sound step, or None if there is no step at all.
+  def _read(self, manager, step, abstract):
+    """(state, meta) of a step; raises whatever a damaged file makes Orbax raise, or ValueError where a checksum differs."""
+    meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))['meta']
+    if meta['digest'] != digest(meta):
+      raise ValueError('checksum of its meta differs')
+    state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract(meta))))['state']
+    wrong = [path for path, found in checksums(state).items() if meta['sha256'].get(path) != found]
+    if wrong or len(meta['sha256']) != len(jax.tree.leaves(state)):
+      raise ValueError(f'checksum of {wrong[0] if wrong else "its arrays"} differs')
+    return state, meta
 
-    abstract(meta) returns the tree of jax.ShapeDtypeStruct that a checkpoint with this meta holds. A damaged step costs
-    one warning and the step before is taken; InputError if every step is damaged.
+  def restore_last(self, abstract, abstract_best):
+    """Returns (state, meta, (best variables, their meta) or None, notes) of the newest state that is sound together with its best.
+
+    abstract(meta) and abstract_best return trees of jax.ShapeDtypeStruct. notes: a line for each newer state that is not.
+    InputError if there is no sound one.
     """
-    steps = sorted(manager.all_steps(), reverse=True)
-    for step in steps:
+    notes = []
+    for step in sorted(self.last.all_steps(), reverse=True):
+      place, best = self.last.directory / str(step), None
       try:
-        meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))['meta']
-        if meta['digest'] != digest(meta):
-          raise ValueError('checksum of its meta differs')
-        state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract(meta))))['state']
-        wrong = [path for path, found in checksums(state).items() if meta['sha256'].get(path) != found]
-        if wrong:
-          raise ValueError(f'checksum of {wrong[0]} differs')
-        return state, meta
-      except Exception as error:  # whatever a damaged file makes Orbax raise
-        logger.warning('checkpoint %s is damaged (%s)%s', manager.directory / str(step), brief(error),
-                       '; the one before is taken' if step != steps[-1] else '')
-    if steps:
-      raise InputError(f'all checkpoints in {manager.directory} are damaged; start again with another --workdir')
-    return None
+        state, meta = self._read(self.last, step, abstract)
+        epochs = meta['schedule']['best_epoch'] + 1
+        if epochs:
+          place = self.best.directory / str(epochs)
+          best = self._read(self.best, epochs, abstract_best)
+        return state, meta, best, notes
+      except Exception as error:
+        notes.append(f'checkpoint {place} is damaged ({brief(error)}); the state before is taken')
+    newest = f' ({place.parent.name}/{place.name}, for one)' if notes else ''
+    raise InputError(f'all checkpoints in {self.folder} are damaged{newest}; start again with another --workdir')
+
+  def restore_best(self, abstract):
+    """Returns (variables, meta) of the best epoch. InputError if there is none yet, or it is damaged."""
+    step = self.best.latest_step()
+    if step is None:
+      raise InputError(f'{self.folder.parent} has no best checkpoint yet; let its first epoch finish')
+    try:
+      return self._read(self.best, step, abstract)
+    except Exception as error:
+      raise InputError(f'{self.best.directory / str(step)} is damaged ({brief(error)}); start the run again, which goes back to a '
+                       'sound state') from error
 
   def close(self):
     self.last.close()

@@ -30,22 +30,14 @@ def parse_argument(argument):
 
 
 def expand(argument):
-  """The runs that an argument stands for: {'valence_fold0': its argument, ...}, or {'': argument} for a single run.
+  """The arguments of the runs that one stands for: 'fold=0+3' -> ['fold=0', 'fold=3'].
 
   fold=all is folds 0 to 5 and fold=0+3 some of them; target=both is a run for valence and one for arousal.
   """
   several = {'fold': {'all': '+'.join(FOLDS)}, 'target': {'both': 'valence+arousal'}}
   parts = [part.partition('=') for part in (argument or '').split(',')]
   choices = [several.get(name, {}).get(value, value).split('+') if name in several else [value] for name, _, value in parts]
-  if all(len(values) == 1 for values in choices):
-    return {'': argument}
-  runs = {}
-  for values in itertools.product(*choices):
-    one = ','.join(name + equals + value for (name, equals, _), value in zip(parts, values))
-    chosen = parse_argument(one)
-    target = chosen['target'] or ('joint' if chosen['mini'] else 'valence')
-    runs[f'{target}_fold{chosen["fold"]}'] = one
-  return runs
+  return [','.join(name + equals + value for (name, equals, _), value in zip(parts, values)) for values in itertools.product(*choices)]
 
 
 def nearest(name, names):

@@ -82,6 +82,9 @@ def score(series, targets):
 def write_csv(folder, series, targets):
   """One CSV per clip: frame id, time in seconds, the prediction of each target, its label where annotated, and the masks."""
   folder.mkdir(parents=True, exist_ok=True)
+  for old in folder.glob('*.csv'):  # of other records
+    if old.stem not in series:
+      old.unlink()
   for clip, s in series.items():
     with open(folder / f'{clip}.csv', 'w', newline='') as file:
       writer = csv.writer(file)
@@ -110,10 +113,11 @@ def write_results(workdir, config, split, series, extra):
   results = {'partition': split, 'fold': config.fold, **extra, **score(series, config.targets)}
   if not sharding.is_primary():
     return results
-  write_csv(folder / 'predictions' / split, series, config.targets)
-  run.write_json(folder / f'results_{split}.json', results)
-  if results['frames']:
-    plots.traces(series, results, config.targets, folder / f'traces_{split}.png')
+  with errors.writing(folder):
+    write_csv(folder / 'predictions' / split, series, config.targets)
+    run.write_json(folder / f'results_{split}.json', results)
+    if results['frames']:
+      plots.traces(series, results, config.targets, folder / f'traces_{split}.png')
   return results
 
 
@@ -132,10 +136,8 @@ def best(workdir):
   config = run.read_config(workdir)
   model = step.make_model(config)
   checkpoints = Checkpoints(workdir, read_only=True)
-  restored = checkpoints.restore(checkpoints.best, lambda meta: jax.eval_shape(lambda: step.init_variables(config, model, config.seed)))
+  restored = checkpoints.restore_best(lambda meta: jax.eval_shape(lambda: step.init_variables(config, model, config.seed)))
   checkpoints.close()
-  if restored is None:
-    raise errors.InputError(f'{workdir} has no best checkpoint yet; let its first epoch finish')
   return config, model, *restored
 
 

@@ -9,12 +9,12 @@ import pathlib
 
 import numpy as np
 
-from avjax import run, submission
+from avjax import checkpoint, run, submission
 from avjax.metrics import METRICS
 from data_prep.errors import InputError
 
 TARGETS = ('valence', 'arousal')
-OWN = ('fold', 'targets', 'seed', 'data.dir')  # in which the runs of one protocol differ
+OWN = ('fold', 'targets', 'seed', 'data.dir', 'resume')  # in which the runs of one protocol differ
 
 
 def find_runs(folder):
@@ -22,19 +22,36 @@ def find_runs(folder):
   runs, unfinished = {}, []
   for path in sorted(pathlib.Path(folder).glob('**/config.json')):
     name = str(path.parent.relative_to(folder))
-    if (path.parent / 'results_validation.json').exists():
-      runs[name] = run.read_config(path.parent), run.read_json(path.parent / 'results_validation.json')
+    results = path.parent / 'results_validation.json'
+    if checkpoint.ended(path.parent) and results.exists():
+      runs[name] = run.read_config(path.parent), check_results(results)
     else:
       unfinished.append(name)
   if not runs:
     raise InputError(f'{folder} holds no run that has ended')
   first = next(iter(runs))
+  records = [run.read_json(pathlib.Path(folder) / name / 'versions.json').get('records') for name in runs]
+  for name, other in zip(runs, records):
+    if other != records[0]:
+      raise InputError(f'{folder}: {name} and {first} were trained on different records')
   for name, (config, _) in runs.items():
     changed = run.changed_keys(json.loads(runs[first][0].to_json()), json.loads(config.to_json()))
     changed = [key for key in changed if key not in OWN]
     if changed:
       raise InputError(f'{folder}: {name} and {first} differ in {", ".join(changed[:4])}; gather one system at a time')
   return runs, unfinished
+
+
+def check_results(path):
+  """The results in a file; InputError where they lack what a table needs."""
+  results = run.read_json(path)
+  try:
+    results['fold'], results['best_epoch']
+    for target in set(TARGETS) & results.keys():
+      [float(results[target][metric]) for metric in METRICS]
+    return results
+  except (KeyError, TypeError, ValueError) as error:
+    raise InputError(f'{path} is damaged: it lacks {error}; python -m avjax.evaluate --workdir {path.parent} writes it again') from error
 
 
 def summarize(runs):
@@ -113,6 +130,5 @@ def gather(folder, evaluate_test, template=None):
     rows, repeated, left_out = submission.fit(predictions, places)
     path = folder / f'submission_{kind}.txt'
     submission.write(path, rows)
-    submission.check(path, places)
     lines.append(f'submission   {path}: {len(rows):,} rows, {repeated} beyond the end of a video, {left_out} frames not in the template')
   return lines

@@ -12,6 +12,7 @@ from absl import logging
 from ml_collections import config_flags
 
 from avjax.config import expand, flatten, nearest
+from avjax.stop import StopSignal
 from data_prep import errors
 from data_prep.errors import InputError
 
@@ -21,15 +22,17 @@ OVERRIDE = '--config.'
 def parse(argv):
   """Returns (flags, {name of the run: config}) from the command line; any mistake in it is an InputError of one line.
 
-  A single run has the name ''.
+  A single run has the name ''; of several, each is named by its target and fold.
   """
-  configs = {}
-  for name, one in one_run_each(argv).items():
+  configs, runs = {}, one_run_each(argv)
+  for one in runs:
     _, known, _ = read_flags([argument for argument in one if not argument.startswith(OVERRIDE)])
     for argument in one:
       key = argument.removeprefix(OVERRIDE).split('=')[0]
       if argument.startswith(OVERRIDE) and key not in known:
         raise InputError(f'the config has no key {key!r}{nearest(key, known)}')
+      if argument.startswith(OVERRIDE) and len(runs) > 1 and key in ('fold', 'targets'):
+        raise InputError(f'--config.{key} cannot be given where the argument of the config names several runs')
     values, known, rest = read_flags(one)
     if rest:
       raise InputError(f'unexpected argument {rest[0]!r}')
@@ -37,17 +40,24 @@ def parse(argv):
       raise InputError('no --workdir; name the folder of the run')
     if not known['data.dir']:
       raise InputError('no --config.data.dir; name the folder that python -m data_prep.build wrote')
-    configs[name] = values.config
+    if not values.coordinator and (values.processes, values.process) != (None, None):
+      raise InputError('--processes and --process need --coordinator, host:port of the first process')
+    name = f'{values.config.targets[0] if len(values.config.targets) == 1 else "joint"}_fold{values.config.fold}'
+    configs[name if len(runs) > 1 else ''] = values.config
+  if len(configs) < len(runs):
+    raise InputError('the argument of the config names a fold or target twice')
   return values, configs
 
 
 def one_run_each(argv):
-  """{name: argv} of each run that the argument of --config stands for."""
+  """The command line of each run that the argument of --config stands for."""
   for i, word in enumerate(argv):
+    if word in ('--config', '-config') and i + 1 < len(argv):
+      return one_run_each([*argv[:i], f'--config={argv[i + 1]}', *argv[i + 2:]])
     if word.startswith('--config=') and ':' in word:
       file, argument = word.split(':', 1)
-      return {name: [*argv[:i], f'{file}:{one}', *argv[i + 1:]] for name, one in expand(argument).items()}
-  return {'': argv}
+      return [[*argv[:i], f'{file}:{one}', *argv[i + 1:]] for one in expand(argument)]
+  return [argv]
 
 
 def read_flags(argv):
@@ -82,26 +92,38 @@ def main(argv):
     return 0
   logging.set_verbosity(logging.FATAL)  # the libraries'; avjax has its own log, and what they raise is met
   values, configs = parse(argv)
+  several = bool(values.distributed or values.coordinator)
+  with StopSignal(several) as stop:
+    return run_all(values, configs, stop)
+
+
+def run_all(values, configs, stop):
+  """Trains the runs one after another; the exit status."""
   import jax
 
-  from avjax import evaluate, sharding, train  # TensorFlow and JAX start only once the flags are right
-  if values.distributed or values.coordinator:
+  from avjax import evaluate, sharding, train  # JAX and TensorFlow start only once the flags are right
+  if stop.several:
     sharding.start(values.coordinator, values.processes, values.process)
+  workdirs = {name: pathlib.Path(values.workdir, name) for name in configs}
+  if len(configs) > 1:  # what is wrong with the last of twelve runs is said before the first begins
+    for name, config in configs.items():
+      train.prepare(config, workdirs[name])
   failed = []
   for name, config in configs.items():
-    workdir = pathlib.Path(values.workdir, name)
     if name and sharding.is_primary():
-      print(f'\n{workdir}', file=sys.stderr)
+      print(f'\n{workdirs[name]}', file=sys.stderr)
     try:
-      results = train.train(config, workdir)
+      results = train.train(config, workdirs[name], stop)
     except SystemExit:  # not finite: the other runs are as good as before
       failed.append(name)
       continue
     if results is None:  # stopped
-      break
+      return 0
     if sharding.is_primary():
-      print(evaluate.summary(results, config.targets, workdir))
+      print(evaluate.summary(results, config.targets, workdirs[name]))
     jax.clear_caches()
+    if name and stop.asked:
+      return 0
   if failed and len(configs) > 1:
     print(f'not finite: {", ".join(failed)}', file=sys.stderr)
   return 3 if failed else 0

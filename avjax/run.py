@@ -4,9 +4,13 @@ workdir/config.json, versions.json, metrics.jsonl, events.out.tfevents.*, train.
 results_<partition>.json, curves.png, traces_<partition>.png.
 """
 
+import contextlib
+import errno
+import fcntl
 import hashlib
 import importlib.metadata
 import json
+import os
 import pathlib
 import platform
 
@@ -15,6 +19,7 @@ from ml_collections import ConfigDict
 import avjax
 from avjax import checkpoint, sharding
 from avjax.config import flatten
+from data_prep import errors
 from data_prep.errors import InputError
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
@@ -38,6 +43,28 @@ def check_folder(config, workdir, manifest):
         raise InputError(f'{workdir} is not empty and holds no run of avjax; use another --workdir')
   except OSError as error:
     raise InputError(f'--workdir {workdir}: {error.strerror}') from error
+
+
+@contextlib.contextmanager
+def locked(workdir):
+  """Holds the folder of a run against a second start of it; the operating system lets go however the process ends."""
+  handle = None
+  if sharding.is_primary():
+    with errors.writing(workdir):
+      try:
+        pathlib.Path(workdir).mkdir(parents=True, exist_ok=True)
+        handle = os.open(workdir, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      except BlockingIOError:
+        raise InputError(f'another process is training in {workdir}') from None
+      except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL):  # a file system without locks
+          raise InputError(f'--workdir {workdir}: {error.strerror}') from error
+  try:
+    yield
+  finally:
+    if handle is not None:
+      os.close(handle)
 
 
 def open_folder(config, workdir, manifest, origins):

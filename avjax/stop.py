@@ -2,9 +2,6 @@
 
 import signal
 
-import jax
-from jax.experimental import multihost_utils
-
 
 class Stopped(Exception):
   """The process was asked to stop."""
@@ -13,14 +10,16 @@ class Stopped(Exception):
 class StopSignal:
   """A context in which SIGTERM and the first Ctrl-C become a `Stopped` between two batches, so that the state can be saved.
 
-  A second Ctrl-C interrupts at once. Of several processes, one SIGTERM stops all, at the same batch: JAX itself catches it
+  A second Ctrl-C interrupts at once. With `several` processes, one SIGTERM stops all, at the same batch: JAX itself catches it
   and lets them agree.
   """
 
+  def __init__(self, several=False):
+    self.several, self.asked, self.batches, self.handlers = several, False, 0, {}
+
   def __enter__(self):
-    self.asked, self.batches = False, 0
-    numbers = (signal.SIGTERM, signal.SIGINT) if jax.process_count() == 1 else ()
-    self.handlers = {number: signal.signal(number, self._ask) for number in numbers}
+    if not self.several:
+      self.handlers = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
     return self
 
   def __exit__(self, *exception):
@@ -33,10 +32,17 @@ class StopSignal:
       raise KeyboardInterrupt
     self.asked = True
 
+  def check(self):
+    """Raises Stopped if the signal has come. To be called as often by all processes."""
+    self.batches += 1
+    if self.several:
+      from jax.experimental import multihost_utils  # here: the handlers are set before JAX is there
+      self.asked = multihost_utils.reached_preemption_sync_point(self.batches)
+    if self.asked:
+      raise Stopped
+
   def watch(self, batches):
     """The batches, until the signal comes: then Stopped."""
     for batch in batches:
-      self.batches += 1
-      if self.asked or multihost_utils.reached_preemption_sync_point(self.batches):  # False in a single process
-        raise Stopped
+      self.check()
       yield batch

@@ -7,7 +7,7 @@ without a face, in the order of their template, which has the same rows with not
 import argparse
 import csv
 import itertools
-import math
+import pathlib
 import re
 import sys
 
@@ -15,6 +15,8 @@ from data_prep import errors
 from data_prep.errors import InputError
 
 HEADER = ['image_location', 'valence', 'arousal']
+NUMBER = r'[-+]?\d*\.?\d+([eE][-+]?\d+)?'
+MOST_REPEATED = 30  # rows of one clip's template beyond the end of its video
 
 
 def read_rows(path):
@@ -23,7 +25,7 @@ def read_rows(path):
     with open(path, newline='', encoding='utf-8-sig') as file:
       rows = csv.reader(file)
       header = next(rows, [])
-      if [name.strip() for name in header] != HEADER:
+      if header != HEADER:
         raise InputError(f'{path}, line 1: expected the header {",".join(HEADER)!r}, found {",".join(header)[:60]!r}')
       for number, row in enumerate(rows, 2):
         if len(row) != 3:
@@ -56,24 +58,32 @@ def fit(predictions, template):
   Raises InputError where a clip, or a frame before the last, has no prediction.
   """
   rows, repeated = [], 0
+  last = {clip: max(frames) for clip, frames in predictions.items()}
   for clip, frame in template:
     if clip not in predictions:
       raise InputError(f'the template has clip {clip!r}, for which there is no prediction; build the records with the list of test clips')
-    last = max(predictions[clip])
-    if frame not in predictions[clip] and frame < last:
-      raise InputError(f'clip {clip!r} has no prediction for frame {frame}')
-    repeated += frame > last
-    rows.append((clip, frame, *predictions[clip][min(frame, last)]))
+    if (frame not in predictions[clip] and frame < last[clip]) or frame > last[clip] + MOST_REPEATED:
+      raise InputError(f'clip {clip!r} has no prediction for frame {frame}; its last one is for frame {last[clip]}')
+    repeated += frame > last[clip]
+    rows.append((clip, frame, *predictions[clip][min(frame, last[clip])]))
   return rows, repeated, len({(clip, frame) for clip in predictions for frame in predictions[clip]} - set(template))
 
 
 def write(path, rows):
-  """Writes rows of (clip, frame, valence, arousal); values are clipped to [-1, 1]."""
-  with open(path, 'w', newline='') as file:
+  """Writes rows of (clip, frame, valence, arousal) in one step, and checks them; values are clipped to [-1, 1]."""
+  path = pathlib.Path(path)
+  partial = path.with_name(path.name + '.partial')
+  with partial.open('w', newline='') as file:
     writer = csv.writer(file, lineterminator='\n')
     writer.writerow(HEADER)
     for clip, frame, *values in rows:
-      writer.writerow([f'{clip}/{frame:05d}.jpg', *(f'{min(max(value, -1), 1):.6f}' for value in values)])
+      writer.writerow([location_of(clip, frame), *(f'{min(max(value, -1), 1):.6f}' for value in values)])
+  check(partial, [(clip, frame) for clip, frame, *_ in rows])
+  partial.replace(path)
+
+
+def location_of(clip, frame):
+  return f'{clip}/{frame:05d}.jpg'
 
 
 def check(path, template):
@@ -81,20 +91,16 @@ def check(path, template):
   clips = set()
   for row, wanted in itertools.zip_longest(read_rows(path), template):
     if row is None:
-      raise InputError(f'{path} ends too early: {wanted[0]}/{wanted[1]:05d}.jpg and what follows it in the template is missing')
+      raise InputError(f'{path} ends too early: {location_of(*wanted)} and what follows it in the template is missing')
     number, location, *values = row
     where = f'{path}, line {number}'
-    place = parse_location(where, location)
-    if place != wanted:
-      raise InputError(f'{where}: {location}, where the template ' + (f'has {wanted[0]}/{wanted[1]:05d}.jpg' if wanted else 'has ended'))
+    clip, _ = parse_location(where, location)
+    if wanted is None or location != location_of(*wanted):
+      raise InputError(f'{where}: {location}, where the template ' + (f'has {location_of(*wanted)}' if wanted else 'has ended'))
     for name, text in zip(HEADER[1:], values):
-      try:
-        value = float(text)
-      except ValueError:
-        value = math.nan
-      if not -1 <= value <= 1:
+      if not re.fullmatch(NUMBER, text) or not -1 <= float(text) <= 1:
         raise InputError(f'{where}: {name} {text[:20]!r} is no number between -1 and 1')
-    clips.add(place[0])
+    clips.add(clip)
   return len(template), len(clips)
 
 

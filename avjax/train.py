@@ -1,5 +1,6 @@
 """The training loop: stages x epochs, from top to bottom."""
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -14,44 +15,56 @@ from avjax import checkpoint, evaluate, optimizer, plots, pretrained, run, shard
 from avjax.checkpoint import Checkpoints
 from avjax.dataset import Records
 from avjax.metrics import METRICS
+from avjax.models.audio_visual import AudioVisual
 from avjax.report import Metrics, Progress, start_logging
-from avjax.stop import Stopped, StopSignal
+from avjax.stop import Stopped
 from data_prep.affwild2 import fold_chunks
 from data_prep.errors import InputError
 
 logger = logging.getLogger('avjax')
 
 
-def train(config, workdir):
+def train(config, workdir, stop):
   """Trains what the config describes in workdir, or goes on with the run there.
 
-  Returns the results on the validation partition (see evaluate.score), or None if it was asked to stop before the end.
-  Raises InputError, before anything is written, for a config, records or a workdir that do not fit; SystemExit(3) where too
-  many updates in a row, or a whole epoch, had a loss or gradient that was not finite.
+  stop: a StopSignal. Returns the results on the validation partition (see evaluate.score), or None if it was asked to stop before
+  the end. Raises InputError, before anything is written, for a config, records or a workdir that do not fit; SystemExit(3)
+  where too many updates in a row, or a whole epoch, had a loss or gradient that was not finite.
   """
-  with StopSignal() as stop:
-    try:
-      return run_stages(config, workdir, stop)
-    except Stopped:
-      return None
+  try:
+    workdir = pathlib.Path(workdir)
+    return run_stages(config, workdir, prepare(config, workdir), stop)
+  except Stopped:
+    return None
 
 
-def run_stages(config, workdir, stop):
-  """`train` under a StopSignal; raises Stopped once the state is saved."""
+@dataclasses.dataclass
+class Plan:
+  """What is known of a run before its first batch. variables: of pretrained parts; the others are jax.ShapeDtypeStruct."""
+  model: AudioVisual
+  records: Records
+  train_splits: tuple
+  validation_split: str
+  sizes: tuple           # training and validation records
+  stages: list           # an unfreezing.Trains each
+  source: object         # the folder of the run whose state it starts from, or ''
+  changed: list          # keys in which the config differs from that run's
+  variables: dict
+  origins: dict          # {part: metadata of the weights it starts from}
+
+
+def prepare(config, workdir):
+  """Checks config, records, workdir and weights, and writes nothing: InputError for whatever can be told before training."""
   check(config)
-  workdir, model = pathlib.Path(workdir), step.make_model(config)
+  model = step.make_model(config)
   records = Records(config.data.dir, config.data)
   train_splits, validation_split = fold_chunks(config.fold)
-  sizes = [records.size(train_splits), records.size([validation_split])]
+  sizes = records.size(train_splits), records.size([validation_split])
   if not all(sizes):
     raise InputError(f'fold {config.fold} of the records in {config.data.dir} has no training or no validation records')
-  batches_per_epoch = math.ceil(sizes[0] / config.batch_size)
-
-  variables = jax.eval_shape(lambda: step.init_variables(config, model, config.seed))  # drawn below, once all is checked
+  variables = jax.eval_shape(lambda: step.init_variables(config, model, config.seed))
   stages = make_stages(config, step.paths(variables['params']))
-  optimizers = [optimizer.make_optimizer(trains, config.optimizer.weight_decay, config.optimizer.rate_factors)
-                for trains in stages]
-  # What the run starts from, the first of these that there is:
+  # What a run starts from, the first of these that there is:
   #   1. workdir: the newest sound state of this very run;
   #   2. config.resume: the newest state of the run in another folder, under other rates, schedule, batch size or seed;
   #   3. config.init: files of pretrained weights, part by part;
@@ -62,35 +75,46 @@ def run_stages(config, workdir, stop):
     variables, origins = pretrained.initialize(config, variables)
   elif source != workdir:
     changed, origins = run.check_fork(config, source, records.manifest)
+  return Plan(model, records, train_splits, validation_split, sizes, stages, source, changed, variables, origins)
 
+
+def run_stages(config, workdir, plan, stop):
+  """`train` of what is prepared; raises Stopped once the state is saved."""
+  model, records, stages, source = plan.model, plan.records, plan.stages, plan.source
+  batches_per_epoch = math.ceil(plan.sizes[0] / config.batch_size)
   mesh = sharding.make_mesh()
   drawn = step.init_variables(config, model, config.seed)
-  variables = jax.tree.map(lambda given, x: x if isinstance(given, jax.ShapeDtypeStruct) else given, variables, drawn)
+  variables = jax.tree.map(lambda given, x: x if isinstance(given, jax.ShapeDtypeStruct) else given, plan.variables, drawn)
+  optimizers = [optimizer.make_optimizer(trains, config.optimizer.weight_decay, config.optimizer.rate_factors)
+                for trains in stages]
 
   def new_state(stage, variables):
     return step.State(**variables, opt_state=optimizers[stage].init(variables['params']))
 
-  # Where the run stands: the schedule, the batches done of the current epoch and their (loss, gradient norm).
+  # Where the run stands: the schedule, the batches done of the current epoch, their (loss, gradient norm), and how many updates
+  # in a row had been skipped before them.
   settings = {name: value for name, value in config.schedule.items() if name != 'reload_best'}
   schedule = unfreezing.Schedule(len(stages), **settings)
-  state, batches_done, log, best = new_state(0, variables), 0, [], None
+  state, batches_done, log, skipped, best, notes = new_state(0, variables), 0, [], 0, None, []
   if source:
     saved = Checkpoints(source, read_only=True)
-    state, meta = saved.restore(saved.last, lambda meta: jax.eval_shape(lambda: new_state(meta['schedule']['stage'], variables)))
-    schedule, batches_done, log = unfreezing.Schedule(**meta['schedule'] | settings), meta['batches_done'], meta['log']
-    if schedule.best_epoch >= 0:
-      found = saved.restore(saved.best, lambda meta: jax.eval_shape(lambda: variables))
-      if found is None:
-        raise InputError(f'{source}/checkpoints/best is gone; start again with another --workdir')
-      best, best_meta = found
+    state, meta, best, notes = saved.restore_last(
+        lambda meta: jax.eval_shape(lambda: new_state(meta['schedule']['stage'], variables)), lambda meta: jax.eval_shape(lambda: variables))
     saved.close()
+    best, best_meta = best or (None, None)
+    schedule, batches_done, log, skipped = (unfreezing.Schedule(**meta['schedule'] | settings), meta['batches_done'], meta['log'],
+                                            meta['skipped'])
     if source != workdir:  # it begins with a whole epoch, and is done when its own schedule says so
       batches_done, log, schedule.done = 0, [], False
       if schedule.epoch >= schedule.max_epochs:
         raise InputError(f'config.resume={source}: it has had its {schedule.epoch} epochs; raise config.schedule.max_epochs')
 
-  run.open_folder(config, workdir, records.manifest, origins)
+  lock = contextlib.ExitStack()
+  lock.enter_context(run.locked(workdir))
+  run.open_folder(config, workdir, records.manifest, plan.origins)
   start_logging(workdir / 'train.log', sharding.is_primary())
+  for note in notes:
+    logger.warning(note)
   checkpoints = Checkpoints(workdir)
   if source == workdir:
     logger.info('resumed after %d epochs and %d of %d batches, stage %d', schedule.epoch, batches_done, batches_per_epoch,
@@ -99,17 +123,17 @@ def run_stages(config, workdir, stop):
     if best is not None:
       checkpoints.save(checkpoints.best, schedule.best_epoch + 1, best, {'epoch': best_meta['epoch'], 'ccc': best_meta['ccc']})
     logger.info('goes on from %s after %d epochs, stage %d; changed: %s', source, schedule.epoch, schedule.stage + 1,
-                ', '.join(changed) or 'nothing')
-    for line in pretrained.describe(origins):
+                ', '.join(plan.changed) or 'nothing')
+    for line in pretrained.describe(plan.origins):
       logger.info('%s, at the start of that run', line)
   else:
     logger.info('%s for %s: %s parameters, %d training and %d validation records, %d device(s)', config.model.fusion.name,
-                ' and '.join(config.targets), f'{step.count(variables["params"]):,}', *sizes, mesh.size)
-    for line in pretrained.describe(origins):
+                ' and '.join(config.targets), f'{step.count(variables["params"]):,}', *plan.sizes, mesh.size)
+    for line in pretrained.describe(plan.origins):
       logger.info(line)
     for tower in ('visual', 'audio'):
       never = step.count(variables['params'], lambda path: path.startswith(f'{tower}/') and not stages[-1](path))
-      if never and not {tower, 'model'} & origins.keys():
+      if never and not {tower, 'model'} & plan.origins.keys():
         logger.warning('%s of the %s tower\'s random weights are never trained: give config.init.%s a file of pretrained ones, '
                        'as the paper does', f'{never:,}', {'visual': 'face'}.get(tower, tower), tower)
   state = sharding.replicate(state, mesh)
@@ -119,17 +143,27 @@ def run_stages(config, workdir, stop):
   key = jax.random.key(config.seed)
 
   def validate(variables, watch=lambda batches: batches):
-    batches = watch(records.batches([validation_split], config.batch_size))
+    batches = watch(records.batches([plan.validation_split], config.batch_size))
     series = evaluate.predict(batches, predict_step, sharding.replicate(variables, mesh), config.batch_size, mesh)
     return series, evaluate.score(series, config.targets)
 
   def save():
-    meta = {'schedule': dataclasses.asdict(schedule), 'batches_done': batches_done, 'log': np.array(log, float).tolist()}
+    meta = {'schedule': dataclasses.asdict(schedule), 'batches_done': batches_done, 'log': np.array(log, float).tolist(),
+            'skipped': skipped}
     checkpoints.save(checkpoints.last, schedule.epoch * batches_per_epoch + batches_done, state, meta)
 
   def give_up(why):
-    logger.error('%s. %s keeps the last state that was sound; try a lower rate', why, workdir)
+    logger.error('%s. %s keeps the last state that was sound: go on from it with --config.resume, a lower rate and another '
+                 '--workdir', why, workdir)
     sys.exit(3)
+
+  def check_skipped(log):
+    """Ends the run if too many of the last updates, the last ones of the epoch before among them, were skipped."""
+    row = skipped_in_a_row(log)
+    row += skipped if row == len(log) else 0
+    if row > config.skip_most:
+      give_up(f'more than skip_most = {config.skip_most} updates in a row were skipped: loss or gradient is not finite')
+    return row
 
   stage, seconds = None, 0.0
   try:
@@ -142,7 +176,7 @@ def run_stages(config, workdir, stop):
       shuffle = np.random.SeedSequence([config.seed, epoch if config.shuffle == 'every_epoch' else 0])
       order = int(shuffle.generate_state(1)[0])
       with Progress(title, batches_per_epoch, batches_done, seconds, schedule.max_epochs - epoch - 1) as progress:
-        for batch in stop.watch(records.batches(train_splits, config.batch_size, order, batches_done)):
+        for batch in stop.watch(records.batches(plan.train_splits, config.batch_size, order, batches_done)):
           rate = schedule.rate(batches_done, batches_per_epoch)
           batch_key = jax.random.fold_in(key, epoch * batches_per_epoch + batches_done)
           device_batch = sharding.shard(sharding.pad_rows(step.on_device(batch), padded), mesh)
@@ -150,8 +184,8 @@ def run_stages(config, workdir, stop):
           log.append((values['loss'], values['gradient_norm']))
           batches_done += 1
           progress.update(len(batch['clip']), rate, schedule.best)
-          if skipped_in_a_row(log[:-2]) > config.skip_most:  # two batches late, so that the device is not waited for
-            give_up(f'more than skip_most = {config.skip_most} updates in a row were skipped: loss or gradient is not finite')
+          check_skipped(log[:-2])  # two batches late, so that the device is not waited for
+      row = check_skipped(log)
       values = np.array(log, float)  # waits for the device
       good = np.isfinite(values).all(axis=1)
       loss, gradient_norm = values[good].mean(axis=0) if good.any() else (np.nan, np.nan)
@@ -169,7 +203,7 @@ def run_stages(config, workdir, stop):
         state = sharding.replicate(new_state(schedule.stage, best), mesh)
       elif config.schedule.reload_best:
         state = state.replace(**sharding.replicate(best, mesh))
-      batches_done, log = 0, []
+      batches_done, log, skipped = 0, [], row
 
       seconds = time.perf_counter() - start
       metrics.write(schedule.epoch * batches_per_epoch, {
@@ -192,6 +226,7 @@ def run_stages(config, workdir, stop):
     raise
   finally:
     checkpoints.close()
+    lock.close()
 
   if sharding.is_primary():
     plots.curves(metrics.history(), config.targets, workdir / 'curves.png')
@@ -219,6 +254,7 @@ def check(config):
       ('targets', len(config.targets) >= 1, 'at least one of valence and arousal'),
       ('crop', 1 <= config.crop <= config.data.face, f'1 to data.face = {config.data.face}'),
       ('model.temporal.kernel', m.temporal.kernel >= 1, 'at least 1'),
+      ('model.temporal.dropout', 0 <= m.temporal.dropout < 1, '0 to below 1'),
       ('model.fusion.recursions', m.fusion.get('recursions', 1) >= 1, 'at least 1'),
       ('model.fusion.temperature', m.fusion.get('temperature', 1) > 0, 'above 0'),
       ('schedule.max_epochs', s.max_epochs >= 1, 'at least 1'),

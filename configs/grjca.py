@@ -38,7 +38,8 @@ def get_config(argument=''):
       },
       'audio': {'widths': (64, 128, 256, 256, 512, 512), 'hidden': 4096, 'features': 128},
       'temporal': {'visual': (512, 512, 512, 512), 'audio': (128, 128, 128, 128), 'kernel': 5, 'dropout': 0.1},
-      'fusion': {'name': 'grjca', 'recursions': 3, 'temperature': 0.1},
+      'fusion': {'name': 'grjca', 'recursions': 3, 'temperature': 0.1,
+                 'formulation': 'paper', 'dropout': 0.6, 'joint_fc': False},  # the last two of the formulation 'author' alone
       'head': {'name': 'mlp', 'hidden': 256},
   })
   config.loss = ConfigDict({'scope': 'sequence', 'variance': 'biased'})

@@ -1,5 +1,6 @@
 """Bad input, said in one line."""
 
+import contextlib
 import errno
 import sys
 
@@ -11,16 +12,23 @@ class InputError(ValueError):
   """What a person gave cannot be used. The message is one line: what is wrong, where, and what to do."""
 
 
+@contextlib.contextmanager
+def writing(path):
+  """A context in which a full or closed disk becomes an InputError that names path."""
+  try:
+    yield
+  except OSError as error:
+    if error.errno not in DISK:
+      raise
+    raise InputError(f'{error.filename or path}: {error.strerror}; {DISK[error.errno]}') from error
+
+
 def run(main, *args):
   """Calls main(*args) and exits with its status; an InputError becomes one line on stderr and exit code 2."""
   try:
-    status = main(*args)
+    with writing('the output'):
+      status = main(*args)
   except InputError as error:
     print('error:', ' '.join(str(error).split()), file=sys.stderr)
-    status = 2
-  except OSError as error:  # a full or closed disk, wherever it is met; anything else is a mistake of ours
-    if error.errno not in DISK:
-      raise
-    print(f'error: {error.filename or "writing"}: {error.strerror}; {DISK[error.errno]}', file=sys.stderr)
     status = 2
   sys.exit(status)

@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
 # One run of several processes on this machine, as on several hosts: to see that a config runs distributed before it costs money.
-#   launch/multihost_cpu.sh PROCESSES DEVICES [--dry-run] --config=configs/grjca.py:mini --workdir=RUN --config.data.dir=RECORDS
+#   launch/multihost_cpu.sh [--dry-run] PROCESSES DEVICES --config=configs/grjca.py:mini --workdir=RUN --config.data.dir=RECORDS
 # Each of the PROCESSES has DEVICES simulated devices. TERM or Ctrl-C stops them all at the same batch, with the state saved.
 set -euo pipefail
 
-if [ $# -lt 3 ]; then
-  echo "usage: launch/multihost_cpu.sh PROCESSES DEVICES [--dry-run] FLAGS OF avjax.main" >&2
+dry_run=
+if [ "${1:-}" = --dry-run ]; then dry_run=1; shift; fi
+if [ $# -lt 3 ] || ! [[ "$1 $2" =~ ^[1-9][0-9]*\ [1-9][0-9]*$ ]]; then
+  echo "usage: launch/multihost_cpu.sh [--dry-run] PROCESSES DEVICES FLAGS OF avjax.main" >&2
   exit 2
 fi
 processes=$1 devices=$2
 shift 2
-dry_run=
-if [ "$1" = --dry-run ]; then dry_run=1; shift; fi
 
 port=${PORT:-$((20000 + RANDOM % 20000))}
-export JAX_PLATFORMS=cpu XLA_FLAGS="--xla_force_host_platform_device_count=$devices"
+export JAX_PLATFORMS=cpu XLA_FLAGS="${XLA_FLAGS:-} --xla_force_host_platform_device_count=$devices"
 children=()
 for ((i = 0; i < processes; i++)); do
   command=("${PYTHON:-.venv/bin/python}" -m avjax.main "--coordinator=localhost:$port" "--processes=$processes" "--process=$i" "$@")

@@ -25,4 +25,5 @@ archive=${TMPDIR:-/tmp}/avjax.tar.gz
 step git archive --prefix=avjax/ --output="$archive" HEAD
 step gcloud compute tpus tpu-vm scp "$archive" "$name:avjax.tar.gz" "--zone=$zone" --worker=all
 on_all_hosts "tar xzf avjax.tar.gz && cd avjax && python3 -m venv .venv && .venv/bin/pip install --quiet -c constraints.txt -e '.[tpu]'"
-on_all_hosts "cd avjax && .venv/bin/python -m avjax.main --distributed --config=$config --workdir=$run --config.data.dir=$records $*"
+flags=$(printf '%q ' "--config=$config" "--workdir=$run" "--config.data.dir=$records" "$@")  # quoted for the hosts' shells
+on_all_hosts "cd avjax && .venv/bin/python -m avjax.main --distributed $flags"

@@ -2,16 +2,20 @@
 
 import importlib
 import pathlib
+import re
+import shlex
+import subprocess
 
 import jax
 import pytest
 
-from avjax import step
+from avjax import main, step
 from avjax.config import expand, parse_argument
 from avjax.train import make_stages
 from configs import grjca
 from data_prep.errors import InputError
 
+ROOT = pathlib.Path(__file__).parents[2]
 CONFIGS = sorted(path.stem for path in (pathlib.Path(__file__).parents[2] / 'configs').glob('*.py'))
 FUSION = {'jca': 'rjca', 'rjca_author': 'rjca'}  # JCA is RJCA with one recursion
 
@@ -39,7 +43,8 @@ def test_the_paper_s_settings():
   assert c.optimizer.weight_decay == 0.001 and not c.optimizer.rate_factors
   assert (c.schedule.rate_max, c.schedule.rate_min, c.schedule.factor, c.schedule.patience) == (1e-5, 1e-8, 0.1, 5)
   assert (c.schedule.warmup_epochs, c.schedule.max_epochs, c.schedule.reload_best) == (5, 100, True)
-  assert c.model.fusion.to_dict() == {'name': 'grjca', 'recursions': 3, 'temperature': 0.1}
+  assert c.model.fusion.to_dict() == {'name': 'grjca', 'recursions': 3, 'temperature': 0.1, 'formulation': 'paper', 'dropout': 0.6,
+                                      'joint_fc': False}
   assert c.model.head.to_dict() == {'name': 'mlp', 'hidden': 256}
   assert c.targets == ('valence',) and c.fold == 0
   assert grjca.get_config('target=arousal,fold=3').targets == ('arousal',)
@@ -59,20 +64,57 @@ def test_the_authors_protocol():
 
 
 @pytest.mark.parametrize('argument, runs', [
-    (None, {'': None}), ('mini,fold=2', {'': 'mini,fold=2'}),
-    ('fold=0+3', {'valence_fold0': 'fold=0', 'valence_fold3': 'fold=3'}),
-    ('target=both', {'valence_fold0': 'target=valence', 'arousal_fold0': 'target=arousal'}),
-    ('mini,fold=4+1', {'joint_fold4': 'mini,fold=4', 'joint_fold1': 'mini,fold=1'})])
+    ('mini,fold=2', ['mini,fold=2']), ('fold=0+3', ['fold=0', 'fold=3']),
+    ('target=both', ['target=valence', 'target=arousal']), ('mini,fold=4+1', ['mini,fold=4', 'mini,fold=1'])])
 def test_an_argument_that_stands_for_several_runs(argument, runs):
   assert expand(argument) == runs
 
 
-def test_the_twelve_runs_of_the_protocol():
-  runs = expand('fold=all,target=both')
-  assert list(runs) == [f'{target}_fold{fold}' for fold in range(6) for target in ('valence', 'arousal')]
-  for name, argument in runs.items():
-    config = grjca.get_config(argument)
-    assert name == f'{config.targets[0]}_fold{config.fold}'
+@pytest.mark.parametrize('words', [['--config=configs/grjca.py:fold=all,target=both'], ['--config', 'configs/grjca.py:target=both,fold=all']])
+def test_the_twelve_runs_of_the_protocol(words):
+  values, configs = main.parse(['main', *words, '--workdir=RUNS', '--config.data.dir=RECORDS', '--config.seed=3'])
+  assert values.workdir == 'RUNS' and set(configs) == {f'{target}_fold{fold}' for fold in range(6) for target in ('valence', 'arousal')}
+  for name, config in configs.items():
+    assert name == f'{config.targets[0]}_fold{config.fold}' and config.seed == 3
+
+
+@pytest.mark.parametrize('words, message', [
+    (['--config=configs/grjca.py:fold=0+1', '--config.fold=3'], '--config.fold cannot be given'),
+    (['--config=configs/grjca.py:target=both', "--config.targets=('valence',)"], '--config.targets cannot be given'),
+    (['--config=configs/grjca.py:fold=0+0'], 'a fold or target twice'),
+    (['--config=configs/grjca.py:fold=0+7'], "'fold=7': fold takes 0"),
+    (['--config=configs/grjca.py', '--process=1'], 'need --coordinator')])
+def test_command_lines_that_contradict_themselves(words, message):
+  with pytest.raises(InputError, match=re.escape(message)):
+    main.parse(['main', *words, '--workdir=RUNS', '--config.data.dir=RECORDS'])
+
+
+@pytest.mark.parametrize('config', ['configs/grjca.py', 'configs/dca.py:protocol=author'])
+def test_the_array_job_is_the_protocol(config):
+  """Each of its twelve command lines is one that avjax takes, and together they are all folds of both targets."""
+  done = subprocess.run(['bash', 'launch/slurm.sbatch', '--dry-run', config, 'RECORDS', 'RUNS', '--config.seed=3'], cwd=ROOT,
+                        capture_output=True, text=True)
+  seen = {}
+  for line in done.stdout.splitlines():
+    values, configs = main.parse(['main', *line.split('avjax.main ')[1].split()])
+    seen[values.workdir] = (*configs[''].targets, configs[''].fold, configs[''].loss.variance, configs[''].seed)
+  variance = 'mixed' if 'author' in config else 'biased'
+  assert seen == {f'RUNS/{target}_fold{fold}': (target, fold, variance, 3) for fold in range(6) for target in ('valence', 'arousal')}
+
+
+def test_the_other_launch_scripts_show_what_they_would_do():
+  def dry(*words):
+    return subprocess.run(['bash', *words], cwd=ROOT, capture_output=True, text=True)
+  lines = dry('launch/multihost_cpu.sh', '--dry-run', '2', '4', '--config=configs/grjca.py', '--workdir=W', '--config.data.dir=R').stdout.splitlines()
+  assert len(lines) == 2 and all('device_count=4' in line for line in lines)
+  for i, line in enumerate(lines):
+    assert main.parse(['main', *line.split('avjax.main ')[1].split()])[0].process == i
+  for words in (('--dry-run', '0', '1', 'x'), ('two', '1', 'x'), ()):
+    assert dry('launch/multihost_cpu.sh', *words).returncode == 2
+  group = "--config.unfreezing.common.group2=('audio/fc1_2/',)"
+  last = dry('launch/tpu_vm.sh', '--dry-run', 'name', 'zone', 'configs/grjca.py', '/mnt/r', '/mnt/w', group).stdout.splitlines()[-1]
+  remote = shlex.split(shlex.split(last)[-1].removeprefix('--command='))
+  assert remote[-1] == group and '--distributed' in remote
 
 
 def test_group_sizes():

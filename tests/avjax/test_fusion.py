@@ -63,8 +63,8 @@ def test_equations(name, recursions, length, frames, dtype, tolerance):
 @pytest.mark.parametrize('config, name, recursions', [
     ('jca', 'rjca', 1), ('rjca', 'rjca', 3), ('dca', 'dca', 3), ('grjca', 'grjca', 3), ('hgrjca', 'hgrjca', 3)])
 def test_configs(config, name, recursions):
-  config = importlib.import_module(f'configs.{config}').get_config()
-  assert config.model.fusion.to_dict() == {'name': name, 'recursions': recursions, 'temperature': 0.1}
+  fusion = importlib.import_module(f'configs.{config}').get_config().model.fusion
+  assert (fusion.name, fusion.recursions, fusion.temperature, fusion.formulation) == (name, recursions, 0.1, 'paper')
 
 
 def test_jca_is_one_recursion():

@@ -12,7 +12,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from avjax import main
+from avjax import main, run
 from data_prep import errors
 from fault.harness import fingerprint
 
@@ -160,7 +160,7 @@ def test_states_that_a_kill_can_leave(whole, records, tmp_path):
   shutil.rmtree(workdir / 'checkpoints' / 'best')
   shutil.rmtree(max(last.iterdir(), key=lambda path: int(path.name)))
   code, _, err = finish(start(workdir, records))
-  assert code == 2 and 'best is gone' in err
+  assert code == 2 and one_line(err) and 'damaged (best/' in err
 
   begun = tmp_path / 'begun'
   begun.mkdir()
@@ -192,17 +192,41 @@ def test_what_is_not_finite_is_not_saved(records, tmp_path):
       assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(checkpointer.restore(path)))
 
 
-def test_a_damaged_checkpoint_is_not_used(whole, records, tmp_path):
+@pytest.mark.parametrize('kind', ['last', 'best'])
+def test_a_damaged_checkpoint_is_not_used(whole, records, tmp_path, kind):
+  """The state before is taken, with the best that belongs to it, and the run ends as it did; then all is sound again."""
   workdir = tmp_path / 'run'
   shutil.copytree(whole[0], workdir)
-  newest = max((workdir / 'checkpoints' / 'last').iterdir(), key=lambda p: int(p.name))
+  newest = max((workdir / 'checkpoints' / kind).iterdir(), key=lambda p: int(p.name))
   for path in newest.rglob('*'):
     if path.is_file() and os.path.getsize(path) > 4000:
       data = bytearray(path.read_bytes())
       data[len(data) // 2] ^= 1
       path.write_bytes(data)
+  done = subprocess.run([sys.executable, '-m', 'avjax.evaluate', '--workdir', str(workdir)], cwd=ROOT, capture_output=True, text=True)
+  assert done.returncode == (2 if kind == 'best' else 0), done.stderr  # what is left is not the best
   code, out, err = finish(start(workdir, records))
-  assert code == 0 and 'is damaged' in err and out.replace(str(workdir), '') == whole[1].replace(str(whole[0]), '')
+  assert code == 0 and f'{newest} is damaged' in err and out.replace(str(workdir), '') == whole[1].replace(str(whole[0]), ''), err
+  assert f'{newest} is damaged' in (workdir / 'train.log').read_text()
+  code, out, err = finish(start(workdir, records))
+  assert code == 0 and 'damaged' not in err and fingerprint(workdir) == fingerprint(whole[0])
+
+
+def test_a_damaged_line_of_metrics(whole, records, tmp_path):
+  workdir = tmp_path / 'run'
+  shutil.copytree(whole[0], workdir)
+  data = (workdir / 'metrics.jsonl').read_bytes()
+  for broken in (b'{' + data, data[:30] + b'\xff' + data[31:], data.replace(b'"epoch"', b'"epoxh"', 1)):
+    (workdir / 'metrics.jsonl').write_bytes(broken)
+    code, _, err = finish(start(workdir, records))
+    assert code == 2 and 'metrics.jsonl, line 1 is damaged' in err.splitlines()[-1] and 'Traceback' not in err
+    assert (workdir / 'metrics.jsonl').read_bytes() == broken
+
+
+def test_a_second_start_in_the_same_folder(whole, records, tmp_path):
+  with run.locked(tmp_path):
+    code, _, err = finish(start(tmp_path, records))
+  assert code == 2 and one_line(err) and 'another process is training' in err
 
 
 def test_a_fork_goes_on_from_another_run(whole, records, tmp_path):

@@ -10,6 +10,7 @@ import pytest
 
 import tiny
 from avjax import dataset, optimizer, step, train
+from avjax.stop import StopSignal
 from avjax.unfreezing import Trains
 from fault.harness import final_state
 
@@ -45,7 +46,7 @@ def test_one_compilation_a_stage_and_a_spoiled_batch_is_skipped(records, tmp_pat
     make = getattr(step, f'make_{kind}_step')
     monkeypatch.setattr(step, f'make_{kind}_step', lambda *args, make=make, kind=kind: steps[kind].append(make(*args)) or steps[kind][-1])
   poisoned({1})
-  results = train.train(config_for(records), tmp_path / 'run')
+  results = train.train(config_for(records), tmp_path / 'run', StopSignal())
   assert results['best_epoch'] >= 0
   lines = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
   assert [line['skipped_updates'] for line in lines] == [0, 1, 0, 0] and all(np.isfinite(line['train_loss']) for line in lines)
@@ -55,14 +56,29 @@ def test_one_compilation_a_stage_and_a_spoiled_batch_is_skipped(records, tmp_pat
   assert counts == {'train': [1, 1], 'predict': [1]}  # two stages in four epochs
 
 
+def test_a_row_of_skipped_updates_goes_on_over_the_end_of_an_epoch(records, tmp_path, poisoned, monkeypatch):
+  """Two at the end of an epoch and one at the beginning of the next are three in a row."""
+  poisoned(set())
+  batches, count = dataset.Records.batches, iter(range(100))
+
+  def spoiled(self, splits, batch_size, seed=None, skip=0):
+    epoch = next(count) if seed is not None else None
+    for i, batch in enumerate(batches(self, splits, batch_size, seed, skip)):
+      yield {**batch, 'va': batch['va'] * np.nan} if (epoch, i) in ((0, 3), (0, 4), (1, 0)) else batch
+  monkeypatch.setattr(dataset.Records, 'batches', spoiled)
+  with pytest.raises(SystemExit) as ended:
+    train.train(config_for(records, skip_most=2), tmp_path / 'run', StopSignal())
+  assert ended.value.code == 3 and final_state(tmp_path / 'run')[1]['skipped'] == 2
+
+
 def test_too_many_spoiled_batches_end_the_run(records, tmp_path, poisoned):
   """Exit code 3, and the state of the epoch before is what it was."""
   poisoned({1, 2, 3}, every=True)
   with pytest.raises(SystemExit) as ended:
-    train.train(config_for(records, skip_most=2), tmp_path / 'run')
+    train.train(config_for(records, skip_most=2), tmp_path / 'run', StopSignal())
   assert ended.value.code == 3
   log = (tmp_path / 'run' / 'train.log').read_text()
-  assert 'more than skip_most = 2 updates in a row' in log and 'try a lower rate' in log
+  assert 'more than skip_most = 2 updates in a row' in log and '--config.resume' in log
   state, meta = final_state(tmp_path / 'run')
   assert meta['schedule']['epoch'] == 1 and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
   for path in (tmp_path / 'run' / 'checkpoints').glob('*/*/state'):
