@@ -229,7 +229,8 @@ def test_vggish_from_tensorflow_s_checkpoint(capsys, tmp_path):
   more = {'global_step': np.int64(7), 'beta1_power': np.float32(1), 'vggish/conv1/weights/Adam': np.zeros(3, np.float32),
           '_CHECKPOINTABLE_OBJECT_GRAPH': tf.constant(b'no numbers')}
   names, values = [*tensors, *more], [*tensors.values(), *more.values()]
-  tf.raw_ops.SaveV2(prefix=str(tmp_path / 'vggish_model.ckpt'), tensor_names=names, shape_and_slices=[''] * len(names), tensors=values)
+  tf.raw_ops.SaveV2(prefix=str(tmp_path / 'vggish_model.ckpt'), tensor_names=names, shape_and_slices=[''] * len(names),
+                    tensors=values)
   tf.raw_ops.Save(filename=str(tmp_path / 'older.ckpt'), tensor_names=names, data=values)
   source = tmp_path / 'vggish_model.ckpt'
   code, out, err = command(capsys, 'vggish', '--source', source, '--output', tmp_path / 'tf.safetensors')
@@ -386,7 +387,7 @@ def test_init_replaces_the_towers_it_names_and_nothing_else(start, tmp_path):
     ('visual', 'vggish', dict, 'holds vggish, but config.init.visual takes ir50'),
     ('visual', 'resnet50', dict, 'holds resnet50, but'),
     ('audio', 'vggish', lambda arrays: dict(list(arrays.items())[1:]), r'1 of 18 arrays differ \(params/audio/\S+ is missing'),
-    ('visual', 'ir50', lambda arrays: arrays | {'params/stage9/x': np.zeros(2, np.float32)}, "'params/visual/stage9/x' is not in"),
+    ('visual', 'ir50', lambda arrays: arrays | {'params/stage9/x': np.zeros(2, np.float32)}, "visual/stage9/x' is not in"),
     ('visual', 'ir50', lambda arrays: {name: x[..., :1] for name, x in arrays.items()}, 'arrays differ'),
     ('visual', 'ir50', lambda arrays: {name: x.astype(np.float16) for name, x in arrays.items()}, 'is float16, not float32'),
     ('visual', 'ir50', lambda arrays: {name: x.astype(ml_dtypes.bfloat16) for name, x in arrays.items()}, 'is bfloat16, not'),
