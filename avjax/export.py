@@ -7,8 +7,9 @@ model.json (what goes in and out, the config, checksums) and README.md, a model 
 import argparse
 import contextlib
 import json
+import os
 import pathlib
-import re
+import subprocess
 import sys
 
 import jax
@@ -28,6 +29,42 @@ from data_prep.records import MEL_BANDS, WINDOW_ROWS
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 INPUTS = ('faces', 'log_mel', 'starts', 'real')
+SAME, NEAR = 1e-5, 1e-3  # how far predictions may be from the run's: where they were written, and on another machine
+
+# What reads the programs in the files that it is given and prints a line of JSON for each: why it is not run, or null.
+READER = '''
+import json, pathlib, resource, signal, sys
+from jax import export
+from jax.extend import mlir
+from jax.extend.mlir import ir
+from jax.extend.mlir.dialects import chlo, stablehlo
+
+def reaches_out(path):
+  found, program = set(), export.deserialize(bytearray(pathlib.Path(path).read_bytes()))
+  def visit(operation):
+    name = operation.operation.name
+    if name == 'stablehlo.custom_call':
+      found.add(operation.attributes['call_target_name'].value)
+    elif name in ('stablehlo.send', 'stablehlo.recv', 'stablehlo.infeed', 'stablehlo.outfeed'):
+      found.add(name)
+    return ir.WalkResult.ADVANCE
+  with ir.Context() as context:
+    stablehlo.register_dialect(context)
+    chlo.register_dialect(context)
+    mlir.deserialize_portable_artifact(program.mlir_module_serialized).operation.walk(visit)
+  return sorted(found - {'shape_assertion'})
+
+# A damaged length may ask for any time and memory. A program of ours takes a second and half a GiB, most of it JAX itself.
+resource.setrlimit(resource.RLIMIT_AS, (4 << 30, resource.getrlimit(resource.RLIMIT_AS)[1]))
+for path in sys.argv[1:]:
+  signal.alarm(60)
+  try:
+    names = reaches_out(path)
+    reason = f'calls {", ".join(map(repr, names))}, which no model of avjax does; it is not run' if names else None
+  except Exception as error:
+    reason = f'holds no StableHLO of jax.export: {error}'
+  print(json.dumps(reason), flush=True)
+'''
 
 
 def exported(config, model, variables):
@@ -84,78 +121,105 @@ class Model:
 
   def __init__(self, folder):
     folder = pathlib.Path(folder)
-    if not (folder / 'model.json').exists():
+    if not os.path.exists(folder / 'model.json'):
       raise InputError(f'{folder} holds no model.json: it is no model that python -m avjax.export wrote')
-    self.description = run.read_json(folder / 'model.json')
-    try:
-      checksums = self.description['sha256']
-      for name in ('weights.safetensors', 'model.stablehlo'):
-        weights.check_readable(folder / name)
-        if weights.sha256_of_file(folder / name) != checksums[name]:
-          raise InputError(f'{folder / name} is damaged: its SHA-256 is not the one in model.json; export or copy it again')
-    except (TypeError, KeyError) as error:
-      raise InputError(f'{folder}/model.json is not of an exported model: it lacks {error}') from error
-    self.weights, self.metadata = weights.load(folder / 'weights.safetensors')
+    with refused(f'{folder}/model.json is not of an exported model'):
+      self.description = run.read_json(folder / 'model.json')
+      checksums = {name: self.description['sha256'][name] for name in ('weights.safetensors', 'model.stablehlo')}
+    for name, checksum in checksums.items():
+      weights.check_readable(folder / name)
+      if weights.sha256_of_file(folder / name) != checksum:
+        raise InputError(f'{folder / name} is damaged: its SHA-256 is not the one in model.json; export or copy it again')
+    self.weights, _ = weights.load(folder / 'weights.safetensors')
     self.exported = read_stablehlo(folder / 'model.stablehlo')
 
   def __call__(self, *inputs):
     return self.exported.call(self.weights, *inputs)
 
-  def check(self):
-    """Runs the model on `example`; the largest difference to the prediction that model.json keeps of it."""
+  def check(self, tolerance=NEAR):
+    """Runs the model on `example`: the largest difference to the prediction that model.json keeps, InputError if > tolerance."""
     try:
-      wanted = np.array(self.description['example'])
+      wanted = np.array(self.description['example'], float)
       found = np.asarray(self(*example(ConfigDict(self.description['config'])))['prediction'])
-      return float(np.abs(found - wanted).max())
     except Exception as error:  # a description, weights and program that do not belong together fail in many ways
       raise InputError(f'the exported model does not run: {weights.brief(error)}') from error
+    if found.shape != wanted.shape:
+      raise InputError(f'the exported model predicts {list(found.shape)} where its model.json keeps {list(wanted.shape)}')
+    difference = float(np.abs(found - wanted).max(initial=0))
+    if not difference <= tolerance:  # nor where it is not a number
+      raise InputError(f'the exported model does not predict what its run predicted: they differ by {difference:.1e}, '
+                       f'more than {tolerance:g}')
+    return difference
 
 
 def read_stablehlo(path):
   """The jax.export.Exported in a file; InputError if it holds none, or one that calls out of XLA."""
   weights.check_readable(path)
+  (reason,) = reasons_against([path])
+  if reason:
+    raise InputError(f'{path} {reason}')
+  return jax_export.deserialize(bytearray(pathlib.Path(path).read_bytes()))
+
+
+def reasons_against(paths):
+  """Why the program in each file is not run, or None where nothing speaks against it.
+
+  The parser is native code that a damaged file can crash, so it first runs in a process of its own.
+  """
+  reasons = []
+  while len(reasons) < len(paths):
+    child = subprocess.run([sys.executable, '-P', '-c', READER, *map(str, paths[len(reasons):])], capture_output=True,
+                           text=True, errors='replace')  # it may complain in bytes of the file
+    reasons += map(json.loads, child.stdout.splitlines())
+    if len(reasons) < len(paths):  # it died of the next one
+      reasons.append(f'holds no StableHLO of jax.export: its parser ended with {child.returncode} {child.stderr[-60:]}')
+  return [reason and weights.brief(reason) for reason in reasons]
+
+
+@contextlib.contextmanager
+def refused(what):
+  """Turns what a file raises that holds other things than it should into an InputError that begins with `what`."""
   try:
-    found = jax_export.deserialize(bytearray(pathlib.Path(path).read_bytes()))
-    calls = set(re.findall(r'custom_call @(\w+)', found.mlir_module())) - {'shape_assertion'}
-  except Exception as error:  # whatever a damaged file makes the reader raise
-    raise InputError(f'{path} holds no StableHLO of jax.export: {weights.brief(error)}') from error
-  if calls:
-    raise InputError(f'{path} calls {", ".join(sorted(calls))}, which no model of avjax does; it is not run')
-  return found
+    yield
+  except InputError:
+    raise
+  except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+    raise InputError(f'{what}: {"it lacks " if isinstance(error, KeyError) else ""}{weights.brief(error)}') from error
 
 
 def write(workdir, output):
-  """Exports the best checkpoint of a run to a new folder; returns (folder, largest difference to the run's own prediction)."""
-  output = pathlib.Path(output)
-  if output.exists() and (not output.is_dir() or any(output.iterdir())):
-    raise InputError(f'{output} exists and is not empty; nothing is overwritten')
-  config, model, variables, meta = evaluate.best(workdir)
-  expected = step.make_predict_step(config, model)(variables, dict(zip(INPUTS, example(config))))['prediction']
+  """Exports the best checkpoint of a run to a new folder; returns its largest difference to the run's own prediction.
 
-  partial = output.with_name(output.name + '.partial')
-  weights.remove_folder(partial)
+  InputError if that is more than SAME: such a model is not published.
+  """
+  workdir = pathlib.Path(workdir)
+  weights.check_free(output)
+  with refused(f'{workdir} holds no sound config.json of a run'):
+    config, model, variables, meta = evaluate.best(workdir)
+  expected = step.make_predict_step(config, model)(variables, dict(zip(INPUTS, example(config))))['prediction']
   flat = {name: np.asarray(x) for name, x in traverse_util.flatten_dict(variables, sep='/').items()}
-  versions = run.read_json(pathlib.Path(workdir) / 'versions.json')
-  metadata = {'architecture': 'model', 'source': pathlib.Path(workdir).resolve().name, 'source_sha256': weights.digest(flat, {}),
+  metadata = {'architecture': 'model', 'source': workdir.resolve().name, 'source_sha256': weights.digest(flat, {}),
               'licence': 'that of the data it was trained on; see README.md', 'avjax': avjax.__version__,
               'targets': ','.join(config.targets), 'config': config.to_json()}
-  weights.save(partial / 'weights.safetensors', flat, metadata)
-  (partial / 'model.stablehlo').write_bytes(exported(config, model, variables).serialize())
-  description = {
-      'targets': list(config.targets), 'range': [-1, 1], 'best_epoch': meta['epoch'], 'validation_ccc': meta['ccc'],
-      'inputs': {'faces': f'uint8 (clips, {config.data.length}, {config.data.face}, {config.data.face}, 3), RGB',
-                 'log_mel': f'float16 (clips, rows, {MEL_BANDS}), VGGish log-mel, 100 rows a second',
-                 'starts': f'int32 (clips, {config.data.length}), the row at which the window of each frame starts',
-                 'real': f'bool (clips, {config.data.length}), False on padding'},
-      'example': np.asarray(expected, float).tolist(), 'platforms': list(PLATFORMS), 'versions': {**versions, 'avjax': avjax.__version__}, 'config': json.loads(config.to_json()),
-      'sha256': {name: weights.sha256_of_file(partial / name) for name in ('weights.safetensors', 'model.stablehlo')}}
-  run.write_json(partial / 'model.json', description)
-  (partial / 'README.md').write_text(model_card(pathlib.Path(workdir), description))
-  difference = Model(partial).check()
-  if output.exists():
-    output.rmdir()
-  partial.rename(output)
-  return output, difference
+  with refused(f'{workdir} holds no sound versions.json or results_validation.json'):
+    description = {
+        'targets': list(config.targets), 'range': [-1, 1], 'best_epoch': meta['epoch'], 'validation_ccc': meta['ccc'],
+        'inputs': {'faces': f'uint8 (clips, {config.data.length}, {config.data.face}, {config.data.face}, 3), RGB',
+                   'log_mel': f'float16 (clips, rows, {MEL_BANDS}), VGGish log-mel, 100 rows a second',
+                   'starts': f'int32 (clips, {config.data.length}), the row at which the window of each frame starts',
+                   'real': f'bool (clips, {config.data.length}), False on padding'},
+        'example': np.asarray(expected, float).tolist(), 'platforms': list(PLATFORMS),
+        'versions': {**run.read_json(workdir / 'versions.json'), 'avjax': avjax.__version__},
+        'config': json.loads(config.to_json())}
+    card = model_card(workdir, description)
+  with weights.in_one_step(output) as partial:
+    partial.mkdir()
+    weights.save(partial / 'weights.safetensors', flat, metadata)
+    (partial / 'model.stablehlo').write_bytes(exported(config, model, variables).serialize())
+    description['sha256'] = {name: weights.sha256_of_file(partial / name) for name in ('weights.safetensors', 'model.stablehlo')}
+    run.write_json(partial / 'model.json', description)
+    (partial / 'README.md').write_text(card)
+    return Model(partial).check(SAME)
 
 
 def main(argv):
@@ -164,17 +228,15 @@ def main(argv):
   parser.add_argument('run', metavar='RUN', nargs='?', help='folder of a run (the --workdir it was trained with)')
   parser.add_argument('--output', help='folder to write; must not exist or be empty')
   parser.add_argument('--check', metavar='MODEL', help='instead: a folder that was exported')
+  parser.add_argument('--tolerance', type=float, default=NEAR, help='of --check, in the unit of predictions')
   arguments = parser.parse_args(argv[1:])
   logging.set_verbosity(logging.ERROR)
   if bool(arguments.check) == bool(arguments.run) or bool(arguments.run) != bool(arguments.output):
     raise InputError('give RUN and --output MODEL to export, or --check MODEL alone')
   if arguments.check:
-    folder, difference = pathlib.Path(arguments.check), Model(arguments.check).check()
+    folder, difference = pathlib.Path(arguments.check), Model(arguments.check).check(arguments.tolerance)
   else:
-    try:
-      folder, difference = write(arguments.run, arguments.output)
-    except OSError as error:
-      raise InputError(f'{arguments.output} cannot be written: {error.strerror}') from error
+    folder, difference = pathlib.Path(arguments.output), write(arguments.run, arguments.output)
     for path in sorted(folder.iterdir()):
       print(f'{str(path):<40}{path.stat().st_size:>14,} bytes')
   print(f'{folder} runs here, on {jax.default_backend()}: its predictions differ from the run\'s by at most {difference:.1e}')

@@ -1,13 +1,17 @@
 """The README.md of an exported model, made from the JSON of its run alone."""
 
-from avjax import run
+from avjax import run, weights
+from avjax.config import flatten
 
 
 def model_card(workdir, description):
-  """Markdown text. description: what export writes as model.json."""
+  """Markdown text. description: what export writes as model.json. InputError where a string would forge more than text."""
   config, versions = description['config'], description['versions']
+  for name, values in (('config.json', config), ('versions.json', versions)):
+    weights.check_printable(workdir / name, {key: str(value) for key, value in flatten(values).items()})
   results_path = workdir / 'results_validation.json'
-  results = run.read_json(results_path) if results_path.exists() else None
+  results = run.read_json(results_path) if results_path.exists() else {}
+  of_this = (results.get('best_epoch'), results.get('fold')) == (description['best_epoch'], config['fold'])
   m = config['model']
   tower = m['visual'][m['visual']['tower']]
   lines = [
@@ -15,26 +19,28 @@ def model_card(workdir, description):
       'A model of continuous audio-visual emotion recognition, trained with avjax: for each frame of a clip it predicts '
       f'{" and ".join(config["targets"])} between -1 and 1 from a face and a voice.', '',
       '## Results', '']
-  if results and results.get('frames'):
+  if of_this and results.get('frames'):
     lines += ['| validation partition | CCC | PCC | RMSE |', '|---|---|---|---|']
     lines += [f'| {target} | ' + ' | '.join(f'{results[target][name]:.3f}' for name in ('ccc', 'pcc', 'rmse')) + ' |'
               for target in config['targets']]
-    lines += ['', f'{results["frames"]:,} annotated frames of {results["clips"]} clips that were not trained on. The best epoch '
-              f'({description["best_epoch"] + 1}) was chosen on the same partition, which flatters these numbers.']
+    lines += ['', f'{results["frames"]:,} annotated frames of {results["clips"]:,} clips that were not trained on. The best '
+              f'epoch ({description["best_epoch"] + 1}) was chosen on the same partition, which flatters these numbers.']
   else:
-    lines += [f'The run has not ended. Best validation CCC so far: {description["validation_ccc"]:.3f}, '
-              f'epoch {description["best_epoch"] + 1}.']
+    lines += ['The run has no results of this state yet. Its validation CCC while training: '
+              f'{description["validation_ccc"]:.3f}, epoch {description["best_epoch"] + 1}.']
   init = versions.get('init') or {}
   lines += [
       '', '## What it is', '',
-      f'- Face tower: {m["visual"]["tower"]}, {tower["features"]} features, crops of {config["crop"]} pixels out of {config["data"]["face"]}.',
+      f'- Face tower: {m["visual"]["tower"]}, {tower["features"]} features, crops of {config["crop"]} pixels out of '
+      f'{config["data"]["face"]}.',
       f'- Audio tower: VGGish, {m["audio"]["features"]} features, windows of 96 log-mel rows.',
-      f'- Temporal convolutions of {list(m["temporal"]["visual"])} and {list(m["temporal"]["audio"])} channels, kernel {m["temporal"]["kernel"]}.',
+      f'- Temporal convolutions of {list(m["temporal"]["visual"])} and {list(m["temporal"]["audio"])} channels, kernel '
+      f'{m["temporal"]["kernel"]}.',
       f'- Fusion: {", ".join(f"{key} {value}" for key, value in m["fusion"].items())}; head: {m["head"]["name"]}.',
       f'- Windows of {config["data"]["length"]} frames; seed {config["seed"]}; batches of {config["batch_size"]}.',
       '', '## What it started from', '']
-  lines += [f'- {part}: {origin["architecture"]} from {origin["source"]}, SHA-256 {origin["source_sha256"]}; licence: {origin["licence"]}.'
-            for part, origin in init.items()]
+  lines += [f'- {part}: {origin["architecture"]} from {origin["source"]}, SHA-256 {origin["source_sha256"]}; licence: '
+            f'{origin["licence"]}.' for part, origin in init.items()]
   if config.get('resume'):
     lines += ['- The state of another run (`config.resume`).']
   if not init and not config.get('resume'):
@@ -55,5 +61,6 @@ def model_card(workdir, description):
       '- Predictions are apparent emotion as annotators rated it, not what a person feels. They are not fit for decisions '
       'about people.',
       '- Black faces (none found) and silence are predicted on like any other frame.', '',
-      f'Made with avjax {versions["avjax"]}, jax {versions["jax"]}, flax {versions["flax"]}. Records: SHA-256 {versions["records"]}.', '']
+      f'Made with avjax {versions["avjax"]}, jax {versions["jax"]}, flax {versions["flax"]}. Records: SHA-256 '
+      f'{versions["records"]}.', '']
   return '\n'.join(lines)

@@ -74,16 +74,27 @@ def convert(source, shapes, system):
       mismatches.append(f'missing     {entry.name}, {list(entry.shape)}')
     elif x.shape != entry.shape:
       mismatches.append(f'shape       {entry.name} is {list(x.shape)}, wanted {list(entry.shape)}')
-    elif not np.issubdtype(x.dtype, np.floating):
+    elif not jnp.issubdtype(x.dtype, jnp.floating):  # which knows bfloat16
       mismatches.append(f'type        {entry.name} is {x.dtype}, wanted floating point')
-    elif not np.isfinite(x).all() or (path.endswith('/var') and (x < 0).any()):
-      mismatches.append(f'value       {entry.name} holds values that are not finite, or a negative variance')
     else:
-      arrays[path] = entry.ours(x.astype(np.float32))
+      with np.errstate(over='ignore'):
+        x = x.astype(np.float32)
+      if sound(path, x):
+        arrays[path] = entry.ours(x)
+      else:
+        mismatches.append(f'value       {entry.name} has {UNSOUND}')
   rest = [name for name in inside if name not in wanted]
-  mismatches += [f'unexpected  {name}, {list(inside[name].shape)}' for name in rest if not re.fullmatch(system.left_out, name)]
+  mismatches += [f'unexpected  {name!r}, {list(inside[name].shape)}' for name in rest if not re.fullmatch(system.left_out, name)]
   outside = [name for name in source if not name.startswith(prefix)]
   return Converted(arrays, mismatches, [name for name in rest if re.fullmatch(system.left_out, name)] + outside)
+
+
+UNSOUND = 'values that are not finite in float32, or a negative variance'
+
+
+def sound(path, x):
+  """Whether the values of a float32 array are such as the weights or statistics at `path` can have."""
+  return np.isfinite(x).all() and not (path.endswith('/var') and (x < 0).any())
 
 
 def find_prefix(source, first, wanted):
@@ -92,28 +103,31 @@ def find_prefix(source, first, wanted):
   found = {prefix: sum(prefix + name in source for name in wanted) for prefix in candidates}
   best = [prefix for prefix in candidates if found[prefix] == max(found.values())]
   if not best:
-    examples = ', '.join(sorted(source)[:3])
-    raise InputError(f'no {first!r} among its {len(source)} arrays{f" ({examples}, ...)" if source else ""}: another architecture?')
+    examples = ', '.join(map(repr, sorted(source)[:3]))
+    raise InputError(f'no {first!r} among its {len(source)} arrays{f" ({examples}, ...)" if source else ""}: '
+                     'another architecture?')
   if len(best) > 1:
     raise InputError(f'it holds {len(best)} such models, under {", ".join(map(repr, sorted(best)))}; keep one of them')
   return best[0]
 
 
-def grouped(names):
-  """'logits.bias, logits.weight, 51 x num_batches_tracked': a list of names for people."""
-  last = collections.Counter(name.rsplit('.', 1)[-1] for name in names)
-  single = sorted(name for name in names if last[name.rsplit('.', 1)[-1]] == 1 or len(names) <= 8)
-  many = sorted({name.rsplit('.', 1)[-1] for name in names if name not in single})
-  return ', '.join(single[:8] + [f'{last[name]} x {name}' for name in many])
+def listed(names):
+  """Names from a file for people, a line each; the many num_batches_tracked are counted."""
+  counters = [name for name in names if name.endswith('num_batches_tracked')]
+  return [*map(repr, sorted(set(names) - set(counters))), *([f'{len(counters)} x num_batches_tracked'] if counters else [])]
 
 
 # The weights that a run starts from.
 
+ORIGIN = ('architecture', 'source', 'source_sha256', 'licence')  # what a file of weights says of itself
+
+
 def initialize(config, variables):
   """Puts the files that config.init names in place of random variables. Returns (variables, {part: metadata of its file}).
 
-  Strict: InputError unless a file is sound, is of the architecture that the config has, and has every leaf of its part in
-  the right shape. The one exception is the projection that follows resnet50, which its file does not have.
+  Strict: InputError unless a file is sound, says where it comes from, is of the architecture that the config has, and has
+  every leaf of its part in the right shape, in float32 and with values that weights can have. The one exception is the
+  projection that follows resnet50, which its file does not have.
   """
   given = {part: path for part, path in config.init.items() if path}
   if 'model' in given and len(given) > 1:
@@ -122,8 +136,11 @@ def initialize(config, variables):
   flat, origins = traverse_util.flatten_dict(variables, sep='/'), {}
   for part, path in given.items():
     arrays, metadata = weights.load(path)
-    if metadata.get('architecture') != architectures[part]:
-      raise InputError(f'{path} holds {metadata.get("architecture")}, but config.init.{part} takes {architectures[part]}')
+    lacking = [name for name in ORIGIN if name not in metadata]
+    if lacking:
+      raise InputError(f'{path} does not say its {", ".join(lacking)}; convert it again by python -m avjax.pretrained')
+    if metadata['architecture'] != architectures[part]:
+      raise InputError(f'{path} holds {metadata["architecture"]}, but config.init.{part} takes {architectures[part]}')
     if part != 'model':
       arrays = {name.replace('/', f'/{part}/', 1): x for name, x in arrays.items()}
     wanted = {name for name in flat if part == 'model' or name.split('/')[1] == part}
@@ -131,7 +148,9 @@ def initialize(config, variables):
       wanted = {name for name in wanted if not name.startswith('params/visual/output/')}
     differs = [f'{name} is {list(arrays[name].shape) if name in arrays else "missing"}, not {list(flat[name].shape)}'
                for name in sorted(wanted) if name not in arrays or arrays[name].shape != flat[name].shape]
-    differs += [f'{name} is not in the model' for name in sorted(arrays.keys() - wanted)]
+    differs += [f'{name!r} is not in the model' for name in sorted(arrays.keys() - wanted)]
+    differs += [f'{name} is {x.dtype}, not float32' if x.dtype != np.float32 else f'{name} has {UNSOUND}'
+                for name, x in sorted(arrays.items()) if x.dtype != np.float32 or not sound(name, x)]
     if differs:
       raise InputError(f'{path} does not fit the model of the config: {len(differs)} of {len(wanted)} arrays differ '
                        f'({"; ".join(differs[:2])})')
@@ -155,26 +174,30 @@ def main(argv):
   """Converts weights that others have published into a safetensors file for config.init."""
   parser = argparse.ArgumentParser(prog='python -m avjax.pretrained', description=main.__doc__)
   parser.add_argument('architecture', choices=('ir50', 'resnet50', 'vggish', 'model'),
-                      help="a tower, or `model`: a whole model that was trained with the predecessors' code")
-  parser.add_argument('--source', required=True, help='.pth, .pt or .safetensors file, or prefix of a TensorFlow checkpoint')
+                      help="a tower, or `model`: a whole model that was trained with the predecessors' code, which takes "
+                           'its sizes from --config and --config.KEY=VALUE')
+  parser.add_argument('--source', required=True, help='.pth, .pt or .safetensors file, or TensorFlow checkpoint')
   parser.add_argument('--output', required=True, help='.safetensors file to write')
   parser.add_argument('--config', help='of a whole model: configs/rjca_author.py or configs/lfan.py')
   parser.add_argument('--licence', help='of the weights, to be kept with them; by default what is known of the architecture')
-  arguments = parser.parse_args(argv[1:])
+  arguments, overrides = parser.parse_known_args(argv[1:])
   absl_logging.set_verbosity(absl_logging.ERROR)
   if (arguments.architecture == 'model') != bool(arguments.config):
     raise InputError('`model` needs --config, such as configs/lfan.py; a tower takes none')
+  unknown = [word for word in overrides if not (arguments.config and word.startswith(command_line.OVERRIDE))]
+  if unknown:
+    raise InputError(f'unexpected argument {unknown[0]!r}')
   output = pathlib.Path(arguments.output)
-  if output.exists():
-    raise InputError(f'{output} exists; it is not overwritten')
+  weights.check_free(output)
 
-  source = weights.read_published(arguments.source)
   if arguments.architecture == 'model':
-    config = command_line.read_flags(['pretrained', f'--config={arguments.config}'])[0].config
+    config = command_line.read_flags(['pretrained', f'--config={arguments.config}', *overrides])[0].config
     system, shapes = published.of_model(config), shapes_of_model(config)
+    source = weights.read_published(arguments.source)
   else:
-    tensorflow = any(name.startswith('vggish/') for name in source)
-    system = published.TOWERS[arguments.architecture + ('_tensorflow' if arguments.architecture == 'vggish' and tensorflow else '')]
+    source = weights.read_published(arguments.source)
+    tensorflow = arguments.architecture == 'vggish' and any(name.startswith('vggish/') for name in source)
+    system = published.TOWERS[arguments.architecture + ('_tensorflow' if tensorflow else '')]
     shapes = shapes_of(arguments.architecture)
   try:
     converted = convert(source, shapes, system)
@@ -194,8 +217,8 @@ def main(argv):
   print(f'{output}: {arguments.architecture}, {len(converted.arrays)} arrays, {count:,} numbers')
   for name in ('source', 'source_sha256', 'licence'):
     print(f'{name:<14}{metadata[name]}')
-  if converted.left_out:
-    print(f'left out      {grouped(converted.left_out)}')
+  for name in listed(converted.left_out):
+    print(f'left out      {name}')
   fresh = len(shapes) - len(converted.arrays)
   if fresh:
     print(f'not in it     {fresh} arrays of the projection to 512 features, which start from random values')

@@ -147,6 +147,7 @@ def model(units, fusion, head, module):
 
 
 COUNTERS = r'|.*num_batches_tracked'
+TRAINING = r'(.*/)?(global_step|beta[12]_power|Adam(_\d+)?|_CHECKPOINTABLE_OBJECT_GRAPH)'  # TensorFlow's optimizers and savers
 UNSTATED = 'none stated by its distributors'
 TOWERS = {
     'ir50': Published(functools.partial(torch_entry, functools.partial(ir50, (3, 4, 14, 3)), 512), 'input_layer.0.weight',
@@ -154,7 +155,7 @@ TOWERS = {
     'resnet50': Published(functools.partial(torch_entry, resnet50, None), 'layer1.0.conv1.weight', r'fc\..*' + COUNTERS,
                           "BSD-3-Clause (torchvision); trained on ImageNet, whose images are for research"),
     'vggish': Published(functools.partial(torch_entry, vggish, None), 'embeddings.0.weight', r'pproc\..*', 'Apache-2.0'),
-    'vggish_tensorflow': Published(vggish_tensorflow, 'vggish/conv1/weights', r'.*(global_step|Adam.*)', 'Apache-2.0'),
+    'vggish_tensorflow': Published(vggish_tensorflow, 'vggish/conv1/weights', TRAINING, 'Apache-2.0'),
 }
 
 

@@ -5,34 +5,71 @@ ours carry one over names, shapes, bytes and metadata, and one that does not agr
 run code: PyTorch files are read by its weights-only reader, and no other pickle at all.
 """
 
+import contextlib
+import glob
 import hashlib
 import json
 import os
 import pathlib
 import re
-import shutil
+import tempfile
 
+import ml_dtypes
 import numpy as np
 import safetensors.numpy
 
 from data_prep.errors import InputError
 
 
+# torch.hub's rule is that a name ends with the first digits of its SHA-256. A date has digits too, but no letters.
+HASHED = re.compile(r'-(10086976|(?=\d*[a-f])[0-9a-f]{8,64})\.(pth|pt)$')
+TABLE = 0xdb4775248b80fb57.to_bytes(8, 'little')  # what TensorFlow's older checkpoints end with, which are one file
+
+
 def save(path, arrays, metadata):
   """Writes {name: array} and {name: string} as a safetensors file with a checksum, in one step. InputError if it exists."""
-  path = pathlib.Path(path)
-  if path.exists():
-    raise InputError(f'{path} exists; it is not overwritten')
+  check_printable(path, metadata)
   arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-  partial = path.with_name(path.name + '.partial')
+  with in_one_step(path) as partial:
+    partial.write_bytes(sorted_header(safetensors.numpy.save(arrays, {**metadata, 'sha256': digest(arrays, metadata)})))
+
+
+@contextlib.contextmanager
+def in_one_step(path):
+  """Yields the path under which to make a file or folder that in the end becomes `path`; nothing is left if that fails.
+
+  InputError if there is something at path, other than an empty folder, or nothing can be written there.
+  """
+  path = pathlib.Path(path)
+  check_free(path)
   try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = safetensors.numpy.save(arrays, {**metadata, 'sha256': digest(arrays, metadata)})
-    partial.write_bytes(sorted_header(content))
-    partial.replace(path)
-  except (OSError, safetensors.SafetensorError) as error:
-    partial.unlink(missing_ok=True)
-    raise InputError(f'{path} cannot be written: {error}') from error
+    nearest = next(folder for folder in path.absolute().parents if folder.is_dir())
+    with tempfile.TemporaryDirectory(dir=nearest, prefix='.avjax-') as temporary:
+      partial = pathlib.Path(temporary) / 'new'
+      yield partial
+      path.parent.mkdir(parents=True, exist_ok=True)
+      check_free(path)  # it may have taken minutes
+      partial.rename(path)
+  except OSError as error:
+    raise InputError(f'{path} cannot be written: {error.strerror}') from error
+
+
+def check_free(path):
+  """Raises InputError unless there is nothing at path, or an empty folder that is not the current one."""
+  path = pathlib.Path(path)
+  try:
+    free = not os.path.lexists(path) or (path.name and path.is_dir() and not any(path.iterdir()))
+  except OSError as error:
+    raise InputError(f'{path}: {error.strerror}') from error
+  if not free:
+    raise InputError(f'{path} exists; it is not overwritten')
+
+
+def check_printable(path, metadata):
+  """Raises InputError where a string has line breaks or control characters, by which it could forge lines of a log or page."""
+  for name, text in metadata.items():
+    if not (name + text).isprintable():
+      raise InputError(f'{path}: its metadata have unprintable characters, {name!r}: {text[:60]!r}')
 
 
 def sorted_header(content):
@@ -50,6 +87,7 @@ def load(path):
   arrays, metadata = read_safetensors(path)
   if 'sha256' not in metadata:
     raise InputError(f'{path} was not written by avjax; convert it by python -m avjax.pretrained')
+  check_printable(path, metadata)
   wanted = metadata.pop('sha256')
   if digest(arrays, metadata) != wanted:
     raise InputError(f'{path} is damaged: its checksum does not agree; copy or convert it again')
@@ -61,7 +99,7 @@ def digest(arrays, metadata):
   total = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
   for name in sorted(arrays):
     total.update(json.dumps([name, str(arrays[name].dtype), arrays[name].shape]).encode())
-    total.update(arrays[name])
+    total.update(arrays[name].tobytes())
   return total.hexdigest()
 
 
@@ -78,44 +116,58 @@ def read_safetensors(path):
 def read_published(path):
   """Returns {name: array} of a file or checkpoint that others have published; names of nested dicts are joined by dots.
 
-  PyTorch files (zip or legacy), safetensors, and TensorFlow checkpoints by their prefix. InputError if it is none of them,
-  is damaged, asks to run code, or is not what the digits in its name say ('vggish-10086976.pth', as torch.hub names files).
+  PyTorch files (zip or legacy), safetensors, and TensorFlow checkpoints, by their prefix or, of the older kind, their file.
+  InputError if it is none of them, is damaged, asks to run code, is a file of ours, or is not what the digits in its name say
+  ('resnet50-0676ba61.pth', as torch.hub names files).
   """
   path = pathlib.Path(path)
-  if path.with_name(path.name + '.index').exists():
+  if not os.path.isfile(path) and os.path.exists(f'{path}.index'):
     return read_tensorflow(path)
   check_readable(path)
-  digits = re.search(r'-([0-9a-f]{8,64})\.(pth|pt)$', path.name)
+  digits = HASHED.search(path.name)
   if digits and not sha256_of_file(path).startswith(digits[1]):
-    raise InputError(f'{path} is damaged: its SHA-256 does not begin with the {digits[1]} of its name; download it again')
+    raise InputError(f'{path} is damaged: its SHA-256 does not begin with the {digits[1]} of its name; download it again, or '
+                     'rename it if they are no SHA-256')
   with open(path, 'rb') as file:
     start = file.read(9)
+    file.seek(max(os.path.getsize(path) - len(TABLE), 0))
+    end = file.read()
   if start[:2] == b'PK' or start[:1] == b'\x80':
     return read_torch(path)
   if start[8:9] == b'{':
-    return read_safetensors(path)[0]
+    arrays, metadata = read_safetensors(path)
+    if 'avjax' in metadata:
+      raise InputError(f'{path} is already converted; it is what config.init takes')
+    return arrays
+  if end == TABLE:
+    return read_tensorflow(path)
   raise InputError(f'{path} is neither a PyTorch file, nor safetensors, nor the prefix of a TensorFlow checkpoint')
 
 
 def read_torch(path):
-  """{name: array} of a PyTorch file, by its weights-only reader, which runs no code."""
+  """{name: array} of a PyTorch file, by its weights-only reader, which runs no code. Arrays are views: nothing grows."""
   try:
     import torch
   except ImportError as error:
-    raise InputError(f"{path} is a PyTorch file: reading it needs torch, pip install -c constraints.txt -e '.[convert]'") from error
+    raise InputError(f'{path} is a PyTorch file: reading it needs torch, '
+                     "pip install -c constraints.txt -e '.[convert]'") from error
   try:
     content = torch.load(path, map_location='cpu', weights_only=True)
   except Exception as error:  # whatever a damaged or hostile file makes it raise
     code = re.search(r'GLOBAL (\S+)', str(error))
     reason = f'it asks to run {code[1]}, which a file of weights has no need of' if code else brief(error)
     raise InputError(f'{path} cannot be read as a PyTorch state dict: {reason}') from error
-  arrays = {}
+  arrays, seen = {}, set()
 
   def collect(prefix, value):
     if isinstance(value, torch.Tensor):
+      if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        raise InputError(f'{path}: {prefix!r} has {value.numel():,} numbers, more than are stored')
       value = value.detach()
-      arrays[prefix] = (value.float() if value.is_floating_point() else value).contiguous().numpy()
-    elif isinstance(value, dict):
+      half = value.dtype == torch.bfloat16  # which NumPy has no name for
+      arrays[prefix] = value.view(torch.int16).numpy().view(ml_dtypes.bfloat16) if half else value.numpy()
+    elif isinstance(value, dict) and id(value) not in seen:  # a dict may be in a file once and in its tree 2^60 times
+      seen.add(id(value))
       for key, nested in value.items():
         collect(f'{prefix}.{key}' if prefix else str(key), nested)
 
@@ -127,11 +179,11 @@ def read_torch(path):
 
 
 def read_tensorflow(path):
-  """{name: array} of a TensorFlow checkpoint."""
+  """{name: array} of a TensorFlow checkpoint; strings are arrays too."""
   import tensorflow as tf  # the only use outside data_prep and dataset.py
   try:
     reader = tf.train.load_checkpoint(str(path))
-    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+    return {name: np.asarray(reader.get_tensor(name)) for name in reader.get_variable_to_shape_map()}
   except Exception as error:  # TensorFlow's errors have no common class below Exception
     raise InputError(f'{path} is no sound TensorFlow checkpoint: {brief(error)}') from error
 
@@ -147,21 +199,15 @@ def check_readable(path):
 
 
 def sha256_of_file(path):
-  """The SHA-256 of a file's bytes; of a TensorFlow checkpoint, that of its files one after another."""
-  path = pathlib.Path(path)
+  """The SHA-256 of a file's bytes; of the prefix of a TensorFlow checkpoint, that of its index and data one after another."""
   total = hashlib.sha256()
-  for part in [path] if path.is_file() else sorted(path.parent.glob(path.name + '.*')):
+  for part in [path] if os.path.isfile(path) else [f'{path}.index', *sorted(glob.glob(f'{glob.escape(str(path))}.data-*'))]:
     with open(part, 'rb') as file:
       while block := file.read(1 << 20):
         total.update(block)
   return total.hexdigest()
 
 
-def remove_folder(path):
-  """Removes what an export that was killed has left."""
-  shutil.rmtree(path, ignore_errors=True)
-
-
 def brief(error):
-  """The beginning of an error's message, on one line."""
-  return ' '.join(str(error).split())[:100] or type(error).__name__
+  """The beginning of an error's message, on one line and without control characters."""
+  return ''.join(filter(str.isprintable, ' '.join(str(error).split())))[:100] or type(error).__name__

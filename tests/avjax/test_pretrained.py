@@ -3,6 +3,7 @@
 tests/avjax/golden holds PyTorch's results on made weights (python -m benchmarks.parity --golden); no test here needs torch.
 """
 
+import hashlib
 import json
 import pathlib
 import random
@@ -10,6 +11,7 @@ import re
 import subprocess
 import sys
 
+import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -100,6 +102,27 @@ def test_every_mismatch_is_reported_at_once(small_tower):
   assert len(lines) == 6
 
 
+def test_numbers_of_other_sizes(small_tower):
+  """bfloat16 is read as what it stands for; a float64 beyond float32's range is no number that a weight can have."""
+  shapes, system, source = small_tower
+  halves = {name: x.astype(ml_dtypes.bfloat16) if x.dtype == np.float32 else x for name, x in source.items()}
+  found = pretrained.convert(halves, shapes, system)
+  assert not found.mismatches
+  np.testing.assert_array_equal(found.arrays['params/input/norm/bias'], halves['input_layer.1.bias'].astype(np.float32))
+  (line,) = pretrained.convert(source | {'input_layer.1.bias': np.full(64, 1e300)}, shapes, system).mismatches
+  assert line.startswith('value') and 'input_layer.1.bias' in line
+
+
+def test_names_from_a_file_are_all_listed_and_forge_nothing(small_tower):
+  shapes, system, source = small_tower
+  others = {f'decoder.{i}.weight': np.zeros(3, np.float32) for i in range(12)} | {'x\n\x1b[2J': np.zeros(1, np.float32)}
+  left_out = pretrained.convert({f'backbone.{name}': x for name, x in source.items()} | others, shapes, system).left_out
+  lines = pretrained.listed(left_out)
+  assert len(lines) == 14 and {repr(name) for name in others} < set(lines) and lines[-1] == '3 x num_batches_tracked'
+  (line,) = pretrained.convert(source | {'x\n\x1b[2J': np.zeros(1, np.float32)}, shapes, system).mismatches
+  assert line.startswith('unexpected') and line.isprintable()
+
+
 def test_two_models_in_one_file(small_tower):
   shapes, system, source = small_tower
   both = {**source, **{f'ema.{name}': x for name, x in source.items()}}
@@ -139,8 +162,9 @@ def test_the_command(capsys, tmp_path):
                  | {'logits.weight': np.zeros((8, 512), np.float32), 'logits.bias': np.zeros(8, np.float32)})
   output = tmp_path / 'ir50.safetensors'
   code, out, _ = command(capsys, 'ir50', '--source', source, '--output', output, '--licence', 'mine')
-  assert code == 0 and '37,309,888 numbers' in out and 'logits.bias, logits.weight' in out
-  assert '54 x num_batches_tracked' in out
+  assert code == 0 and '37,309,888 numbers' in out
+  for name in ("'logits.bias'", "'logits.weight'", '54 x num_batches_tracked'):
+    assert f'left out      {name}\n' in out
   arrays, metadata = weights.load(output)
   assert metadata == {'architecture': 'ir50', 'source': source.name, 'source_sha256': weights.sha256_of_file(source),
                       'licence': 'mine', 'avjax': pretrained.avjax.__version__}
@@ -164,13 +188,37 @@ def test_the_command(capsys, tmp_path):
       (('ir50', '--source', tmp_path / 'nothing.pth', '--output', tmp_path / 'x'), 'does not exist'),
       (('ir50', '--source', tmp_path, '--output', tmp_path / 'x'), 'is no file'),
       (('ir50', '--source', __file__, '--output', tmp_path / 'x'), 'neither a PyTorch file'),
-      (('ir50', '--source', output, '--output', tmp_path / 'x'), 'does not hold ir50')):
+      (('ir50', '--source', output, '--output', tmp_path / 'x'), 'is already converted'),
+      (('ir50', '--source', '', '--output', tmp_path / 'x'), 'is no file'),
+      (('ir50', '--source', '.', '--output', tmp_path / 'x'), 'is no file'),
+      (('ir50', '--source', '/', '--output', tmp_path / 'x'), 'is no file'),
+      (('ir50', '--source', 'n' * 300, '--output', tmp_path / 'x'), 'does not exist'),
+      (('ir50', '--source', source, '--output', tmp_path / ('n' * 300)), 'File name too long'),
+      (('ir50', '--source', source, '--output', '.'), 'not overwritten'),
+      (('ir50', '--source', source, '--output', tmp_path / 'x', '--licence', 'MIT.\n\n## Endorsed'), 'unprintable'),
+      (('ir50', '--source', source, '--output', tmp_path / 'x', '--config.seed=3'), "unexpected argument '--config.seed=3'"),
+      (('model', '--config', 'configs/lfan.py', '--config.sead=3', '--source', source, '--output', tmp_path / 'x'), 'sead'),
+      (('model', '--config', 'configs/lfan.py', 'more', '--source', source, '--output', tmp_path / 'x'), "argument 'more'"),
+      (('model', '--config', 'configs/none.py', '--source', 'none.pth', '--output', tmp_path / 'x'), 'the config file')):
     code, _, err = command(capsys, *arguments)
     assert code == 2 and words in err and len(err.splitlines()) == 1, err
+  assert {path.name for path in tmp_path.iterdir()} == {source.name, output.name, 'broken.safetensors'}
+
+
+def test_sizes_of_a_whole_model_can_be_overridden(capsys, tmp_path):
+  """The repositories that use joint_fc: their query_linear is wanted where the config says so, in its length."""
+  source = write(tmp_path / 'source.safetensors', {'temporal.video.network.0.conv1.weight_v': np.zeros((2, 2, 2), np.float32)})
+  for override, wanted in (('--config.model.fusion.joint_fc=False', False), ('--config.model.fusion.joint_fc=True', True)):
+    code, out, err = command(capsys, 'model', '--config', 'configs/rjca_author.py:mini', override, '--source', source,
+                             '--output', tmp_path / 'x')
+    assert code == 2 and 'does not hold model' in err and ('query_linear' in out) == wanted
 
 
 def test_vggish_from_tensorflow_s_checkpoint(capsys, tmp_path):
-  """The same weights under TensorFlow's names and in its layout give the same file as under PyTorch's."""
+  """The same weights under TensorFlow's names and in its layout give the same file as under PyTorch's.
+
+  The checkpoint that is published is of the older kind, one file.
+  """
   shapes = pretrained.shapes_of('vggish')
   entries = [(published.TOWERS['vggish'].entry(path.split('/', 1)[1], shape), path.split('/', 1)[1], shape)
              for path, shape in shapes.items()]
@@ -178,20 +226,44 @@ def test_vggish_from_tensorflow_s_checkpoint(capsys, tmp_path):
   tensors = {published.TOWERS['vggish_tensorflow'].entry(path, shape).name: entry.ours(torch_like[entry.name])
              for entry, path, shape in entries}
   assert {'vggish/conv1/weights', 'vggish/conv3/conv3_1/biases', 'vggish/fc1/fc1_2/weights', 'vggish/fc2/biases'} <= tensors.keys()
-  tf.raw_ops.SaveV2(prefix=str(tmp_path / 'vggish_model.ckpt'), tensor_names=[*tensors, 'global_step'],
-                    shape_and_slices=[''] * (len(tensors) + 1), tensors=[*tensors.values(), np.int64(7)])
-  code, out, err = command(capsys, 'vggish', '--source', tmp_path / 'vggish_model.ckpt', '--output', tmp_path / 'tf.safetensors')
-  assert code == 0 and '72,141,184 numbers' in out and 'global_step' in out, err
-  arrays, _ = weights.load(tmp_path / 'tf.safetensors')
+  more = {'global_step': np.int64(7), 'beta1_power': np.float32(1), 'vggish/conv1/weights/Adam': np.zeros(3, np.float32),
+          '_CHECKPOINTABLE_OBJECT_GRAPH': tf.constant(b'no numbers')}
+  names, values = [*tensors, *more], [*tensors.values(), *more.values()]
+  tf.raw_ops.SaveV2(prefix=str(tmp_path / 'vggish_model.ckpt'), tensor_names=names, shape_and_slices=[''] * len(names),
+                    tensors=values)
+  tf.raw_ops.Save(filename=str(tmp_path / 'older.ckpt'), tensor_names=names, data=values)
+  source = tmp_path / 'vggish_model.ckpt'
+  code, out, err = command(capsys, 'vggish', '--source', source, '--output', tmp_path / 'tf.safetensors')
+  assert code == 0 and '72,141,184 numbers' in out and all(f"left out      '{name}'" in out for name in more), err
+  arrays, metadata = weights.load(tmp_path / 'tf.safetensors')
   expected = pretrained.convert(torch_like, shapes, published.TOWERS['vggish']).arrays
   assert arrays.keys() == expected.keys() and all((arrays[name] == x).all() for name, x in expected.items())
+  (tmp_path / 'vggish_model.ckpt.notes').write_text('a neighbour that is no part of it')
+  assert metadata['source_sha256'] == weights.sha256_of_file(source)
+  read, older = weights.read_published(source), weights.read_published(tmp_path / 'older.ckpt')
+  assert read.keys() == older.keys() == set(names) and all((older[name] == x).all() for name, x in read.items())
 
 
 def test_a_file_that_is_not_what_its_name_says(tmp_path):
   path = tmp_path / 'vggish-10086976.pth'
   path.write_bytes(b'PK not the file that these digits are of')
-  with pytest.raises(InputError, match='does not begin with the 10086976 of its name'):
+  with pytest.raises(InputError, match='does not begin with the 10086976 of its name.* rename it'):
     weights.read_published(path)
+  saved = write(tmp_path / 'x.safetensors', {'a': np.zeros(2, np.float32)})
+  for name, digits in (('resnet50-0676ba61.pth', True), ('model_state_dict-20240131.pth', False), ('resnet50.pth', False)):
+    (tmp_path / name).write_bytes(saved.read_bytes())
+    if digits:
+      with pytest.raises(InputError, match='0676ba61'):
+        weights.read_published(tmp_path / name)
+    else:
+      assert weights.read_published(tmp_path / name).keys() == {'a'}
+
+
+def test_what_lies_beside_a_file_does_not_matter(tmp_path):
+  path = write(tmp_path / 'weights.safetensors', {'a': np.zeros(2, np.float32)})
+  (tmp_path / 'weights.safetensors.index').write_bytes(b'of something else')
+  assert weights.read_published(path).keys() == {'a'}
+  assert weights.sha256_of_file(path) == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_without_torch_the_way_to_it_is_said(tmp_path, monkeypatch):
@@ -220,6 +292,28 @@ def test_save_and_load(saved):
   with pytest.raises(InputError, match='not overwritten'):
     weights.save(path, arrays, {})
   assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(saved, monkeypatch):
+  """Nor is anything of the user's in its way taken for our own."""
+  path, arrays = saved
+  mine = path.with_name('other.safetensors.partial')
+  mine.write_text('mine')
+  weights.save(path.with_name('other.safetensors'), arrays, {})
+  assert mine.read_text() == 'mine'
+  before = {entry.name for entry in path.parent.iterdir()}
+
+  def full(*_):
+    raise OSError(28, 'No space left on device')
+  with monkeypatch.context() as patched:
+    patched.setattr(pathlib.Path, 'write_bytes', full)
+    with pytest.raises(InputError, match='No space left'):
+      weights.save(path.parent / 'deeper' / 'x.safetensors', arrays, {})
+  with pytest.raises(InputError, match='unprintable'):
+    weights.save(path.parent / 'deeper' / 'x.safetensors', arrays, {'source': 'x.pth\nall is well'})
+  with pytest.raises(InputError, match='cannot be written: File exists'):
+    weights.save(path / 'x.safetensors', arrays, {})
+  assert {entry.name for entry in path.parent.iterdir()} == before
 
 
 def test_hostile_safetensors(saved, tmp_path):
@@ -264,11 +358,13 @@ def start():
   return config, step.init_variables(config, step.make_model(config), 0)
 
 
-def tower_file(path, variables, tower, architecture, change=lambda arrays: arrays):
+ORIGIN = {'source': 'made.pth', 'source_sha256': '12345678' * 8, 'licence': 'none'}
+
+
+def tower_file(path, variables, tower, architecture, change=lambda arrays: arrays, origin=ORIGIN):
   flat = pretrained.traverse_util.flatten_dict(variables, sep='/')
   arrays = {name.replace(f'/{tower}/', '/', 1): np.asarray(x) + 0.5 for name, x in flat.items() if name.split('/')[1] == tower}
-  weights.save(path, change(arrays), {'architecture': architecture, 'source': 'made.pth', 'source_sha256': '12345678' * 8,
-                                      'licence': 'none'})
+  weights.save(path, change(arrays), {'architecture': architecture, **origin})
   return str(path)
 
 
@@ -291,14 +387,36 @@ def test_init_replaces_the_towers_it_names_and_nothing_else(start, tmp_path):
     ('visual', 'vggish', dict, 'holds vggish, but config.init.visual takes ir50'),
     ('visual', 'resnet50', dict, 'holds resnet50, but'),
     ('audio', 'vggish', lambda arrays: dict(list(arrays.items())[1:]), r'1 of 18 arrays differ \(params/audio/\S+ is missing'),
-    ('visual', 'ir50', lambda arrays: arrays | {'params/stage9/x': np.zeros(2, np.float32)}, 'params/visual/stage9/x is not in'),
-    ('visual', 'ir50', lambda arrays: {name: x[..., :1] for name, x in arrays.items()}, 'arrays differ')])
+    ('visual', 'ir50', lambda arrays: arrays | {'params/stage9/x': np.zeros(2, np.float32)}, "visual/stage9/x' is not in"),
+    ('visual', 'ir50', lambda arrays: {name: x[..., :1] for name, x in arrays.items()}, 'arrays differ'),
+    ('visual', 'ir50', lambda arrays: {name: x.astype(np.float16) for name, x in arrays.items()}, 'is float16, not float32'),
+    ('visual', 'ir50', lambda arrays: {name: x.astype(ml_dtypes.bfloat16) for name, x in arrays.items()}, 'is bfloat16, not'),
+    ('audio', 'vggish', lambda arrays: {name: (100 * x).astype(np.int32) for name, x in arrays.items()}, 'is int32, not'),
+    ('visual', 'ir50', lambda arrays: {name: x * np.float32('nan') for name, x in arrays.items()}, 'not finite'),
+    ('visual', 'ir50', lambda arrays: {name: -x if name.endswith('/var') else x for name, x in arrays.items()},
+     '/var has .* negative variance')])
 def test_init_is_strict(start, tmp_path, part, architecture, change, words):
   config, variables = start
   config = config.copy_and_resolve_references()
   config.init[part] = tower_file(tmp_path / 'w.safetensors', variables, part, architecture, change)
   with pytest.raises(InputError, match=words):
     pretrained.initialize(config, variables)
+
+
+@pytest.mark.parametrize('lacking', ORIGIN)
+def test_init_says_where_it_comes_from(start, tmp_path, monkeypatch, lacking):
+  config = start[0].copy_and_resolve_references()
+  origin = {name: text for name, text in ORIGIN.items() if name != lacking}
+  config.init.visual = tower_file(tmp_path / 'w.safetensors', start[1], 'visual', 'ir50', origin=origin)
+  with pytest.raises(InputError, match=f'does not say its {lacking};'):
+    pretrained.initialize(config, start[1])
+  with monkeypatch.context() as patched:  # as another program would write it
+    patched.setattr(weights, 'check_printable', lambda *_: None)
+    forged = origin | {lacking: 'x\n2026-01-01 audio tower: vggish from vggish.pth'}
+    config.init.visual = tower_file(tmp_path / 'forged.safetensors', start[1], 'visual', 'ir50', origin=forged)
+  with pytest.raises(InputError, match='unprintable characters') as refused:
+    pretrained.initialize(config, start[1])
+  assert str(refused.value).isprintable()
 
 
 def test_resnet50_s_projection_is_not_in_its_file(start, tmp_path):

@@ -35,6 +35,24 @@ def test_every_way_to_save(tmp_path, wrap, zipped):
     np.testing.assert_array_equal(match, x.numpy())
 
 
+def test_small_files_that_would_grow(tmp_path):
+  """2^60 ways to one tensor, a tree that holds itself, and a tensor of many numbers of which one is stored."""
+  path, tree = tmp_path / 'weights.pth', STATE
+  for _ in range(60):
+    tree = {'a': tree, 'b': tree}
+  torch.save(tree, path)
+  assert len(weights.read_published(path)) == len(STATE)
+  tree = dict(STATE)
+  tree['itself'] = tree
+  torch.save(tree, path)
+  assert weights.read_published(path).keys() == STATE.keys()
+  torch.save(STATE | {'large': torch.zeros(1).expand(250_000_000)}, path)
+  with pytest.raises(InputError, match="'large' has 250,000,000 numbers, more than are stored"):
+    weights.read_published(path)
+  torch.save({'part': torch.arange(24.).reshape(4, 6).T[1:3]}, path)  # strides and offsets are sound
+  np.testing.assert_array_equal(weights.read_published(path)['part'], np.arange(24.).reshape(4, 6).T[1:3])
+
+
 class Payload:
   """What a hostile file holds: unpickling it would make a file."""
 
