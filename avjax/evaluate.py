@@ -14,6 +14,7 @@ from absl import logging
 from avjax import folds, metrics, plots, run, sharding, step
 from avjax.checkpoint import Checkpoints
 from avjax.dataset import Records
+from avjax.weights import brief
 from data_prep import errors
 from data_prep.affwild2 import fold_chunks
 from data_prep.windows import merge
@@ -134,9 +135,13 @@ def summary(results, targets, workdir):
 def best(workdir):
   """Returns (config, model, variables, meta) of the best checkpoint of a run. InputError if it has none yet."""
   config = run.read_config(workdir)
-  model = step.make_model(config)
+  try:
+    model = step.make_model(config)
+    shapes = jax.eval_shape(lambda: step.init_variables(config, model, config.seed))
+  except (AttributeError, LookupError, TypeError) as error:  # a file that somebody has edited
+    raise errors.InputError(f'{workdir}/config.json is no sound config of a run: {brief(error)}') from error
   checkpoints = Checkpoints(workdir, read_only=True)
-  restored = checkpoints.restore_best(lambda meta: jax.eval_shape(lambda: step.init_variables(config, model, config.seed)))
+  restored = checkpoints.restore_best(lambda meta: shapes)
   checkpoints.close()
   return config, model, *restored
 

@@ -194,8 +194,7 @@ def write(workdir, output):
   """
   workdir = pathlib.Path(workdir)
   weights.check_free(output)
-  with refused(f'{workdir} holds no sound config.json of a run'):
-    config, model, variables, meta = evaluate.best(workdir)
+  config, model, variables, meta = evaluate.best(workdir)
   expected = step.make_predict_step(config, model)(variables, dict(zip(INPUTS, example(config))))['prediction']
   flat = {name: np.asarray(x) for name, x in traverse_util.flatten_dict(variables, sep='/').items()}
   metadata = {'architecture': 'model', 'source': workdir.resolve().name, 'source_sha256': weights.digest(flat, {}),

@@ -152,9 +152,10 @@ def test_a_model_that_is_not_the_run_s_is_not_published(workdir, tmp_path, monke
 
 
 @pytest.mark.parametrize('name, text, words', [
-    ('config.json', '{}', 'no sound config.json'), ('config.json', '[]', 'no sound config.json'),
-    ('config.json', '[' * 100_000, 'no sound config.json'), ('versions.json', '{}', "no sound versions.json"),
-    ('versions.json', '[]', 'no sound versions.json'), ('results_validation.json', '[]', 'no sound versions.json or results'),
+    ('config.json', '{}', 'config.json is no config'), ('config.json', '[]', 'config.json is damaged'),
+    ('config.json', '{"model": {"x": {}}}', 'config.json is no sound config'),
+    ('config.json', '[' * 100_000, 'config.json is damaged'), ('versions.json', '{}', "no sound versions.json"),
+    ('versions.json', '[]', 'versions.json is damaged'), ('results_validation.json', '[]', 'results_validation.json is damaged'),
     ('results_validation.json', '{"best_epoch": 7, "fold": 0, "frames": 3}', 'no sound versions.json or results'),
     ('versions.json', '{"init": {"visual": {"licence": "MIT.\\n\\n## Endorsed"}}}', 'unprintable')])
 def test_a_run_whose_files_are_not_what_they_should_be(workdir, tmp_path, name, text, words):
@@ -210,7 +211,7 @@ def test_hostile_folders(model, tmp_path):
     (bad / name).write_bytes(data)
   export.Model(bad)
   for text, words in (('{', 'damaged'), ('{}', 'lacks'), ('{"sha256": {}}', 'lacks'), ('{"sha256": 3}', 'not of an exported model'),
-                      ('[]', 'not of an exported model'), ('[' * 100_000, 'not of an exported model')):
+                      ('[]', 'damaged'), ('[' * 100_000, 'damaged')):
     (bad / 'model.json').write_text(text)
     with pytest.raises(InputError, match=words):
       export.Model(bad)
