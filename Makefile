@@ -26,6 +26,7 @@ test: install
 
 # Kills, flipped bits, full disks, malformed inputs, several devices: the long form, whose figures docs/reliability.md has. An hour.
 fault: install
+	rm -f docs/reliability.json
 	$(RUN) -m pytest tests/fault --full --record docs/reliability.json
 	$(RUN) -m benchmarks.reliability
 

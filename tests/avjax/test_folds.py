@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from avjax import folds, submission
+from avjax import evaluate, folds, main, submission, train
 from data_prep.errors import InputError
 from fault.harness import ROOT, TINY, fingerprint, flags, run
 
@@ -33,6 +33,36 @@ def test_each_run_has_its_own_folder(runs, records, tmp_path):
   # One of them alone, as an array job runs it, is the same run.
   done = run(*flags(tmp_path / 'alone', records, '--config.schedule.max_epochs=1', config=f'{TINY}:fold=1,target=arousal'))
   assert done.returncode == 0 and fingerprint(tmp_path / 'alone') == fingerprint(folder / 'arousal_fold1')
+
+
+def test_a_sequence_is_stopped_between_two_runs_and_goes_on_after_one_that_blew_up(monkeypatch, tmp_path):
+  trained, act = [], {}
+
+  def train_one(config, workdir, stop):
+    trained.append(workdir.name)
+    act.get(workdir.name, lambda stop: None)(stop)
+    return {}
+
+  def blow_up(stop):
+    raise SystemExit(3)
+  monkeypatch.setattr(train, 'prepare', lambda config, workdir: None)
+  monkeypatch.setattr(train, 'train', train_one)
+  monkeypatch.setattr(evaluate, 'summary', lambda *arguments: '')
+  words = ['main', '--config=configs/grjca.py:fold=0+1+2', f'--workdir={tmp_path}', '--config.data.dir=x']
+  act['valence_fold1'] = lambda stop: stop._ask(15, None)  # a SIGTERM after its last batch
+  assert main.main(words) == 0 and trained == ['valence_fold0', 'valence_fold1']
+  trained.clear()
+  act['valence_fold1'] = blow_up
+  assert main.main(words) == 3 and trained == ['valence_fold0', 'valence_fold1', 'valence_fold2']
+
+
+def test_nothing_is_trained_if_the_last_run_would_be_refused(runs, records, tmp_path):
+  folder = tmp_path / 'runs'
+  (folder / 'arousal_fold1').mkdir(parents=True)
+  (folder / 'arousal_fold1' / 'thesis.tex').write_text('mine')
+  done = run(*flags(folder, records, config=f'{TINY}:fold=0+1,target=both'))
+  assert done.returncode == 2 and 'arousal_fold1 is not empty' in done.stderr and len(done.stderr.splitlines()) == 1
+  assert [path.name for path in folder.iterdir()] == ['arousal_fold1']
 
 
 def gather(folder, *arguments):
@@ -75,8 +105,23 @@ def test_gathered(runs, tmp_path):
   done = run(folder / 'submission_mean.txt', '--template', template, module='avjax.submission')
   assert done.returncode == 0 and 'is sound: 27 rows of 1 clips' in done.stdout
 
+  # Predictions of other records do not stay.
+  (folder / 'valence_fold0' / 'predictions' / 'test' / 'OLD.csv').write_text('frame,valence\n1,0\n')
+  assert gather(folder, '--template', template).returncode == 0
+  assert not (folder / 'valence_fold0' / 'predictions' / 'test' / 'OLD.csv').exists()
+
   template.write_text(template.read_text() + '301/00001.jpg,,\n')
   assert "clip '301'" in gather(folder, '--template', template).stderr
+  (folder / 'valence_fold1' / 'results_validation.json').rename(folder / 'kept')
+  (folder / 'valence_fold1' / 'results_validation.json').write_text('{"fold": 1, "best_epoch": 0, "valence": {}}')
+  done = gather(folder)
+  assert done.returncode == 2 and "it lacks 'ccc'" in done.stderr and len(done.stderr.splitlines()) == 1
+  (folder / 'kept').rename(folder / 'valence_fold1' / 'results_validation.json')
+  versions = (folder / 'valence_fold1' / 'versions.json').read_text()
+  (folder / 'valence_fold1' / 'versions.json').write_text(versions.replace('"records": "', '"records": "0'))
+  done = gather(folder)
+  assert done.returncode == 2 and 'different records' in done.stderr and len(done.stderr.splitlines()) == 1
+  (folder / 'valence_fold1' / 'versions.json').write_text(versions)
   config = json.loads((folder / 'valence_fold1' / 'config.json').read_text())
   config['model']['fusion']['recursions'] = 1
   (folder / 'valence_fold1' / 'config.json').write_text(json.dumps(config))
@@ -115,6 +160,9 @@ def test_a_submission_in_full(sound):
     ('a/00002.jpg,0.250000', 'a/00002.jpg,nan', "line 3: valence 'nan'"),
     ('a/00002.jpg,0.250000', 'a/00002.jpg,', "line 3: valence ''"),
     ('a/00002.jpg', 'a/2.jpg', "line 3: 'a/2.jpg' is not <clip>/<00001>.jpg"),
+    ('a/00002.jpg', 'a/000002.jpg', 'line 3: a/000002.jpg, where the template has a/00002.jpg'),
+    ('a/00002.jpg,0.250000', 'a/00002.jpg, 0.25', "line 3: valence ' 0.25' is no number"),
+    ('a/00002.jpg,0.250000', 'a/00002.jpg,0_1', "line 3: valence '0_1' is no number"),
     ('a/00002.jpg,', 'a/00002.jpg,0.1,', 'line 3: expected 3 columns, found 4'),
     ('b/00001.jpg,0.250000,-0.500000\n', 'b/00001.jpg,0.250000,-0.500000\nb/00002.jpg,0,0\n', 'line 5: b/00002.jpg, where the template has ended')])
 def test_a_submission_that_is_not_sound(sound, old, new, words):
@@ -131,6 +179,8 @@ def test_frames_and_clips_that_do_not_fit():
   predictions = {'a': {1: (0.1, 0.2), 2: (0.3, 0.4), 4: (0.5, 0.6)}}
   with pytest.raises(InputError, match="'a' has no prediction for frame 3"):
     submission.fit(predictions, [('a', 1), ('a', 2), ('a', 3)])
+  with pytest.raises(InputError, match='for frame 35; its last one is for frame 4'):
+    submission.fit(predictions, [('a', frame) for frame in (1, 2, 4, 34, 35)])
   rows, repeated, left_out = submission.fit(predictions, [('a', 1), ('a', 2)])
   assert rows == [('a', 1, 0.1, 0.2), ('a', 2, 0.3, 0.4)] and (repeated, left_out) == (0, 1)
 
