@@ -49,6 +49,14 @@ def no_picture():
         target.mux(packet)
 
 
+def sound_header(offset, content):
+  """Overwrites a part of the format of an .avi's sound: 0 its codec, 4 its rate."""
+  def change(data):
+    start = data.index(b'strf', data.index(b'auds')) + 8 + offset
+    return data[:start] + content + data[start + len(content):]
+  return edit('source/batch1/102.avi', change)
+
+
 def json_of(path, change):
   def act():
     found = json.loads(pathlib.Path(path).read_text())
@@ -98,6 +106,9 @@ CASES = {
     'video: a broken .avi': (edit('source/batch1/102.avi', lambda data: data[:64] + bytes(len(data) - 64)), BUILD, '102.avi'),
     'video: missing': (lambda: os.remove(VIDEO), BUILD, '103'),
     'video: there twice': (lambda: shutil.copy(VIDEO, 'source/new_vids/103.mp4'), BUILD, '103'),
+    'sound: an unknown codec': (sound_header(0, b'\x77\x77'), BUILD, '102.avi'),
+    'sound: no sample rate': (sound_header(4, bytes(4)), BUILD, '102.avi'),
+    'sound: two thousand million samples a second': (sound_header(4, b'\xff\xff\xff\x7f'), BUILD, '102.avi'),
     # Annotations
     'annotation: empty': (write(LABELS), BUILD, '102.txt'),
     'annotation: binary': (write(LABELS, bytes(range(256))), BUILD, '102.txt'),
