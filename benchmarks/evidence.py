@@ -145,7 +145,7 @@ def main():
   for picture, source in (('demo_curves.png', 'curves.png'), ('demo_traces.png', 'traces_validation.png')):
     shutil.copy(first / source, ROOT / 'docs' / picture)
   readme = fill((ROOT / 'README.md').read_text(), 'evidence', table(rows))
-  demo = evaluate.summary(evidence['demo'], config.targets, 'demo/run').strip()
+  demo = evaluate.summary(evidence['demo'], config.targets, first).strip().replace(str(first), 'demo/run')
   (ROOT / 'README.md').write_text(fill(readme, 'demo', f'```\n{demo}\n```'))
   print(table(rows))
   low = [name for name, values in rows.items() if name.startswith('grjca')
