@@ -22,7 +22,7 @@ clean-demo:
 	rm -rf $(DEMO)
 
 test: install
-	$(RUN) -m pytest --numprocesses 2 --dist loadfile
+	$(RUN) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # Kills, flipped bits, full disks, malformed inputs, several devices: the long form, whose figures docs/reliability.md has. An hour.
 fault: install

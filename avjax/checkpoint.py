@@ -50,13 +50,13 @@ class Checkpoints:
   """
 
   def __init__(self, workdir, read_only=False):
-    self.folder = pathlib.Path(workdir).absolute() / 'checkpoints'
+    self.folder = pathlib.Path(workdir) / 'checkpoints'  # as the person named it
     self.last = self._manager('last', 2, read_only)
     self.best = self._manager('best', 2, read_only)
 
   def _manager(self, name, keep, read_only):
     own = {'read_only': True} if read_only else {'max_to_keep': keep, 'cleanup_tmp_directories': True}
-    return ocp.CheckpointManager(self.folder / name, item_names=('state', 'meta'),
+    return ocp.CheckpointManager((self.folder / name).absolute(), item_names=('state', 'meta'),
                                  options=ocp.CheckpointManagerOptions(enable_async_checkpointing=False, **own))
 
   def save(self, manager, step, state, meta):
@@ -110,12 +110,12 @@ class Checkpoints:
     """
     notes = []
     for step in sorted(self.last.all_steps(), reverse=True):
-      place, best = self.last.directory / str(step), None
+      place, best = self.folder / 'last' / str(step), None
       try:
         state, meta = self._read(self.last, step, abstract)
         epochs = meta['schedule']['best_epoch'] + 1
         if epochs:
-          place = self.best.directory / str(epochs)
+          place = self.folder / 'best' / str(epochs)
           best = self._read(self.best, epochs, abstract_best)
         return state, meta, best, notes
       except Exception as error:
@@ -131,8 +131,7 @@ class Checkpoints:
     try:
       return self._read(self.best, step, abstract)
     except Exception as error:
-      raise InputError(f'{self.best.directory / str(step)} is damaged ({brief(error)}); start the run again, which goes back to a '
-                       'sound state') from error
+      raise InputError(f'{self.folder / "best" / str(step)} is damaged; start the run again, which goes back to a sound state') from error
 
   def close(self):
     self.last.close()

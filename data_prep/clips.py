@@ -66,15 +66,11 @@ def decode_clip(job, layout):
 
 
 def compare(job, n):
-  """Raises InputError where annotation or crops and the n decoded frames cannot belong together.
-
-  They may differ by MAX_LENGTH_DIFFERENCE frames, or by as many as the video has, where that is less.
-  """
-  most = min(MAX_LENGTH_DIFFERENCE, n)
+  """Raises InputError where annotation or crops and the n decoded frames cannot belong together."""
   hint = '; to cut to the shorter, add --tolerate length'
-  if job.va is not None and abs(len(job.va) - n) > most:
+  if job.va is not None and abs(len(job.va) - n) > MAX_LENGTH_DIFFERENCE:
     raise InputError(f'{job.clip.annotation} has {len(job.va)} rows, but {job.clip.video} has {n} frames{hint}')
-  if job.crop_ids[-1] > n + most:
+  if job.crop_ids[-1] > n + MAX_LENGTH_DIFFERENCE:
     raise InputError(f'{job.clip.crops} goes up to frame {job.crop_ids[-1]}, but {job.clip.video} has {n} frames{hint}')
 
 

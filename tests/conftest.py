@@ -10,10 +10,12 @@ import pytest
 
 os.environ['JAX_PLATFORMS'] = 'cpu'  # the tests' numbers are the CPU's
 # Most of the time of small models is LLVM's; its optimizations change speed alone.
-os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_backend_optimization_level=0'
-# The processes that tests start compile the same few programs over and over.
-_cache = tempfile.TemporaryDirectory(prefix='avjax-tests-')
-os.environ['JAX_COMPILATION_CACHE_DIR'] = _cache.name
+if 'backend_optimization_level' not in os.environ.get('XLA_FLAGS', ''):
+  os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_backend_optimization_level=0'
+# The processes that tests start compile the same few programs over and over; xdist's workers share what their parent has made.
+if 'PYTEST_XDIST_WORKER' not in os.environ:
+  _cache = tempfile.TemporaryDirectory(prefix='avjax-tests-')
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = _cache.name
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.1'
 
 sys.path[:0] = [str(pathlib.Path(__file__).parent / folder) for folder in ('data_prep', 'avjax')]
@@ -22,6 +24,11 @@ sys.path[:0] = [str(pathlib.Path(__file__).parent / folder) for folder in ('data
 def pytest_addoption(parser):
   parser.addoption('--full', action='store_true', help='the long form of tests/fault, as `make fault` runs it')
   parser.addoption('--record', help='JSON file that takes the figures of tests/fault')
+
+
+def pytest_collection_modifyitems(items):
+  """The demo first: it takes as long as a third of the others together, and one worker can be at it from the start."""
+  items.sort(key=lambda item: item.path.name != 'test_demo.py')
 
 
 @pytest.fixture

@@ -101,7 +101,7 @@ CASES = {
     'video: header alone': (edit(VIDEO, lambda data: data[:40]), BUILD, '103.mp4'),
     'video: cut': (edit(VIDEO, lambda data: data[:len(data) // 2]), BUILD, '103.mp4'),
     'video: sound alone': (no_picture, BUILD, '103.mp4'),
-    'video: an image': (lambda: Image.new('RGB', (20, 20)).save(VIDEO, 'JPEG'), BUILD, '103'),
+    'video: an image': (lambda: Image.new('RGB', (20, 20)).save('source/batch1/102.avi', 'JPEG'), BUILD, '102'),
     'video: another one, shorter': (lambda: write_video(pathlib.Path('source/batch1/102.avi'), 3), BUILD, '102'),
     'video: a broken .avi': (edit('source/batch1/102.avi', lambda data: data[:64] + bytes(len(data) - 64)), BUILD, '102.avi'),
     'video: missing': (lambda: os.remove(VIDEO), BUILD, '103'),
@@ -192,7 +192,8 @@ def as_command(module, arguments, capsys):
   return os.waitstatus_to_exitcode(status), err, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024
 
 
-QUICK = [name for i, name in enumerate(CASES) if CASES[name][1] is not BUILD or i % 6 == 0]
+# Of two config files of one name, one process sees the first alone.
+QUICK = [name for i, name in enumerate(CASES) if (CASES[name][1] is not BUILD or i % 6 == 0) and name != 'config: no get_config']
 
 
 def test_bad_input(pristine, tmp_path, monkeypatch, capsys, full, record):

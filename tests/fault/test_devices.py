@@ -18,8 +18,14 @@ from fault.harness import ROOT, final_state, flags, run
 SETTINGS = ['--config.batch_size=12', '--config.schedule.max_epochs=3']
 
 
-def on_devices(count, workdir, records):
-  done = run(*flags(workdir, records, *SETTINGS),
+@pytest.fixture(scope='module')
+def settings(request):
+  """The short form has one epoch, of the first stage."""
+  return SETTINGS if request.config.getoption('--full') else [*SETTINGS[:1], '--config.schedule.max_epochs=1']
+
+
+def on_devices(count, workdir, records, settings):
+  done = run(*flags(workdir, records, *settings),
              env={'XLA_FLAGS': f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count={count}'})
   assert done.returncode == 0 and f'{count} device(s)' in done.stderr, done.stderr
   return workdir
@@ -32,8 +38,8 @@ def multihost(workdir, records, *settings):
 
 
 @pytest.fixture(scope='module')
-def single(records, tmp_path_factory):
-  return on_devices(1, tmp_path_factory.mktemp('single') / 'run', records)
+def single(records, settings, tmp_path_factory):
+  return on_devices(1, tmp_path_factory.mktemp('single') / 'run', records, settings)
 
 
 # A bias whose effect the next batch norm takes out has a gradient of zero, of which rounding leaves 1e-9; Adam makes a whole step of
@@ -53,15 +59,15 @@ def difference(one, other):
              if not WITHOUT_EFFECT.search(jax.tree_util.keystr(path)))
 
 
-def test_several_devices(single, records, tmp_path, full, record):
+def test_several_devices(single, records, settings, tmp_path, full, record):
   for count in (2, 8) if full else (8,):
-    found = difference(single, on_devices(count, tmp_path / str(count), records))
+    found = difference(single, on_devices(count, tmp_path / str(count), records, settings))
     record(f'{count} devices: largest difference of a parameter to one device', found)
     assert found < 1e-5
 
 
-def test_two_processes(single, records, tmp_path, record):
-  process = multihost(tmp_path / 'run', records, *SETTINGS)
+def test_two_processes(single, records, settings, tmp_path, record):
+  process = multihost(tmp_path / 'run', records, *settings)
   out, err = process.communicate(timeout=500)
   assert process.returncode == 0, err
   assert out.count('CCC') == 1 and '2 device(s)' in err  # one of them speaks

@@ -36,7 +36,7 @@ def marks(count):
 def test_killed_and_resumed_bit_for_bit(whole, records, tmp_path, full, record):
   """SIGKILL at random progress marks: the same state in SHA-256, and the same results, as the run that was not disturbed."""
   expected, same = fingerprint(whole[0]), 0
-  places = marks(20) if full else ['train:1:2', 'train:2:0']
+  places = marks(20) if full else ['train:2:0']  # the first batch after the release
   for i, mark in enumerate(places):
     workdir = tmp_path / str(i)
     killed = drive(signal.SIGKILL, mark, flags(workdir, records))
@@ -52,7 +52,7 @@ def test_killed_and_resumed_bit_for_bit(whole, records, tmp_path, full, record):
 @pytest.mark.parametrize('mark', ['train:1:2', 'validate:1:0', 'compile', 'save:1'])
 def test_sigterm_saves_and_ends_well(whole, records, tmp_path, record, full, mark):
   """In training, in evaluation, in the first compilation and in a save: exit code 0, and nothing of the run is lost."""
-  if not full and mark in ('validate:1:0', 'save:1'):
+  if not full and mark != 'train:1:2':
     pytest.skip('make fault runs it')
   workdir = tmp_path / 'run'
   stopped = drive(signal.SIGTERM, mark, flags(workdir, records))
