@@ -1,6 +1,6 @@
-"""LFAN, leader-follower attention (Zhang, Zhao and Guan 2023): the face leads, attention between modalities follows.
+"""Leader-follower attention: the face leads, attention between modalities follows. Its first form, LFAN, and CAN.
 
-Source: class LFAN of models/model.py and models/transformer.py in the authors' public code (ABAW3, ABAW5).
+Sources: models/model.py and models/transformer.py of the authors' public code (ABAW2, ABAW3, ABAW5).
 """
 
 import flax.linen as nn
@@ -35,3 +35,37 @@ class LFAN(nn.Module):
     follower = Dropout(self.dropout, name='dropout')(follower, trains)
     follower = nn.LayerNorm(epsilon=1e-5, name='norm')(follower)
     return jnp.concatenate([visual, follower], axis=-1) * mask[..., None]
+
+
+@fusion('leader_follower')
+class LeaderFollower(nn.Module):
+  """The first form (Zhang, Ding, Wei and Guan 2021): [X_v; follower], (B,L,Dv + 2*width), one head.
+
+  The softmax runs over queries for each key, the other way round than usual: that is how their code has it.
+  """
+  length: int  # not used: frames do not meet here
+  width: int = 32
+
+  @nn.compact
+  def __call__(self, visual, audio, mask, trains):
+    del trains
+    def tokens(kind):  # (B,L,2,width)
+      return jnp.stack([nn.Dense(self.width, name=f'{name}_{kind}')(x) for name, x in (('visual', visual), ('audio', audio))], axis=2)
+    q, k, v = tokens('query'), tokens('key'), tokens('value')
+    scores = nn.softmax(jnp.einsum('blmd,blnd->blmn', k, q) / jnp.sqrt(self.width), axis=-1)
+    follower = nn.LayerNorm(epsilon=1e-5, reduction_axes=(-2, -1), feature_axes=(-2, -1), name='norm')(scores @ v + v)
+    follower = follower.reshape(*visual.shape[:2], 2 * self.width)
+    return jnp.concatenate([visual, follower], axis=-1) * mask[..., None]
+
+
+@fusion('can')
+class CAN(nn.Module):
+  """Channel attention (Zhang, Zhao and Guan 2023): each modality to `width`, then features weighted by a softmax over all of them."""
+  length: int  # not used
+  width: int = 128
+
+  @nn.compact
+  def __call__(self, visual, audio, mask, trains):
+    del trains
+    x = jnp.concatenate([nn.Dense(self.width, name=name)(x) for name, x in (('visual', visual), ('audio', audio))], axis=-1)
+    return x * nn.softmax(nn.Dense(x.shape[-1], name='weights')(x), axis=-1) * mask[..., None]

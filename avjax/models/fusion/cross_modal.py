@@ -1,0 +1,31 @@
+"""Cross-modal transformer, a reconstruction of USTC-IAT-United (arXiv:2503.10523), whose sizes are not public: the face asks the voice."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from avjax.models.fusion.registry import fusion
+from avjax.models.layers import Dropout, is_trained
+
+
+@fusion('cross_modal')
+class CrossModal(nn.Module):
+  """[V; V<-A], (B,L,2*width): in each block the face is the query, the voice key and value; then two dense layers."""
+  length: int  # not used: any number of frames attend to one another
+  width: int = 256
+  blocks: int = 2
+  heads: int = 4
+  hidden: int = 512
+  dropout: float = 0.1
+
+  @nn.compact
+  def __call__(self, visual, audio, mask, trains):
+    visual, audio = nn.Dense(self.width, name='visual')(visual), nn.Dense(self.width, name='audio')(audio)
+    x = visual
+    for i in range(self.blocks):
+      attend = nn.MultiHeadDotProductAttention(self.heads, dropout_rate=self.dropout, deterministic=not is_trained(self, trains),
+                                               name=f'attention{i}')
+      attended = attend(x, audio, mask=mask[:, None, None, :])
+      x = nn.LayerNorm(epsilon=1e-5, name=f'norm{i}_1')(x + Dropout(self.dropout, name=f'dropout{i}_1')(attended, trains))
+      y = nn.Dense(self.width, name=f'dense{i}_2')(nn.relu(nn.Dense(self.hidden, name=f'dense{i}_1')(x)))
+      x = nn.LayerNorm(epsilon=1e-5, name=f'norm{i}_2')(x + Dropout(self.dropout, name=f'dropout{i}_2')(y, trains))
+    return jnp.concatenate([visual, x], axis=-1) * mask[..., None]

@@ -1,0 +1,43 @@
+"""JCA as first published (Praveen et al., CVPRW 2022), whose equations are not those of the present paper's section 3.2.
+
+Source: models/cam.py of the authors' public code (JointCrossAttentional-AV-Fusion), with its joint features at the width of both.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from avjax.models.fusion.registry import fusion
+
+
+class Attention2022(nn.Module):
+  """One modality attends to the joint features: x (B,L,Dm), joint (B,L,D) -> (B,L,Dm). Three of its weights mix time."""
+  length: int
+  maps: int
+
+  @nn.compact
+  def __call__(self, x, joint):
+    frames, d = x.shape[1], joint.shape[2]
+    init = nn.initializers.lecun_normal()
+    affine = self.param('affine', init, (self.length, self.length))[:frames, :frames]
+    w_c, w_x = self.param('w_c', init, (d, self.maps)), self.param('w_x', init, (self.length, self.maps))[:frames]
+    w_h = self.param('w_h', init, (self.maps, self.length))[:, :frames]
+    c = jnp.tanh(jnp.einsum('bld,lm,bme->bde', x, affine, joint) / jnp.sqrt(d))   # (B,Dm,D)
+    h = nn.relu(c @ w_c + jnp.einsum('bld,lk->bdk', x, w_x))                       # (B,Dm,maps)
+    return jnp.einsum('bdk,kl->bld', h, w_h) + x                                   # (B,L,Dm)
+
+
+@fusion('jca_2022')
+class JCA2022(nn.Module):
+  """Each modality to `width` features, each attends to both: (B,L,2*width)."""
+  length: int
+  width: int = 128
+  maps: int = 32
+
+  @nn.compact
+  def __call__(self, visual, audio, mask, trains):
+    del trains
+    real = mask[..., None]
+    audio, visual = (nn.Dense(self.width, name=name)(x) * real for name, x in (('audio_in', audio), ('visual_in', visual)))
+    joint = jnp.concatenate([audio, visual], axis=-1)
+    attended = [Attention2022(self.length, self.maps, name=name)(x, joint) for name, x in (('audio', audio), ('visual', visual))]
+    return jnp.concatenate(attended, axis=-1) * real

@@ -1,0 +1,76 @@
+"""Transformer encoders over the concatenated features: Meng 2022, Zhou 2023, Zhang Ziyang 2023, Zhang Wei 2023, CtyunAI 2025.
+
+They differ in what stands before the encoder and in its sizes, which their configs give. Sources: docs/systems.md.
+"""
+
+from typing import Sequence
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+from avjax.models.fusion.registry import fusion
+from avjax.models.layers import Dropout, is_trained
+
+
+class EncoderLayer(nn.Module):
+  """PyTorch's TransformerEncoderLayer: attention and two dense layers, each with a residual and a norm after it. (B,L,D) -> (B,L,D)."""
+  heads: int
+  hidden: int
+  dropout: float
+
+  @nn.compact
+  def __call__(self, x, mask, trains):
+    attend = nn.MultiHeadDotProductAttention(self.heads, dropout_rate=self.dropout, deterministic=not is_trained(self, trains),
+                                             name='attention')
+    attended = attend(x, x, mask=mask[:, None, None, :])  # no frame attends to padding
+    x = nn.LayerNorm(epsilon=1e-5, name='norm1')(x + Dropout(self.dropout, name='dropout1')(attended, trains))
+    y = nn.relu(nn.Dense(self.hidden, name='dense1')(x))
+    y = nn.Dense(x.shape[-1], name='dense2')(Dropout(self.dropout, name='dropout2')(y, trains))
+    return nn.LayerNorm(epsilon=1e-5, name='norm2')(x + Dropout(self.dropout, name='dropout3')(y, trains))
+
+
+def sinusoidal(length, width):
+  """Positions of Vaswani et al. 2017: (L,D), sines in even columns, cosines in odd ones."""
+  angles = np.arange(length)[:, None] / 10000 ** (np.arange(0, width, 2) / width)
+  positions = np.zeros((length, width))
+  positions[:, 0::2], positions[:, 1::2] = np.sin(angles), np.cos(angles[:, :width // 2])
+  return positions
+
+
+@fusion('transformer')
+class Transformer(nn.Module):
+  """[X_v; X_a] -> dense layers -> transformer encoder: (B,L,Dv), (B,L,Da) -> (B,L,stem[-1]).
+
+  Without positions, as in most of these systems, the encoder does not know the order of the frames; the temporal part does.
+
+  inputs: modalities, in order. each: width of a dense layer for each of them, 0 for none. stem: widths of dense layers over
+  all; slope: of the LeakyReLU between these, None for nothing. dropout_in: before the encoder.
+  """
+  length: int
+  inputs: Sequence[str] = ('visual', 'audio')
+  each: int = 0
+  stem: Sequence[int] = (512,)
+  slope: float | None = None
+  dropout_in: float = 0.0
+  positions: str = 'none'
+  layers: int = 4
+  heads: int = 4
+  hidden: int = 512
+  dropout: float = 0.3
+
+  @nn.compact
+  def __call__(self, visual, audio, mask, trains):
+    features = {'visual': visual, 'audio': audio}
+    parts = [nn.Dense(self.each, name=f'each_{name}')(features[name]) if self.each else features[name] for name in self.inputs]
+    x = jnp.concatenate(parts, axis=-1)
+    for i, width in enumerate(self.stem):
+      if i and self.slope is not None:
+        x = nn.leaky_relu(x, self.slope)
+      x = nn.Dense(width, name=f'stem{i}')(x)
+    x = Dropout(self.dropout_in, name='dropout_in')(x, trains)
+    if self.positions == 'sinusoidal':
+      x = x + sinusoidal(*x.shape[1:]).astype(x.dtype)
+    for i in range(self.layers):
+      x = EncoderLayer(self.heads, self.hidden, self.dropout, name=f'layer{i}')(x, mask, trains)
+    return x * mask[..., None]
