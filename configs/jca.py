@@ -1,9 +1,11 @@
 """JCA, joint cross-attention: RJCA with a single recursion (paper, section 5.1)."""
 
-from configs import rjca
+from configs import grjca
 
 
 def get_config(argument=''):
-  config = rjca.get_config(argument)
-  config.model.fusion.recursions = 1
-  return config
+  return grjca.get_config(argument, change)
+
+
+def change(config):
+  config.model.fusion.update({'name': 'rjca', 'recursions': 1})

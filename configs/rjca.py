@@ -4,6 +4,8 @@ from configs import grjca
 
 
 def get_config(argument=''):
-  config = grjca.get_config(argument)
+  return grjca.get_config(argument, change)
+
+
+def change(config):
   config.model.fusion.name = 'rjca'
-  return config

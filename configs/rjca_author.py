@@ -6,7 +6,8 @@ from configs import grjca
 
 
 def get_config(argument=''):
-  config = grjca.get_config(argument)
+  return grjca.get_config(argument, change)
+
+
+def change(config):
   config.model.fusion = ConfigDict({'name': 'rjca', 'formulation': 'author', 'recursions': 2, 'dropout': 0.6, 'joint_fc': False})
-  config.optimizer.rate_factors = ()
-  return config

@@ -1,6 +1,7 @@
 """Towers -> TCN -> fusion -> head, and nothing else."""
 
 import flax.linen as nn
+import jax.numpy as jnp
 
 from avjax.models.fusion import FUSIONS
 from avjax.models.heads import HEADS
@@ -10,6 +11,8 @@ from avjax.models.tcn import TCN
 from avjax.models.vggish import VGGish
 
 VISUAL_TOWERS = {'ir50': IR50, 'resnet50': ResNet50}
+AUDIO_TOWERS = ('vggish',)
+FEATURES = 'features/'  # what the name of a tower begins with that is no tower: features from the records
 
 
 class AudioVisual(nn.Module):
@@ -20,28 +23,44 @@ class AudioVisual(nn.Module):
   length: int       # L of the records
   targets: int      # 1, or 2 for valence and arousal together
   visual: dict      # tower: its name; and under each name, that tower's arguments
-  audio: dict       # VGGish's arguments
-  temporal: dict    # visual and audio widths, kernel, dropout
+  audio: dict       # tower: its name, and VGGish's arguments
+  temporal: dict    # visual and audio widths, and the TCN's other arguments; no widths, no TCN
   fusion: dict      # name, and its arguments
   head: dict        # name, and its arguments
 
   @nn.compact
-  def __call__(self, images, log_mel, mask, trains):
-    """images (B,L,H,W,3) in [-1, 1], log_mel (B,L,96,64), mask (B,L) True on real frames -> (B,L,targets) in [-1, 1]."""
-    clips, frames = mask.shape
-    name = self.visual['tower']
-    tower = VISUAL_TOWERS[name](**self.visual.get(name, {}), name='visual')
-    x_v = tower(images.reshape(clips * frames, *images.shape[2:]), trains, mask.reshape(-1)).reshape(clips, frames, -1)
-    x_a = VGGish(**self.audio, name='audio')(log_mel.reshape(clips * frames, *log_mel.shape[2:]))
-    x_a = x_a.reshape(clips, frames, -1)
+  def __call__(self, inputs, mask, trains):
+    """inputs: what the towers take, `images` (B,L,H,W,3) in [-1, 1], `log_mel` (B,L,96,64), or features (B,L,D) by their name.
 
-    temporal = dict(self.temporal)
-    widths = {'visual': temporal.pop('visual'), 'audio': temporal.pop('audio')}
-    x_v = TCN(widths['visual'], **temporal, name='visual_tcn')(x_v, trains)
-    x_v = Norm(name='visual_norm')(x_v, trains, mask[..., None])  # (B,L,Dv)
-    x_a = TCN(widths['audio'], **temporal, name='audio_tcn')(x_a, trains)
-    x_a = Norm(name='audio_norm')(x_a, trains, mask[..., None])  # (B,L,Da)
-
+    mask (B,L) True on real frames. Returns (B,L,targets), in [-1, 1] if the head ends in tanh.
+    """
+    visual, audio = self.tower('visual', inputs, mask, trains), self.tower('audio', inputs, mask, trains)
+    visual, audio = self.over_time('visual', visual, mask, trains), self.over_time('audio', audio, mask, trains)
     fusion, head = dict(self.fusion), dict(self.head)
-    fused = FUSIONS[fusion.pop('name')](self.length, **fusion, name='fusion')(x_v, x_a, mask, trains)
+    fused = FUSIONS[fusion.pop('name')](self.length, **fusion, name='fusion')(visual, audio, mask, trains)
     return HEADS[head.pop('name')](self.targets, **head, name='head')(fused, mask, trains)
+
+  def tower(self, modality, inputs, mask, trains):
+    """Features (B,L,D) of one modality, a frame at a time; None if the system does not use it."""
+    settings = getattr(self, modality)
+    name = settings['tower']
+    if name == 'none':
+      return None
+    if name.startswith(FEATURES):
+      return inputs[name].astype(jnp.float32) * mask[..., None]
+    x = inputs['images' if modality == 'visual' else 'log_mel']
+    frames = x.reshape(-1, *x.shape[2:])
+    if modality == 'visual':
+      y = VISUAL_TOWERS[name](**settings.get(name, {}), name='visual')(frames, trains, mask.reshape(-1))
+    else:
+      y = VGGish(**{key: value for key, value in settings.items() if key != 'tower'}, name='audio')(frames)
+    return y.reshape(*mask.shape, -1)
+
+  def over_time(self, modality, x, mask, trains):
+    """The temporal part of one modality: TCN and norm, (B,L,C) -> (B,L,D)."""
+    temporal = {name: value for name, value in self.temporal.items() if name not in ('visual', 'audio', 'norm')}
+    widths = self.temporal[modality]
+    if x is None or not widths:
+      return x
+    x = TCN(widths, **temporal, name=f'{modality}_tcn')(x, trains)
+    return Norm(name=f'{modality}_norm')(x, trains, mask[..., None]) if self.temporal['norm'] else x

@@ -66,11 +66,12 @@ class Dropout(nn.Dropout):
 
 
 class PReLU(nn.Module):
-  """max(x, 0) + slope * min(x, 0) with one slope a channel, 0.25 at the start. x (..., C)."""
+  """max(x, 0) + slope * min(x, 0) with one slope a channel, or one for all, 0.25 at the start. x (..., C)."""
+  shared: bool = False
 
   @nn.compact
   def __call__(self, x):
-    slope = self.param('slope', nn.initializers.constant(0.25), (x.shape[-1],))
+    slope = self.param('slope', nn.initializers.constant(0.25), (1 if self.shared else x.shape[-1],))
     return jnp.maximum(x, 0) + slope * jnp.minimum(x, 0)
 
 

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from avjax.models.layers import Dropout, leaky_relu
+from avjax.models.layers import Dropout, PReLU, leaky_relu
 
 xavier_sqrt2 = nn.initializers.variance_scaling(2.0, 'fan_avg', 'uniform')  # Xavier uniform with gain sqrt 2
 
@@ -35,17 +35,28 @@ class TCN(nn.Module):
   """Levels of two causal convolutions with a residual, dilation 2^level: (B,L,C) -> (B,L,widths[-1]).
 
   Four levels of kernel 5 see 1 + 2 * 4 * (1 + 2 + 4 + 8) = 121 frames. Padding at a clip's end never reaches a real frame.
+  activation: 'leaky_relu', or 'prelu' with one slope for all channels. Several kernels are branches whose mean each convolution
+  takes (multi-scale).
   """
   widths: Sequence[int]
-  kernel: int = 5
+  kernel: int | Sequence[int] = 5
   dropout: float = 0.1
+  activation: str = 'leaky_relu'
 
   @nn.compact
   def __call__(self, x, trains):
     for i, width in enumerate(self.widths):
       residual = x if x.shape[-1] == width else nn.Dense(width, kernel_init=xavier_sqrt2, name=f'level{i}_residual')(x)
       for j in range(2):
-        x = leaky_relu(CausalConv(width, self.kernel, 2 ** i, name=f'level{i}_conv{j}')(x))
+        x = self.activate(self.convolve(x, width, 2 ** i, f'level{i}_conv{j}'), f'level{i}_prelu{j}')
         x = Dropout(self.dropout, name=f'level{i}_dropout{j}')(x, trains)
-      x = leaky_relu(x + residual)
+      x = self.activate(x + residual, f'level{i}_prelu2')
     return x
+
+  def convolve(self, x, width, dilation, name):
+    if isinstance(self.kernel, int):
+      return CausalConv(width, self.kernel, dilation, name=name)(x)
+    return sum(CausalConv(width, kernel, dilation, name=f'{name}_kernel{kernel}')(x) for kernel in self.kernel) / len(self.kernel)
+
+  def activate(self, x, name):
+    return PReLU(shared=True, name=name)(x) if self.activation == 'prelu' else leaky_relu(x)

@@ -1,0 +1,16 @@
+"""AIWELL-UOC 2025, a reconstruction: features of the face (theirs are DDAMFN's) and an LSTM."""
+
+from ml_collections import ConfigDict
+
+from configs import grjca
+
+
+def get_config(argument=''):
+  return grjca.get_config(argument, change)
+
+
+def change(config):
+  config.model.audio.tower = 'none'
+  config.model.temporal.update({'visual': (), 'audio': ()})
+  config.model.fusion = ConfigDict({'name': 'lstm', 'width': 256, 'layers': 1, 'bidirectional': False})
+  config.model.head = ConfigDict({'name': 'linear'})

@@ -1,0 +1,14 @@
+"""The face alone: the control without a voice."""
+
+from ml_collections import ConfigDict
+
+from configs import grjca
+
+
+def get_config(argument=''):
+  return grjca.get_config(argument, change)
+
+
+def change(config):
+  config.model.audio.tower = 'none'
+  config.model.fusion = ConfigDict({'name': 'visual'})
