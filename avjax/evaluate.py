@@ -36,25 +36,33 @@ class Series:
   gates: dict
 
 
-def predict(batches, predict_step, variables, batch_size, mesh):
-  """Runs the model over batches of records and averages overlapping windows per frame.
+def predict(batches, predict_step, variables, config, mesh):
+  """Runs the model over batches of records, averages overlapping windows per frame, and smooths where the config says so.
 
   batches yields dicts with the fields of data_prep.records. Returns {clip: Series} in order of name.
   """
   collected = {}
-  size = sharding.padded_size(batch_size, mesh)
+  size = sharding.padded_size(config.batch_size, mesh)
   for batch in batches:
     rows = len(batch['clip'])
-    device = sharding.shard(sharding.pad_rows(step.on_device(batch), size), mesh)
+    device = sharding.shard(sharding.pad_rows(step.on_device(batch, config), size), mesh)
     output = jax.tree.map(lambda x: x[:rows], sharding.gather(predict_step(variables, device)))
     for i, clip in enumerate(batch['clip']):
       collected.setdefault(clip.decode(), []).append(
           {name: value[i] for name, value in {**batch, **output}.items() if name != 'gates'}
           | {f'gates/{name}': value[i] for name, value in output['gates'].items()})
-  return {clip: _join(collected[clip]) for clip in sorted(collected)}
+  return {clip: _join(collected[clip], config.smooth) for clip in sorted(collected)}
 
 
-def _join(windows):
+def smoothed(series, frames):
+  """The centred moving average of (N,targets) over an odd number of frames, or as many as there are at either end."""
+  reach = frames // 2
+  total = np.cumsum(np.pad(series, ((1, 0), (0, 0))), axis=0)
+  first, last = np.maximum(np.arange(len(series)) - reach, 0), np.minimum(np.arange(len(series)) + reach + 1, len(series))
+  return (total[last] - total[first]) / (last - first)[:, None] if reach else series
+
+
+def _join(windows, smooth):
   """One Series from the windows of one clip."""
   stacked = {name: np.stack([w[name] for w in windows]) for name in windows[0] if name not in ('faces', 'log_mel', 'clip')}
   frames = merge(stacked['frames'], stacked['frames'], stacked['real'])[0]
@@ -62,7 +70,7 @@ def _join(windows):
             if name not in ('window', 'starts')}
   gates = {name.removeprefix('gates/'): value for name, value in merged.items() if name.startswith('gates/')}
   masks = {name: merged[name] > 0.5 for name in ('annotated', 'face_present', 'audio_present')}
-  return Series(frames, merged['times'], merged['prediction'], merged['va'], **masks, gates=gates)
+  return Series(frames, merged['times'], smoothed(merged['prediction'], smooth), merged['va'], **masks, gates=gates)
 
 
 def score(series, targets):
@@ -159,7 +167,7 @@ def evaluate_run(workdir, split, data_dir=None):
   _, model, variables, meta = best(workdir)
   mesh = sharding.make_mesh()
   batches = records.batches([part], config.batch_size)
-  series = predict(batches, step.make_predict_step(config, model), sharding.replicate(variables, mesh), config.batch_size, mesh)
+  series = predict(batches, step.make_predict_step(config, model), sharding.replicate(variables, mesh), config, mesh)
   return config, write_results(workdir, config, split, series, {'best_epoch': meta['epoch']})
 
 

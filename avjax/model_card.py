@@ -13,7 +13,7 @@ def model_card(workdir, description):
   results = run.read_json(results_path) if results_path.exists() else {}
   of_this = (results.get('best_epoch'), results.get('fold')) == (description['best_epoch'], config['fold'])
   m = config['model']
-  tower = m['visual'][m['visual']['tower']]
+  tower = m['visual'].get(m['visual']['tower'])
   lines = [
       f'# {m["fusion"]["name"]} for {" and ".join(config["targets"])}, fold {config["fold"]}', '',
       'A model of continuous audio-visual emotion recognition, trained with avjax: for each frame of a clip it predicts '
@@ -32,7 +32,8 @@ def model_card(workdir, description):
   lines += [
       '', '## What it is', '',
       f'- Face tower: {m["visual"]["tower"]}, {tower["features"]} features, crops of {config["crop"]} pixels out of '
-      f'{config["data"]["face"]}.',
+      f'{config["data"]["face"]}.' if tower else '- The face is not used.',
+      '- The voice is not used.' if m['audio']['tower'] == 'none' else
       f'- Audio tower: VGGish, {m["audio"]["features"]} features, windows of 96 log-mel rows.',
       f'- Temporal convolutions of {list(m["temporal"]["visual"])} and {list(m["temporal"]["audio"])} channels, kernel '
       f'{m["temporal"]["kernel"]}.',

@@ -1,4 +1,4 @@
-"""The optax transform of one stage: Adam with coupled L2 on the open groups, nothing at all on the frozen ones."""
+"""The optax transform of one stage: Adam with weight decay on the open groups, nothing at all on the frozen ones."""
 
 import re
 
@@ -7,10 +7,15 @@ import optax
 from flax import traverse_util
 
 
-def adam_l2(weight_decay, rate_factors=()):
-  """PyTorch's Adam: weight decay is added to the gradient before the moments. Its updates are for a rate of 1.
+DECAYS = ('coupled', 'decoupled')
 
-  rate_factors: pairs (pattern, factor) that scale the rate of parameters whose path the pattern matches in full.
+
+def adam(weight_decay, rate_factors=(), decay='coupled', clip=0.0):
+  """Adam, whose updates are for a rate of 1.
+
+  decay: 'coupled' adds weight_decay * parameter to the gradient before the moments (PyTorch's Adam), 'decoupled' to the update
+  (AdamW). clip: the largest norm of all gradients together, 0 for any. rate_factors: pairs (pattern, factor) that scale the
+  rate of parameters whose path the pattern matches in full.
   """
   def scale(updates, params=None):
     del params
@@ -22,18 +27,22 @@ def adam_l2(weight_decay, rate_factors=()):
           flat[path] = update * factor
     return traverse_util.unflatten_dict(flat, sep='/')
 
-  return optax.chain(optax.add_decayed_weights(weight_decay), optax.scale_by_adam(), optax.stateless(scale))
+  steps = [optax.add_decayed_weights(weight_decay), optax.scale_by_adam()]
+  clipping = [optax.clip_by_global_norm(clip)] if clip else []
+  return optax.chain(*clipping, *(steps if decay == 'coupled' else steps[::-1]), optax.stateless(scale))
 
 
-def make_optimizer(trains, weight_decay, rate_factors=()):
-  """A masked optimizer: parameters that `trains` names follow `adam_l2`, all others get an update of exactly zero.
+def make_optimizer(trains, settings):
+  """A masked optimizer: parameters that `trains` names follow `adam`, all others get an update of exactly zero.
+
+  settings: the arguments of `adam`, such as config.optimizer.
 
   optax.masked alone would let the raw gradients of the others through. The caller scales updates by minus the rate.
   """
   def labels(params):
     flat = traverse_util.flatten_dict(params, sep='/')
     return traverse_util.unflatten_dict({path: 'open' if trains(path) else 'frozen' for path in flat}, sep='/')
-  return optax.partition({'open': adam_l2(weight_decay, rate_factors), 'frozen': optax.set_to_zero()}, labels)
+  return optax.partition({'open': adam(**settings), 'frozen': optax.set_to_zero()}, labels)
 
 
 def check_rate_factors(rate_factors, paths):

@@ -132,7 +132,7 @@ def initialize(config, variables):
   given = {part: path for part, path in config.init.items() if path}
   if 'model' in given and len(given) > 1:
     raise InputError('config.init.model is the whole model: give no config.init.visual or config.init.audio with it')
-  architectures = {'model': 'model', 'visual': config.model.visual.tower, 'audio': 'vggish'}
+  architectures = {'model': 'model', 'visual': config.model.visual.tower, 'audio': config.model.audio.tower}
   flat, origins = traverse_util.flatten_dict(variables, sep='/'), {}
   for part, path in given.items():
     arrays, metadata = weights.load(path)

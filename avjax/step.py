@@ -10,14 +10,13 @@ from flax import traverse_util
 
 from avjax import losses, optimizer, preprocess
 from avjax.config import nearest
-from avjax.models.audio_visual import VISUAL_TOWERS, AudioVisual
+from avjax.models.audio_visual import AUDIO_TOWERS, VISUAL_TOWERS, AudioVisual
 from avjax.models.fusion import FUSIONS
 from avjax.models.heads import HEADS
 from avjax.models.layers import evaluation, everything
 from data_prep.errors import InputError
 from data_prep.records import MEL_BANDS, WINDOW_ROWS
 
-DEVICE_FIELDS = ('faces', 'log_mel', 'starts', 'real', 'va', 'annotated')  # of a record, what a step needs
 TARGETS = ('valence', 'arousal')
 
 
@@ -33,15 +32,33 @@ class State:
     return {'params': self.params, 'batch_stats': self.batch_stats}
 
 
-def on_device(batch):
+def input_fields(config):
+  """The fields of a record that the model of a config sees."""
+  visual = () if config.model.visual.tower == 'none' else ('faces',)
+  audio = () if config.model.audio.tower == 'none' else ('log_mel', 'starts')
+  return (*visual, *audio, 'real')
+
+
+def on_device(batch, config):
   """The part of a batch of records that a step needs."""
-  return {name: batch[name] for name in DEVICE_FIELDS}
+  return {name: batch[name] for name in (*input_fields(config), 'va', 'annotated')}
+
+
+def model_inputs(config, batch, key=None):
+  """What the towers take, of a batch on the device: (images, log-mel windows), None where there is no tower.
+
+  With a key, images are augmented.
+  """
+  images = None if config.model.visual.tower == 'none' else preprocess.images(batch['faces'], config.crop, key)
+  log_mel = None if config.model.audio.tower == 'none' else preprocess.windows(batch['log_mel'], batch['starts'])
+  return images, log_mel
 
 
 def make_model(config):
   """The model that a config describes. Raises InputError for a name that does not exist."""
   m = config.model
-  for what, name, known in (('model.visual.tower', m.visual.tower, VISUAL_TOWERS), ('model.fusion.name', m.fusion.name, FUSIONS),
+  for what, name, known in (('model.visual.tower', m.visual.tower, (*VISUAL_TOWERS, 'none')),
+                            ('model.audio.tower', m.audio.tower, (*AUDIO_TOWERS, 'none')), ('model.fusion.name', m.fusion.name, FUSIONS),
                             ('model.head.name', m.head.name, HEADS),
                             ('model.fusion.formulation', m.fusion.get('formulation', 'paper'), ('paper', 'author')),
                             ('loss.scope', config.loss.scope, losses.SCOPES),
@@ -59,7 +76,7 @@ def init_variables(config, model, seed):
   # One frame is enough: no parameter's shape depends on the number of frames given, only on `length`.
   images, log_mel = jnp.zeros((1, 1, config.crop, config.crop, 3)), jnp.zeros((1, 1, WINDOW_ROWS, MEL_BANDS))
   variables = jax.jit(lambda key: model.init(key, images, log_mel, jnp.ones((1, 1), bool), evaluation))(jax.random.key(seed))
-  return {name: variables[name] for name in ('params', 'batch_stats')}
+  return {name: variables.get(name, {}) for name in ('params', 'batch_stats')}
 
 
 def paths(params):
@@ -83,8 +100,7 @@ def make_train_step(config, model, trains, tx):
 
   def step(state, batch, key, rate):
     crop_key, dropout_key = jax.random.split(key)
-    images = preprocess.images(batch['faces'], config.crop, crop_key if config.augment else None)
-    log_mel = preprocess.windows(batch['log_mel'], batch['starts'])
+    images, log_mel = model_inputs(config, batch, crop_key if config.augment else None)
     flat = traverse_util.flatten_dict(state.params, sep='/')
     frozen = {path: value for path, value in flat.items() if not trains(path)}
 
@@ -94,7 +110,7 @@ def make_train_step(config, model, trains, tx):
       prediction, updated = model.apply(variables, images, log_mel, batch['real'], mode, mutable=['batch_stats'],
                                         rngs={'dropout': dropout_key})
       loss = losses.ccc_loss(prediction, batch['va'][..., targets], batch['annotated'], config.loss.scope, config.loss.variance)
-      return loss, updated['batch_stats']
+      return loss, updated.get('batch_stats', {})
 
     open_params = {path: value for path, value in flat.items() if trains(path)}
     (loss, batch_stats), gradients = jax.value_and_grad(loss_fn, has_aux=True)(open_params)
@@ -113,9 +129,7 @@ def make_predict_step(config, model):
   """Returns predict(variables, batch) -> {'prediction' (B,L,targets), 'gates' {name: (B,L,K)}}; centre crop, nothing trained."""
 
   def predict(variables, batch):
-    images = preprocess.images(batch['faces'], config.crop)
-    log_mel = preprocess.windows(batch['log_mel'], batch['starts'])
-    prediction, sown = model.apply(variables, images, log_mel, batch['real'], evaluation, mutable=['gates'])
-    return {'prediction': prediction, 'gates': sown.get('gates', {}).get('fusion', {})}
+    prediction, sown = model.apply(variables, *model_inputs(config, batch), batch['real'], evaluation, mutable=['gates'])
+    return {'prediction': jnp.clip(prediction, -1, 1), 'gates': sown.get('gates', {}).get('fusion', {})}
 
   return jax.jit(predict)

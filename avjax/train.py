@@ -85,7 +85,7 @@ def run_stages(config, workdir, plan, stop):
   mesh = sharding.make_mesh()
   drawn = step.init_variables(config, model, config.seed)
   variables = jax.tree.map(lambda given, x: x if isinstance(given, jax.ShapeDtypeStruct) else given, plan.variables, drawn)
-  optimizers = [optimizer.make_optimizer(trains, config.optimizer.weight_decay, config.optimizer.rate_factors)
+  optimizers = [optimizer.make_optimizer(trains, config.optimizer)
                 for trains in stages]
 
   def new_state(stage, variables):
@@ -144,7 +144,7 @@ def run_stages(config, workdir, plan, stop):
 
   def validate(variables, watch=lambda batches: batches):
     batches = watch(records.batches([plan.validation_split], config.batch_size))
-    series = evaluate.predict(batches, predict_step, sharding.replicate(variables, mesh), config.batch_size, mesh)
+    series = evaluate.predict(batches, predict_step, sharding.replicate(variables, mesh), config, mesh)
     return series, evaluate.score(series, config.targets)
 
   def save():
@@ -179,7 +179,7 @@ def run_stages(config, workdir, plan, stop):
         for batch in stop.watch(records.batches(plan.train_splits, config.batch_size, order, batches_done)):
           rate = schedule.rate(batches_done, batches_per_epoch)
           batch_key = jax.random.fold_in(key, epoch * batches_per_epoch + batches_done)
-          device_batch = sharding.shard(sharding.pad_rows(step.on_device(batch), padded), mesh)
+          device_batch = sharding.shard(sharding.pad_rows(step.on_device(batch, config), padded), mesh)
           state, values = train_step(state, device_batch, batch_key, np.float32(rate))
           log.append((values['loss'], values['gradient_norm']))
           batches_done += 1
@@ -253,10 +253,12 @@ def check(config):
       ('seed', 0 <= config.seed < 2 ** 31, '0 to 2147483647'),
       ('targets', len(config.targets) >= 1, 'at least one of valence and arousal'),
       ('crop', 1 <= config.crop <= config.data.face, f'1 to data.face = {config.data.face}'),
-      ('model.temporal.kernel', m.temporal.kernel >= 1, 'at least 1'),
+      ('model.temporal.kernel', np.min(m.temporal.kernel) >= 1, 'at least 1'),
       ('model.temporal.dropout', 0 <= m.temporal.dropout < 1, '0 to below 1'),
       ('model.fusion.recursions', m.fusion.get('recursions', 1) >= 1, 'at least 1'),
       ('model.fusion.temperature', m.fusion.get('temperature', 1) > 0, 'above 0'),
+      ('optimizer.decay', config.optimizer.decay in optimizer.DECAYS, ', '.join(optimizer.DECAYS)),
+      ('smooth', config.smooth >= 1 and config.smooth % 2 == 1, 'an odd number of frames'),
       ('schedule.max_epochs', s.max_epochs >= 1, 'at least 1'),
       ('schedule.warmup', s.warmup in unfreezing.WARMUPS, ', '.join(unfreezing.WARMUPS)),
       ('schedule.release', s.release in unfreezing.RELEASES, ', '.join(unfreezing.RELEASES)),
@@ -271,7 +273,7 @@ def check(config):
 
 def make_stages(config, paths):
   """The `unfreezing.Trains` of each stage, from the config's patterns and the names of the model's parameters."""
-  parts = [config.unfreezing.common, config.unfreezing[config.model.visual.tower]]
+  parts = [config.unfreezing[name] for name in ('common', config.model.visual.tower, config.model.audio.tower) if name != 'none']
   groups = {name: [pattern for part in parts for pattern in part[name]] for name in parts[0]}
   frozen = groups.pop('frozen')
   try:

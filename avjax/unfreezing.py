@@ -45,6 +45,7 @@ def stages(groups, frozen, paths):
     owners = [i for i, group in enumerate(sets) if Trains(tuple(group))(path)]
     if len(owners) != 1:
       raise ValueError(f'parameter {path} is in {len(owners)} unfreezing groups; it must be in one, or in `frozen`')
+  groups = [group for group in groups if group]  # without towers only the first has anything in it
   return [Trains(tuple(pattern for group in groups[:k + 1] for pattern in group)) for k in range(len(groups))]
 
 

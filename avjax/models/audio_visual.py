@@ -1,7 +1,6 @@
 """Towers -> TCN -> fusion -> head, and nothing else."""
 
 import flax.linen as nn
-import jax.numpy as jnp
 
 from avjax.models.fusion import FUSIONS
 from avjax.models.heads import HEADS
@@ -12,7 +11,6 @@ from avjax.models.vggish import VGGish
 
 VISUAL_TOWERS = {'ir50': IR50, 'resnet50': ResNet50}
 AUDIO_TOWERS = ('vggish',)
-FEATURES = 'features/'  # what the name of a tower begins with that is no tower: features from the records
 
 
 class AudioVisual(nn.Module):
@@ -22,33 +20,30 @@ class AudioVisual(nn.Module):
   """
   length: int       # L of the records
   targets: int      # 1, or 2 for valence and arousal together
-  visual: dict      # tower: its name; and under each name, that tower's arguments
-  audio: dict       # tower: its name, and VGGish's arguments
+  visual: dict      # tower: its name, or none; and under each name, that tower's arguments
+  audio: dict       # tower: its name, or none; and VGGish's arguments
   temporal: dict    # visual and audio widths, and the TCN's other arguments; no widths, no TCN
   fusion: dict      # name, and its arguments
   head: dict        # name, and its arguments
 
   @nn.compact
-  def __call__(self, inputs, mask, trains):
-    """inputs: what the towers take, `images` (B,L,H,W,3) in [-1, 1], `log_mel` (B,L,96,64), or features (B,L,D) by their name.
+  def __call__(self, images, log_mel, mask, trains):
+    """images (B,L,H,W,3) in [-1, 1], log_mel (B,L,96,64), mask (B,L) True on real frames -> (B,L,targets).
 
-    mask (B,L) True on real frames. Returns (B,L,targets), in [-1, 1] if the head ends in tanh.
+    In [-1, 1] if the head ends in tanh. What no tower takes may be None.
     """
-    visual, audio = self.tower('visual', inputs, mask, trains), self.tower('audio', inputs, mask, trains)
+    visual, audio = self.tower('visual', images, mask, trains), self.tower('audio', log_mel, mask, trains)
     visual, audio = self.over_time('visual', visual, mask, trains), self.over_time('audio', audio, mask, trains)
     fusion, head = dict(self.fusion), dict(self.head)
     fused = FUSIONS[fusion.pop('name')](self.length, **fusion, name='fusion')(visual, audio, mask, trains)
     return HEADS[head.pop('name')](self.targets, **head, name='head')(fused, mask, trains)
 
-  def tower(self, modality, inputs, mask, trains):
+  def tower(self, modality, x, mask, trains):
     """Features (B,L,D) of one modality, a frame at a time; None if the system does not use it."""
     settings = getattr(self, modality)
     name = settings['tower']
     if name == 'none':
       return None
-    if name.startswith(FEATURES):
-      return inputs[name].astype(jnp.float32) * mask[..., None]
-    x = inputs['images' if modality == 'visual' else 'log_mel']
     frames = x.reshape(-1, *x.shape[2:])
     if modality == 'visual':
       y = VISUAL_TOWERS[name](**settings.get(name, {}), name='visual')(frames, trains, mask.reshape(-1))

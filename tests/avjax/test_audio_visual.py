@@ -10,7 +10,7 @@ from avjax.models.heads import MLP, Linear
 from avjax.models.layers import evaluation
 
 LENGTH, FRAMES = 8, (6, 3)
-TEMPORAL = {'visual': (6, 5), 'audio': (4,), 'kernel': 3, 'dropout': 0.0}
+TEMPORAL = {'visual': (6, 5), 'audio': (4,), 'kernel': 3, 'dropout': 0.0, 'norm': True}
 
 
 def build(fusion='grjca', tower='ir50'):
@@ -18,7 +18,7 @@ def build(fusion='grjca', tower='ir50'):
   small = {'widths': (2, 3, 3, 4), 'units': (1, 1, 1, 1), 'features': 5} | ({'dropout': 0.0} if tower == 'ir50' else {})
   return AudioVisual(
       length=LENGTH, targets=2, visual={'tower': tower, tower: small},
-      audio={'widths': (2, 2, 2, 2, 2, 3), 'hidden': 5, 'features': 4}, temporal=TEMPORAL,
+      audio={'tower': 'vggish', 'widths': (2, 2, 2, 2, 2, 3), 'hidden': 5, 'features': 4}, temporal=TEMPORAL,
       fusion={'name': fusion} | ({} if fusion == 'concatenation' else {'recursions': 2}), head={'name': 'mlp', 'hidden': 7})
 
 

@@ -28,7 +28,7 @@ def stage_flops(config, clips=1):
   key = jax.eval_shape(lambda: jax.random.key(0))
   flops = []
   for trains in make_stages(config, step.paths(variables['params'])):
-    tx = optimizer.make_optimizer(trains, 1e-3)
+    tx = optimizer.make_optimizer(trains, {'weight_decay': 1e-3})
     state = jax.eval_shape(lambda v: step.State(**v, opt_state=tx.init(v['params'])), variables)
     train_step = step.make_train_step(config, model, trains, tx)
     lowered = train_step.lower(state, abstract_batch(config, clips), key, jax.ShapeDtypeStruct((), jnp.float32))
@@ -93,7 +93,7 @@ def test_each_stage_moves_its_groups_and_nothing_else():
   variables = step.init_variables(config, model, 0)
   batch = random_batch(config)
   for trains in make_stages(config, step.paths(variables['params'])):
-    tx = optimizer.make_optimizer(trains, 1e-3)
+    tx = optimizer.make_optimizer(trains, {'weight_decay': 1e-3})
     state = step.State(**jax.tree.map(jnp.copy, variables), opt_state=tx.init(variables['params']))
     after, metrics = step.make_train_step(config, model, trains, tx)(state, batch, jax.random.key(1), np.float32(1e-2))
     assert np.isfinite(metrics['loss']) and metrics['gradient_norm'] > 0
@@ -112,7 +112,7 @@ def test_frozen_modules_in_training_mode():
   model = step.make_model(config)
   variables, batch = step.init_variables(config, model, 0), random_batch(config)
   trains = make_stages(config, step.paths(variables['params']))[0]
-  tx = optimizer.make_optimizer(trains, 1e-3)
+  tx = optimizer.make_optimizer(trains, {'weight_decay': 1e-3})
   results = {}
   for mode in ('evaluation', 'training'):
     config.frozen_mode = mode
@@ -133,7 +133,7 @@ def test_a_padded_row_changes_nothing():
   model = step.make_model(config)
   variables = step.init_variables(config, model, 0)
   trains = Trains(('.*',))
-  tx = optimizer.make_optimizer(trains, 1e-3)
+  tx = optimizer.make_optimizer(trains, {'weight_decay': 1e-3})
   batch = random_batch(config)
   padded = {name: np.concatenate([value, np.zeros_like(value[:1])]) for name, value in batch.items()}
   config.augment = False  # its draws depend on the number of rows
@@ -153,7 +153,7 @@ def test_adam_is_coupled_and_masked():
   rng = np.random.default_rng(0)
   params = {'open': rng.normal(size=5), 'slow': rng.normal(size=5), 'frozen': rng.normal(size=5)}
   trains = Trains(('open/', 'slow/'))
-  tx = optimizer.make_optimizer(trains, 1e-2, ((r'slow', 0.25),))
+  tx = optimizer.make_optimizer(trains, {'weight_decay': 1e-2, 'rate_factors': ((r'slow', 0.25),)})
   device = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
   opt_state = tx.init(device)
   m = v = {name: np.zeros(5) for name in params}
@@ -183,7 +183,7 @@ def test_masked_alone_would_let_raw_gradients_through():
   naive = optax.masked(optax.scale(0.0), {'open': True, 'frozen': False})
   updates, _ = naive.update(params, naive.init(params), params)
   assert updates['frozen'].tolist() == [1, 1]
-  tx = optimizer.make_optimizer(Trains(('open/',)), 0.0)
+  tx = optimizer.make_optimizer(Trains(('open/',)), {'weight_decay': 0.0})
   updates, _ = tx.update(params, tx.init(params), params)
   assert updates['frozen'].tolist() == [0, 0]
 

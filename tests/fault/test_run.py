@@ -108,7 +108,7 @@ def test_inputs_that_hold_nothing(kind):
     batch['va'][1, 3] = np.nan
   model = step.make_model(config)
   variables = step.init_variables(config, model, 0)
-  tx = optimizer.make_optimizer(Trains(('.*',)), 1e-3)
+  tx = optimizer.make_optimizer(Trains(('.*',)), {'weight_decay': 1e-3})
   state = step.State(**jax.tree.map(jnp.copy, variables), opt_state=tx.init(variables['params']))
   before = jax.tree.map(np.array, state)
   after, metrics = step.make_train_step(config, model, Trains(('.*',)), tx)(state, batch, jax.random.key(1), np.float32(1e-3))
