@@ -3,7 +3,7 @@ PYTHON ?= python3
 RUN := .venv/bin/python
 DEMO := demo
 
-.PHONY: demo test fault parity golden install evidence docs constraints clean-demo
+.PHONY: demo test fault parity zoo golden install evidence docs constraints clean-demo
 
 install: .venv/installed
 
@@ -29,6 +29,10 @@ fault: install
 	rm -f docs/reliability.json
 	$(RUN) -m pytest tests/fault --full --record docs/reliability.json
 	$(RUN) -m benchmarks.reliability
+
+# Every config of configs/ takes a step, in its smallest size. Five minutes.
+zoo: install
+	$(RUN) -m pytest tests/avjax/test_systems.py --full
 
 # The pages and pictures of docs/ that follow from the code alone.
 docs: install

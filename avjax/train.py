@@ -253,7 +253,7 @@ def check(config):
       ('seed', 0 <= config.seed < 2 ** 31, '0 to 2147483647'),
       ('targets', len(config.targets) >= 1, 'at least one of valence and arousal'),
       ('crop', 1 <= config.crop <= config.data.face, f'1 to data.face = {config.data.face}'),
-      ('model.temporal.kernel', np.min(m.temporal.kernel) >= 1, 'at least 1'),
+      ('model.temporal.kernel', m.temporal.kernel >= 1, 'at least 1'),
       ('model.temporal.dropout', 0 <= m.temporal.dropout < 1, '0 to below 1'),
       ('model.fusion.recursions', m.fusion.get('recursions', 1) >= 1, 'at least 1'),
       ('model.fusion.temperature', m.fusion.get('temperature', 1) > 0, 'above 0'),

@@ -39,7 +39,7 @@ def get_config(argument='', change=lambda config: None):
       },
       'audio': {'tower': 'vggish', 'widths': (64, 128, 256, 256, 512, 512), 'hidden': 4096, 'features': 128},
       'temporal': {'visual': (512, 512, 512, 512), 'audio': (128, 128, 128, 128), 'kernel': 5, 'dropout': 0.1,
-                   'activation': 'leaky_relu', 'norm': True},
+                   'kernels': (), 'activation': 'leaky_relu', 'norm': True},
       'fusion': {'name': 'grjca', 'recursions': 3, 'temperature': 0.1,
                  'formulation': 'paper', 'dropout': 0.6, 'joint_fc': False},  # the last two of the formulation 'author' alone
       'head': {'name': 'mlp', 'hidden': 256},
@@ -74,7 +74,8 @@ def get_config(argument='', change=lambda config: None):
 
 def as_the_authors(config):
   """What the authors' public code (RJCMA) does where it differs from the paper: the switches of docs/deviations.md."""
-  config.model.fusion.update({'formulation': 'author', 'dropout': 0.6, 'joint_fc': False})
+  if 'formulation' in config.model.fusion:
+    config.model.fusion.update({'formulation': 'author', 'dropout': 0.6, 'joint_fc': False})
   config.optimizer.rate_factors = ()  # they name the paper's L x L weights
   config.loss.variance = 'mixed'
   config.schedule.update({'warmup': 'author', 'release': 'below_minimum'})

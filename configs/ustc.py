@@ -10,5 +10,5 @@ def get_config(argument=''):
 
 
 def change(config):
-  config.model.temporal.update({'visual': (256, 256, 256, 256), 'audio': (128, 128, 128, 128), 'kernel': (3, 5, 7)})
+  config.model.temporal.update({'visual': (256, 256, 256, 256), 'audio': (128, 128, 128, 128), 'kernels': (3, 5, 7)})
   config.model.fusion = ConfigDict({'name': 'cross_modal', 'width': 256, 'blocks': 2, 'heads': 4, 'hidden': 512, 'dropout': 0.1})

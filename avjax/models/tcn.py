@@ -35,13 +35,14 @@ class TCN(nn.Module):
   """Levels of two causal convolutions with a residual, dilation 2^level: (B,L,C) -> (B,L,widths[-1]).
 
   Four levels of kernel 5 see 1 + 2 * 4 * (1 + 2 + 4 + 8) = 121 frames. Padding at a clip's end never reaches a real frame.
-  activation: 'leaky_relu', or 'prelu' with one slope for all channels. Several kernels are branches whose mean each convolution
-  takes (multi-scale).
+  activation: 'leaky_relu', or 'prelu' with one slope for all channels. kernels: of branches whose mean stands in for each
+  convolution (multi-scale).
   """
   widths: Sequence[int]
-  kernel: int | Sequence[int] = 5
+  kernel: int = 5
   dropout: float = 0.1
   activation: str = 'leaky_relu'
+  kernels: Sequence[int] = ()
 
   @nn.compact
   def __call__(self, x, trains):
@@ -54,9 +55,9 @@ class TCN(nn.Module):
     return x
 
   def convolve(self, x, width, dilation, name):
-    if isinstance(self.kernel, int):
+    if not self.kernels:
       return CausalConv(width, self.kernel, dilation, name=name)(x)
-    return sum(CausalConv(width, kernel, dilation, name=f'{name}_kernel{kernel}')(x) for kernel in self.kernel) / len(self.kernel)
+    return sum(CausalConv(width, kernel, dilation, name=f'{name}_kernel{kernel}')(x) for kernel in self.kernels) / len(self.kernels)
 
   def activate(self, x, name):
     return PReLU(shared=True, name=name)(x) if self.activation == 'prelu' else leaky_relu(x)

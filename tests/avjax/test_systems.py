@@ -1,16 +1,24 @@
 """The systems of the paper's tables that are not its own, against float64 oracles; who sees the future; padding."""
 
+import importlib
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 
 import oracle
 import oracle_systems as systems
+from avjax import evaluate, optimizer, step, train
 from avjax.models.fusion import FUSIONS
 from avjax.models.fusion.mamba import selective_scan, start_step
+from avjax.models.heads import Affine, Linear, Perceptron
 from avjax.models.layers import evaluation
+from avjax.models.tcn import TCN
 from test_fusion import clips, fuse
+from test_step import random_batch
 
 # name: (arguments, oracle(weights, visual, audio), whether a frame sees frames after it)
 SYSTEMS = {
@@ -104,3 +112,115 @@ def test_mamba_s_standard_initialisation():
   steps = np.log1p(np.exp(np.asarray(start_step(jax.random.key(1), (10_000,)))))
   assert steps.min() >= 0.99e-3 and steps.max() <= 0.101
   assert np.quantile(np.log10(steps), [0.25, 0.5, 0.75]) == pytest.approx([-2.5, -2, -1.5], abs=0.05)
+
+
+# What stands before and after the fusion.
+
+@pytest.mark.parametrize('arguments', [{'activation': 'prelu'}, {'kernels': (3, 5, 7)}])
+def test_tcn_of_the_other_systems(arguments):
+  """PReLU with one slope for all channels, or each convolution the mean of three kernels."""
+  model, x = TCN((5, 4), **arguments), np.random.default_rng(0).normal(size=(2, 30, 3))
+  w = oracle.draw(model, x, evaluation)['params']
+  actual = oracle.compute(jax.jit(lambda w, x: model.apply({'params': w}, x, evaluation)), w, x)
+
+  def convolve(x, i, j):
+    if 'kernels' in arguments:
+      return np.mean([oracle.causal_conv(x, w[f'level{i}_conv{j}_kernel{k}'], 2 ** i) for k in (3, 5, 7)], axis=0)
+    return oracle.causal_conv(x, w[f'level{i}_conv{j}'], 2 ** i)
+
+  def activate(x, i, j):
+    slope = w[f'level{i}_prelu{j}']['slope'] if 'activation' in arguments else 0.01
+    return np.where(x > 0, x, slope * x)
+  for b in range(2):
+    y = x[b]
+    for i in range(2):
+      residual = oracle.dense(y, w[f'level{i}_residual'])
+      y = activate(activate(convolve(activate(convolve(y, i, 0), i, 0), i, 1), i, 1) + residual, i, 2)
+    np.testing.assert_allclose(actual[b], y, rtol=0, atol=1e-12)
+
+
+def test_heads_of_the_other_systems():
+  rng = np.random.default_rng(0)
+  x, mask = rng.normal(size=(1, 6, 8)), np.ones((1, 6), bool)
+
+  def apply(model):
+    variables = oracle.draw(model, x, mask, evaluation)
+    return oracle.compute(lambda v, x: model.apply(v, x, mask, evaluation), variables, x)[0], variables
+  found, v = apply(Affine(2))
+  w, s = v['params'], v['batch_stats']
+  assert w['hidden0']['kernel'].shape == (8, 4)
+  expected = [oracle.dense(oracle.norm(oracle.dense(x[0], w[f'hidden{i}']), w[f'norm{i}'], s[f'norm{i}']), w[f'output{i}']) for i in (0, 1)]
+  np.testing.assert_allclose(found, np.hstack(expected), rtol=0, atol=1e-12)
+  np.testing.assert_allclose(apply(Affine(2, tanh=True))[0], np.tanh(found), rtol=0, atol=1e-12)
+  found, v = apply(Perceptron(1, 5))
+  w = v['params']
+  np.testing.assert_allclose(found, np.tanh(oracle.dense(oracle.relu(oracle.dense(x[0], w['hidden'])), w['output'])), rtol=0, atol=1e-12)
+  found, v = apply(Perceptron(1, 5, tanh=False, relu=False))
+  np.testing.assert_allclose(found, oracle.dense(oracle.dense(x[0], v['params']['hidden']), v['params']['output']), rtol=0, atol=1e-12)
+  found, v = apply(Linear(2, tanh=False))
+  np.testing.assert_allclose(found, oracle.dense(x[0], v['params']['output']), rtol=0, atol=1e-12)
+
+
+def test_moving_average_over_predictions():
+  x = np.random.default_rng(0).normal(size=(30, 2))
+  expected = [x[max(i - 3, 0):i + 4].mean(axis=0) for i in range(30)]
+  np.testing.assert_allclose(evaluate.smoothed(x, 7), expected, rtol=0, atol=1e-12)
+  assert evaluate.smoothed(x, 1) is x
+  np.testing.assert_allclose(evaluate.smoothed(x[:2], 101), np.tile(x[:2].mean(axis=0), (2, 1)), rtol=0, atol=1e-12)
+
+
+def test_decoupled_decay_and_clipping():
+  """Two steps of AdamW on clipped gradients, written out in float64."""
+  rng = np.random.default_rng(0)
+  p = rng.normal(size=5)
+  tx = optimizer.make_optimizer(lambda path: True, {'weight_decay': 0.1, 'decay': 'decoupled', 'clip': 0.5})
+  device = {'p': jnp.float32(p)}
+  state, m, v = tx.init(device), np.zeros(5), np.zeros(5)
+  for t in (1, 2):
+    g = rng.normal(size=5)
+    updates, state = tx.update({'p': jnp.float32(g)}, state, device)
+    device = optimizer.apply(device, updates, np.float32(0.01))
+    g = g * min(1, 0.5 / np.linalg.norm(g))
+    m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g ** 2
+    p = p - 0.01 * (m / (1 - 0.9 ** t) / (np.sqrt(v / (1 - 0.999 ** t)) + 1e-8) + 0.1 * p)
+  np.testing.assert_allclose(device['p'], p, rtol=1e-5)
+
+
+CONFIGS = sorted(path.stem for path in (pathlib.Path(__file__).parents[2] / 'configs').glob('*.py'))
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_every_config_takes_a_step(name, full):
+  """In its smallest size: finite loss, every parameter of the first group moves, and predictions do not depend on padding.
+
+  The short form takes a state space, an LSTM without a voice, and multi-scale convolutions; the rest is for `make zoo`.
+  """
+  if not full and name not in ('charon', 'aiwell', 'ustc'):
+    pytest.skip('make zoo runs it')
+  config = importlib.import_module(f'configs.{name}').get_config('mini')
+  config.data.update({'length': 6, 'stride': 4, 'face': 12})
+  config.crop, config.augment = 8, False
+  for tower in ('ir50', 'resnet50'):
+    config.model.visual[tower].update({'widths': (2, 2, 2, 2), 'features': 4})
+  config.model.audio.update({'widths': (1, 1, 1, 1, 1, 1), 'hidden': 8, 'features': 4})
+  train.check(config)
+  model = step.make_model(config)
+  variables = step.init_variables(config, model, 0)
+  trains = train.make_stages(config, step.paths(variables['params']))[0]
+  tx = optimizer.make_optimizer(trains, config.optimizer)
+  batch = step.on_device(random_batch(config), config)
+  batch['real'][1, 4:] = batch['annotated'][1, 4:] = False
+  state = step.State(**jax.tree.map(jnp.copy, variables), opt_state=tx.init(variables['params']))
+  after, metrics = step.make_train_step(config, model, trains, tx)(state, batch, jax.random.key(1), np.float32(1e-2))
+  assert np.isfinite(metrics['loss']) and metrics['gradient_norm'] > 0
+  before = traverse_util.flatten_dict(variables['params'], sep='/')
+  for path, value in traverse_util.flatten_dict(after.params, sep='/').items():
+    assert np.isfinite(value).all() and trains(path) != np.array_equal(value, before[path]), path
+
+  predict = step.make_predict_step(config, model)
+  found = np.asarray(predict(after.variables, batch)['prediction'])
+  assert found.shape == (3, 6, 2) and np.abs(found).max() <= 1
+  for field in {'faces', 'starts'} & batch.keys():
+    batch[field] = batch[field].copy()
+    batch[field][1, 4:] = 0
+  np.testing.assert_allclose(np.asarray(predict(after.variables, batch)['prediction'])[1, :4], found[1, :4], rtol=0, atol=1e-6)
