@@ -1,4 +1,4 @@
-"""Float64 NumPy versions of the systems that are not the paper's own, clip by clip; rows are frames. Sources: docs/systems.md."""
+"""Float64 NumPy versions of the systems that are not the paper's own, clip by clip; rows are frames."""
 
 import numpy as np
 

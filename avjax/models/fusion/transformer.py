@@ -1,6 +1,7 @@
 """Transformer encoders over the concatenated features: Meng 2022, Zhou 2023, Zhang Ziyang 2023, Zhang Wei 2023, CtyunAI 2025.
 
-They differ in what stands before the encoder and in its sizes, which their configs give. Sources: docs/systems.md.
+They differ in what stands before the encoder and in its sizes, which their configs give. Sources: the public code of each (upczww/abaw5 and
+abaw6, situAI/ABAW2022, FuxiVirtualHuman/ABAW5, ABAW2023-HFUT/ABAW5); of CtyunAI, abaw6, which its abstract continues.
 """
 
 from typing import Sequence
