@@ -19,8 +19,8 @@ def attention(w, x, y, heads):
   return out
 
 
-def encoder_layer(w, x, heads):
-  x = layer_norm(x + attention(w['attention'], x, x, heads), w['norm1'])
+def encoder_layer(w, x, heads, over=None):
+  x = layer_norm(x + attention(w['attention'], x, x if over is None else over, heads), w['norm1'])
   return layer_norm(x + dense(relu(dense(x, w['dense1'])), w['dense2']), w['norm2'])
 
 
@@ -43,8 +43,7 @@ def cross_modal(w, x_v, x_a, blocks, heads):
   v, a = dense(x_v, w['visual']), dense(x_a, w['audio'])
   x = v
   for i in range(blocks):
-    x = layer_norm(x + attention(w[f'attention{i}'], x, a, heads), w[f'norm{i}_1'])
-    x = layer_norm(x + dense(relu(dense(x, w[f'dense{i}_1'])), w[f'dense{i}_2']), w[f'norm{i}_2'])
+    x = encoder_layer(w[f'block{i}'], x, heads, a)
   return np.hstack([v, x])
 
 

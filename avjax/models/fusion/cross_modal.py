@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from avjax.models.fusion.registry import fusion
-from avjax.models.layers import Dropout, is_trained
+from avjax.models.fusion.transformer import EncoderLayer
 
 
 @fusion('cross_modal')
@@ -22,10 +22,5 @@ class CrossModal(nn.Module):
     visual, audio = nn.Dense(self.width, name='visual')(visual), nn.Dense(self.width, name='audio')(audio)
     x = visual
     for i in range(self.blocks):
-      attend = nn.MultiHeadDotProductAttention(self.heads, dropout_rate=self.dropout, deterministic=not is_trained(self, trains),
-                                               name=f'attention{i}')
-      attended = attend(x, audio, mask=mask[:, None, None, :])
-      x = nn.LayerNorm(epsilon=1e-5, name=f'norm{i}_1')(x + Dropout(self.dropout, name=f'dropout{i}_1')(attended, trains))
-      y = nn.Dense(self.width, name=f'dense{i}_2')(nn.relu(nn.Dense(self.hidden, name=f'dense{i}_1')(x)))
-      x = nn.LayerNorm(epsilon=1e-5, name=f'norm{i}_2')(x + Dropout(self.dropout, name=f'dropout{i}_2')(y, trains))
+      x = EncoderLayer(self.heads, self.hidden, self.dropout, name=f'block{i}')(x, mask, trains, over=audio)
     return jnp.concatenate([visual, x], axis=-1) * mask[..., None]

@@ -15,16 +15,20 @@ from avjax.models.layers import Dropout, is_trained
 
 
 class EncoderLayer(nn.Module):
-  """PyTorch's TransformerEncoderLayer: attention and two dense layers, each with a residual and a norm after it. (B,L,D) -> (B,L,D)."""
+  """PyTorch's TransformerEncoderLayer: attention and two dense layers, each with a residual and a norm after it. (B,L,D) -> (B,L,D).
+
+  Frames attend to those of x itself, or of another modality's `over` (B,L,D').
+  """
   heads: int
   hidden: int
   dropout: float
 
   @nn.compact
-  def __call__(self, x, mask, trains):
+  def __call__(self, x, mask, trains, over=None):
+    over = x if over is None else over
     attend = nn.MultiHeadDotProductAttention(self.heads, dropout_rate=self.dropout, deterministic=not is_trained(self, trains),
                                              name='attention')
-    attended = attend(x, x, mask=mask[:, None, None, :])  # no frame attends to padding
+    attended = attend(x, over, mask=mask[:, None, None, :])  # no frame attends to padding
     x = nn.LayerNorm(epsilon=1e-5, name='norm1')(x + Dropout(self.dropout, name='dropout1')(attended, trains))
     y = nn.relu(nn.Dense(self.hidden, name='dense1')(x))
     y = nn.Dense(x.shape[-1], name='dense2')(Dropout(self.dropout, name='dropout2')(y, trains))
