@@ -26,7 +26,8 @@ def test_overlaps_are_averaged_and_scored_by_frame(records):
   data = Records(records, dict(length=12, stride=8, face=16))
   _, split = fold_chunks(0)
   mesh = sharding.make_mesh()
-  series = evaluate.predict(data.batches([split], 3), predictor, {}, 3, mesh)
+  config.batch_size = 3
+  series = evaluate.predict(data.batches([split], 3), predictor, {}, config, mesh)
   (clip, s), = series.items()
   # Clip 200 has 28 annotated frames, so windows start at the 1st, 9th and 17th of them; frame k has valence k / 100.
   ids = [*range(1, 20), *range(25, 34)]

@@ -148,7 +148,7 @@ def test_without_w_h_nothing_is_attended(name):
   np.testing.assert_allclose(fuse(model, params, (visual, audio, mask))[0], expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize('name, arguments', [*((name, {}) for name in sorted(FUSIONS)),
+@pytest.mark.parametrize('name, arguments', [*((name, {'width': 5} if name == 'can' else {}) for name in sorted(FUSIONS)),
                                              *((name, {'formulation': 'author'}) for name in ('rjca', *GATED))])
 def test_padding_does_not_matter(name, arguments):
   model = FUSIONS[name](5, **arguments)

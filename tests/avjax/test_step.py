@@ -59,8 +59,8 @@ def test_frozen_trunk_costs_no_backward():
   assert three - two == pytest.approx(frames * third, rel=0.02)
   # And the whole forward pass, which dominates stage 1, is no more than a third of a fully trained step would be.
   config = grjca.get_config()
-  config.unfreezing.common.group3 = ('audio/fc1_1/', 'audio/conv')
-  config.unfreezing.common.frozen = ()
+  config.unfreezing.vggish.group3 = ('audio/fc1_1/', 'audio/conv')
+  config.unfreezing.vggish.frozen = ()
   config.unfreezing.ir50.group3 = ('visual/input/', 'visual/stage[123]/')
   config.unfreezing.ir50.frozen = ()
   everything = stage_flops(config)[2]
