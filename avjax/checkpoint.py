@@ -5,12 +5,14 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import sys
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from avjax import sharding
 from avjax.weights import brief
 from data_prep.errors import InputError
 
@@ -55,7 +57,10 @@ class Checkpoints:
     self.best = self._manager('best', 2, read_only)
 
   def _manager(self, name, keep, read_only):
-    own = {'read_only': True} if read_only else {'max_to_keep': keep, 'cleanup_tmp_directories': True}
+    own = {'read_only': True} if read_only else {'max_to_keep': keep}
+    if not read_only and sharding.is_primary():  # of a save that was killed; Orbax's own cleaning leaves some
+      for path in (self.folder / name).glob('*.orbax-checkpoint-tmp*'):
+        shutil.rmtree(path, ignore_errors=True)
     return ocp.CheckpointManager((self.folder / name).absolute(), item_names=('state', 'meta'),
                                  options=ocp.CheckpointManagerOptions(enable_async_checkpointing=False, **own))
 
