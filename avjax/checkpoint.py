@@ -18,12 +18,14 @@ from data_prep.errors import InputError
 
 
 def ended(workdir):
-  """Whether the run in workdir has come to its end."""
+  """Whether the run in workdir has come to its end, as its newest state says; not if that is damaged."""
   checkpoints = Checkpoints(workdir, read_only=True)
-  step = checkpoints.last.latest_step()
-  meta = checkpoints.last.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))['meta'] if step is not None else None
-  checkpoints.close()
-  return bool(meta and meta['schedule']['done'])
+  try:
+    return begun(workdir) and read_meta(checkpoints.last, checkpoints.last.latest_step())['schedule']['done']
+  except Exception:  # whatever a damaged file makes Orbax raise: starting the run again mends it
+    return False
+  finally:
+    checkpoints.close()
 
 
 def begun(workdir):
@@ -41,6 +43,14 @@ def digest(meta):
   """SHA-256 of a JSON mapping, apart from its own 'digest'."""
   rest = {name: value for name, value in meta.items() if name != 'digest'}
   return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def read_meta(manager, step):
+  """The meta of a step; raises whatever a damaged file makes Orbax raise, or ValueError where its checksum differs."""
+  meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))['meta']
+  if meta['digest'] != digest(meta):
+    raise ValueError('checksum of its meta differs')
+  return meta
 
 
 class Checkpoints:
@@ -97,10 +107,8 @@ class Checkpoints:
       return False
 
   def _read(self, manager, step, abstract):
-    """(state, meta) of a step; raises whatever a damaged file makes Orbax raise, or ValueError where a checksum differs."""
-    meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))['meta']
-    if meta['digest'] != digest(meta):
-      raise ValueError('checksum of its meta differs')
+    """(state, meta) of a step; raises as `read_meta` does."""
+    meta = read_meta(manager, step)
     state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract(meta))))['state']
     wrong = [path for path, found in checksums(state).items() if meta['sha256'].get(path) != found]
     if wrong or len(meta['sha256']) != len(jax.tree.leaves(state)):

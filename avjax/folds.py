@@ -11,9 +11,9 @@ import numpy as np
 
 from avjax import checkpoint, run, submission
 from avjax.metrics import METRICS
+from avjax.step import TARGETS
 from data_prep.errors import InputError
 
-TARGETS = ('valence', 'arousal')
 OWN = ('fold', 'targets', 'seed', 'data.dir', 'resume')  # in which the runs of one protocol differ
 
 

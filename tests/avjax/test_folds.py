@@ -112,6 +112,11 @@ def test_gathered(runs, tmp_path):
 
   template.write_text(template.read_text() + '301/00001.jpg,,\n')
   assert "clip '301'" in gather(folder, '--template', template).stderr
+  damaged = shutil.copytree(folder, tmp_path / 'damaged')
+  for path in (damaged / 'valence_fold1' / 'checkpoints' / 'last').rglob('metadata'):
+    path.write_bytes(b'{')
+  done = gather(damaged)
+  assert done.returncode == 0 and 'unfinished   valence_fold1, valence_fold5' in done.stdout, done.stderr
   (folder / 'valence_fold1' / 'results_validation.json').rename(folder / 'kept')
   (folder / 'valence_fold1' / 'results_validation.json').write_text('{"fold": 1, "best_epoch": 0, "valence": {}}')
   done = gather(folder)

@@ -17,16 +17,16 @@ from fault.harness import final_state
 
 @pytest.fixture
 def poisoned(monkeypatch):
-  """poisoned(epochs): the labels of the second training batch of these epochs, or of all batches with every=True, are NaN."""
+  """poisoned(where): the labels of the training batches for which where(epoch, batch) is true are NaN."""
   batches = dataset.Records.batches
 
-  def poison(epochs, every=False):
+  def poison(where):
     count = iter(range(100))
 
     def spoiled(self, splits, batch_size, seed=None, skip=0):
       epoch = next(count) if seed is not None else None
       for i, batch in enumerate(batches(self, splits, batch_size, seed, skip)):
-        if epoch in epochs and (every or i == 1):
+        if epoch is not None and where(epoch, i):
           batch = {**batch, 'va': np.full_like(batch['va'], np.nan)}
         yield batch
     monkeypatch.setattr(dataset.Records, 'batches', spoiled)
@@ -45,7 +45,7 @@ def test_one_compilation_a_stage_and_a_spoiled_batch_is_skipped(records, tmp_pat
   for kind in steps:
     make = getattr(step, f'make_{kind}_step')
     monkeypatch.setattr(step, f'make_{kind}_step', lambda *args, make=make, kind=kind: steps[kind].append(make(*args)) or steps[kind][-1])
-  poisoned({1})
+  poisoned(lambda epoch, batch: (epoch, batch) == (1, 1))
   results = train.train(config_for(records), tmp_path / 'run', StopSignal())
   assert results['best_epoch'] >= 0
   lines = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
@@ -56,16 +56,9 @@ def test_one_compilation_a_stage_and_a_spoiled_batch_is_skipped(records, tmp_pat
   assert counts == {'train': [1, 1], 'predict': [1]}  # two stages in four epochs
 
 
-def test_a_row_of_skipped_updates_goes_on_over_the_end_of_an_epoch(records, tmp_path, poisoned, monkeypatch):
+def test_a_row_of_skipped_updates_goes_on_over_the_end_of_an_epoch(records, tmp_path, poisoned):
   """Two at the end of an epoch and one at the beginning of the next are three in a row."""
-  poisoned(set())
-  batches, count = dataset.Records.batches, iter(range(100))
-
-  def spoiled(self, splits, batch_size, seed=None, skip=0):
-    epoch = next(count) if seed is not None else None
-    for i, batch in enumerate(batches(self, splits, batch_size, seed, skip)):
-      yield {**batch, 'va': batch['va'] * np.nan} if (epoch, i) in ((0, 3), (0, 4), (1, 0)) else batch
-  monkeypatch.setattr(dataset.Records, 'batches', spoiled)
+  poisoned(lambda epoch, batch: (epoch, batch) in ((0, 3), (0, 4), (1, 0)))
   with pytest.raises(SystemExit) as ended:
     train.train(config_for(records, skip_most=2), tmp_path / 'run', StopSignal())
   assert ended.value.code == 3 and final_state(tmp_path / 'run')[1]['skipped'] == 2
@@ -73,7 +66,7 @@ def test_a_row_of_skipped_updates_goes_on_over_the_end_of_an_epoch(records, tmp_
 
 def test_too_many_spoiled_batches_end_the_run(records, tmp_path, poisoned):
   """Exit code 3, and the state of the epoch before is what it was."""
-  poisoned({1, 2, 3}, every=True)
+  poisoned(lambda epoch, batch: epoch >= 1)
   with pytest.raises(SystemExit) as ended:
     train.train(config_for(records, skip_most=2), tmp_path / 'run', StopSignal())
   assert ended.value.code == 3
