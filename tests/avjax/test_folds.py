@@ -3,15 +3,13 @@
 import csv
 import json
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from avjax import evaluate, folds, main, submission, train
 from data_prep.errors import InputError
-from fault.harness import ROOT, TINY, fingerprint, flags, run
+from fault.harness import TINY, call, fingerprint, flags, run
 
 
 @pytest.fixture(scope='module')
@@ -31,7 +29,7 @@ def test_each_run_has_its_own_folder(runs, records, tmp_path):
     config = json.loads((folder / name / 'config.json').read_text())
     assert name == f'{config["targets"][0]}_fold{config["fold"]}'
   # One of them alone, as an array job runs it, is the same run.
-  done = run(*flags(tmp_path / 'alone', records, '--config.schedule.max_epochs=1', config=f'{TINY}:fold=1,target=arousal'))
+  done = call(*flags(tmp_path / 'alone', records, '--config.schedule.max_epochs=1', config=f'{TINY}:fold=1,target=arousal'))
   assert done.returncode == 0 and fingerprint(tmp_path / 'alone') == fingerprint(folder / 'arousal_fold1')
 
 
@@ -60,14 +58,13 @@ def test_nothing_is_trained_if_the_last_run_would_be_refused(runs, records, tmp_
   folder = tmp_path / 'runs'
   (folder / 'arousal_fold1').mkdir(parents=True)
   (folder / 'arousal_fold1' / 'thesis.tex').write_text('mine')
-  done = run(*flags(folder, records, config=f'{TINY}:fold=0+1,target=both'))
+  done = call(*flags(folder, records, config=f'{TINY}:fold=0+1,target=both'))
   assert done.returncode == 2 and 'arousal_fold1 is not empty' in done.stderr and len(done.stderr.splitlines()) == 1
   assert [path.name for path in folder.iterdir()] == ['arousal_fold1']
 
 
 def gather(folder, *arguments):
-  return subprocess.run([sys.executable, '-m', 'avjax.evaluate', '--runs', str(folder), *map(str, arguments)], cwd=ROOT,
-                        capture_output=True, text=True)
+  return call('--runs', folder, *arguments, module='avjax.evaluate')
 
 
 def test_gathered(runs, tmp_path):
@@ -102,7 +99,7 @@ def test_gathered(runs, tmp_path):
     for column, target in ((2, 'valence'), (3, 'arousal')):
       series = members[target][best[target]] if kind == 'best' else np.mean(list(members[target].values()), axis=0)
       np.testing.assert_allclose([float(row[column]) for row in rows], [*series, series[-1], series[-1]], rtol=0, atol=1.1e-6)
-  done = run(folder / 'submission_mean.txt', '--template', template, module='avjax.submission')
+  done = call(folder / 'submission_mean.txt', '--template', template, module='avjax.submission')
   assert done.returncode == 0 and 'is sound: 27 rows of 1 clips' in done.stdout
 
   # Predictions of other records do not stay.

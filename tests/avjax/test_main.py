@@ -4,8 +4,6 @@ import json
 import os
 import pathlib
 import shutil
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -14,33 +12,22 @@ import pytest
 
 from avjax import main, run
 from data_prep import errors
-from fault.harness import fingerprint
+from fault import harness
+from fault.harness import call, fingerprint, flags
 
-ROOT = pathlib.Path(__file__).parents[2]
-TINY = ROOT / 'tests' / 'avjax' / 'tiny.py'
-
-
-def command(workdir, records, *overrides, config=TINY):
-  return [sys.executable, '-m', 'avjax.main', f'--config={config}', f'--workdir={workdir}', f'--config.data.dir={records}',
-          *overrides]
-
-
-def start(*args, **kwargs):
-  return subprocess.Popen(command(*args, **kwargs), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def finish(process, timeout=300):
-  out, err = process.communicate(timeout=timeout)
-  return process.returncode, out, err
+def start(*arguments, **keywords):
+  """Exit code, stdout and stderr of a start of avjax.main; arguments as in `flags`."""
+  done = call(*flags(*arguments, **keywords))
+  return done.returncode, done.stdout, done.stderr
 
 
 @pytest.fixture(scope='module')
 def whole(records, tmp_path_factory):
   """A run from start to end: its folder and what it printed."""
   workdir = tmp_path_factory.mktemp('whole') / 'run'
-  code, out, err = finish(start(workdir, records))
-  assert code == 0, err
-  return workdir, out, err
+  done = harness.run(*flags(workdir, records))  # as people start it; the other starts of this file share this process
+  assert done.returncode == 0, done.stderr
+  return workdir, done.stdout, done.stderr
 
 
 def test_a_run_leaves_what_the_readme_promises(whole):
@@ -65,13 +52,13 @@ def test_a_run_leaves_what_the_readme_promises(whole):
 
 def test_started_again_after_its_end(whole, records):
   before = fingerprint(whole[0])
-  code, out, _ = finish(start(whole[0], records))
+  code, out, _ = start(whole[0], records)
   assert code == 0 and out == whole[1] and fingerprint(whole[0]) == before
 
 
 def test_evaluate_of_a_run(whole):
   def evaluate(*arguments):
-    return subprocess.run([sys.executable, '-m', 'avjax.evaluate', *arguments], cwd=ROOT, capture_output=True, text=True)
+    return call(*arguments, module='avjax.evaluate')
   done = evaluate('--workdir', str(whole[0]))
   assert done.returncode == 0 and done.stdout == whole[1]
   done = evaluate('--workdir', str(whole[0]), '--split', 'test')
@@ -107,7 +94,7 @@ def one_line(err):
 ])
 def test_bad_flags(records, tmp_path, capsys, overrides, words):
   with pytest.raises(SystemExit) as ended:
-    errors.run(main.main, command(tmp_path / 'run', records, *overrides)[2:])
+    errors.run(main.main, ['avjax.main', *flags(tmp_path / 'run', records, *overrides)])
   err = capsys.readouterr().err
   assert ended.value.code == 2 and one_line(err), err
   for word in words:
@@ -117,7 +104,7 @@ def test_bad_flags(records, tmp_path, capsys, overrides, words):
 
 def test_bad_folders(whole, records, tmp_path):
   def refused(*args, **kwargs):
-    code, _, err = finish(start(*args, **kwargs))
+    code, _, err = start(*args, **kwargs)
     assert code == 2 and one_line(err), err
     return err
   assert 'data_prep.build' in refused(tmp_path / 'run', tmp_path / 'missing')
@@ -152,20 +139,20 @@ def test_states_that_a_kill_can_leave(whole, records, tmp_path):
   (workdir / 'metrics.jsonl').write_text(lines + lines[:50])
   last = workdir / 'checkpoints' / 'last'
   shutil.rmtree(max(last.iterdir(), key=lambda path: int(path.name)))  # so the last epoch is done again
-  code, out, err = finish(start(workdir, records))
+  code, out, err = start(workdir, records)
   assert code == 0 and out.replace(str(workdir), '') == whole[1].replace(str(whole[0]), ''), err
   again = (workdir / 'metrics.jsonl').read_text().splitlines()
   assert [json.loads(line)['train_loss'] for line in again] == [json.loads(line)['train_loss'] for line in lines.splitlines()]
 
   shutil.rmtree(workdir / 'checkpoints' / 'best')
   shutil.rmtree(max(last.iterdir(), key=lambda path: int(path.name)))
-  code, _, err = finish(start(workdir, records))
+  code, _, err = start(workdir, records)
   assert code == 2 and one_line(err) and 'damaged (best/' in err
 
   begun = tmp_path / 'begun'
   begun.mkdir()
   shutil.copy(workdir / 'versions.json', begun)
-  code, _, err = finish(start(begun, records, '--config.model.visual.tower=resnet50', '--config.schedule.max_epochs=1'))
+  code, _, err = start(begun, records, '--config.model.visual.tower=resnet50', '--config.schedule.max_epochs=1')
   assert code == 0, err  # and the other face tower trains too
 
 
@@ -176,8 +163,7 @@ def test_a_damaged_shard_is_named(whole, records, tmp_path):
   data = bytearray(shard.read_bytes())
   data[len(data) // 2] ^= 1
   shard.write_bytes(data)
-  done = subprocess.run([sys.executable, '-m', 'avjax.evaluate', '--workdir', str(whole[0]), '--data_dir', str(broken)],
-                        cwd=ROOT, capture_output=True, text=True)
+  done = harness.run('--workdir', whole[0], '--data_dir', broken, module='avjax.evaluate')
   last = done.stderr.strip().splitlines()[-1]  # TensorFlow's own remark comes before it and cannot be silenced
   assert done.returncode == 2 and one_line(last) and f'{shard} is damaged' in last and 'Traceback' not in done.stderr
 
@@ -185,7 +171,7 @@ def test_a_damaged_shard_is_named(whole, records, tmp_path):
 def test_what_is_not_finite_is_not_saved(records, tmp_path):
   """At an absurd rate the first epoch or the next blows up: exit code 3, and no checkpoint with NaN in it."""
   workdir = tmp_path / 'run'
-  code, _, err = finish(start(workdir, records, '--config.schedule.rate_max=1e38', '--config.schedule.warmup_epochs=0'))
+  code, _, err = start(workdir, records, '--config.schedule.rate_max=1e38', '--config.schedule.warmup_epochs=0')
   assert code == 3 and 'not finite' in err
   for path in (workdir / 'checkpoints').glob('*/*/state'):
     with ocp.StandardCheckpointer() as checkpointer:
@@ -203,12 +189,12 @@ def test_a_damaged_checkpoint_is_not_used(whole, records, tmp_path, kind):
       data = bytearray(path.read_bytes())
       data[len(data) // 2] ^= 1
       path.write_bytes(data)
-  done = subprocess.run([sys.executable, '-m', 'avjax.evaluate', '--workdir', str(workdir)], cwd=ROOT, capture_output=True, text=True)
+  done = call('--workdir', workdir, module='avjax.evaluate')
   assert done.returncode == (2 if kind == 'best' else 0), done.stderr  # what is left is not the best
-  code, out, err = finish(start(workdir, records))
+  code, out, err = start(workdir, records)
   assert code == 0 and f'{newest} is damaged' in err and out.replace(str(workdir), '') == whole[1].replace(str(whole[0]), ''), err
   assert f'{newest} is damaged' in (workdir / 'train.log').read_text()
-  code, out, err = finish(start(workdir, records))
+  code, out, err = start(workdir, records)
   assert code == 0 and 'damaged' not in err and fingerprint(workdir) == fingerprint(whole[0])
 
 
@@ -218,14 +204,14 @@ def test_a_damaged_line_of_metrics(whole, records, tmp_path):
   data = (workdir / 'metrics.jsonl').read_bytes()
   for broken in (b'{' + data, data[:30] + b'\xff' + data[31:], data.replace(b'"epoch"', b'"epoxh"', 1)):
     (workdir / 'metrics.jsonl').write_bytes(broken)
-    code, _, err = finish(start(workdir, records))
+    code, _, err = start(workdir, records)
     assert code == 2 and 'metrics.jsonl, line 1 is damaged' in err.splitlines()[-1] and 'Traceback' not in err
     assert (workdir / 'metrics.jsonl').read_bytes() == broken
 
 
 def test_a_second_start_in_the_same_folder(whole, records, tmp_path):
   with run.locked(tmp_path):
-    code, _, err = finish(start(tmp_path, records))
+    code, _, err = start(tmp_path, records)
   assert code == 2 and one_line(err) and 'another process is training' in err
 
 
@@ -236,18 +222,18 @@ def test_a_fork_goes_on_from_another_run(whole, records, tmp_path):
   for overrides, words in (
       (fork[:1], 'has had its 4 epochs'), ([*fork, '--config.model.fusion.recursions=2'], 'model.fusion.recursions'),
       ([*fork, '--config.fold=1'], 'fold'), ([*fork, '--config.init.audio=x'], 'give no config.init'), ([f'--config.resume={tmp_path}'], 'config.json')):
-    code, _, err = finish(start(tmp_path / 'run', records, *overrides))
+    code, _, err = start(tmp_path / 'run', records, *overrides)
     assert code == 2 and one_line(err) and words in err, err
     assert not (tmp_path / 'run').exists()
 
   shutil.copytree(records, tmp_path / 'other')
   manifest = next((tmp_path / 'other').rglob('manifest.json'))
   manifest.write_text(manifest.read_text().replace('"source": "', '"source": "0'))
-  code, _, err = finish(start(tmp_path / 'run', tmp_path / 'other', *fork))
+  code, _, err = start(tmp_path / 'run', tmp_path / 'other', *fork)
   assert code == 2 and one_line(err) and 'other records' in err and not (tmp_path / 'run').exists()
 
   before = {path: path.read_bytes() for path in whole[0].rglob('*') if path.is_file()}
-  code, out, err = finish(start(tmp_path / 'run', records, *fork))
+  code, out, err = start(tmp_path / 'run', records, *fork)
   assert code == 0, err
   assert f'goes on from {whole[0]} after 4 epochs' in err and 'changed: batch_size, schedule.max_epochs' in err
   (row,) = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
@@ -256,5 +242,5 @@ def test_a_fork_goes_on_from_another_run(whole, records, tmp_path):
   assert row['best_ccc'] >= np.mean([results[target]['ccc'] for target in ('valence', 'arousal')]) - 1e-6
   assert {path: path.read_bytes() for path in whole[0].rglob('*') if path.is_file()} == before
 
-  code, again, err = finish(start(tmp_path / 'run', records, *fork))  # now its own state comes first
+  code, again, err = start(tmp_path / 'run', records, *fork)  # now its own state comes first
   assert code == 0 and again == out and 'resumed after 5 epochs' in err

@@ -12,7 +12,7 @@ import pytest
 from avjax import checkpoint
 from data_prep import manifest, verify
 from data_prep.errors import InputError
-from fault.harness import files, flags, one_line, run
+from fault.harness import call, files, flags, one_line
 
 
 @pytest.fixture(scope='module')
@@ -63,13 +63,13 @@ def test_single_bits_of_a_checkpoint(saved, tmp_path, full, record):
 def test_every_state_damaged(records, tmp_path):
   """One line, exit code 2, and nothing is written."""
   workdir = tmp_path / 'run'
-  done = run(*flags(workdir, records, '--config.schedule.max_epochs=1'))
+  done = call(*flags(workdir, records, '--config.schedule.max_epochs=1'))
   assert done.returncode == 0, done.stderr
   for path in (workdir / 'checkpoints' / 'last').rglob('*'):
     if path.is_file() and path.name == 'metadata':
       path.write_bytes(b'\0' * path.stat().st_size)
   before = files(workdir)
-  done = run(*flags(workdir, records, '--config.schedule.max_epochs=1'))
+  done = call(*flags(workdir, records, '--config.schedule.max_epochs=1'))
   assert done.returncode == 2 and one_line(done.stderr) and 'all checkpoints' in done.stderr, done.stderr
   assert files(workdir) == before
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from fault.harness import ROOT, files, final_state, fingerprint, flags, one_line, run
+from fault.harness import ROOT, call, files, final_state, fingerprint, flags, one_line, run
 
 
 @pytest.fixture(scope='module')
@@ -30,12 +30,12 @@ def test_no_room(begun, records, tmp_path, full):
     assert done.returncode == 2 and one_line(done.stderr.splitlines()[-1]), done.stderr
     assert 'cannot be written' in done.stderr and 'File too large' in done.stderr and 'Traceback' not in done.stderr
     assert fingerprint(workdir) == before
-  done = run(*flags(workdir, records))
+  done = call(*flags(workdir, records))
   assert done.returncode == 0 and 'resumed after 1 epochs' in done.stderr, done.stderr
 
 
 def test_a_place_that_cannot_be_written(records):
-  done = run(*flags('/proc/run', records))
+  done = call(*flags('/proc/run', records))
   assert done.returncode == 2 and one_line(done.stderr) and '/proc/run' in done.stderr
 
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from fault.harness import ROOT, drive, files, final_state, fingerprint, flags, run
+from fault.harness import ROOT, call, drive, files, final_state, fingerprint, flags, run
 
 BATCHES = 5  # of an epoch of tiny.py on the little set: 20 records, 4 a batch
 EPOCHS = 4   # in two stages: the second group opens with epoch 2
@@ -20,7 +20,7 @@ EPOCHS = 4   # in two stages: the second group opens with epoch 2
 def whole(records, tmp_path_factory):
   """A run that nothing disturbs: its folder and what it printed."""
   workdir = tmp_path_factory.mktemp('whole') / 'run'
-  done = run(*flags(workdir, records))
+  done = call(*flags(workdir, records))
   assert done.returncode == 0, done.stderr
   return workdir, done.stdout
 
