@@ -30,14 +30,17 @@ fault: install
 	$(RUN) -m pytest tests/fault --full --record docs/reliability.json
 	$(RUN) -m benchmarks.reliability
 
-# Every config of configs/ takes a step, in its smallest size. Five minutes.
+# Every system of configs/ in its smallest size: two steps and a checkpoint, then nine epochs on the mini set; docs/results.md.
 zoo: install
-	$(RUN) -m pytest tests/avjax/test_systems.py --full
+	$(RUN) -m pytest tests/avjax/test_systems.py --full --numprocesses 2
+	@$(RUN) -m data_prep.mini --output $(DEMO)/affwild2
+	@$(RUN) -m benchmarks.zoo --source $(DEMO)/affwild2 --data_dir $(DEMO)/zoo_records --output $(DEMO)/zoo
 
 # The pages and pictures of docs/ that follow from the code alone.
 docs: install
 	$(RUN) -m benchmarks.equations
 	$(RUN) -m benchmarks.timeline
+	@$(RUN) -m benchmarks.systems
 
 # Towers, temporal part and the predecessors' fusions against PyTorch, live. A few minutes; needs torch, which it installs.
 parity: .venv/with-torch

@@ -22,17 +22,29 @@ class Records:
   """The records under `data_dir`, checked against their manifest when opened.
 
   manifest: what `data_prep.manifest.read_manifest` returns. Raises InputError where shards are missing or cut short, or
-  where the records are not of the sizes in `layout` (a mapping with length, stride and face, such as config.data).
+  where the records are not of the sizes in `layout` (a mapping with length, stride, face and features, such as config.data).
   """
 
   def __init__(self, data_dir, layout):
     self.manifest = manifests.check_sizes(data_dir)
-    for name in self.manifest['layout']:
+    for name in ('length', 'stride', 'face'):
       size = layout[name]
       if self.manifest['layout'][name] != size:
         raise InputError(f'records in {data_dir} have {name} {self.manifest["layout"][name]}, the config has {size}; '
                          f'build them with --{name} {size}, or pass --config.data.{name}={self.manifest["layout"][name]}')
     self.folder = manifests.version_folder(data_dir)
+    for name, width in layout.get('features', {}).items():
+      if self.widths([name])[name] != width:
+        raise InputError(f'records in {data_dir} have features {name} of width {self.widths([name])[name]}, the run has {width}')
+
+  def widths(self, names):
+    """{name: width} of features of other backbones. InputError for one that the records do not have."""
+    stored = self.manifest['layout']['features']
+    for name in names:
+      if name not in stored:
+        raise InputError(f'records in {self.folder} have no features {name!r}, only {", ".join(stored) or "faces and log-mel"}; '
+                         f'build them with --features {name}=DIR')
+    return {name: stored[name] for name in names}
 
   @functools.cached_property
   def features(self):

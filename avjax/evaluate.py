@@ -20,6 +20,9 @@ from data_prep.affwild2 import fold_chunks
 from data_prep.windows import merge
 
 
+SERIES_FIELDS = ('frames', 'times', 'real', 'va', 'annotated', 'face_present', 'audio_present')  # of a record, what a series keeps
+
+
 @dataclasses.dataclass
 class Series:
   """One clip, a row a frame: frames (N,) from 1, times (N,) in s, prediction (N,targets), va (N,2), gates {name: (N,K)}.
@@ -49,7 +52,7 @@ def predict(batches, predict_step, variables, config, mesh):
     output = jax.tree.map(lambda x: x[:rows], sharding.gather(predict_step(variables, device)))
     for i, clip in enumerate(batch['clip']):
       collected.setdefault(clip.decode(), []).append(
-          {name: value[i] for name, value in {**batch, **output}.items() if name != 'gates'}
+          {name: batch[name][i] for name in SERIES_FIELDS} | {'prediction': output['prediction'][i]}
           | {f'gates/{name}': value[i] for name, value in output['gates'].items()})
   return {clip: _join(collected[clip], config.smooth) for clip in sorted(collected)}
 
@@ -64,10 +67,9 @@ def smoothed(series, frames):
 
 def _join(windows, smooth):
   """One Series from the windows of one clip."""
-  stacked = {name: np.stack([w[name] for w in windows]) for name in windows[0] if name not in ('faces', 'log_mel', 'clip')}
+  stacked = {name: np.stack([w[name] for w in windows]) for name in windows[0]}
   frames = merge(stacked['frames'], stacked['frames'], stacked['real'])[0]
-  merged = {name: merge(values, stacked['frames'], stacked['real'])[1] for name, values in stacked.items()
-            if name not in ('window', 'starts')}
+  merged = {name: merge(values, stacked['frames'], stacked['real'])[1] for name, values in stacked.items()}
   gates = {name.removeprefix('gates/'): value for name, value in merged.items() if name.startswith('gates/')}
   masks = {name: merged[name] > 0.5 for name in ('annotated', 'face_present', 'audio_present')}
   return Series(frames, merged['times'], smoothed(merged['prediction'], smooth), merged['va'], **masks, gates=gates)

@@ -13,7 +13,6 @@ import subprocess
 import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from flax import traverse_util
@@ -23,12 +22,12 @@ from ml_collections import ConfigDict
 import avjax
 from avjax import evaluate, run, step, weights
 from avjax.model_card import model_card
+from avjax.models.audio_visual import FEATURES
 from data_prep import errors
 from data_prep.errors import InputError
 from data_prep.records import MEL_BANDS, WINDOW_ROWS
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
-INPUTS = ('faces', 'log_mel', 'starts', 'real')
 SAME, NEAR = 1e-5, 1e-3  # how far predictions may be from the run's: where they were written, and on another machine
 
 # What reads the programs in the files that it is given and prints a line of JSON for each: why it is not run, or null.
@@ -67,26 +66,37 @@ for path in sys.argv[1:]:
 '''
 
 
+def inputs(config):
+  """What the model of a config takes beside its weights, in order: {field of a record: (shape, dtype, what it is)}.
+
+  'clips' and 'rows' in a shape stand for any number.
+  """
+  length, face = config.data.length, config.data.face
+  fields = {
+      'faces': (('clips', length, face, face, 3), np.uint8, 'RGB'),
+      'log_mel': (('clips', 'rows', MEL_BANDS), np.float16, 'VGGish log-mel, 100 rows a second'),
+      'starts': (('clips', length), np.int32, 'the row at which the window of each frame starts'),
+      'real': (('clips', length), np.bool_, 'False on padding'),
+      **{FEATURES + name: (('clips', length, width), np.float32, 'of another backbone') for name, width in config.data.features.items()}}
+  return {name: fields[name] for name in step.input_fields(config)}
+
+
 def exported(config, model, variables):
-  """The prediction of `step.make_predict_step` as a jax.export.Exported of (weights, faces, log_mel, starts, real).
+  """The prediction of `step.make_predict_step` as a jax.export.Exported of (weights, *inputs(config)).
 
   weights is flat, {'params/visual/...': array}, as the safetensors file is read. B clips and R rows are symbolic.
   """
-  predict_step = step.make_predict_step(config, model)
+  predict_step, fields = step.make_predict_step(config, model), inputs(config)
 
-  def predict(flat, faces, log_mel, starts, real):
-    batch = {'faces': faces, 'log_mel': log_mel, 'starts': starts, 'real': real}
-    return predict_step(traverse_util.unflatten_dict(flat, sep='/'), batch)
+  def predict(flat, *values):
+    return predict_step(traverse_util.unflatten_dict(flat, sep='/'), dict(zip(fields, values)))
 
-  clips, rows = jax_export.symbolic_shape('clips, rows', constraints=[f'rows >= {WINDOW_ROWS}'])
-  length, face = config.data.length, config.data.face
-  arguments = (jax.eval_shape(lambda: traverse_util.flatten_dict(variables, sep='/')),
-               jax.ShapeDtypeStruct((clips, length, face, face, 3), jnp.uint8),
-               jax.ShapeDtypeStruct((clips, rows, MEL_BANDS), jnp.float16),
-               jax.ShapeDtypeStruct((clips, length), jnp.int32),
-               jax.ShapeDtypeStruct((clips, length), jnp.bool_))
+  names = {'clips': [], 'rows': [f'rows >= {WINDOW_ROWS}']} if 'log_mel' in fields else {'clips': []}
+  symbols = dict(zip(names, jax_export.symbolic_shape(', '.join(names), constraints=[bound for bounds in names.values() for bound in bounds])))
+  arguments = [jax.ShapeDtypeStruct([symbols.get(size, size) for size in shape], dtype) for shape, dtype, _ in fields.values()]
   with nameless_sources():
-    return jax_export.export(jax.jit(predict), platforms=PLATFORMS)(*arguments)
+    return jax_export.export(jax.jit(predict), platforms=PLATFORMS)(
+        jax.eval_shape(lambda: traverse_util.flatten_dict(variables, sep='/')), *arguments)
 
 
 @contextlib.contextmanager
@@ -105,16 +115,23 @@ def nameless_sources():
 
 def example(config, clips=2):
   """Inputs by which an exported model can be tried anywhere: the same numbers on every machine."""
-  rng = np.random.RandomState(0)
-  length, face = config.data.length, config.data.face
-  real = np.arange(length) < np.array([[length], [max(length // 2, 1)]])[:clips]
-  return (rng.randint(0, 256, (clips, length, face, face, 3)).astype(np.uint8),
-          rng.uniform(-4.6, 2, (clips, WINDOW_ROWS + length, MEL_BANDS)).astype(np.float16),
-          np.tile(np.arange(length, dtype=np.int32), (clips, 1)), real)
+  rng, length, values = np.random.RandomState(0), config.data.length, []
+  for name, (shape, dtype, _) in inputs(config).items():
+    shape = [{'clips': clips, 'rows': WINDOW_ROWS + length}.get(size, size) for size in shape]
+    if name == 'faces':
+      value = rng.randint(0, 256, shape)
+    elif name == 'starts':
+      value = np.tile(np.arange(length), (clips, 1))
+    elif name == 'real':
+      value = np.arange(length) < np.array([[length], [max(length // 2, 1)]])[:clips]
+    else:
+      value = rng.uniform(-4.6, 2, shape)
+    values.append(value.astype(dtype))
+  return values
 
 
 class Model:
-  """An exported model: model(faces, log_mel, starts, real) -> {'prediction': (B,L,targets), 'gates': {name: (B,L,K)}}.
+  """An exported model: model(*inputs) -> {'prediction': (B,L,targets), 'gates': {name: (B,L,K)}}, inputs as in model.json.
 
   Raises InputError where a file of the folder is missing or not what model.json says.
   """
@@ -195,7 +212,7 @@ def write(workdir, output):
   workdir = pathlib.Path(workdir)
   weights.check_free(output)
   config, model, variables, meta = evaluate.best(workdir)
-  expected = step.make_predict_step(config, model)(variables, dict(zip(INPUTS, example(config))))['prediction']
+  expected = step.make_predict_step(config, model)(variables, dict(zip(inputs(config), example(config))))['prediction']
   flat = {name: np.asarray(x) for name, x in traverse_util.flatten_dict(variables, sep='/').items()}
   metadata = {'architecture': 'model', 'source': workdir.resolve().name, 'source_sha256': weights.digest(flat, {}),
               'licence': 'that of the data it was trained on; see README.md', 'avjax': avjax.__version__,
@@ -203,10 +220,7 @@ def write(workdir, output):
   with refused(f'{workdir} holds no sound versions.json or results_validation.json'):
     description = {
         'targets': list(config.targets), 'range': [-1, 1], 'best_epoch': meta['epoch'], 'validation_ccc': meta['ccc'],
-        'inputs': {'faces': f'uint8 (clips, {config.data.length}, {config.data.face}, {config.data.face}, 3), RGB',
-                   'log_mel': f'float16 (clips, rows, {MEL_BANDS}), VGGish log-mel, 100 rows a second',
-                   'starts': f'int32 (clips, {config.data.length}), the row at which the window of each frame starts',
-                   'real': f'bool (clips, {config.data.length}), False on padding'},
+        'inputs': {name: f'{np.dtype(dtype)} ({", ".join(map(str, shape))}), {what}' for name, (shape, dtype, what) in inputs(config).items()},
         'example': np.asarray(expected, float).tolist(), 'platforms': list(PLATFORMS),
         'versions': {**run.read_json(workdir / 'versions.json'), 'avjax': avjax.__version__},
         'config': json.loads(config.to_json())}

@@ -2,6 +2,29 @@
 
 from avjax import run, weights
 from avjax.config import flatten
+from avjax.models.audio_visual import FEATURES
+
+
+def seen(model):
+  """'a face and a voice', or the one that a model uses."""
+  return ' and '.join(name for name, modality in (('a face', 'visual'), ('a voice', 'audio')) if model[modality]['tower'] != 'none')
+
+
+def towers(config):
+  """A line for face and voice each: what takes them in."""
+  m = config['model']
+  for modality, name in (('visual', 'face'), ('audio', 'voice')):
+    tower = m[modality]['tower']
+    if tower == 'none':
+      yield f'- The {name} is not used.'
+    elif tower.startswith(FEATURES):
+      width = config['data']['features'][tower.removeprefix(FEATURES)]
+      yield f'- Of the {name}, features of another backbone: {tower}, {width} numbers a frame.'
+    elif modality == 'visual':
+      yield (f'- Face tower: {tower}, {m["visual"][tower]["features"]} features, crops of {config["crop"]} pixels out of '
+             f'{config["data"]["face"]}.')
+    else:
+      yield f'- Audio tower: VGGish, {m["audio"]["features"]} features, windows of 96 log-mel rows.'
 
 
 def model_card(workdir, description):
@@ -13,11 +36,10 @@ def model_card(workdir, description):
   results = run.read_json(results_path) if results_path.exists() else {}
   of_this = (results.get('best_epoch'), results.get('fold')) == (description['best_epoch'], config['fold'])
   m = config['model']
-  tower = m['visual'].get(m['visual']['tower'])
   lines = [
       f'# {m["fusion"]["name"]} for {" and ".join(config["targets"])}, fold {config["fold"]}', '',
       'A model of continuous audio-visual emotion recognition, trained with avjax: for each frame of a clip it predicts '
-      f'{" and ".join(config["targets"])} between -1 and 1 from a face and a voice.', '',
+      f'{" and ".join(config["targets"])} between -1 and 1 from {seen(m)}.', '',
       '## Results', '']
   if of_this and results.get('frames'):
     lines += ['| validation partition | CCC | PCC | RMSE |', '|---|---|---|---|']
@@ -31,10 +53,7 @@ def model_card(workdir, description):
   init = versions.get('init') or {}
   lines += [
       '', '## What it is', '',
-      f'- Face tower: {m["visual"]["tower"]}, {tower["features"]} features, crops of {config["crop"]} pixels out of '
-      f'{config["data"]["face"]}.' if tower else '- The face is not used.',
-      '- The voice is not used.' if m['audio']['tower'] == 'none' else
-      f'- Audio tower: VGGish, {m["audio"]["features"]} features, windows of 96 log-mel rows.',
+      *towers(config),
       f'- Temporal convolutions of {list(m["temporal"]["visual"])} and {list(m["temporal"]["audio"])} channels, kernel '
       f'{m["temporal"]["kernel"]}.',
       f'- Fusion: {", ".join(f"{key} {value}" for key, value in m["fusion"].items())}; head: {m["head"]["name"]}.',
@@ -51,7 +70,7 @@ def model_card(workdir, description):
       'import pathlib', 'import jax.export', 'import safetensors.numpy', '',
       "model = jax.export.deserialize(bytearray(pathlib.Path('model.stablehlo').read_bytes()))",
       "weights = safetensors.numpy.load_file('weights.safetensors')",
-      "output = model.call(weights, faces, log_mel, starts, real)",
+      f'output = model.call(weights, {", ".join(name.split("/")[-1] for name in description["inputs"])})',
       f"output['prediction']  # (clips, {config['data']['length']}, {len(config['targets'])}): {', '.join(config['targets'])}",
       '```', '']
   lines += [f'- `{name}`: {text}' for name, text in description['inputs'].items()]

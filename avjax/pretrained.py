@@ -20,6 +20,7 @@ from flax import traverse_util
 import avjax
 from avjax import main as command_line
 from avjax import published, step, weights
+from avjax.models.audio_visual import FEATURES
 from avjax.models.layers import evaluation
 from avjax.models.resnet import IR50, ResNet50
 from avjax.models.vggish import VGGish
@@ -156,16 +157,17 @@ def initialize(config, variables):
                        f'({"; ".join(differs[:2])})')
     flat.update((name, jnp.asarray(x)) for name, x in arrays.items())
     origins[part] = metadata
-  return traverse_util.unflatten_dict(flat, sep='/'), origins
+  return dict.fromkeys(variables, {}) | traverse_util.unflatten_dict(flat, sep='/'), origins  # a model may have no statistics
 
 
-def describe(origins):
-  """Lines for the log: what each tower starts from."""
-  parts = {'model': 'whole model', 'visual': 'face tower', 'audio': 'audio tower'}
+def describe(config, origins):
+  """Lines for the log: what each tower that the config has starts from."""
+  names = {'model': 'whole model', 'visual': 'face tower', 'audio': 'audio tower'}
   for part in ('model',) if 'model' in origins else ('visual', 'audio'):
-    origin = origins.get(part)
-    yield f'{parts[part]}: ' + (f'{origin["architecture"]} from {origin["source"]}, SHA-256 {origin["source_sha256"][:8]}'
-                                if origin else 'random weights')
+    tower, origin = config.model[part].tower if part != 'model' else '', origins.get(part)
+    start = f'{origin["architecture"]} from {origin["source"]}, SHA-256 {origin["source_sha256"][:8]}' if origin else 'random weights'
+    if tower != 'none':
+      yield f'{names[part]}: {tower} of the records' if tower.startswith(FEATURES) else f'{names[part]}: {start}'
 
 
 # The command.

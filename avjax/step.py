@@ -10,7 +10,7 @@ from flax import traverse_util
 
 from avjax import losses, optimizer, preprocess
 from avjax.config import nearest
-from avjax.models.audio_visual import AUDIO_TOWERS, VISUAL_TOWERS, AudioVisual
+from avjax.models.audio_visual import AUDIO_TOWERS, FEATURES, VISUAL_TOWERS, AudioVisual
 from avjax.models.fusion import FUSIONS
 from avjax.models.heads import HEADS
 from avjax.models.layers import evaluation, everything
@@ -34,9 +34,18 @@ class State:
 
 def input_fields(config):
   """The fields of a record that the model of a config sees."""
-  visual = () if config.model.visual.tower == 'none' else ('faces',)
-  audio = () if config.model.audio.tower == 'none' else ('log_mel', 'starts')
-  return (*visual, *audio, 'real')
+  return (*_fields(config.model.visual.tower, ('faces',)), *_fields(config.model.audio.tower, ('log_mel', 'starts')), 'real')
+
+
+def _fields(tower, raw):
+  """What one tower sees of a record: raw, features that are named like the tower, or nothing."""
+  return (tower,) if tower.startswith(FEATURES) else () if tower == 'none' else raw
+
+
+def feature_names(config):
+  """The features of other backbones that the model of a config takes in place of towers."""
+  towers = (config.model.visual.tower, config.model.audio.tower)
+  return [tower.removeprefix(FEATURES) for tower in towers if tower.startswith(FEATURES)]
 
 
 def on_device(batch, config):
@@ -45,27 +54,30 @@ def on_device(batch, config):
 
 
 def model_inputs(config, batch, key=None):
-  """What the towers take, of a batch on the device: (images, log-mel windows), None where there is no tower.
+  """What the towers take, of a batch on the device: (images or features, log-mel windows or features), None without a tower.
 
   With a key, images are augmented.
   """
-  images = None if config.model.visual.tower == 'none' else preprocess.images(batch['faces'], config.crop, key)
-  log_mel = None if config.model.audio.tower == 'none' else preprocess.windows(batch['log_mel'], batch['starts'])
-  return images, log_mel
+  inputs = []
+  for tower, prepare in ((config.model.visual.tower, lambda: preprocess.images(batch['faces'], config.crop, key)),
+                         (config.model.audio.tower, lambda: preprocess.windows(batch['log_mel'], batch['starts']))):
+    inputs.append(batch[tower] if tower.startswith(FEATURES) else None if tower == 'none' else prepare())
+  return inputs
 
 
 def make_model(config):
   """The model that a config describes. Raises InputError for a name that does not exist."""
   m = config.model
-  for what, name, known in (('model.visual.tower', m.visual.tower, (*VISUAL_TOWERS, 'none')),
-                            ('model.audio.tower', m.audio.tower, (*AUDIO_TOWERS, 'none')), ('model.fusion.name', m.fusion.name, FUSIONS),
+  for what, name, known in (('model.visual.tower', m.visual.tower, (*VISUAL_TOWERS, f'{FEATURES}NAME', 'none')),
+                            ('model.audio.tower', m.audio.tower, (*AUDIO_TOWERS, f'{FEATURES}NAME', 'none')),
+                            ('model.fusion.name', m.fusion.name, FUSIONS),
                             ('model.head.name', m.head.name, HEADS),
                             ('model.fusion.formulation', m.fusion.get('formulation', 'paper'), ('paper', 'author')),
                             ('loss.scope', config.loss.scope, losses.SCOPES),
                             ('loss.variance', config.loss.variance, losses.VARIANCES),
                             ('frozen_mode', config.frozen_mode, ('evaluation', 'training')),
                             *(('targets', target, TARGETS) for target in config.targets)):
-    if name not in known:
+    if name not in known and not ('tower' in what and name.startswith(FEATURES)):
       raise InputError(f'config.{what} {name!r} is not one of {", ".join(known)}{nearest(name, known)}')
   return AudioVisual(length=config.data.length, targets=len(config.targets), visual=m.visual.to_dict(), audio=m.audio.to_dict(),
                      temporal=m.temporal.to_dict(), fusion=m.fusion.to_dict(), head=m.head.to_dict())
@@ -74,8 +86,11 @@ def make_model(config):
 def init_variables(config, model, seed):
   """{'params', 'batch_stats'}, drawn from the seed."""
   # One frame is enough: no parameter's shape depends on the number of frames given, only on `length`.
-  images, log_mel = jnp.zeros((1, 1, config.crop, config.crop, 3)), jnp.zeros((1, 1, WINDOW_ROWS, MEL_BANDS))
-  variables = jax.jit(lambda key: model.init(key, images, log_mel, jnp.ones((1, 1), bool), evaluation))(jax.random.key(seed))
+  frame = {'faces': jnp.zeros((1, 1, config.data.face, config.data.face, 3), jnp.uint8), 'starts': jnp.zeros((1, 1), int),
+           'log_mel': jnp.zeros((1, WINDOW_ROWS, MEL_BANDS)),
+           **{f'{FEATURES}{name}': jnp.zeros((1, 1, width)) for name, width in config.data.features.items()}}
+  inputs = jax.tree.map(lambda x: jnp.zeros(x.shape), model_inputs(config, frame))  # in the precision of the parameters
+  variables = jax.jit(lambda key: model.init(key, *inputs, jnp.ones((1, 1), bool), evaluation))(jax.random.key(seed))
   return {name: variables.get(name, {}) for name in ('params', 'batch_stats')}
 
 

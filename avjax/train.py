@@ -10,6 +10,7 @@ import time
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from avjax import checkpoint, evaluate, optimizer, plots, pretrained, run, sharding, step, unfreezing
 from avjax.checkpoint import Checkpoints
@@ -33,7 +34,7 @@ def train(config, workdir, stop):
   """
   try:
     workdir = pathlib.Path(workdir)
-    return run_stages(config, workdir, prepare(config, workdir), stop)
+    return run_stages(prepare(config, workdir), workdir, stop)
   except Stopped:
     return None
 
@@ -41,6 +42,7 @@ def train(config, workdir, stop):
 @dataclasses.dataclass
 class Plan:
   """What is known of a run before its first batch. variables: of pretrained parts; the others are jax.ShapeDtypeStruct."""
+  config: ConfigDict     # with the widths of features that the records have
   model: AudioVisual
   records: Records
   train_splits: tuple
@@ -58,6 +60,8 @@ def prepare(config, workdir):
   check(config)
   model = step.make_model(config)
   records = Records(config.data.dir, config.data)
+  config = config.copy_and_resolve_references()
+  config.data.features = records.widths(step.feature_names(config))
   train_splits, validation_split = fold_chunks(config.fold)
   sizes = records.size(train_splits), records.size([validation_split])
   if not all(sizes):
@@ -75,12 +79,12 @@ def prepare(config, workdir):
     variables, origins = pretrained.initialize(config, variables)
   elif source != workdir:
     changed, origins = run.check_fork(config, source, records.manifest)
-  return Plan(model, records, train_splits, validation_split, sizes, stages, source, changed, variables, origins)
+  return Plan(config, model, records, train_splits, validation_split, sizes, stages, source, changed, variables, origins)
 
 
-def run_stages(config, workdir, plan, stop):
+def run_stages(plan, workdir, stop):
   """`train` of what is prepared; raises Stopped once the state is saved."""
-  model, records, stages, source = plan.model, plan.records, plan.stages, plan.source
+  config, model, records, stages, source = plan.config, plan.model, plan.records, plan.stages, plan.source
   batches_per_epoch = math.ceil(plan.sizes[0] / config.batch_size)
   mesh = sharding.make_mesh()
   drawn = step.init_variables(config, model, config.seed)
@@ -124,12 +128,12 @@ def run_stages(config, workdir, plan, stop):
       checkpoints.save(checkpoints.best, schedule.best_epoch + 1, best, {'epoch': best_meta['epoch'], 'ccc': best_meta['ccc']})
     logger.info('goes on from %s after %d epochs, stage %d; changed: %s', source, schedule.epoch, schedule.stage + 1,
                 ', '.join(plan.changed) or 'nothing')
-    for line in pretrained.describe(plan.origins):
+    for line in pretrained.describe(config, plan.origins):
       logger.info('%s, at the start of that run', line)
   else:
     logger.info('%s for %s: %s parameters, %d training and %d validation records, %d device(s)', config.model.fusion.name,
                 ' and '.join(config.targets), f'{step.count(variables["params"]):,}', *plan.sizes, mesh.size)
-    for line in pretrained.describe(plan.origins):
+    for line in pretrained.describe(config, plan.origins):
       logger.info(line)
     for tower in ('visual', 'audio'):
       never = step.count(variables['params'], lambda path: path.startswith(f'{tower}/') and not stages[-1](path))
@@ -273,7 +277,8 @@ def check(config):
 
 def make_stages(config, paths):
   """The `unfreezing.Trains` of each stage, from the config's patterns and the names of the model's parameters."""
-  parts = [config.unfreezing[name] for name in ('common', config.model.visual.tower, config.model.audio.tower) if name != 'none']
+  towers = [name for name in (config.model.visual.tower, config.model.audio.tower) if name in config.unfreezing]
+  parts = [config.unfreezing[name] for name in ('common', *towers)]
   groups = {name: [pattern for part in parts for pattern in part[name]] for name in parts[0]}
   frozen = groups.pop('frozen')
   try:

@@ -32,11 +32,11 @@ RUNS = {'grjca, seed 0': ('grjca', 0), 'grjca, seed 1': ('grjca', 1), 'grjca, se
 ANNOTATIONS = '*ABAW Annotations/VA_Estimation_Challenge/Train_Set/*.txt'
 
 
-def train(config, seed, records, workdir):
+def train(config, seed, records, workdir, *overrides):
   """Trains with the command that a person would type; returns scores, epochs and seconds of training and validation."""
   if not (workdir / 'results_validation.json').exists():
     subprocess.run([sys.executable, '-m', 'avjax.main', f'--config=configs/{config}.py:mini', f'--workdir={workdir}',
-                    f'--config.data.dir={records}', f'--config.seed={seed}'], cwd=ROOT, check=True)
+                    f'--config.data.dir={records}', f'--config.seed={seed}', *overrides], cwd=ROOT, check=True)
   scores = json.loads((workdir / 'results_validation.json').read_text())
   epochs = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
   return row(scores) | {'epochs': len(epochs), 'best_epoch': scores['best_epoch'] + 1,
@@ -59,10 +59,10 @@ def shuffled(source, folder):
   return folder
 
 
-def build(source, data_dir):
+def build(source, data_dir, *options):
   data = grjca.get_config('mini').data
   subprocess.run([sys.executable, '-m', 'data_prep.build', '--source', str(source), '--data_dir', str(data_dir),
-                  *(word for name in ('length', 'stride', 'face') for word in (f'--{name}', str(data[name])))], cwd=ROOT, check=True)
+                  *(word for name in ('length', 'stride', 'face') for word in (f'--{name}', str(data[name]))), *options], cwd=ROOT, check=True)
 
 
 def features(data, splits):

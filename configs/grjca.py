@@ -1,4 +1,6 @@
-"""GRJCA as in the paper, section 4.3. The other configs change only what differs.
+"""GRJCA, gated recursive joint cross-attention, as in the paper, section 4.3.
+
+The other configs change only what differs.
 
 Argument, separated by commas, as in --config=configs/grjca.py:target=arousal,fold=3:
   target=valence|arousal|joint   one dimension, or one model for both; target=both is two runs
@@ -19,7 +21,8 @@ def get_config(argument='', change=lambda config: None):
   config.seed = 0
   config.targets = TARGETS[chosen['target'] or ('joint' if chosen['mini'] else 'valence')]  # trained separately
   config.fold = chosen['fold']
-  config.data = ConfigDict({'dir': '', 'length': 300, 'stride': 200, 'face': 48})
+  config.data = ConfigDict({'dir': '', 'length': 300, 'stride': 200, 'face': 48,
+                            'features': {}})  # {name: width} of features in place of towers; a run takes it from its records
   # What a run starts from: files of python -m avjax.pretrained, or the folder of a run. avjax/train.py says in which order.
   config.init = ConfigDict({'visual': '', 'audio': '', 'model': ''})
   config.resume = ''
@@ -76,7 +79,7 @@ def as_the_authors(config):
   """What the authors' public code (RJCMA) does where it differs from the paper: the switches of docs/deviations.md."""
   if 'formulation' in config.model.fusion:
     config.model.fusion.update({'formulation': 'author', 'dropout': 0.6, 'joint_fc': False})
-  config.optimizer.rate_factors = ()  # they name the paper's L x L weights
+    config.optimizer.rate_factors = ()  # they name the paper's L x L weights
   config.loss.variance = 'mixed'
   config.schedule.update({'warmup': 'author', 'release': 'below_minimum'})
   config.frozen_mode, config.shuffle = 'training', 'once'
@@ -98,9 +101,12 @@ def shrink(config):
     part.update({name: max(part[name] // 8, 8) for name in part if name in ('width', 'hidden', 'each') and part[name]})
     part.update({name: min(part[name], 2) for name in part if name in ('layers', 'blocks')})
     part.update({name: tuple(width // 8 for width in part[name]) for name in part if name == 'stem'})
-  # The L x L weights are summed over L frames in the forward pass, and so are their updates.
-  gated = m.fusion.name in ('rjca', 'dca', 'grjca', 'hgrjca') and m.fusion.get('formulation', 'paper') == 'paper'
-  config.optimizer.rate_factors = ((r'fusion/.*/w_[ch]', 0.03),) if gated else ()
+  # What cannot take the rate of the towers: the L x L weights, which are summed over L frames in the forward pass, as their updates
+  # then are; and encoders that have their norms last.
+  if m.fusion.get('formulation') == 'paper':
+    config.optimizer.rate_factors = ((r'fusion/.*/w_[ch]', 0.03),)
+  elif m.fusion.name in ('transformer', 'cross_modal'):
+    config.optimizer.rate_factors = ((r'fusion/.*', 0.1),)
   # An epoch is some twenty steps here, not a thousand: to go back to the best after each would undo most of the training.
   config.schedule.update({'rate_max': 2e-3, 'rate_min': 2e-4, 'warmup_epochs': 1, 'patience': 1, 'factor': 0.3,
                           'max_epochs': 20, 'max_stage_epochs': 8, 'reload_best': False})

@@ -18,7 +18,7 @@ import sys
 
 import numpy as np
 
-from data_prep import affwild2, annotations, clips, errors, faces, manifest, parallel, records
+from data_prep import affwild2, annotations, clips, errors, faces, features, manifest, parallel, records
 from data_prep.errors import InputError
 
 TOLERABLE = ('unlisted', 'out_of_range', 'length')
@@ -35,6 +35,8 @@ def parse_args(argv=None):
   parser.add_argument('--workers', type=int, default=os.cpu_count(), help='processes that decode clips')
   parser.add_argument('--max_shard_mib', type=int, default=150, help='largest size of one file')
   parser.add_argument('--tolerate', default='', help=f'comma list of what is otherwise refused: {", ".join(TOLERABLE)}')
+  parser.add_argument('--features', nargs='+', default=[], metavar='NAME=DIR',
+                      help='features of other backbones: folders of one .npy a clip or video, row k - 1 for frame k')
   parser.add_argument('--videos', nargs='+', help='folders of videos, where not under their official names')
   parser.add_argument('--crops', nargs='+', help='folders of aligned crops, likewise')
   parser.add_argument('--annotations', help="the '<N>th ABAW Annotations' folder, likewise")
@@ -51,8 +53,8 @@ def parse_args(argv=None):
 
 def main(argv=None):
   args = parse_args(argv)
-  layout = records.Layout(args.length, args.stride, args.face)
   splits = plan(args)
+  layout = records.Layout(args.length, args.stride, args.face, features.widths(itertools.chain(*splits.values())))
   source = fingerprint(splits, args.tolerate)
   target = args.data_dir / manifest.NAME / manifest.VERSION
   with locked(args.data_dir):
@@ -78,14 +80,14 @@ def main(argv=None):
 def plan(args):
   """Checks all that can be checked without opening a video. Returns {split: list of clips.Job}."""
   roots = affwild2.find_roots(args.source, args.videos, args.crops, args.annotations, args.test_list)
-  unreadable = frozenset(faces.read_unreadable(args.source))
+  unreadable, folders = frozenset(faces.read_unreadable(args.source)), features.parse_folders(args.features)
   def job(clip):
     crop_ids = np.array(sorted(faces.list_crops(clip.crops)), np.int32)
     if not crop_ids.size:
       raise InputError(f'{clip.crops} holds no crops such as 00001.jpg')
     va, annotated = (None, None) if clip.annotation is None else annotations.read_annotation(
         clip.annotation, 'out_of_range' in args.tolerate)
-    return clips.Job(clip, crop_ids, va, annotated, unreadable, 'length' in args.tolerate)
+    return clips.Job(clip, crop_ids, va, annotated, unreadable, features.find(folders, clip.name), 'length' in args.tolerate)
   listed = affwild2.list_clips(roots, 'unlisted' in args.tolerate)
   if not any(clip.annotation for clip in listed):
     raise InputError(f'{roots.annotations} holds no annotations')
@@ -93,7 +95,7 @@ def plan(args):
 
 
 def fingerprint(splits, tolerate):
-  """Returns a SHA-256 over what tells one source from another: names, annotations, sizes; no paths and no times."""
+  """Returns a SHA-256 over what tells one source from another: names, annotations, sizes, features; no paths and no times."""
   digest = hashlib.sha256(repr(tolerate).encode())
   for split, jobs in splits.items():
     for job in jobs:
@@ -103,6 +105,8 @@ def fingerprint(splits, tolerate):
       digest.update(job.crop_ids.tobytes())
       if job.va is not None:
         digest.update(job.va.tobytes() + job.annotated.tobytes())
+      for name, path in job.features.items():  # two backbones may give files of one size
+        digest.update(f'{name} {manifest.sha256(path)}'.encode())
   return digest.hexdigest()
 
 
@@ -181,6 +185,7 @@ def summary(made, target):
   size = sum(shard['bytes'] for shard in made['shards'].values())
   windowed = total[3] * made['layout']['length']
   masked = ', '.join(f'{name.replace("_", " ")} {n:,}' for name, n in made['masked'].items())
+  lines += [f'features: {name}, {width} numbers a frame' for name, width in made['layout']['features'].items()]
   return '\n'.join([
       *lines, f'{len(made["shards"])} shards, {size / 1e6:,.1f} MB; masked frames: {masked}',
       f'log-mel: {made["log_mel_bytes"] / max(windowed, 1):.0f} bytes a frame (windows of 96 x 64 would take 12,288)',

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from data_prep import audio, faces, video, windows
+from data_prep import audio, faces, features, video, windows
 from data_prep.affwild2 import Clip
 from data_prep.errors import InputError
 
@@ -15,13 +15,14 @@ MAX_LENGTH_DIFFERENCE = 30  # frames: annotation, crops and decoded video of the
 class Job:
   """A clip and what is known of it before its video is opened.
 
-  crop_ids (K,) int32 frames that have a crop, K >= 1; va (T,2) and annotated (T,), or None for a test clip.
+  crop_ids (K,) int32 frames that have a crop, K >= 1; va (T,2) and annotated (T,), or None for a test clip; features {name: file}.
   """
   clip: Clip
   crop_ids: np.ndarray
   va: np.ndarray | None
   annotated: np.ndarray | None
   unreadable: frozenset
+  features: dict
   ignore_length: bool = False
 
 
@@ -38,6 +39,7 @@ class DecodedClip:
   log_mel: np.ndarray
   starts: np.ndarray
   audio_present: np.ndarray
+  features: dict   # {name: (n,D)}
   unreadable: int  # crops masked because they are broken
   cut: int         # annotated rows beyond the end of the video
 
@@ -45,12 +47,15 @@ class DecodedClip:
 def decode_clip(job, layout):
   """Reads crops, frame times and sound of a clip's annotated frames (of every frame, where there is no annotation).
 
-  Raises InputError where a file is broken, or where lengths differ by more than MAX_LENGTH_DIFFERENCE frames.
+  Raises InputError where a file is broken, where lengths differ by more than MAX_LENGTH_DIFFERENCE frames, or where features have
+  another number of rows than the video has frames.
   """
   timeline = video.read_timeline(job.clip.video)
   n = len(timeline.times)
+  rows_of = {path: len(features.open_rows(path)) for path in job.features.values()}
   if not job.ignore_length:
-    compare(job, n)
+    compare(job, n, rows_of)
+  n = min([n, *rows_of.values()])
   if job.va is None:
     va, annotated = np.zeros((n, 2), np.float32), np.zeros(n, bool)
     kept = np.arange(n)
@@ -61,17 +66,21 @@ def decode_clip(job, layout):
   images, face_present, broken = faces.read_faces(job.clip.crops, frames, layout.face, job.unreadable)
   rows, starts, audio_present = audio.hear(timeline, video.read_sound(job.clip.video))
   return DecodedClip(job.clip.name, frames, timeline.times[kept].astype(np.float32), va[kept], annotated[kept], images,
-                     face_present, rows, starts[kept], audio_present[kept], broken,
+                     face_present, rows, starts[kept], audio_present[kept],
+                     {name: features.read_rows(path, kept) for name, path in job.features.items()}, broken,
                      0 if job.va is None else int(job.annotated[n:].sum()))
 
 
-def compare(job, n):
-  """Raises InputError where annotation or crops and the n decoded frames cannot belong together."""
+def compare(job, n, rows_of):
+  """Raises InputError where annotation, crops or features (rows_of a file) and the n decoded frames cannot belong together."""
   hint = '; to cut to the shorter, add --tolerate length'
   if job.va is not None and abs(len(job.va) - n) > MAX_LENGTH_DIFFERENCE:
     raise InputError(f'{job.clip.annotation} has {len(job.va)} rows, but {job.clip.video} has {n} frames{hint}')
   if job.crop_ids[-1] > n + MAX_LENGTH_DIFFERENCE:
     raise InputError(f'{job.clip.crops} goes up to frame {job.crop_ids[-1]}, but {job.clip.video} has {n} frames{hint}')
+  for path, rows in rows_of.items():  # a row that is missing may be missing anywhere
+    if rows != n:
+      raise InputError(f'{path} has {rows} rows, but {job.clip.video} has {n} frames{hint}')
 
 
 def clip_records(clip, layout):
@@ -88,4 +97,5 @@ def clip_records(clip, layout):
         'va': cut(clip.va), 'annotated': cut(clip.annotated), 'faces': cut(clip.faces),
         'face_present': cut(clip.face_present), 'audio_present': cut(clip.audio_present),
         'log_mel': rows, 'starts': np.pad(starts, (0, layout.length - len(starts))),
+        **{f'features/{name}': cut(values) for name, values in clip.features.items()},
     }

@@ -20,7 +20,7 @@ def version_folder(data_dir):
 def read_manifest(data_dir):
   """Returns the manifest of a finished data set as a dict; InputError, with the command that makes one, without it.
 
-  layout    length, stride and face of records.Layout
+  layout    length, stride, face and features of records.Layout
   max_rows  the largest R of all records
   source    fingerprint of the names, annotations and sizes that went in
   chunks    {split: {'records': n, 'clips': {clip: frames kept}}}

@@ -16,10 +16,14 @@ NO_SOUND = np.float16(np.log(0.01))  # the log-mel of digital silence
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """Sizes that every record of one data set shares: L frames a window, the stride in frames, face pixels a side."""
+  """Sizes that every record of one data set shares.
+
+  L frames a window, the stride in frames, face pixels a side, and the width of each set of features of other backbones.
+  """
   length: int = 300
   stride: int = 200
   face: int = 48
+  features: dict = dataclasses.field(default_factory=dict)
 
 
 def fields(layout):
@@ -37,6 +41,7 @@ def fields(layout):
   log_mel  (R,64) VGGish log-mel rows of 10 ms that this window needs
   starts   (L,)   row of log_mel at which each frame's window of 96 rows starts; 0 <= start <= R - 96
   audio_present (L,) False where there is no sound track, it is digitally silent, or it has ended
+  features/NAME (L,D) float32 features of another backbone, for each NAME of the layout; 0 on padding
   """
   length, face = layout.length, layout.face
   return {
@@ -52,4 +57,5 @@ def fields(layout):
       'log_mel': ((None, MEL_BANDS), np.float16),
       'starts': ((length,), np.int32),
       'audio_present': ((length,), np.bool_),
+      **{f'features/{name}': ((length, width), np.float32) for name, width in layout.features.items()},
   }

@@ -11,6 +11,7 @@ from avjax.models.vggish import VGGish
 
 VISUAL_TOWERS = {'ir50': IR50, 'resnet50': ResNet50}
 AUDIO_TOWERS = ('vggish',)
+FEATURES = 'features/'  # how the name of a tower begins in whose place features of another backbone are given
 
 
 class AudioVisual(nn.Module):
@@ -20,8 +21,8 @@ class AudioVisual(nn.Module):
   """
   length: int       # L of the records
   targets: int      # 1, or 2 for valence and arousal together
-  visual: dict      # tower: its name, or none; and under each name, that tower's arguments
-  audio: dict       # tower: its name, or none; and VGGish's arguments
+  visual: dict      # tower: its name, features/NAME or none; and under each name, that tower's arguments
+  audio: dict       # tower: its name, features/NAME or none; and VGGish's arguments
   temporal: dict    # visual and audio widths, and the TCN's other arguments; no widths, no TCN
   fusion: dict      # name, and its arguments
   head: dict        # name, and its arguments
@@ -30,7 +31,7 @@ class AudioVisual(nn.Module):
   def __call__(self, images, log_mel, mask, trains):
     """images (B,L,H,W,3) in [-1, 1], log_mel (B,L,96,64), mask (B,L) True on real frames -> (B,L,targets).
 
-    In [-1, 1] if the head ends in tanh. What no tower takes may be None.
+    In [-1, 1] if the head ends in tanh. Where features (B,L,D) stand in for a tower, they are its input; where there is none, None.
     """
     visual, audio = self.tower('visual', images, mask, trains), self.tower('audio', log_mel, mask, trains)
     visual, audio = self.over_time('visual', visual, mask, trains), self.over_time('audio', audio, mask, trains)
@@ -44,6 +45,8 @@ class AudioVisual(nn.Module):
     name = settings['tower']
     if name == 'none':
       return None
+    if name.startswith(FEATURES):
+      return x
     frames = x.reshape(-1, *x.shape[2:])
     if modality == 'visual':
       y = VISUAL_TOWERS[name](**settings.get(name, {}), name='visual')(frames, trains, mask.reshape(-1))

@@ -14,8 +14,7 @@ import tiny
 from avjax import checkpoint, evaluate, export, pretrained, run, step, weights
 from avjax.model_card import model_card
 from data_prep.errors import InputError
-
-ROOT = pathlib.Path(__file__).parents[2]
+from fault.harness import call
 
 ALONE = '''
 import pathlib, sys
@@ -95,7 +94,7 @@ def test_what_the_folder_says(workdir, model):
 
 def test_the_command_and_its_check(workdir, model, tmp_path):
   def command(*arguments):
-    return subprocess.run([sys.executable, '-m', 'avjax.export', *map(str, arguments)], cwd=ROOT, capture_output=True, text=True)
+    return call(*arguments, module='avjax.export')
   done = command(workdir, '--output', tmp_path / 'model')
   assert done.returncode == 0 and 'differ from the run\'s by at most 0.0e+00' in done.stdout, done.stderr
   for name in ('model.json', 'model.stablehlo', 'weights.safetensors', 'README.md'):
@@ -189,7 +188,7 @@ def test_an_exported_model_is_a_start_for_a_run(workdir, model):
   found, origins = pretrained.initialize(config, fresh)
   flat = pretrained.traverse_util.flatten_dict
   assert all((x == flat(variables)[name]).all() for name, x in flat(found).items())
-  assert list(pretrained.describe(origins))[0].startswith('whole model: model from grjca_fold0')
+  assert list(pretrained.describe(config, origins))[0].startswith('whole model: model from grjca_fold0')
 
 
 def test_hostile_folders(model, tmp_path):

@@ -8,7 +8,6 @@ import json
 import pathlib
 import random
 import re
-import subprocess
 import sys
 
 import ml_dtypes
@@ -22,8 +21,7 @@ from avjax import pretrained, published, step, weights
 from avjax.train import check
 from benchmarks import parity_cases as cases
 from data_prep.errors import InputError
-
-ROOT = pathlib.Path(__file__).parents[2]
+from fault.harness import call, flags
 
 
 def made(case):
@@ -378,9 +376,9 @@ def test_init_replaces_the_towers_it_names_and_nothing_else(start, tmp_path):
   assert before.keys() == after.keys()
   for name, x in before.items():
     np.testing.assert_array_equal(after[name], x + (0.5 if name.split('/')[1] in ('visual', 'audio') else 0))
-  assert list(pretrained.describe(origins)) == ['face tower: ir50 from made.pth, SHA-256 12345678',
-                                                'audio tower: vggish from made.pth, SHA-256 12345678']
-  assert list(pretrained.describe({}))[0] == 'face tower: random weights'
+  assert list(pretrained.describe(config, origins)) == ['face tower: ir50 from made.pth, SHA-256 12345678',
+                                                        'audio tower: vggish from made.pth, SHA-256 12345678']
+  assert list(pretrained.describe(config, {}))[0] == 'face tower: random weights'
 
 
 @pytest.mark.parametrize('part, architecture, change, words', [
@@ -436,9 +434,7 @@ def test_a_run_that_starts_from_pretrained_towers(start, records, tmp_path):
   visual = tower_file(tmp_path / 'v.safetensors', start[1], 'visual', 'ir50')
 
   def run(workdir, *overrides):
-    return subprocess.run([sys.executable, '-m', 'avjax.main', f'--config={ROOT}/tests/avjax/tiny.py', f'--workdir={workdir}',
-                           f'--config.data.dir={records}', '--config.schedule.max_epochs=1', *overrides], cwd=ROOT,
-                          capture_output=True, text=True)
+    return call(*flags(workdir, records, '--config.schedule.max_epochs=1', *overrides))
   done = run(tmp_path / 'run', f'--config.init.visual={visual}')
   assert done.returncode == 0, done.stderr
   assert 'face tower: ir50 from made.pth, SHA-256 12345678' in done.stderr and 'audio tower: random weights' in done.stderr

@@ -86,7 +86,7 @@ def test_every_field_of_a_frame_comes_from_the_same_frame(official, built):
 
 def test_manifest_counts_what_is_there(built):
   made = manifest.read_manifest(built)
-  assert made['layout'] == {'length': 12, 'stride': 8, 'face': 16}
+  assert made['layout'] == {'length': 12, 'stride': 8, 'face': 16, 'features': {}}
   assert {split: list(chunk['clips']) for split, chunk in made['chunks'].items()} == {
       'chunk0': ['10-25-64x48_left', '10-25-64x48_right'], 'chunk1': [], 'chunk2': ['102', '103'], 'chunk3': ['1035'],
       'chunk4': ['104', 'video7'], 'chunk5': ['200'], 'test': ['300']}

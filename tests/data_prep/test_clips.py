@@ -14,7 +14,7 @@ LAYOUT = records.Layout(12, 8, 16)
 
 
 def decode(source, name, tolerate=()):
-  args = argparse.Namespace(source=source, tolerate=tolerate, videos=None, crops=None, annotations=None, test_list=None)
+  args = argparse.Namespace(source=source, tolerate=tolerate, videos=None, crops=None, annotations=None, test_list=None, features=())
   job, = (job for jobs in build.plan(args).values() for job in jobs if job.clip.name == name)
   return clips.decode_clip(job, LAYOUT)
 

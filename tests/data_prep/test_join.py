@@ -19,7 +19,7 @@ def root(tmp_path_factory):
 
 
 def test_every_frame_of_every_record(root):
-  args = argparse.Namespace(source=root, tolerate=(), videos=None, crops=None, annotations=None, test_list=None)
+  args = argparse.Namespace(source=root, tolerate=(), videos=None, crops=None, annotations=None, test_list=None, features=())
   jobs = [job for members in build.plan(args).values() for job in members]
   broken = set((root / 'unreadable.txt').read_text().split())
   gaps = missing = 0

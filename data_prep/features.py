@@ -1,0 +1,66 @@
+"""Features of other backbones (CLIP, MAE, wav2vec2, ...): made elsewhere, one .npy a video, row k - 1 for frame k."""
+
+import pathlib
+import re
+
+import numpy as np
+
+from data_prep.affwild2 import base_name, folder
+from data_prep.errors import InputError
+
+
+def parse_folders(options):
+  """['clip=DIR', ...] -> {'clip': DIR}. InputError for a name that cannot be one, or a folder that is not there."""
+  folders = {}
+  for option in options:
+    name, equals, path = option.partition('=')
+    if not equals or not re.fullmatch('[a-z][a-z0-9_]*', name):
+      raise InputError(f'--features {option} is not NAME=DIR with a name of small letters, digits and _')
+    if name in folders:
+      raise InputError(f'--features {name} is given twice')
+    folders[name] = folder(path)
+  return folders
+
+
+def find(folders, clip):
+  """{name: file} of a clip: that of the clip itself, or else of its video, which the two people of a video then share."""
+  found = {}
+  for name, path in folders.items():
+    own, shared = path / f'{clip}.npy', path / f'{base_name(clip)}.npy'
+    found[name] = own if own.is_file() else shared
+    if not found[name].is_file():
+      raise InputError(f'--features {name}: {path} has no {own.name}; each clip, or its video, needs a file')
+  return found
+
+
+def widths(jobs):
+  """{name: columns}, the same in all files of a name. InputError naming a file that is damaged or differs from the first."""
+  first = {}
+  for job in jobs:
+    for name, path in job.features.items():
+      width = open_rows(path).shape[1]
+      other, wanted = first.setdefault(name, (path, width))
+      if width != wanted:
+        raise InputError(f'{path} has {width} columns, but {other} has {wanted}; the files of one name come from one backbone')
+  return {name: width for name, (_, width) in first.items()}
+
+
+def open_rows(path):
+  """The rows of a file, (n,D) of some floating type, not yet read. InputError if it holds anything else."""
+  try:
+    rows = np.load(path, mmap_mode='r', allow_pickle=False)
+  except (EOFError, OSError, ValueError) as error:
+    raise InputError(f'{path} cannot be read as a .npy file: {error}') from error
+  if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.dtype.kind != 'f' or not rows.shape[1]:
+    raise InputError(f'{path} does not hold a table of floating-point numbers, a row a frame')
+  return rows
+
+
+def read_rows(path, kept):
+  """float32 rows (len(kept),D) of a file. InputError where a number in them is not finite."""
+  with np.errstate(over='ignore'):
+    rows = open_rows(path)[kept].astype(np.float32)
+  broken = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+  if len(broken):
+    raise InputError(f'{path} has a number that is not finite in the row of frame {kept[broken[0]] + 1}; where nothing was found, write zeros')
+  return rows

@@ -1,0 +1,78 @@
+"""Features of other backbones in place of towers: Charon and CtyunAI from .npy files to a trained, evaluated and exported model."""
+
+import json
+
+import numpy as np
+import pytest
+
+from avjax import evaluate, export, main, run, step, weights
+from avjax.dataset import Records
+from benchmarks import zoo
+from data_prep import build, mini
+from data_prep.errors import InputError
+
+SIZES = ['--length', '120', '--stride', '120', '--face', '24']
+PIXELS = '--config.model.visual.tower=features/pixels'
+
+
+@pytest.fixture(scope='module')
+def featured(tmp_path_factory):
+  """The records of a small mini set with the features `pixels`, 144 numbers a frame, that stand for a backbone's."""
+  folder = tmp_path_factory.mktemp('featured')
+  mini.generate(folder / 'mini', videos=17, seconds=8, workers=2)
+  zoo.write_features(folder / 'mini', folder / 'pixels')
+  assert build.main(['--source', str(folder / 'mini'), '--data_dir', str(folder / 'records'), '--workers', '2', *SIZES,
+                     '--features', f'pixels={folder / "pixels"}']) == 0
+  return folder / 'records'
+
+
+def start(config, workdir, records, *overrides):
+  return main.main(['avjax', f'--config=configs/{config}.py:mini', f'--workdir={workdir}', f'--config.data.dir={records}', *overrides])
+
+
+@pytest.mark.parametrize('config', zoo.ON_FEATURES)
+def test_train_evaluate_and_export(config, featured, tmp_path):
+  workdir = tmp_path / 'run'
+  budget = [PIXELS, '--config.schedule.max_epochs=6', '--config.schedule.patience=6']
+  assert start(config, workdir, featured, *budget) == 0
+  rows = [json.loads(row) for row in (workdir / 'metrics.jsonl').read_text().splitlines()]
+  assert len(rows) == 6 and {row['stage'] for row in rows} == {1}  # without towers there is nothing to open later
+  assert rows[-1]['train_loss'] < rows[0]['train_loss'] - 0.1
+  stored = run.read_config(workdir)
+  assert stored.data.features.to_dict() == {'pixels': 144}
+  variables = step.init_variables(stored, step.make_model(stored), 0)
+  assert set(variables['params']) == {'visual_tcn', 'fusion', 'head'}
+  assert start(config, workdir, featured, *budget) == 0  # it is complete
+
+  before = json.loads((workdir / 'results_validation.json').read_text())
+  assert evaluate.evaluate_run(workdir, 'validation')[1] == before
+  export.write(workdir, tmp_path / 'model')
+  card = (tmp_path / 'model' / 'README.md').read_text()
+  for words in ('from a face.', 'features of another backbone: features/pixels, 144 numbers a frame', 'call(weights, pixels, real)',
+                '- `features/pixels`: float32 (clips, 120, 144), of another backbone', '- The voice is not used.'):
+    assert words in card, words
+
+
+def test_features_of_both_modalities(featured, tmp_path):
+  assert start('concatenation', tmp_path / 'run', featured, PIXELS, '--config.model.audio.tower=features/pixels',
+               '--config.schedule.max_epochs=1') == 0
+  assert step.input_fields(run.read_config(tmp_path / 'run')) == ('features/pixels', 'features/pixels', 'real')
+
+
+def test_what_does_not_fit_is_refused(featured, records, tmp_path):
+  def refused(words, *overrides, data=featured):
+    with pytest.raises(InputError, match=words):
+      start('charon', tmp_path / 'run', data, *overrides)
+    assert not (tmp_path / 'run').exists()
+  refused("no features 'clip', only pixels; build them with --features clip=DIR", '--config.model.visual.tower=features/clip')
+  refused("no features 'pixels', only faces and log-mel", PIXELS, '--config.data.length=12', '--config.data.stride=8', '--config.data.face=16',
+          '--config.crop=12', data=records)
+  refused("config.model.visual.tower 'feature/pixels' is not one of ir50, resnet50, features/NAME, none", PIXELS.replace('features/', 'feature/'))
+  given = tmp_path / 'given.safetensors'
+  weights.save(given, {'params/w': np.zeros(1, np.float32)}, dict.fromkeys(('source', 'source_sha256', 'licence'), 'x') | {'architecture': 'ir50'})
+  refused('holds ir50, but config.init.visual takes features/pixels', PIXELS, f'--config.init.visual={given}')
+
+
+def test_records_of_another_width_are_refused(featured):
+  with pytest.raises(InputError, match='features pixels of width 144, the run has 145'):
+    Records(featured, {'length': 120, 'stride': 120, 'face': 24, 'features': {'pixels': 145}})

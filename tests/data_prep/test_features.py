@@ -1,0 +1,102 @@
+"""Features of other backbones: each row arrives with its own frame, and what does not fit is refused."""
+
+import argparse
+
+import numpy as np
+from official_set import CLIPS, SIZES
+import pytest
+
+from data_prep import build, clips, features, manifest, records
+from data_prep.errors import InputError
+from test_build import contents, read
+
+
+def write(folder, width=3, scale=1.0):
+  """One file a video, whose row of frame k holds k, k + 0.5, k + 1, ... times scale; for a clip of the pair, one of its own."""
+  folder.mkdir()
+  for name in (*CLIPS, '10-25-64x48'):
+    if name != '10-25-64x48_right':
+      rows = np.arange(1, CLIPS.get(name, CLIPS['10-25-64x48_left'])[0] + 1)[:, None] + np.arange(width) / 2
+      np.save(folder / f'{name}.npy', np.float64(scale * rows * (-1 if name == '10-25-64x48' else 1)))
+  return folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+  return write(tmp_path / 'clip')
+
+
+def jobs(source, folder, tolerate=()):
+  args = argparse.Namespace(source=source, tolerate=tolerate, videos=None, crops=None, annotations=None, test_list=None,
+                            features=[f'clip={folder}'])
+  return {job.clip.name: job for jobs in build.plan(args).values() for job in jobs}
+
+
+def decode(source, folder, tolerate=()):
+  planned = jobs(source, folder, tolerate)
+  return clips.decode_clip(planned['104'], records.Layout(12, 8, 16, features.widths(planned.values())))
+
+
+def test_each_row_arrives_with_its_frame(official, folder, tmp_path, capsys):
+  command = ['--source', str(official), '--data_dir', str(tmp_path / 'records'), *SIZES, '--features', f'clip={folder}',
+             f'sound={write(tmp_path / "sound", 2, 0.1)}', '--workers']
+  assert build.main([*command, '2']) == 0
+  assert 'features: clip, 3 numbers a frame\n' in capsys.readouterr().out
+  assert manifest.read_manifest(tmp_path / 'records')['layout']['features'] == {'clip': 3, 'sound': 2}
+  found = read(tmp_path / 'records')
+  assert {clip for clip, _ in found} == {name for name, (_, annotated, *_) in CLIPS.items() if annotated != ()}
+  for (clip, _), record in found.items():
+    frames = np.where(record['real'], record['frames'], np.nan)[:, None] * (-1 if clip == '10-25-64x48_right' else 1)
+    for name, width, scale in (('clip', 3, 1), ('sound', 2, 0.1)):
+      rows = record[f'features/{name}']
+      expected = scale * (frames + np.sign(frames) * np.arange(width) / 2)
+      assert rows.dtype == np.float32 and rows.shape == (12, width)
+      np.testing.assert_allclose(rows, np.nan_to_num(expected), rtol=1e-6)
+
+  before = contents(tmp_path / 'records')
+  assert build.main([*command, '1']) == 0 and 'nothing to do' in capsys.readouterr().out
+  np.save(folder / '103.npy', np.load(folder / '103.npy') + 1)  # another backbone, files of the same size
+  with pytest.raises(InputError, match='another source'):
+    build.main([*command, '1'])
+  with pytest.raises(InputError, match='another layout and source'):
+    build.main([*command[:12], '--workers', '1'])  # clip alone
+  assert contents(tmp_path / 'records') == before
+
+
+def test_what_does_not_fit_is_refused(official, folder):
+  good = np.load(folder / '104.npy')
+
+  def refused(words, value, **kind):
+    np.save(folder / '104.npy', value, **kind)
+    with pytest.raises(InputError, match=words):
+      decode(official, folder)
+  refused('104.npy has 19 rows, but .*104.avi has 20 frames; to cut to the shorter, add --tolerate length', good[:-1])
+  refused('104.npy has 21 rows, but .*104.avi has 20 frames', np.concatenate([good, good[:1]]))
+  refused('104.npy has 2 columns, but .*_left.npy has 3', good[:, :2])
+  refused('104.npy does not hold a table of floating-point numbers', good.astype(int))
+  refused('104.npy does not hold a table', good[0])
+  refused('104.npy does not hold a table', good[:, :0])
+  refused('104.npy cannot be read as a .npy file', np.array([{}]), allow_pickle=True)
+  refused('104.npy has a number that is not finite in the row of frame 20', np.where(good == 21, np.nan, good))
+  refused('104.npy has a number that is not finite in the row of frame 20', np.where(good == 21, 1e300, good))
+  for damage in (b'', b'\x93NUMPY\x01\x00', (folder / '103.npy').read_bytes()[:150]):
+    (folder / '104.npy').write_bytes(damage)
+    with pytest.raises(InputError, match='104.npy cannot be read as a .npy file'):
+      decode(official, folder)
+  (folder / '104.npy').unlink()
+  with pytest.raises(InputError, match='--features clip: .* has no 104.npy; each clip, or its video, needs a file'):
+    decode(official, folder)
+
+
+def test_cut_to_the_shorter_where_that_is_tolerated(official, folder):
+  np.save(folder / '104.npy', np.load(folder / '104.npy')[:17])
+  clip = decode(official, folder, ['length'])
+  assert clip.frames.tolist() == list(range(1, 18)) and clip.cut == 3
+  assert clip.features['clip'][:, 0].tolist() == clip.frames.tolist()
+
+
+def test_options_that_name_no_features(tmp_path):
+  for options, words in ((['clip'], 'is not NAME=DIR'), ([f'Clip={tmp_path}'], 'is not NAME=DIR'), ([f'a/b={tmp_path}'], 'is not NAME=DIR'),
+                         ([f'a={tmp_path}', f'a={tmp_path}'], 'given twice'), ([f'a={tmp_path}/none'], 'is not a folder')):
+    with pytest.raises(InputError, match=words):
+      features.parse_folders(options)
