@@ -90,7 +90,7 @@ def table(found):
   lines = ['| config | system | origin | tested against | parameters, M | of these no tower | GFLOPs a clip | of these no tower |',
            '|---|---|---|---|---|---|---|---|']
   for name, row in found.items():
-    numbers = [f'{row[part][what] / scale:,.{digits}f}' for what, scale, digits in (('parameters', 1e6, 2), ('flops', 1e9, 1))
+    numbers = [f'{row[part][what] / scale:,.2f}' for what, scale in (('parameters', 1e6), ('flops', 1e9))
                for part in ('whole', 'without_towers')]
     lines.append(f'| [{name}](configs/{name}.py) | ' + ' | '.join([row['system'], *SYSTEMS[name], *numbers]) + ' |')
   return '\n'.join(lines)

@@ -72,6 +72,12 @@ The best epoch is chosen on the same partition. Seconds of training and validati
 """
 
 
+def page(found):
+  """docs/results.md, from what docs/results.json holds."""
+  return PAGE.format(**{name: found[name] for name in ('epochs', 'records', 'cores')}, in_one_stage=IN_ONE_STAGE + 1, side=SIDE,
+                     table=table(found['rows']))
+
+
 def main():
   parser = argparse.ArgumentParser(prog='python -m benchmarks.zoo', description=__doc__.splitlines()[0])
   for name in ('source', 'data_dir', 'output'):
@@ -100,8 +106,7 @@ def main():
   found = {'set': json.loads((arguments.source / 'mini.json').read_text()), 'epochs': EPOCHS, 'records': records, 'cores': os.cpu_count(),
            'python': platform.python_version(), 'rows': rows}
   (ROOT / 'docs' / 'results.json').write_text(json.dumps(found, indent=1) + '\n')
-  page = PAGE.format(epochs=EPOCHS, in_one_stage=IN_ONE_STAGE + 1, records=records, side=SIDE, cores=os.cpu_count(), table=table(rows))
-  (ROOT / 'docs' / 'results.md').write_text(page)
+  (ROOT / 'docs' / 'results.md').write_text(page(found))
   print(table(rows))
 
 

@@ -1,11 +1,17 @@
 """Pages that follow from the code are of this code, and every file that a page links is there."""
 
+import importlib
+import json
 import pathlib
 import re
 
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
 import pytest
 
-from benchmarks import equations
+from benchmarks import equations, systems, zoo
+from benchmarks.pages import fill
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
@@ -36,3 +42,39 @@ def test_the_switches_of_the_page_exist():
     for switch in re.findall(r'`([a-z_.]+)`', row):
       if '.' in switch and not switch.startswith('submission'):
         assert any(key == switch or key.startswith(switch + '.') for key in known), switch
+
+
+def test_flops_by_hand():
+  def count(module, *shape):
+    x = jnp.zeros(shape)
+    params = module.init(jax.random.key(0), x)
+    return systems.flops(jax.make_jaxpr(jax.jit(module.apply))(params, x).jaxpr)
+  assert count(nn.Dense(7), 3, 5) == 2 * 3 * 5 * 7
+  assert count(nn.Conv(6, (3,), padding='VALID'), 2, 10, 4) == 2 * (2 * 8 * 6) * (3 * 4)
+  assert count(nn.Conv(8, (3, 3), feature_group_count=4), 1, 5, 5, 8) == 2 * (5 * 5 * 8) * (9 * 2)
+  # An LSTM of width 4 over 9 frames of 5: four gates from 5 inputs and 4 states, each frame.
+  assert count(nn.RNN(nn.LSTMCell(4)), 2, 9, 5) == 9 * 2 * 2 * 4 * 4 * (5 + 4)
+  with pytest.raises(ValueError, match='while'):
+    systems.flops(jax.make_jaxpr(lambda x: jax.lax.while_loop(lambda x: x < 3, lambda x: x + 1, x))(0).jaxpr)
+
+
+def test_the_table_of_systems():
+  """README's is that of docs/systems.json, which has every config; one of its rows is measured again."""
+  found = json.loads((ROOT / 'docs' / 'systems.json').read_text())
+  assert sorted(found) == sorted(systems.SYSTEMS) == zoo.CONFIGS
+  readme = (ROOT / 'README.md').read_text()
+  assert fill(readme, 'systems', systems.table(found)) == readme, 'run python -m benchmarks.systems'
+  modules = {name: importlib.import_module(f'configs.{name}') for name in found}
+  for name, module in modules.items():
+    assert found[name]['system'] == module.__doc__.splitlines()[0].removesuffix('.')
+  assert found['aiwell']['whole'] == systems.measure(modules['aiwell'].get_config())
+  # By hand: what GRJCA has and RJCA has not is 4 scores of a gate for each modality, and the sum of 4 features that they weigh.
+  gates = (512 + 128) * 4
+  assert found['grjca']['whole']['flops'] - found['rjca']['whole']['flops'] == 2 * 300 * gates + 2 * 300 * 4 * (512 + 128)
+  assert found['grjca']['whole']['parameters'] - found['rjca']['whole']['parameters'] == gates + 2 * 4
+
+
+def test_the_results_of_every_system():
+  found = json.loads((ROOT / 'docs' / 'results.json').read_text())
+  assert (ROOT / 'docs' / 'results.md').read_text() == zoo.page(found)
+  assert {name.split(',')[0] for name in found['rows']} == set(zoo.CONFIGS)
