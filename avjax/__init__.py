@@ -1,5 +1,6 @@
 """Continuous audio-visual emotion recognition in JAX: valence and arousal, frame by frame, from a face and a voice."""
 
+import importlib
 import os
 
 __version__ = '0.1.0'
@@ -7,3 +8,10 @@ __version__ = '0.1.0'
 # TensorFlow, which reads the records, greets with a page of remarks unless it is told not to before its import.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
+
+
+def __getattr__(name):
+  """avjax.predict(video, run), whose module is loaded when it is asked for."""
+  if name == 'predict':
+    return importlib.import_module('avjax.predict')
+  raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -39,7 +39,7 @@ class Records:
 
   def widths(self, names):
     """{name: width} of features of other backbones. InputError for one that the records do not have."""
-    stored = self.manifest['layout']['features']
+    stored = self.manifest['layout'].get('features', {})
     for name in names:
       if name not in stored:
         raise InputError(f'records in {self.folder} have no features {name!r}, only {", ".join(stored) or "faces and log-mel"}; '

@@ -44,35 +44,60 @@ def predict(batches, predict_step, variables, config, mesh):
 
   batches yields dicts with the fields of data_prep.records. Returns {clip: Series} in order of name.
   """
-  collected = {}
-  size = sharding.padded_size(config.batch_size, mesh)
+  predictions = Predictions(predict_step, variables, config, mesh)
   for batch in batches:
-    rows = len(batch['clip'])
-    device = sharding.shard(sharding.pad_rows(step.on_device(batch, config), size), mesh)
-    output = jax.tree.map(lambda x: x[:rows], sharding.gather(predict_step(variables, device)))
+    predictions.add(batch)
+  return predictions.series()
+
+
+class Predictions:
+  """`predict` for batches that come one by one; keeps what the model predicts, not what it sees."""
+
+  def __init__(self, predict_step, variables, config, mesh):
+    self.predict_step, self.variables, self.config, self.mesh, self.windows = predict_step, variables, config, mesh, {}
+
+  def add(self, batch):
+    """Runs the model over a batch of records."""
+    rows, size = len(batch['clip']), sharding.padded_size(self.config.batch_size, self.mesh)
+    device = sharding.shard(sharding.pad_rows(step.on_device(batch, self.config), size), self.mesh)
+    output = jax.tree.map(lambda x: x[:rows], sharding.gather(self.predict_step(self.variables, device)))
     for i, clip in enumerate(batch['clip']):
-      collected.setdefault(clip.decode(), []).append(
+      self.windows.setdefault(clip.decode(), []).append(
           {name: batch[name][i] for name in SERIES_FIELDS} | {'prediction': output['prediction'][i]}
           | {f'gates/{name}': value[i] for name, value in output['gates'].items()})
-  return {clip: _join(collected[clip], config.smooth) for clip in sorted(collected)}
+
+  def series(self):
+    """{clip: Series} in order of name, once all windows are in."""
+    return {clip: _join(self.windows[clip], self.config) for clip in sorted(self.windows)}
 
 
-def smoothed(series, frames):
-  """The centred moving average of (N,targets) over an odd number of frames, or as many as there are at either end."""
-  reach = frames // 2
-  total = np.cumsum(np.pad(series, ((1, 0), (0, 0))), axis=0)
-  first, last = np.maximum(np.arange(len(series)) - reach, 0), np.minimum(np.arange(len(series)) + reach + 1, len(series))
-  return (total[last] - total[first]) / (last - first)[:, None] if reach else series
+def seen(config, face_present, audio_present):
+  """(n,) bool: the frames in which there is something that the model of a config uses."""
+  uses_face, uses_voice = (config.model[modality].tower != 'none' for modality in ('visual', 'audio'))
+  return (uses_face & face_present) | (uses_voice & audio_present)
 
 
-def _join(windows, smooth):
+def smoothed(series, frames, counted, width):
+  """The centred moving average of (N,targets) over an odd number of frames, by frame id: gaps do not bring distant frames together.
+
+  frames (N,) ascending; counted (N,) bool: the others are left out of every average. Where none is counted the value stays.
+  """
+  total = np.cumsum(np.pad(np.where(counted[:, None], series, 0), ((1, 0), (0, 0))), axis=0)
+  count = np.cumsum(np.pad(counted.astype(int), (1, 0)))
+  first, last = np.searchsorted(frames, frames - width // 2), np.searchsorted(frames, frames + width // 2, side='right')
+  among = (count[last] - count[first])[:, None]
+  return np.where(among > 0, (total[last] - total[first]) / np.maximum(among, 1), series) if width > 1 else series
+
+
+def _join(windows, config):
   """One Series from the windows of one clip."""
   stacked = {name: np.stack([w[name] for w in windows]) for name in windows[0]}
   frames = merge(stacked['frames'], stacked['frames'], stacked['real'])[0]
   merged = {name: merge(values, stacked['frames'], stacked['real'])[1] for name, values in stacked.items()}
   gates = {name.removeprefix('gates/'): value for name, value in merged.items() if name.startswith('gates/')}
   masks = {name: merged[name] > 0.5 for name in ('annotated', 'face_present', 'audio_present')}
-  return Series(frames, merged['times'], smoothed(merged['prediction'], smooth), merged['va'], **masks, gates=gates)
+  prediction = smoothed(merged['prediction'], frames, seen(config, masks['face_present'], masks['audio_present']), config.smooth)
+  return Series(frames, merged['times'], prediction, merged['va'], **masks, gates=gates)
 
 
 def score(series, targets):

@@ -130,6 +130,21 @@ def example(config, clips=2):
   return values
 
 
+def read_folder(folder):
+  """(description, {name: array}) of an exported model: its model.json and its weights. InputError where a file is not sound."""
+  folder = pathlib.Path(folder)
+  if not os.path.exists(folder / 'model.json'):
+    raise InputError(f'{folder} holds no model.json: it is no model that python -m avjax.export wrote')
+  with refused(f'{folder}/model.json is not of an exported model'):
+    description = run.read_json(folder / 'model.json')
+    checksums = {name: description['sha256'][name] for name in ('weights.safetensors', 'model.stablehlo')}
+  for name, checksum in checksums.items():
+    weights.check_readable(folder / name)
+    if weights.sha256_of_file(folder / name) != checksum:
+      raise InputError(f'{folder / name} is damaged: its SHA-256 is not the one in model.json; export or copy it again')
+  return description, weights.load(folder / 'weights.safetensors')[0]
+
+
 class Model:
   """An exported model: model(*inputs) -> {'prediction': (B,L,targets), 'gates': {name: (B,L,K)}}, inputs as in model.json.
 
@@ -138,16 +153,7 @@ class Model:
 
   def __init__(self, folder):
     folder = pathlib.Path(folder)
-    if not os.path.exists(folder / 'model.json'):
-      raise InputError(f'{folder} holds no model.json: it is no model that python -m avjax.export wrote')
-    with refused(f'{folder}/model.json is not of an exported model'):
-      self.description = run.read_json(folder / 'model.json')
-      checksums = {name: self.description['sha256'][name] for name in ('weights.safetensors', 'model.stablehlo')}
-    for name, checksum in checksums.items():
-      weights.check_readable(folder / name)
-      if weights.sha256_of_file(folder / name) != checksum:
-        raise InputError(f'{folder / name} is damaged: its SHA-256 is not the one in model.json; export or copy it again')
-    self.weights, _ = weights.load(folder / 'weights.safetensors')
+    self.description, self.weights = read_folder(folder)
     self.exported = read_stablehlo(folder / 'model.stablehlo')
 
   def __call__(self, *inputs):

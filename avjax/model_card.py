@@ -27,6 +27,14 @@ def towers(config):
       yield f'- Audio tower: VGGish, {m["audio"]["features"]} features, windows of 96 log-mel rows.'
 
 
+def temporal(settings):
+  """A line for each modality with a temporal part."""
+  for modality, name in (('visual', 'face'), ('audio', 'voice')):
+    if settings[modality]:
+      yield (f'- Temporal convolutions of the {name}: {list(settings[modality])} channels, kernel '
+             f'{list(settings["kernels"]) or settings["kernel"]}.')
+
+
 def model_card(workdir, description):
   """Markdown text. description: what export writes as model.json. InputError where a string would forge more than text."""
   config, versions = description['config'], description['versions']
@@ -50,12 +58,13 @@ def model_card(workdir, description):
   else:
     lines += ['The run has no results of this state yet. Its validation CCC while training: '
               f'{description["validation_ccc"]:.3f}, epoch {description["best_epoch"] + 1}.']
+  if config['smooth'] > 1:
+    lines += [f'These are of predictions that are averaged over {config["smooth"]} frames, which the program here does not do.']
   init = versions.get('init') or {}
   lines += [
       '', '## What it is', '',
       *towers(config),
-      f'- Temporal convolutions of {list(m["temporal"]["visual"])} and {list(m["temporal"]["audio"])} channels, kernel '
-      f'{m["temporal"]["kernel"]}.',
+      *temporal(m['temporal']),
       f'- Fusion: {", ".join(f"{key} {value}" for key, value in m["fusion"].items())}; head: {m["head"]["name"]}.',
       f'- Windows of {config["data"]["length"]} frames; seed {config["seed"]}; batches of {config["batch_size"]}.',
       '', '## What it started from', '']

@@ -12,8 +12,10 @@ from avjax import losses, optimizer, preprocess
 from avjax.config import nearest
 from avjax.models.audio_visual import AUDIO_TOWERS, FEATURES, VISUAL_TOWERS, AudioVisual
 from avjax.models.fusion import FUSIONS
+from avjax.models.fusion.transformer import POSITIONS
 from avjax.models.heads import HEADS
 from avjax.models.layers import evaluation, everything
+from avjax.models.tcn import ACTIVATIONS
 from data_prep.errors import InputError
 from data_prep.records import MEL_BANDS, WINDOW_ROWS
 
@@ -65,6 +67,16 @@ def model_inputs(config, batch, key=None):
   return inputs
 
 
+def without_towers(config, widths):
+  """The config of the same model behind its towers, on features `face` and `voice` of these widths ({name: width}) in their place."""
+  config = config.copy_and_resolve_references()
+  for modality, name in (('visual', 'face'), ('audio', 'voice')):
+    if config.model[modality].tower != 'none':
+      config.model[modality].tower = FEATURES + name
+  config.data.features = {name: widths[name] for name in feature_names(config)}
+  return config
+
+
 def make_model(config):
   """The model that a config describes. Raises InputError for a name that does not exist."""
   m = config.model
@@ -72,6 +84,9 @@ def make_model(config):
                             ('model.audio.tower', m.audio.tower, (*AUDIO_TOWERS, f'{FEATURES}NAME', 'none')),
                             ('model.fusion.name', m.fusion.name, FUSIONS),
                             ('model.head.name', m.head.name, HEADS),
+                            ('model.fusion.positions', m.fusion.get('positions', 'none'), POSITIONS),
+                            ('model.temporal.activation', m.temporal.activation, ACTIVATIONS),
+                            *(('model.fusion.inputs', name, ('visual', 'audio')) for name in m.fusion.get('inputs', ())),
                             ('model.fusion.formulation', m.fusion.get('formulation', 'paper'), ('paper', 'author')),
                             ('loss.scope', config.loss.scope, losses.SCOPES),
                             ('loss.variance', config.loss.variance, losses.VARIANCES),
@@ -79,6 +94,9 @@ def make_model(config):
                             *(('targets', target, TARGETS) for target in config.targets)):
     if name not in known and not ('tower' in what and name.startswith(FEATURES)):
       raise InputError(f'config.{what} {name!r} is not one of {", ".join(known)}{nearest(name, known)}')
+  for modality in m.fusion.get('inputs', FUSIONS[m.fusion.name].needs):
+    if m[modality].tower == 'none':
+      raise InputError(f'config.model.{modality}.tower is none, but the fusion {m.fusion.name} needs it')
   return AudioVisual(length=config.data.length, targets=len(config.targets), visual=m.visual.to_dict(), audio=m.audio.to_dict(),
                      temporal=m.temporal.to_dict(), fusion=m.fusion.to_dict(), head=m.head.to_dict())
 
@@ -107,7 +125,7 @@ def count(params, counted=lambda path: True):
 def make_train_step(config, model, trains, tx):
   """Returns step(state, batch, key, rate) -> (state, metrics) of the stage that `trains` describes.
 
-  batch has DEVICE_FIELDS. Only the open groups are differentiated, so that a frozen trunk costs no backward pass. Where loss or
+  batch is what `on_device` leaves. Only the open groups are differentiated, so that a frozen trunk costs no backward pass. Where loss or
   gradient is not finite the state comes back as it was.
   """
   targets = [TARGETS.index(name) for name in config.targets]

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from avjax import checkpoint, evaluate, optimizer, plots, pretrained, run, sharding, step, unfreezing
+from avjax import checkpoint, evaluate, optimizer, plots, pretrained, run, sharding, step, unfreezing, weights
 from avjax.checkpoint import Checkpoints
 from avjax.dataset import Records
 from avjax.metrics import METRICS
@@ -66,7 +66,10 @@ def prepare(config, workdir):
   sizes = records.size(train_splits), records.size([validation_split])
   if not all(sizes):
     raise InputError(f'fold {config.fold} of the records in {config.data.dir} has no training or no validation records')
-  variables = jax.eval_shape(lambda: step.init_variables(config, model, config.seed))
+  try:
+    variables = jax.eval_shape(lambda: step.init_variables(config, model, config.seed))
+  except (AssertionError, ArithmeticError, LookupError, TypeError, ValueError) as error:  # sizes that do not go together
+    raise InputError(f'the model of the config cannot be built: {weights.brief(error)}') from error
   stages = make_stages(config, step.paths(variables['params']))
   # What a run starts from, the first of these that there is:
   #   1. workdir: the newest sound state of this very run;
@@ -259,6 +262,10 @@ def check(config):
       ('crop', 1 <= config.crop <= config.data.face, f'1 to data.face = {config.data.face}'),
       ('model.temporal.kernel', m.temporal.kernel >= 1, 'at least 1'),
       ('model.temporal.dropout', 0 <= m.temporal.dropout < 1, '0 to below 1'),
+      ('model.temporal.kernels', min(m.temporal.kernels, default=1) >= 1, 'numbers of at least 1'),
+      *((f'model.{part}.dropout', 0 <= m[part].get('dropout', 0) < 1, '0 to below 1') for part in ('fusion', 'head')),
+      *((f'model.fusion.{name}', m.fusion.get(name, 1) >= 1, 'at least 1') for name in ('layers', 'blocks', 'heads', 'width', 'states', 'rank')),
+      ('optimizer.clip', config.optimizer.clip >= 0, '0 or more'),
       ('model.fusion.recursions', m.fusion.get('recursions', 1) >= 1, 'at least 1'),
       ('model.fusion.temperature', m.fusion.get('temperature', 1) > 0, 'above 0'),
       ('optimizer.decay', config.optimizer.decay in optimizer.DECAYS, ', '.join(optimizer.DECAYS)),

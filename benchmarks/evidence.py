@@ -34,9 +34,9 @@ ANNOTATIONS = '*ABAW Annotations/VA_Estimation_Challenge/Train_Set/*.txt'
 
 def train(config, seed, records, workdir, *overrides):
   """Trains with the command that a person would type; returns scores, epochs and seconds of training and validation."""
-  if not (workdir / 'results_validation.json').exists():
-    subprocess.run([sys.executable, '-m', 'avjax.main', f'--config=configs/{config}.py:mini', f'--workdir={workdir}',
-                    f'--config.data.dir={records}', f'--config.seed={seed}', *overrides], cwd=ROOT, check=True)
+  # A run that has ended returns at once, and one of another config is refused.
+  subprocess.run([sys.executable, '-m', 'avjax.main', f'--config=configs/{config}.py:mini', f'--workdir={workdir}',
+                  f'--config.data.dir={records}', f'--config.seed={seed}', *overrides], cwd=ROOT, check=True)
   scores = json.loads((workdir / 'results_validation.json').read_text())
   epochs = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
   return row(scores) | {'epochs': len(epochs), 'best_epoch': scores['best_epoch'] + 1,

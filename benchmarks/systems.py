@@ -8,20 +8,23 @@ import importlib
 import json
 import math
 import pathlib
+import sys
 
 import jax
+import numpy as np
 
 from avjax import export, step
-from avjax.models.audio_visual import FEATURES
+from avjax.models.layers import evaluation
 from benchmarks.pages import fill
 
 ROOT = pathlib.Path(__file__).parents[1]
-NUMPY, BOTH = 'float64 NumPy', 'float64 NumPy, PyTorch'
+CONFIGS = {path.stem for path in (ROOT / 'configs').glob('*.py')}
+NUMPY, BOTH, HEAD = 'float64 NumPy', 'float64 NumPy, PyTorch', 'its head alone: float64 NumPy'
 # config: (where its equations and sizes come from, what the tests compare it with)
 SYSTEMS = {
     'grjca': ('the paper, eq. 9 to 13', NUMPY),
     'hgrjca': ('the paper, eq. 14 to 20', NUMPY),
-    'dca': ("its authors' code", NUMPY),
+    'dca': ("the gate: its authors' code; the recursion: the paper", NUMPY),
     'rjca': ('the paper, eq. 1 to 8', NUMPY),
     'rjca_author': ("its authors' code (RJCMA)", BOTH),
     'jca': ('the paper, section 5.1', NUMPY),
@@ -36,12 +39,12 @@ SYSTEMS = {
     'meng': ("its authors' code", NUMPY),
     'ustc': ('its abstract (2503.10523)', NUMPY),
     'ctyunai': ("its abstract (2503.09929), its author's code of 2024", NUMPY),
-    'hsemotion': ("its author's notebook of 2024", NUMPY),
+    'hsemotion': ("its author's notebook of 2024", HEAD),
     'aiwell': ('its abstract (2503.12260)', NUMPY),
     'charon': ("its authors' code", NUMPY),
-    'baseline': ("assumed, after the challenge's reports", NUMPY),
-    'visual': ('a control', NUMPY),
-    'audio': ('a control', NUMPY),
+    'baseline': ("the challenge's reports, no code", HEAD),
+    'visual': ('a control', HEAD),
+    'audio': ('a control', HEAD),
     'concatenation': ('a control', NUMPY),
 }
 
@@ -76,32 +79,48 @@ def measure(config):
   return {'parameters': step.count(variables['params']), 'flops': flops(program.jaxpr)}
 
 
-def without_towers(config):
+def behind_towers(config):
   """The same model on features in the widths of its towers."""
-  config.data.features = {'face': 512, 'voice': 128}
-  for modality, name in (('visual', 'face'), ('audio', 'voice')):
-    if config.model[modality].tower != 'none':
-      config.model[modality].tower = FEATURES + name
-  return config
+  return step.without_towers(config, {'face': 512, 'voice': 128})
+
+
+def sees_later_frames(config):
+  """Whether a frame's prediction depends on frames after it: a window behind the towers, small, whose end is changed."""
+  config = step.without_towers(config, {'face': 6, 'voice': 4})
+  config.data.length = 12
+  model, rng = step.make_model(config), np.random.default_rng(0)
+  # Drawn, not as a run begins: some systems start with weights of zero.
+  variables = jax.tree.map(lambda x: rng.uniform(0.1, 0.4, x.shape).astype(x.dtype),
+                           jax.eval_shape(lambda: step.init_variables(config, model, 0)))
+  batch = {name: rng.normal(size=(1, 12, width)).astype(np.float32) for name, width in (('features/face', 6), ('features/voice', 4))}
+  real, later = np.ones((1, 12), bool), np.arange(12)[:, None] >= 8
+  predict = jax.jit(lambda batch: model.apply(variables, *step.model_inputs(config, batch), real, evaluation, mutable=['gates'])[0])
+  before, after = predict(batch), predict({name: x + later for name, x in batch.items()})
+  return bool(config.smooth > 1 or np.abs(before - after)[:, :8].max() > 0)
 
 
 def table(found):
   """The systems as Markdown, numbers in millions and in 10^9."""
-  lines = ['| config | system | origin | tested against | parameters, M | of these no tower | GFLOPs a clip | of these no tower |',
-           '|---|---|---|---|---|---|---|---|']
+  lines = ['| config | system | origin | tested against | sees later frames | parameters, M | of these no tower | GFLOPs a clip | of these '
+           'no tower |', '|---|---|---|---|---|---|---|---|---|']
   for name, row in found.items():
     numbers = [f'{row[part][what] / scale:,.2f}' for what, scale in (('parameters', 1e6), ('flops', 1e9))
                for part in ('whole', 'without_towers')]
-    lines.append(f'| [{name}](configs/{name}.py) | ' + ' | '.join([row['system'], *SYSTEMS[name], *numbers]) + ' |')
+    lines.append(f'| [{name}](configs/{name}.py) | ' + ' | '.join(
+        [row['system'], *SYSTEMS[name], 'yes' if row['sees_later_frames'] else 'no', *numbers]) + ' |')
   return '\n'.join(lines)
 
 
 def main():
   found = {}
+  unknown = CONFIGS ^ SYSTEMS.keys()
+  if unknown:
+    sys.exit(f'error: {", ".join(sorted(unknown))}: each config needs a row of SYSTEMS in benchmarks/systems.py, and each row a config')
   for name in SYSTEMS:
     module = importlib.import_module(f'configs.{name}')
     found[name] = {'system': module.__doc__.splitlines()[0].removesuffix('.'),
-                   'whole': measure(module.get_config()), 'without_towers': measure(without_towers(module.get_config()))}
+                   'sees_later_frames': sees_later_frames(module.get_config('mini')), 'whole': measure(module.get_config()),
+                   'without_towers': measure(behind_towers(module.get_config()))}
   (ROOT / 'docs' / 'systems.json').write_text(json.dumps(found, indent=1) + '\n')
   readme = ROOT / 'README.md'
   readme.write_text(fill(readme.read_text(), 'systems', table(found)))

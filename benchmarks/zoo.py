@@ -17,11 +17,11 @@ import platform
 import numpy as np
 from absl import logging
 
+from benchmarks import systems
 from benchmarks.evidence import ROOT, build, folder, train
 from data_prep import affwild2, errors, faces, video
 
 EPOCHS, IN_ONE_STAGE = 9, 6  # of each run, whatever its validation says; on features there is one stage
-CONFIGS = sorted(path.stem for path in (ROOT / 'configs').glob('*.py'))
 ON_FEATURES = ('charon', 'ctyunai')
 SIDE = 12  # pixels a side of what stands for a backbone here
 
@@ -60,10 +60,11 @@ def mean(row):
 
 PAGE = """# Every system on the mini set
 
-Made by `make zoo`: each config of `configs/` in its smallest size (`mini`), {epochs} epochs of {records} training records, seed 0, one model for
-valence and arousal; CCC on the validation partition of fold 0, whose subjects are not in training. The numbers show that every system
-trains end to end under one protocol, the second group of layers from epoch {in_one_stage} on. They do not rank the systems: the set is synthetic and small, all towers start from random
-weights, and {epochs} epochs are few; nothing here says anything about Aff-Wild2. The rows *on features* take grey crops of {side} x {side}
+Made by `make zoo`: each config of `configs/` in its smallest size (`mini`), {epochs} epochs of {records} training records, seed 0, one
+model for valence and arousal; CCC on the validation partition of fold 0, whose subjects are not in training. The numbers show that
+every system trains end to end under one protocol, the second group of layers from epoch {in_one_stage} on. They do not rank the systems:
+the set is synthetic and small, all towers start from random weights, and {epochs} epochs are few; nothing here says anything about
+Aff-Wild2. The rows *on features* take grey crops of {side} x {side}
 pixels from a feature file (`data_prep.build --features`) in place of the face tower. Reconstructions are called so.
 
 {table}
@@ -84,13 +85,12 @@ def main():
     parser.add_argument(f'--{name}', required=True, type=pathlib.Path)
   arguments = parser.parse_args()
   logging.set_verbosity(logging.ERROR)  # TFDS's remarks
-  features = arguments.output / 'features'
-  if not features.exists():
-    write_features(arguments.source, features)
+  features = write_features(arguments.source, arguments.output / 'features')
   build(arguments.source, arguments.data_dir, '--features', f'pixels={features}')
 
-  runs = {name: (name, []) for name in CONFIGS}
-  runs |= {f'{name}, on features': (name, ['--config.model.visual.tower=features/pixels', f'--config.schedule.max_stage_epochs={EPOCHS}']) for name in ON_FEATURES}
+  runs = {name: (name, []) for name in sorted(systems.CONFIGS)}
+  on_features = ['--config.model.visual.tower=features/pixels', f'--config.schedule.max_stage_epochs={EPOCHS}']
+  runs |= {f'{name}, on features': (name, on_features) for name in ON_FEATURES}
   budget = [f'--config.schedule.{key}={value}' for key, value in
             (('max_epochs', EPOCHS), ('max_stage_epochs', IN_ONE_STAGE), ('patience', EPOCHS))]
 

@@ -1,4 +1,4 @@
-"""The challenge's baseline: He et al.'s ResNet-50 and a linear layer, frame by frame; the voice is not used."""
+"""The challenge's baseline, a reconstruction: He et al.'s ResNet-50 and a linear layer, frame by frame; the voice is not used."""
 
 from ml_collections import ConfigDict
 

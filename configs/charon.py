@@ -1,4 +1,4 @@
-"""Charon, or Mamba-VA 2025: features of the face (theirs are MAE's), TCN of kernel 15, selective state spaces; AdamW, clipped gradients."""
+"""Charon, or Mamba-VA 2025: features of the face (theirs are MAE's), three of their four TCN levels, selective state spaces; AdamW, clipped gradients."""
 
 from ml_collections import ConfigDict
 

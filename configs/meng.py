@@ -11,7 +11,8 @@ def get_config(argument=''):
 
 def change(config):
   config.model.temporal.update({'visual': (), 'audio': ()})
-  config.model.fusion = ConfigDict({'name': 'transformer', 'stem': (1024, 512), 'layers': 4, 'heads': 4, 'hidden': 512, 'dropout': 0.3})
+  config.model.fusion = ConfigDict({'name': 'transformer', 'inputs': ('visual', 'audio'), 'positions': 'none',
+                                    'stem': (1024, 512), 'layers': 4, 'heads': 4, 'hidden': 512,  'dropout': 0.3})
   config.model.head = ConfigDict({'name': 'affine'})
   config.loss.scope = 'batch'
   config.optimizer.weight_decay = 1e-5

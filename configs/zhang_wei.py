@@ -1,4 +1,4 @@
-"""Zhang Wei et al. 2023: features (theirs are MAE's), transformer encoder without positions, no temporal part; AdamW."""
+"""Zhang Wei et al. 2023: features of the face (theirs are MAE's), transformer encoder without positions, no temporal part; AdamW."""
 
 from ml_collections import ConfigDict
 
@@ -10,9 +10,10 @@ def get_config(argument=''):
 
 
 def change(config):
+  config.model.audio.tower = 'none'  # as in the configuration that they ship
   config.model.temporal.update({'visual': (), 'audio': ()})
-  config.model.fusion = ConfigDict({'name': 'transformer', 'stem': (256, 128), 'slope': 0.1, 'layers': 4, 'heads': 4, 'hidden': 128,
-                                    'dropout': 0.3})
+  config.model.fusion = ConfigDict({'name': 'transformer', 'inputs': ('visual',), 'positions': 'none',
+                                    'stem': (256, 128), 'slope': 0.1, 'layers': 4, 'heads': 4, 'hidden': 128, 'dropout': 0.3})
   config.model.head = ConfigDict({'name': 'affine'})
   config.loss.scope = 'batch'
   config.optimizer.update({'decay': 'decoupled', 'weight_decay': 0.05})

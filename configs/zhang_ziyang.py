@@ -11,7 +11,7 @@ def get_config(argument=''):
 
 def change(config):
   config.model.temporal.update({'visual': (), 'audio': ()})
-  config.model.fusion = ConfigDict({'name': 'transformer', 'each': 512, 'stem': (), 'dropout_in': 0.5, 'positions': 'sinusoidal',
-                                    'layers': 4, 'heads': 4, 'hidden': 2048, 'dropout': 0.2})
+  config.model.fusion = ConfigDict({'name': 'transformer', 'inputs': ('visual', 'audio'), 'each': 512, 'stem': (), 'dropout_in': 0.5,
+                                    'positions': 'sinusoidal', 'layers': 4, 'heads': 4, 'hidden': 2048, 'dropout': 0.2})
   config.model.head = ConfigDict({'name': 'affine', 'tanh': True})
   config.loss.scope = 'batch'

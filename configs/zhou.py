@@ -11,7 +11,8 @@ def get_config(argument=''):
 
 def change(config):
   config.model.temporal.update({'visual': (512, 256, 128), 'audio': (512, 256, 128), 'dropout': 0.3, 'activation': 'prelu', 'norm': False})
-  config.model.fusion = ConfigDict({'name': 'transformer', 'stem': (512,), 'layers': 8, 'heads': 4, 'hidden': 512, 'dropout': 0.3})
+  config.model.fusion = ConfigDict({'name': 'transformer', 'inputs': ('visual', 'audio'), 'positions': 'none',
+                                    'stem': (512,), 'layers': 8, 'heads': 4, 'hidden': 512,  'dropout': 0.3})
   config.model.head = ConfigDict({'name': 'affine'})
   config.loss.scope = 'batch'
   config.optimizer.update({'decay': 'decoupled', 'weight_decay': 1e-5})

@@ -33,18 +33,31 @@ def log_mel(samples):
 
   Returns (R,64) float32, R = 1 + (n + 15600) // 160, at least log(0.01).
   """
-  wave = np.pad(samples, (0, SAMPLE_RATE), 'edge').astype(np.float32) / 32768
-  rows = 1 + (len(wave) - WINDOW) // HOP
+  return np.concatenate(list(log_mel_blocks([samples])))
+
+
+def log_mel_blocks(blocks):
+  """Yields the rows of `log_mel`, some at a time, of a sound track that comes in blocks; memory does not grow with its length."""
   # librosa centres the 400 samples of a window within the FFT's 512: 56 zeros each side put them where VGGish has them.
-  wave = np.pad(wave, (FFT - WINDOW) // 2)
-  weights = mel_matrix().astype(np.float32)
-  out = np.empty((rows, MEL_BANDS), np.float32)
-  for first in range(0, rows, BLOCK_ROWS):
-    last = min(first + BLOCK_ROWS, rows)
-    block = wave[first * HOP:(last - 1) * HOP + FFT]
-    spectrum = np.abs(librosa.stft(block, n_fft=FFT, hop_length=HOP, win_length=WINDOW, window='hann', center=False))
-    out[first:last] = np.log(spectrum.T @ weights + np.float32(LOG_OFFSET))
-  return out
+  around = np.zeros((FFT - WINDOW) // 2, np.float32)
+  weights, waiting, last, whole = mel_matrix().astype(np.float32), [around], None, (BLOCK_ROWS - 1) * HOP + FFT
+
+  def rows_of(wave):
+    spectrum = np.abs(librosa.stft(wave, n_fft=FFT, hop_length=HOP, win_length=WINDOW, window='hann', center=False))
+    return np.log(spectrum.T @ weights + np.float32(LOG_OFFSET))
+
+  for block in (block for block in blocks if len(block)):
+    waiting.append(block.astype(np.float32) / 32768)
+    last = waiting[-1][-1]
+    while sum(map(len, waiting)) >= whole:
+      wave = np.concatenate(waiting)
+      yield rows_of(wave[:whole])
+      waiting = [wave[BLOCK_ROWS * HOP:]]
+  if last is None:
+    return
+  wave = np.concatenate([*waiting, np.full(SAMPLE_RATE, last), around])
+  for first in range(0, 1 + (len(wave) - FFT) // HOP, BLOCK_ROWS):
+    yield rows_of(wave[first * HOP:first * HOP + whole])
 
 
 def window_starts(timeline, sound_start, rows):
@@ -72,18 +85,26 @@ def hear(timeline, sound):
 
   Args:
     timeline: Timeline of n frames.
-    sound: Sound, or None.
+    sound: Sound, or a SoundReader that has not been read, or None.
 
   Returns:
     log_mel (R,64) float16, starts (n,) int32, and present (n,) bool, True on frames that have sound.
     No track or a digitally silent one (nothing beyond the last bit) is 96 rows of silence.
   """
-  n = len(timeline.times)
-  if sound is None or max(sound.samples.max(), -int(sound.samples.min())) <= 1:
+  n, peak, count = len(timeline.times), 0, 0
+
+  def heard():
+    nonlocal peak, count
+    for block in sound or ():
+      if len(block):
+        peak, count = max(peak, int(block.max()), -int(block.min())), count + len(block)
+        yield block
+  blocks = [rows.astype(np.float16) for rows in log_mel_blocks(heard())]
+  if peak <= 1:
     return np.full((WINDOW_ROWS, MEL_BANDS), NO_SOUND), np.zeros(n, np.int32), np.zeros(n, bool)
-  rows = log_mel(sound.samples).astype(np.float16)
+  rows = np.concatenate(blocks)
   since = timeline.times + (timeline.start - sound.start)
-  present = (since >= 0) & (since < len(sound.samples) / SAMPLE_RATE)
+  present = (since >= 0) & (since < count / SAMPLE_RATE)
   for first, last in sound.gaps:
     present &= (since < first) | (since >= last)
   return rows, window_starts(timeline, sound.start, len(rows)), present

@@ -35,8 +35,8 @@ def parse_args(argv=None):
   parser.add_argument('--workers', type=int, default=os.cpu_count(), help='processes that decode clips')
   parser.add_argument('--max_shard_mib', type=int, default=150, help='largest size of one file')
   parser.add_argument('--tolerate', default='', help=f'comma list of what is otherwise refused: {", ".join(TOLERABLE)}')
-  parser.add_argument('--features', nargs='+', default=[], metavar='NAME=DIR',
-                      help='features of other backbones: folders of one .npy a clip or video, row k - 1 for frame k')
+  parser.add_argument('--features', nargs='+', action='extend', default=[], metavar='NAME=DIR',
+                      help='features of other backbones: folders of one .npy a clip, row k - 1 for frame k')
   parser.add_argument('--videos', nargs='+', help='folders of videos, where not under their official names')
   parser.add_argument('--crops', nargs='+', help='folders of aligned crops, likewise')
   parser.add_argument('--annotations', help="the '<N>th ABAW Annotations' folder, likewise")

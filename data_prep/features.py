@@ -1,11 +1,11 @@
-"""Features of other backbones (CLIP, MAE, wav2vec2, ...): made elsewhere, one .npy a video, row k - 1 for frame k."""
+"""Features of other backbones (CLIP, MAE, wav2vec2, ...): made elsewhere, one .npy a clip, row k - 1 for frame k."""
 
 import pathlib
 import re
 
 import numpy as np
 
-from data_prep.affwild2 import base_name, folder
+from data_prep.affwild2 import folder
 from data_prep.errors import InputError
 
 
@@ -23,13 +23,11 @@ def parse_folders(options):
 
 
 def find(folders, clip):
-  """{name: file} of a clip: that of the clip itself, or else of its video, which the two people of a video then share."""
-  found = {}
-  for name, path in folders.items():
-    own, shared = path / f'{clip}.npy', path / f'{base_name(clip)}.npy'
-    found[name] = own if own.is_file() else shared
-    if not found[name].is_file():
-      raise InputError(f'--features {name}: {path} has no {own.name}; each clip, or its video, needs a file')
+  """{name: file} of a clip. Two people of one video have two files, also of the sound that they share."""
+  found = {name: path / f'{clip}.npy' for name, path in folders.items()}
+  for name, path in found.items():
+    if not path.is_file():
+      raise InputError(f'--features {name}: {path.parent} has no {path.name}; each clip needs a file of its own')
   return found
 
 

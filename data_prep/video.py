@@ -39,6 +39,49 @@ class Sound:
   start: float
   gaps: tuple = ()
 
+  def __iter__(self):
+    yield self.samples
+
+
+class SoundReader:
+  """Iterates once over the int16 samples of a sound track, block by block; what it knows of the track is complete after that.
+
+  start and gaps are those of `Sound`; start is None where there is no track, or nothing in it can be decoded.
+  """
+
+  def __init__(self, path):
+    self.path, self.start, self.gaps = path, None, []
+
+  def __iter__(self):
+    """As 16-bit integers the mix is FFmpeg's own to the bit; PyAV's float mix of two channels is louder by sqrt 2."""
+    with opened(self.path) as (container, _):
+      stream = container.streams.best('audio')
+      if stream is None:
+        return
+      resampler, end, count = new_resampler(), 0.0, 0
+      for packet in container.demux(stream):
+        try:
+          frames = packet.decode()
+        except av.error.InvalidDataError:
+          continue  # a damaged packet is skipped, as FFmpeg does
+        for frame in frames:
+          time = end if frame.time is None else frame.time
+          blocks = []
+          if self.start is None:
+            self.start = float(time)
+          elif time - end > GAP_SECONDS:  # sound goes on at its own time, not where the last block ended
+            blocks += flushed(resampler)
+            missing = round((time - self.start) * SAMPLE_RATE) - count - sum(map(len, blocks))
+            blocks.append(np.zeros(max(missing, 0), np.int16))
+            self.gaps.append((end - self.start, time - self.start))
+            resampler = new_resampler()
+          end = time + frame.samples / frame.sample_rate
+          blocks += [block.to_ndarray()[0] for block in resampler.resample(frame)]
+          count += sum(map(len, blocks))
+          yield from blocks
+      if self.start is not None:
+        yield from flushed(resampler)
+
 
 def read_timeline(path):
   """Returns the Timeline of the frames that decoding `path` gives; InputError where it is no video or cut short."""
@@ -68,50 +111,37 @@ def read_timeline(path):
   return Timeline(times, float(ticks[0] * base), next(fits, None))
 
 
-def read_frames(path):
-  """Yields the frames of a video in order as (H,W,3) uint8 RGB, upright, at most MAX_PIXELS pixels each."""
+def read_frames(path, longest=None):
+  """Yields the frames of a video in order as (H,W,3) uint8 RGB, upright, at most MAX_PIXELS pixels each.
+
+  longest: pixels to which the longer side is made smaller where it has more.
+  """
   with opened(path) as (container, stream):
+    stream.thread_type = 'AUTO'
     for frame in container.decode(stream):
       check_size(path, frame)
+      scale = longest / max(frame.width, frame.height) if longest else 1
+      if scale < 1:
+        frame = smaller(frame, scale)
       image = frame.to_ndarray(format='rgb24')
       yield np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90))) if frame.rotation else image
 
 
 def read_sound(path):
-  """Returns the Sound of a video, or None where there is no sound track or nothing in it can be decoded.
-
-  As 16-bit integers the mix is FFmpeg's own to the bit; PyAV's float mix of two channels is louder by sqrt 2.
-  """
-  with opened(path) as (container, _):
-    stream = container.streams.best('audio')
-    if stream is None:
-      return None
-    resampler = new_resampler()
-    start, end, blocks, gaps = None, 0.0, [], []
-    for packet in container.demux(stream):
-      try:
-        frames = packet.decode()
-      except av.error.InvalidDataError:
-        continue  # a damaged packet is skipped, as FFmpeg does
-      for frame in frames:
-        time = end if frame.time is None else frame.time
-        start = time if start is None else start
-        if blocks and time - end > GAP_SECONDS:  # sound goes on at its own time, not where the last block ended
-          blocks += [block.to_ndarray()[0] for block in resampler.resample(None)]
-          blocks.append(np.zeros(max(round((time - start) * SAMPLE_RATE) - sum(map(len, blocks)), 0), np.int16))
-          gaps.append((end - start, time - start))
-          resampler = new_resampler()
-        end = time + frame.samples / frame.sample_rate
-        blocks += [block.to_ndarray()[0] for block in resampler.resample(frame)]
-    if start is None:
-      return None
-    blocks += [block.to_ndarray()[0] for block in resampler.resample(None)]
-    samples = np.concatenate(blocks)
-    return Sound(samples, float(start), tuple(gaps)) if samples.size else None
+  """Returns the Sound of a video, or None where there is no sound track or nothing in it can be decoded."""
+  reader = SoundReader(path)
+  blocks = list(reader)
+  samples = np.concatenate(blocks) if blocks else np.zeros(0, np.int16)
+  return Sound(samples, reader.start, tuple(reader.gaps)) if samples.size else None
 
 
 def new_resampler():
   return av.AudioResampler(format='s16', layout='mono', rate=SAMPLE_RATE)
+
+
+def flushed(resampler):
+  """What a resampler still holds: blocks of samples."""
+  return [block.to_ndarray()[0] for block in resampler.resample(None)]
 
 
 @contextlib.contextmanager
@@ -128,6 +158,11 @@ def opened(path):
     raise
   except (av.error.FFmpegError, OSError, ValueError) as error:
     raise InputError(f'{path} cannot be read as a video: {getattr(error, "strerror", None) or error}') from error
+
+
+def smaller(frame, scale):
+  """The frame with its sides times scale, still to be turned as before."""
+  return frame.reformat(width=max(round(frame.width * scale), 1), height=max(round(frame.height * scale), 1), interpolation='AREA')
 
 
 def check_size(path, image):

@@ -14,6 +14,13 @@ AUDIO_TOWERS = ('vggish',)
 FEATURES = 'features/'  # how the name of a tower begins in whose place features of another backbone are given
 
 
+def make_tower(modality, settings, name=None):
+  """The module (N,...), trains, mask (N,) -> (N,D) of a tower, from config.model.visual or config.model.audio as a mapping."""
+  if modality == 'audio':
+    return VGGish(**{key: value for key, value in settings.items() if key != 'tower'}, name=name)
+  return VISUAL_TOWERS[settings['tower']](**settings.get(settings['tower'], {}), name=name)
+
+
 class AudioVisual(nn.Module):
   """Frame-wise valence and/or arousal of B clips of L frames.
 
@@ -47,11 +54,7 @@ class AudioVisual(nn.Module):
       return None
     if name.startswith(FEATURES):
       return x
-    frames = x.reshape(-1, *x.shape[2:])
-    if modality == 'visual':
-      y = VISUAL_TOWERS[name](**settings.get(name, {}), name='visual')(frames, trains, mask.reshape(-1))
-    else:
-      y = VGGish(**{key: value for key, value in settings.items() if key != 'tower'}, name='audio')(frames)
+    y = make_tower(modality, settings, name=modality)(x.reshape(-1, *x.shape[2:]), trains, mask.reshape(-1))
     return y.reshape(*mask.shape, -1)
 
   def over_time(self, modality, x, mask, trains):

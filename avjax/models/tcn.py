@@ -11,6 +11,9 @@ from avjax.models.layers import Dropout, PReLU, leaky_relu
 xavier_sqrt2 = nn.initializers.variance_scaling(2.0, 'fan_avg', 'uniform')  # Xavier uniform with gain sqrt 2
 
 
+ACTIVATIONS = ('leaky_relu', 'prelu')
+
+
 class CausalConv(nn.Module):
   """Weight-normed convolution over time, (B,L,C) -> (B,L,width), that sees frame t and frames before it.
 

@@ -21,7 +21,8 @@ class VGGish(nn.Module):
   hidden: int = 4096
 
   @nn.compact
-  def __call__(self, log_mel):
+  def __call__(self, log_mel, trains=None, mask=None):
+    del trains, mask  # nothing in it is different in training, or looks at more than its own window
     x = log_mel[..., None]  # (N,96,64,1)
     for name, width in zip(('conv1', 'conv2', 'conv3_1', 'conv3_2', 'conv4_1', 'conv4_2'), self.widths):
       x = nn.relu(nn.Conv(width, (3, 3), name=name)(x))

@@ -13,11 +13,11 @@ from avjax import main, step
 from avjax.config import expand, parse_argument
 from avjax.models.fusion import FUSIONS
 from avjax.train import make_stages
+from benchmarks.systems import CONFIGS
 from configs import grjca
 from data_prep.errors import InputError
 
 ROOT = pathlib.Path(__file__).parents[2]
-CONFIGS = sorted(path.stem for path in (pathlib.Path(__file__).parents[2] / 'configs').glob('*.py'))
 
 
 def parameters(config):
@@ -26,7 +26,7 @@ def parameters(config):
 
 
 @pytest.mark.parametrize('argument', ['', 'mini'])
-@pytest.mark.parametrize('name', CONFIGS)
+@pytest.mark.parametrize('name', sorted(CONFIGS))
 def test_every_config(name, argument):
   config = importlib.import_module(f'configs.{name}').get_config(argument)
   assert config.model.fusion.name in FUSIONS

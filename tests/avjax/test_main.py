@@ -90,6 +90,12 @@ def one_line(err):
     (['--config.model.visual.ir50.widths=(8,8)'], ['model.visual.ir50.widths', '4 numbers']),
     (['--config.loss.scope=frame'], ['frame', 'sequence']),
     (["--config.optimizer.rate_factors=(('fusion/x', 0.1),)"], ['fusion/x', 'matches no parameter']),
+    (['--config.model.audio.tower=none'], ['model.audio.tower', 'grjca needs it']),
+    (['--config.model.temporal.activation=relu'], ['relu', 'leaky_relu']),
+    (['--config.model.fusion.dropout=1.5'], ['model.fusion.dropout', '0 to below 1']),
+    (['--config.optimizer.clip=-1.0'], ['optimizer.clip']),
+    (['--config.model.temporal.kernels=(0,)'], ['model.temporal.kernels']),
+    (['--config.model.temporal.visual=(0,)'], ['cannot be built']),
     (['--nonsense'], ['nonsense']),
 ])
 def test_bad_flags(records, tmp_path, capsys, overrides, words):

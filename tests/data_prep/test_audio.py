@@ -114,3 +114,15 @@ def test_short_late_silent_and_absent_sound():
     rows, starts, present = audio.hear(timeline, nothing)
     assert rows.shape == (96, 64) and (rows == NO_SOUND).all() and rows.dtype == np.float16
     assert not starts.any() and not present.any()
+
+
+def test_the_rows_of_a_stream_are_those_of_the_whole():
+  """Bit for bit, however the sound is cut into blocks, also where a block of rows ends."""
+  rng = np.random.default_rng(0)
+  for n in (1, 399, 16_000, 6000 * 160 - 16_000, 6000 * 160 - 15_999, 2_500_000):
+    samples = rng.integers(-30_000, 30_000, n, dtype=np.int16)
+    whole = audio.log_mel(samples)
+    assert len(whole) == 1 + (n + 15_600) // 160
+    for size in (1024, 100_000):
+      pieces = [samples[i:i + size] for i in range(0, n, size)]
+      np.testing.assert_array_equal(np.concatenate(list(audio.log_mel_blocks([pieces[0][:0], *pieces]))), whole)

@@ -7,7 +7,7 @@ from PIL import Image, ImageFile
 import pytest
 
 from data_prep.errors import InputError
-from data_prep.faces import list_crops, read_crop, read_faces, read_unreadable
+from data_prep.faces import fit, list_crops, open_crop, read_faces, read_unreadable
 
 
 @pytest.fixture
@@ -35,12 +35,12 @@ def test_frames_without_a_crop_are_black_and_marked(folder):
 
 def test_a_crop_of_the_right_size_is_taken_as_it_is(folder):
   with Image.open(folder / '00001.jpg') as image:
-    np.testing.assert_array_equal(read_crop(folder / '00001.jpg', 112), np.asarray(image))
+    np.testing.assert_array_equal(fit(open_crop(folder / '00001.jpg'), 112), np.asarray(image))
 
 
 def test_grey_crops_become_rgb(tmp_path):
   Image.new('L', (20, 20), 77).save(tmp_path / '00001.png')
-  assert (read_crop(tmp_path / '00001.png', 8) == 77).all()
+  assert (fit(open_crop(tmp_path / '00001.png'), 8) == 77).all()
 
 
 def test_a_broken_crop_is_refused_unless_listed(folder):
@@ -67,4 +67,4 @@ def test_a_huge_picture_is_refused_before_it_is_decoded(tmp_path, monkeypatch, s
                    chunk(b'IDAT', pixels) + chunk(b'IEND', b''))
   monkeypatch.setattr(ImageFile.ImageFile, 'load', lambda image: pytest.fail('decoded'))
   with pytest.raises(InputError, match='00001.png'):
-    read_crop(path, 48)
+    open_crop(path)

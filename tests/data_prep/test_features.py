@@ -12,12 +12,11 @@ from test_build import contents, read
 
 
 def write(folder, width=3, scale=1.0):
-  """One file a video, whose row of frame k holds k, k + 0.5, k + 1, ... times scale; for a clip of the pair, one of its own."""
+  """One file a clip, whose row of frame k holds k, k + 0.5, k + 1, ... times scale; for one of the pair, negative."""
   folder.mkdir()
-  for name in (*CLIPS, '10-25-64x48'):
-    if name != '10-25-64x48_right':
-      rows = np.arange(1, CLIPS.get(name, CLIPS['10-25-64x48_left'])[0] + 1)[:, None] + np.arange(width) / 2
-      np.save(folder / f'{name}.npy', np.float64(scale * rows * (-1 if name == '10-25-64x48' else 1)))
+  for name, (frames, *_) in CLIPS.items():
+    rows = np.arange(1, frames + 1)[:, None] + np.arange(width) / 2
+    np.save(folder / f'{name}.npy', np.float64(scale * rows * (-1 if name == '10-25-64x48_right' else 1)))
   return folder
 
 
@@ -39,7 +38,7 @@ def decode(source, folder, tolerate=()):
 
 def test_each_row_arrives_with_its_frame(official, folder, tmp_path, capsys):
   command = ['--source', str(official), '--data_dir', str(tmp_path / 'records'), *SIZES, '--features', f'clip={folder}',
-             f'sound={write(tmp_path / "sound", 2, 0.1)}', '--workers']
+             '--features', f'sound={write(tmp_path / "sound", 2, 0.1)}', '--workers']
   assert build.main([*command, '2']) == 0
   assert 'features: clip, 3 numbers a frame\n' in capsys.readouterr().out
   assert manifest.read_manifest(tmp_path / 'records')['layout']['features'] == {'clip': 3, 'sound': 2}
@@ -70,7 +69,7 @@ def test_what_does_not_fit_is_refused(official, folder):
     np.save(folder / '104.npy', value, **kind)
     with pytest.raises(InputError, match=words):
       decode(official, folder)
-  refused('104.npy has 19 rows, but .*104.avi has 20 frames; to cut to the shorter, add --tolerate length', good[:-1])
+  refused('104.npy has 19 rows, but .*104.avi has 20 frames; make a row for each', good[:-1])
   refused('104.npy has 21 rows, but .*104.avi has 20 frames', np.concatenate([good, good[:1]]))
   refused('104.npy has 2 columns, but .*_left.npy has 3', good[:, :2])
   refused('104.npy does not hold a table of floating-point numbers', good.astype(int))
@@ -84,15 +83,21 @@ def test_what_does_not_fit_is_refused(official, folder):
     with pytest.raises(InputError, match='104.npy cannot be read as a .npy file'):
       decode(official, folder)
   (folder / '104.npy').unlink()
-  with pytest.raises(InputError, match='--features clip: .* has no 104.npy; each clip, or its video, needs a file'):
+  with pytest.raises(InputError, match='--features clip: .* has no 104.npy; each clip needs a file of its own'):
     decode(official, folder)
 
 
-def test_cut_to_the_shorter_where_that_is_tolerated(official, folder):
-  np.save(folder / '104.npy', np.load(folder / '104.npy')[:17])
-  clip = decode(official, folder, ['length'])
-  assert clip.frames.tolist() == list(range(1, 18)) and clip.cut == 3
-  assert clip.features['clip'][:, 0].tolist() == clip.frames.tolist()
+def test_they_are_never_cut_or_lent(official, folder):
+  """Neither to another length, whatever is tolerated, nor from a video to one of its people."""
+  good = np.load(folder / '104.npy')
+  for rows in (good[:17], good[:0]):
+    np.save(folder / '104.npy', rows)
+    with pytest.raises(InputError, match=f'104.npy has {len(rows)} rows'):
+      decode(official, folder, ['length'])
+  np.save(folder / '104.npy', good)
+  (folder / '10-25-64x48_right.npy').rename(folder / '10-25-64x48.npy')
+  with pytest.raises(InputError, match='no 10-25-64x48_right.npy'):
+    jobs(official, folder)
 
 
 def test_options_that_name_no_features(tmp_path):

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from data_prep import audio, faces, video
+from data_prep import audio, detection, video
 
 MEDIA = pathlib.Path(__file__).parents[3] / 'shared/media'
 pytestmark = pytest.mark.skipif(not MEDIA.is_dir(), reason=f'the real clips are not here: {MEDIA} is absent')
@@ -34,7 +34,7 @@ def test_frames_sound_and_faces(name):
     assert starts[0] == round(100 * offset)
   images = list(itertools.islice(video.read_frames(MEDIA / name), 0, None, 10))
   assert len(images) == len(found)
-  assert [len(faces.detect(image)[0]) for image in images] == found
+  assert [len(detection.detect(image)[0]) for image in images] == found
 
 
 def test_frames_are_as_many_as_their_times():
@@ -44,12 +44,12 @@ def test_frames_are_as_many_as_their_times():
 
 def test_the_points_of_a_face_are_where_they_should_be():
   from PIL import Image
-  boxes, points, scores = faces.detect(np.asarray(Image.open(MEDIA / 'astronaut.png').convert('RGB')))
+  boxes, points, scores = detection.detect(np.asarray(Image.open(MEDIA / 'astronaut.png').convert('RGB')))
   assert boxes.shape == (1, 4) and points.shape == (1, 5, 2) and scores[0] > 0.99
   np.testing.assert_allclose(points[0], [[206, 103], [249, 105], [227, 131], [204, 141], [247, 143]], atol=3)
 
 
 def test_no_face_where_there_is_none():
   for image in (np.zeros((200, 300, 3), np.uint8), np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)):
-    boxes, points, scores = faces.detect(image)
+    boxes, points, scores = detection.detect(image)
     assert boxes.shape == (0, 4) and points.shape == (0, 5, 2) and scores.shape == (0,)

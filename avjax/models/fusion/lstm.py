@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from avjax.models.fusion.registry import fusion
 
 
-@fusion('lstm')
+@fusion('lstm', needs=('visual',))
 class LSTM(nn.Module):
   """Layers of LSTM over the face alone, (B,L,Dv) -> (B,L,width), or (B,L,2*width) in both directions."""
   length: int  # not used

@@ -23,6 +23,11 @@ def selective_scan(decay, drive, read):
   return jnp.einsum('bldn,bln->bld', h, read)
 
 
+def start_weight(key, shape, dtype=jnp.float32):
+  """The weight before such a step: U(-1/sqrt(rank), 1/sqrt(rank))."""
+  return jax.random.uniform(key, shape, dtype, -shape[0] ** -0.5, shape[0] ** -0.5)
+
+
 def start_step(key, shape, dtype=jnp.float32, least=1e-3, most=1e-1):
   """A bias under which softplus gives time steps between least and most, evenly in their logarithm."""
   step = jnp.exp(jax.random.uniform(key, shape, dtype) * (np.log(most) - np.log(least)) + np.log(least))
@@ -42,14 +47,14 @@ class Mamba(nn.Module):
     x = nn.silu(nn.Conv(width, (self.taps,), padding=[(self.taps - 1, 0)], feature_group_count=width, name='conv')(x))
     step, write, read = jnp.split(nn.Dense(self.rank + 2 * self.states, use_bias=False, name='select')(x),
                                   [self.rank, self.rank + self.states], axis=-1)
-    step = nn.softplus(nn.Dense(width, bias_init=start_step, name='step')(step))                                    # (B,L,D)
+    step = nn.softplus(nn.Dense(width, kernel_init=start_weight, bias_init=start_step, name='step')(step))  # (B,L,D)
     a = -jnp.exp(self.param('a_log', lambda key: jnp.log(jnp.tile(jnp.arange(1.0, self.states + 1), (width, 1)))))  # (D,N)
     skip = self.param('skip', nn.initializers.ones, (width,))
     y = selective_scan(jnp.exp(step[..., None] * a), (step * x)[..., None] * write[:, :, None], read) + skip * x
     return nn.Dense(width, use_bias=False, name='out')(y * nn.silu(z))
 
 
-@fusion('mamba')
+@fusion('mamba', needs=('visual',))
 class MambaVA(nn.Module):
   """Each frame's features to mean 0 and variance 1, then layers of Mamba with a residual and a norm. (B,L,Dv) -> (B,L,Dv)."""
   length: int  # not used

@@ -3,9 +3,9 @@
 FUSIONS = {}
 
 
-def fusion(name):
-  """Registers a fusion module under the name that `config.model.fusion.name` uses."""
+def fusion(name, needs=('visual', 'audio')):
+  """Registers a fusion module under the name that `config.model.fusion.name` uses. needs: the modalities it cannot do without."""
   def register(module):
-    FUSIONS[name] = module
+    FUSIONS[name], module.needs = module, needs
     return module
   return register

@@ -5,7 +5,7 @@ import flax.linen as nn
 from avjax.models.fusion.registry import fusion
 
 
-@fusion('visual')
+@fusion('visual', needs=('visual',))
 class Visual(nn.Module):
   """The face's features as they are, (B,L,Dv)."""
   length: int
@@ -15,7 +15,7 @@ class Visual(nn.Module):
     return visual * mask[..., None]
 
 
-@fusion('audio')
+@fusion('audio', needs=('audio',))
 class Audio(nn.Module):
   """The voice's features as they are, (B,L,Da)."""
   length: int

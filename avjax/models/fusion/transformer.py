@@ -14,6 +14,9 @@ from avjax.models.fusion.registry import fusion
 from avjax.models.layers import Dropout, is_trained
 
 
+POSITIONS = ('none', 'sinusoidal')
+
+
 class EncoderLayer(nn.Module):
   """PyTorch's TransformerEncoderLayer: attention and two dense layers, each with a residual and a norm after it. (B,L,D) -> (B,L,D).
 
@@ -26,7 +29,8 @@ class EncoderLayer(nn.Module):
   @nn.compact
   def __call__(self, x, mask, trains, over=None):
     over = x if over is None else over
-    attend = nn.MultiHeadDotProductAttention(self.heads, dropout_rate=self.dropout, deterministic=not is_trained(self, trains),
+    attend = nn.MultiHeadDotProductAttention(self.heads, dropout_rate=self.dropout, broadcast_dropout=False,
+                                             deterministic=not is_trained(self, trains), kernel_init=nn.initializers.xavier_uniform(),
                                              name='attention')
     attended = attend(x, over, mask=mask[:, None, None, :])  # no frame attends to padding
     x = nn.LayerNorm(epsilon=1e-5, name='norm1')(x + Dropout(self.dropout, name='dropout1')(attended, trains))

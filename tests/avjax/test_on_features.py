@@ -1,11 +1,12 @@
 """Features of other backbones in place of towers: Charon and CtyunAI from .npy files to a trained, evaluated and exported model."""
 
+import importlib
 import json
 
 import numpy as np
 import pytest
 
-from avjax import evaluate, export, main, run, step, weights
+from avjax import evaluate, export, main, run, step, train, weights
 from avjax.dataset import Records
 from benchmarks import zoo
 from data_prep import build, mini
@@ -21,8 +22,11 @@ def featured(tmp_path_factory):
   folder = tmp_path_factory.mktemp('featured')
   mini.generate(folder / 'mini', videos=17, seconds=8, workers=2)
   zoo.write_features(folder / 'mini', folder / 'pixels')
+  (folder / 'ones').mkdir()
+  for path in (folder / 'pixels').iterdir():
+    np.save(folder / 'ones' / path.name, np.ones((len(np.load(path)), 5), np.float32))
   assert build.main(['--source', str(folder / 'mini'), '--data_dir', str(folder / 'records'), '--workers', '2', *SIZES,
-                     '--features', f'pixels={folder / "pixels"}']) == 0
+                     '--features', f'pixels={folder / "pixels"}', f'ones={folder / "ones"}']) == 0
   return folder / 'records'
 
 
@@ -54,9 +58,16 @@ def test_train_evaluate_and_export(config, featured, tmp_path):
 
 
 def test_features_of_both_modalities(featured, tmp_path):
-  assert start('concatenation', tmp_path / 'run', featured, PIXELS, '--config.model.audio.tower=features/pixels',
-               '--config.schedule.max_epochs=1') == 0
-  assert step.input_fields(run.read_config(tmp_path / 'run')) == ('features/pixels', 'features/pixels', 'real')
+  """Each modality gets its own: 144 and 5 numbers, and the model sees which is which."""
+  config = importlib.import_module('configs.concatenation').get_config('mini')
+  config.model.visual.tower, config.model.audio.tower = 'features/pixels', 'features/ones'
+  config.data.dir = str(featured)
+  config = train.prepare(config, tmp_path / 'run').config
+  assert step.input_fields(config) == ('features/pixels', 'features/ones', 'real')
+  batch = next(Records(featured, config.data).batches(['chunk5'], 2))
+  visual, audio = step.model_inputs(config, step.on_device(batch, config))
+  assert visual.shape == (2, 120, 144) and audio.shape == (2, 120, 5)
+  assert (audio == batch['real'][..., None]).all() and np.std(visual) > 0.1
 
 
 def test_what_does_not_fit_is_refused(featured, records, tmp_path):
@@ -64,7 +75,7 @@ def test_what_does_not_fit_is_refused(featured, records, tmp_path):
     with pytest.raises(InputError, match=words):
       start('charon', tmp_path / 'run', data, *overrides)
     assert not (tmp_path / 'run').exists()
-  refused("no features 'clip', only pixels; build them with --features clip=DIR", '--config.model.visual.tower=features/clip')
+  refused("no features 'clip', only .*pixels.*; build them with --features clip=DIR", '--config.model.visual.tower=features/clip')
   refused("no features 'pixels', only faces and log-mel", PIXELS, '--config.data.length=12', '--config.data.stride=8', '--config.data.face=16',
           '--config.crop=12', data=records)
   refused("config.model.visual.tower 'feature/pixels' is not one of ir50, resnet50, features/NAME, none", PIXELS.replace('features/', 'feature/'))

