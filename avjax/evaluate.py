@@ -1,4 +1,4 @@
-"""Windows -> one series per clip -> CCC. Also `python -m avjax.evaluate --workdir RUN [--split validation|test]`."""
+"""Windows -> one series per clip -> CCC. Also `python -m avjax.evaluate RUN [--split validation|test] [--report]`."""
 
 import argparse
 import csv
@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from avjax import folds, metrics, plots, run, sharding, step
+from avjax import folds, metrics, plots, run, run_report, sharding, step
 from avjax.checkpoint import Checkpoints
 from avjax.dataset import Records
 from avjax.weights import brief
@@ -161,7 +161,7 @@ def summary(results, targets, workdir):
   """What a run ends with: its table, and where everything lies."""
   folder, split = pathlib.Path(workdir), results['partition']
   where = {'checkpoint': 'checkpoints/best', 'metrics': 'metrics.jsonl', 'results': f'results_{split}.json',
-           'predictions': f'predictions/{split}', 'curves': 'curves.png', 'traces': f'traces_{split}.png'}
+           'predictions': f'predictions/{split}', 'curves': 'curves.png', 'traces': f'traces_{split}.png', 'report': 'report.html'}
   lines = ['', f'{split} of fold {results["fold"]}, best epoch {results["best_epoch"] + 1}', table(results, targets), '',
            *(f'{name:<13}{folder / path}' for name, path in where.items() if (folder / path).exists())]
   return '\n'.join(lines)
@@ -181,10 +181,11 @@ def best(workdir):
   return config, model, *restored
 
 
-def evaluate_run(workdir, split, data_dir=None):
+def evaluate_run(workdir, split, data_dir=None, report=False):
   """Evaluates the best checkpoint of a run and writes predictions, results and pictures into its folder; returns (config, results).
 
   split: 'validation' or 'test'. data_dir: records, by default those the run was trained on. None where they have no test clips.
+  report: whether to write report.html, too.
   """
   config = run.read_config(workdir)
   records = Records(data_dir or config.data.dir, config.data)
@@ -195,30 +196,34 @@ def evaluate_run(workdir, split, data_dir=None):
   mesh = sharding.make_mesh()
   batches = records.batches([part], config.batch_size)
   series = predict(batches, step.make_predict_step(config, model), sharding.replicate(variables, mesh), config, mesh)
-  return config, write_results(workdir, config, split, series, {'best_epoch': meta['epoch']})
+  results = write_results(workdir, config, split, series, {'best_epoch': meta['epoch']})
+  if report:
+    run_report.write(workdir, config, results, series)
+  return config, results
 
 
 def main(argv):
   """Evaluates the best checkpoint of a run, or gathers the runs of several folds and targets; writes into their folder."""
   parser = argparse.ArgumentParser(prog='python -m avjax.evaluate', description=main.__doc__)
-  parser.add_argument('--workdir', help='folder of a run')
+  parser.add_argument('run', metavar='RUN', nargs='?', help='folder of a run (the --workdir it was trained with)')
   parser.add_argument('--runs', help='instead: a folder of runs of one system; writes their table, ensemble and submission files')
   parser.add_argument('--split', default='validation', choices=('validation', 'test'))
+  parser.add_argument('--report', action='store_true', help='also write RUN/report.html')
   parser.add_argument('--template', help="with --runs: the organisers' sample submission, whose rows are wanted")
   parser.add_argument('--data_dir', help='records; by default those the run was trained on')
   arguments = parser.parse_args(argv[1:])
   logging.set_verbosity(logging.ERROR)
-  if bool(arguments.workdir) == bool(arguments.runs) or (arguments.template and not arguments.runs):
-    raise errors.InputError('give --workdir RUN, or --runs DIR with or without --template FILE')
+  if bool(arguments.run) == bool(arguments.runs) or (arguments.template and not arguments.runs) or (arguments.report and arguments.runs):
+    raise errors.InputError('give RUN with or without --report, or --runs DIR with or without --template FILE')
   if arguments.runs:
     evaluate_test = functools.partial(evaluate_run, split='test', data_dir=arguments.data_dir)
     print('\n'.join(folds.gather(arguments.runs, evaluate_test, arguments.template)))
     return
-  evaluated = evaluate_run(arguments.workdir, arguments.split, arguments.data_dir)
+  evaluated = evaluate_run(arguments.run, arguments.split, arguments.data_dir, arguments.report)
   if evaluated is None:
-    raise errors.InputError(f'the records of {arguments.workdir} have no clips of the {arguments.split} partition')
+    raise errors.InputError(f'the records of {arguments.run} have no clips of the {arguments.split} partition')
   config, results = evaluated
-  print(summary(results, config.targets, arguments.workdir))
+  print(summary(results, config.targets, arguments.run))
 
 
 if __name__ == '__main__':

@@ -51,7 +51,7 @@ def check_results(path):
       [float(results[target][metric]) for metric in METRICS]
     return results
   except (KeyError, TypeError, ValueError) as error:
-    raise InputError(f'{path} is damaged: it lacks {error}; python -m avjax.evaluate --workdir {path.parent} writes it again') from error
+    raise InputError(f'{path} is damaged: it lacks {error}; python -m avjax.evaluate {path.parent} writes it again') from error
 
 
 def summarize(runs):

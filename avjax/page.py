@@ -36,6 +36,12 @@ def decides(name):
   return name.rpartition('/')[2].partition('_')[2] in ('', 'final')
 
 
+def in_order(gates):
+  """The names of gates as people read them: by run, the face before the voice, a last gate last."""
+  runs = list(dict.fromkeys(name.rpartition('/')[0] for name in gates))
+  return sorted(gates, key=lambda name: (runs.index(name.rpartition('/')[0]), 'audio' in name.rpartition('/')[2], name))
+
+
 def fill(template, **values):
   """A template of this package, 'page.html', with the marks {{name}} replaced by values, which are HTML."""
   values['style'] = _read('style.html')
@@ -70,14 +76,14 @@ def write(path, title, video, frames, times, targets, prediction, face_found, au
   where nothing was seen; notes: strings that stand under the title.
   """
   times = np.asarray(times, np.float64)
-  described = {name: gate_words(name, np.shape(scores)[1]) for name, scores in gates.items()}
+  described = {name: gate_words(name, np.shape(gates[name])[1]) for name in in_order(gates)}
   data = {
       'frames': np.asarray(frames).tolist(), 'times': _rounded(times, 4),
       'interval': round(float(np.median(np.diff(times))), 6) if len(times) > 1 else 0.04,
       'targets': {target: _rounded(series, 6) for target, series in zip(targets, np.transpose(prediction))},
       'face': np.asarray(face_found).astype(int).tolist(), 'sound': np.asarray(audio_present).astype(int).tolist(),
-      'gates': [{'of': described[name][0], 'words': described[name][1], 'decides': decides(name),
-                 'scores': [_rounded(column, 4) for column in np.transpose(scores)]} for name, scores in gates.items()]}
+      'gates': [{'of': of, 'words': words, 'decides': decides(name),
+                 'scores': [_rounded(column, 4) for column in np.transpose(gates[name])]} for name, (of, words) in described.items()]}
   page = fill('page.html', title=html.escape(title), notes=items(notes), data=escaped_json(data), version=avjax.__version__)
   with open(path, 'wb') as file, open(video, 'rb') as film:
     file.write(page.encode('utf-8', 'replace'))  # a file name may hold what UTF-8 cannot

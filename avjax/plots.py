@@ -6,6 +6,7 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 import numpy as np
 
+from avjax import page
 from avjax.step import TARGETS
 
 COLOURS = {'valence': '#0072b2', 'arousal': '#d55e00'}  # told apart without colour vision too
@@ -60,42 +61,28 @@ def traces(series, scores, targets, path, most=4):
 
 def clip(result, title, path):
   """Valence and arousal of a `predict.Prediction` over time, spans without a face shaded, and the gates under them."""
-  gates = list(result.gates.items())
+  gates = [(page.gate_words(name, result.gates[name].shape[1]), result.gates[name]) for name in page.in_order(result.gates)]
   columns = [scores.shape[1] for _, scores in gates]
   figure, axes = plt.subplots(1 + len(gates), 1, figsize=(9, 3 + sum(0.5 + 0.22 * k for k in columns)), sharex=True, squeeze=False,
                               height_ratios=[3, *(0.3 + 0.22 * k for k in columns)], layout='constrained')
   top, *below = axes[:, 0]
   for target, style in zip(result.targets, ('-', '--') if len(result.targets) > 1 else ('-',)):
     top.plot(result.times, getattr(result, target), style, color=COLOURS[target], lw=1.5, label=target)
-  for first, last in spans(~result.face_found):
-    top.axvspan(result.times[first], result.times[last], color='#dddddd', lw=0, label='no face' if first == spans(~result.face_found)[0][0] else None)
+  for i, (first, last) in enumerate(spans(~result.face_found)):
+    top.axvspan(result.times[first], result.times[last], color='#dddddd', lw=0, label=None if i else 'no face')
   top.axhline(0, color=LABEL, lw=0.5)
   top.set_ylim(-1, 1)
   top.set_title(title, fontsize=10, loc='left', parse_math=False)
   top.legend(loc='lower right', bbox_to_anchor=(1, 1), borderpad=0, fontsize=8, frameon=False, ncols=3)
   end = result.times[-1] + (result.times[-1] / max(len(result.times) - 1, 1) or 1)
-  for axis, (name, scores) in zip(below, gates):
+  for axis, ((of, words), scores) in zip(below, gates):
     heat = axis.pcolormesh([*result.times, end], np.arange(scores.shape[1] + 1), scores.T, vmin=0, vmax=1, cmap='cividis', rasterized=True)
-    axis.set_yticks(np.arange(scores.shape[1]) + 0.5, gate_columns(name, scores.shape[1]), fontsize=7)
+    axis.set_yticks(np.arange(scores.shape[1]) + 0.5, [f'{of}: {word}' for word in words], fontsize=7)
     axis.invert_yaxis()
   if gates:
     figure.colorbar(heat, ax=below, label='trust', fraction=0.02, pad=0.01)
   axes[-1, 0].set_xlabel('seconds')
   save(figure, top, path)
-
-
-def gate_columns(name, count):
-  """What the columns of a gate stand for, in words."""
-  target, _, gate = name.rpartition('/')
-  modality, _, place = gate.partition('_')
-  who = {'visual': 'face', 'audio': 'voice'}[modality] + (f' ({target})' if target else '')
-  if place == 'final':
-    what = [f'gated {t}' for t in range(1, count + 1)]
-  elif place:
-    what = [f'recursion {int(place) - 1}' if place != '1' else 'unattended', f'recursion {place}']
-  else:
-    what = ['unattended', *(f'recursion {t}' for t in range(1, count))] if count > 2 else ['unattended', 'attended']
-  return [f'{who}: {column}' for column in what]
 
 
 def spans(where):

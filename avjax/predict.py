@@ -26,7 +26,7 @@ from avjax import evaluate, export, page, plots, preprocess, sharding, step, wei
 from avjax.clip_video import ClipWriter, draw
 from avjax.models.audio_visual import make_tower
 from avjax.models.layers import evaluation
-from data_prep import audio, detection, errors, faces, tracking, video
+from data_prep import affwild2, audio, detection, errors, faces, tracking, video
 from data_prep.errors import InputError
 from data_prep.records import WINDOW_ROWS
 from data_prep.windows import window_indices
@@ -264,7 +264,7 @@ def predict_with(runners, path, output, face, crops, stride, overlay):
   with contextlib.ExitStack() as stack:
     progress = stack.enter_context(tqdm(total=n * (1 + (uses_face and not crops) + overlay), desc=path.name, unit='frame', leave=False,
                                         disable=None))
-    known = faces.list_crops(pathlib.Path(crops)) if crops else {}
+    known = faces.list_crops(affwild2.folder(crops)) if crops else {}
     person = find_person(path, timeline.times, face, clock, progress) if uses_face and not crops else {}
     if not (person or known or (audio_present.any() and any('voice' in runner.towers for runner in runners))):
       raise InputError(f'{path}: no face is found in it' + (' and it has no sound' if not audio_present.any() else '')

@@ -90,8 +90,9 @@ def sees_later_frames(config):
   config.data.length = 12
   model, rng = step.make_model(config), np.random.default_rng(0)
   # Drawn, not as a run begins: some systems start with weights of zero.
-  variables = jax.tree.map(lambda x: rng.uniform(0.1, 0.4, x.shape).astype(x.dtype),
-                           jax.eval_shape(lambda: step.init_variables(config, model, 0)))
+  shapes = jax.eval_shape(lambda: step.init_variables(config, model, 0))
+  variables = {'params': jax.tree.map(lambda x: np.float32(rng.normal(0, 0.2, x.shape)), shapes['params']),
+               'batch_stats': jax.tree.map(lambda x: np.float32(rng.uniform(0.5, 1, x.shape)), shapes['batch_stats'])}
   batch = {name: rng.normal(size=(1, 12, width)).astype(np.float32) for name, width in (('features/face', 6), ('features/voice', 4))}
   real, later = np.ones((1, 12), bool), np.arange(12)[:, None] >= 8
   predict = jax.jit(lambda batch: model.apply(variables, *step.model_inputs(config, batch), real, evaluation, mutable=['gates'])[0])

@@ -11,7 +11,7 @@ import numpy as np
 
 from data_prep.errors import InputError
 
-SIDE = 512         # pixels of the longer side in which CenterFace looks; it finds faces from about 12 of them
+SIDE = 512         # pixels of the longer side in which CenterFace looks, at most twice the picture's; it finds faces from about 12
 SURE = 0.5         # least score of a face
 OVERLAP = 0.3      # two boxes that share more of their union are one face
 CROP = 112         # pixels a side of an aligned face
@@ -48,7 +48,7 @@ def detect(image):
 def centerface(net, image):
   """CenterFace (Xu et al. 2019): a heat map of face centres at a quarter of the size, and for each its size, offset and points."""
   height, width = image.shape[:2]
-  scale = SIDE / max(height, width)
+  scale = min(SIDE / max(height, width), 2)
   size = [max(round(side * scale / 32), 1) * 32 for side in (width, height)]
   net.setInput(cv2.dnn.blobFromImage(image, size=size))
   heat, sizes, offsets, points = (output[0] for output in net.forward(net.getUnconnectedOutLayersNames()))

@@ -59,12 +59,12 @@ def test_started_again_after_its_end(whole, records):
 def test_evaluate_of_a_run(whole):
   def evaluate(*arguments):
     return call(*arguments, module='avjax.evaluate')
-  done = evaluate('--workdir', str(whole[0]))
+  done = evaluate(str(whole[0]))
   assert done.returncode == 0 and done.stdout == whole[1]
-  done = evaluate('--workdir', str(whole[0]), '--split', 'test')
+  done = evaluate(str(whole[0]), '--split', 'test')
   assert done.returncode == 0 and 'predictions only' in done.stdout
   assert len((whole[0] / 'predictions/test/300.csv').read_text().splitlines()) == 26  # every frame, crop or none
-  done = evaluate('--workdir', str(whole[0] / 'nothing'))
+  done = evaluate(str(whole[0] / 'nothing'))
   assert done.returncode == 2 and one_line(done.stderr)
 
 
@@ -169,7 +169,7 @@ def test_a_damaged_shard_is_named(whole, records, tmp_path):
   data = bytearray(shard.read_bytes())
   data[len(data) // 2] ^= 1
   shard.write_bytes(data)
-  done = harness.run('--workdir', whole[0], '--data_dir', broken, module='avjax.evaluate')
+  done = harness.run(whole[0], '--data_dir', broken, module='avjax.evaluate')
   last = done.stderr.strip().splitlines()[-1]  # TensorFlow's own remark comes before it and cannot be silenced
   assert done.returncode == 2 and one_line(last) and f'{shard} is damaged' in last and 'Traceback' not in done.stderr
 
@@ -195,7 +195,7 @@ def test_a_damaged_checkpoint_is_not_used(whole, records, tmp_path, kind):
       data = bytearray(path.read_bytes())
       data[len(data) // 2] ^= 1
       path.write_bytes(data)
-  done = call('--workdir', workdir, module='avjax.evaluate')
+  done = call(workdir, module='avjax.evaluate')
   assert done.returncode == (2 if kind == 'best' else 0), done.stderr  # what is left is not the best
   code, out, err = start(workdir, records)
   assert code == 0 and f'{newest} is damaged' in err and out.replace(str(workdir), '') == whole[1].replace(str(whole[0]), ''), err

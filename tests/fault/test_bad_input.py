@@ -75,7 +75,7 @@ def png_header(width, height):
 BUILD = ('data_prep.build', ['--source', 'source', '--data_dir', 'new', '--workers', '1', *SIZES])
 MAIN = ('avjax.main', [f'--config={TINY}', '--workdir=new', '--config.data.dir=records'])
 AGAIN = ('avjax.main', [f'--config={TINY}', '--workdir=run', '--config.data.dir=records', '--config.schedule.max_epochs=1'])
-EVALUATE = ('avjax.evaluate', ['--workdir', 'run'])
+EVALUATE = ('avjax.evaluate', ['run'])
 VERIFY = ('data_prep.verify', ['records'])
 SHARD = 'records/affwild2/1.0.0/affwild2-chunk0.tfrecord-00000-of-00001'
 MADE = 'records/affwild2/1.0.0/manifest.json'

@@ -64,7 +64,7 @@ def test_full_and_closed_file_systems(begun, records, tmp_path, full, record):
   assert files(tmp_path / 'run') == before
   alone = mounted(command, tmp_path)
   assert alone.returncode == 0, alone.stderr
-  again = mounted('"$PYTHON" -m avjax.evaluate --workdir "$1/run"', tmp_path)
+  again = mounted('"$PYTHON" -m avjax.evaluate "$1/run"', tmp_path)
   assert again.returncode == 0 and again.stdout == alone.stdout, again.stderr
   _, meta = final_state(tmp_path / 'run')
   assert meta['schedule']['done']

@@ -1,0 +1,94 @@
+"""Memory and speed of avjax.predict, and the pictures of it in README.md. Writes docs/predict.json, docs/predict_page.png, docs/predict_clip.png.
+
+python -m benchmarks.predict --run RUN --clip CLIP --output FOLDER
+
+RUN is a finished run, such as the demo's. CLIP is a video with a face; it is repeated, at 10 frames a second and 320 pixels wide, for one
+minute and for thirty. A run of full size has random weights: they cost what any do.
+"""
+
+import argparse
+import fractions
+import json
+import os
+import pathlib
+import platform
+import re
+import subprocess
+import sys
+
+import av
+import numpy as np
+
+from avjax import checkpoint, run, step
+from configs import grjca
+from data_prep import detection, errors, video
+
+ROOT = pathlib.Path(__file__).parents[1]
+MINUTES, RATE = (1, 30), 10
+
+
+def repeated(clip, path, minutes):
+  """Writes the pictures of a clip over and over, with a tone."""
+  with av.open(str(path), 'w') as container:
+    picture, track = container.add_stream('libx264', rate=RATE, options={'preset': 'ultrafast'}), container.add_stream('aac', rate=16_000, layout='mono')
+    images = list(video.read_frames(clip, 320))
+    picture.height, picture.width = (side // 2 * 2 for side in images[0].shape[:2])
+    picture.pix_fmt = 'yuv420p'
+    tone = np.int16(8000 * np.sin(np.arange(16_000 // RATE) / 4))[None]
+    for k in range(60 * RATE * minutes):
+      container.mux(picture.encode(av.VideoFrame.from_ndarray(images[k % len(images)][:picture.height, :picture.width], format='rgb24')))
+      sound = av.AudioFrame.from_ndarray(tone, format='s16', layout='mono')
+      sound.sample_rate, sound.pts, sound.time_base = 16_000, k * tone.shape[1], fractions.Fraction(1, 16_000)
+      container.mux(track.encode(sound))
+    container.mux(picture.encode())
+    container.mux(track.encode())
+
+
+def full_size(folder):
+  """A run of configs/grjca.py with random weights."""
+  config = grjca.get_config()
+  if not (folder / 'config.json').exists():
+    run.open_folder(config, folder, {}, {})
+    checkpoints = checkpoint.Checkpoints(folder)
+    checkpoints.save(checkpoints.best, 1, step.init_variables(config, step.make_model(config), 0), {'epoch': 0, 'ccc': 0.0})
+    checkpoints.close()
+  return folder
+
+
+def measure(clip, folder, output):
+  """Runs the command in a process of its own: {'frames', 'seconds' of video, 'peak_mb', 'frames_per_second' of each stage}."""
+  code = ('import resource, sys, time; from avjax import predict; start = time.perf_counter(); predict.main(sys.argv); '
+          'print("PEAK", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, "WALL", time.perf_counter() - start)')
+  done = subprocess.run([sys.executable, '-c', code, str(clip), '--run', str(folder), '--output', str(output)], cwd=ROOT, check=True,
+                        capture_output=True, text=True)
+  frames, seconds = re.search(r': ([\d,]+) frames, ([\d.]+) s', done.stdout).groups()
+  stages = re.search(r'frames a second: (.*)', done.stdout)[1].split(', ')
+  peak, wall = re.search(r'PEAK (\d+) WALL ([\d.]+)', done.stdout).groups()
+  for path in output.iterdir():
+    path.unlink()
+  return {'frames': int(frames.replace(',', '')), 'seconds': float(seconds), 'wall_seconds': round(float(wall), 1), 'peak_mb': int(peak),
+          'frames_per_second': {stage.rsplit(' ', 1)[0]: int(stage.rsplit(' ', 1)[1].replace(',', '')) for stage in stages}}
+
+
+def main():
+  parser = argparse.ArgumentParser(prog='python -m benchmarks.predict', description=__doc__.splitlines()[0])
+  for name in ('run', 'clip', 'output'):
+    parser.add_argument(f'--{name}', required=True, type=pathlib.Path)
+  arguments = parser.parse_args()
+  output = arguments.output
+  (output / 'out').mkdir(parents=True, exist_ok=True)
+  found = {'cores': os.cpu_count(), 'python': platform.python_version(), 'clip': arguments.clip.name, 'detector': detection.detector()[0]}
+  found['small model'] = measure(arguments.clip, arguments.run, output / 'out')
+  found['full size'] = measure(arguments.clip, full_size(output / 'full'), output / 'out')
+  for minutes in MINUTES:
+    long = output / f'{minutes}min.mp4'
+    if not long.exists():
+      repeated(arguments.clip, long, minutes)
+    found[f'{minutes} min'] = measure(long, arguments.run, output / 'out')
+  found['memory ratio'] = round(found['30 min']['peak_mb'] / found['1 min']['peak_mb'], 3)
+  (ROOT / 'docs' / 'predict.json').write_text(json.dumps(found, indent=1) + '\n')
+  print(json.dumps(found, indent=1))
+
+
+if __name__ == '__main__':
+  errors.run(main)

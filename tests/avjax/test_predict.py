@@ -1,0 +1,261 @@
+"""A video of one's own: the same predictions as evaluation, files that say what they are, and videos that are awkward."""
+
+import csv
+import json
+import pathlib
+import shutil
+
+import av
+import numpy as np
+import pytest
+from official_set import tone, write_video
+from PIL import Image
+
+import avjax
+import tiny
+from avjax import checkpoint, evaluate, export, predict, run, step
+from configs import grjca
+from data_prep import build, detection, faces, mini, video
+from data_prep.errors import InputError
+from fault.harness import call, one_line
+
+MEDIA = pathlib.Path(__file__).parents[3] / 'shared/media'
+ONE_FILE = ('csv', 'png', 'html')
+
+
+def made_run(folder, config, seed=3):
+  """The folder of a run as training leaves it, with drawn parameters in its best checkpoint."""
+  run.open_folder(config, folder, {'made': 'up'}, {})
+  variables = step.init_variables(config, step.make_model(config), seed)
+  checkpoints = checkpoint.Checkpoints(folder)
+  checkpoints.save(checkpoints.best, 1, variables, {'epoch': 0, 'ccc': 0.5})
+  checkpoints.close()
+  return folder
+
+
+@pytest.fixture(scope='module')
+def tiny_run(tmp_path_factory):
+  """Windows of 12 frames every 8, faces of 16 pixels."""
+  return made_run(tmp_path_factory.mktemp('run') / 'tiny', tiny.get_config())
+
+
+@pytest.fixture
+def clip(tmp_path):
+  """A film of 30 frames with sound, and a folder of its faces; frames 5 and 6 have none."""
+  write_video(tmp_path / 'clip.mp4', 30, tone(30))
+  (tmp_path / 'crops').mkdir()
+  rng = np.random.default_rng(0)
+  for k in {*range(1, 31)} - {5, 6}:
+    Image.fromarray(rng.integers(0, 256, (112, 112, 3), np.uint8)).save(tmp_path / 'crops' / f'{k:05d}.jpg')
+  return tmp_path / 'clip.mp4', tmp_path / 'crops'
+
+
+def read_csv(path):
+  """{column: values} of what predict writes, NaN where a cell is empty."""
+  with open(path, newline='') as file:
+    rows = list(csv.DictReader(line for line in file if not line.startswith('#')))
+  return {name: np.array([float(row[name] or 'nan') for row in rows]) for name in rows[0]}
+
+
+def test_the_same_predictions_as_evaluation(tmp_path):
+  """On the mini set, from the raw video with the official crops, by a run and by the model that it exports, overlapping windows and all."""
+  mini.generate(tmp_path / 'mini', videos=17, seconds=8, workers=2)
+  config = grjca.get_config('mini')
+  config.data.stride = 80
+  config.data.dir = str(tmp_path / 'records')
+  assert build.main(['--source', str(tmp_path / 'mini'), '--data_dir', config.data.dir, '--length', '120', '--stride', '80', '--face', '24',
+                     '--workers', '2']) == 0
+  folder = made_run(tmp_path / 'run', config)
+  export.write(folder, tmp_path / 'model')
+  for split, name, sources in (('validation', 'video63.mp4', [folder, tmp_path / 'model']), ('test', '96-30-1280x720.mp4', [folder])):
+    evaluate.evaluate_run(folder, split)
+    (path,) = (tmp_path / 'mini').rglob(name)
+    (crops,) = (tmp_path / 'mini').glob(f'cropped*/{path.stem}')
+    with open(folder / 'predictions' / split / f'{path.stem}.csv', newline='') as file:
+      rows = list(csv.DictReader(file))
+    for source in sources:
+      found = avjax.predict(path, source, crops=crops)
+      assert len(found.frames) == len(rows) and len(rows) > 150
+      np.testing.assert_array_equal(found.frames, [int(row['frame']) for row in rows])
+      for target in ('valence', 'arousal'):
+        np.testing.assert_allclose(getattr(found, target), [float(row[target]) for row in rows], rtol=0, atol=1e-5)
+      np.testing.assert_array_equal(found.face_found, [row['face_present'] == '1' for row in rows])
+      np.testing.assert_array_equal(found.audio_present, [row['audio_present'] == '1' for row in rows])
+
+
+def test_each_frame_goes_through_the_towers_once(clip, tiny_run, monkeypatch):
+  (runner,), seen = predict.make_runners(tiny_run), []
+  tower = runner.towers['face']
+  runner.towers['face'] = lambda x: seen.append(len(x)) or tower(x)
+  predict.predict_with([runner], *clip[:1], None, 'largest', clip[1], None, False)
+  assert len(runner.windows) == 4 and sum(seen) == 32  # 30 frames in two blocks of 16, though windows of 12 every 8 hold 48
+  assert runner.features['face'] == [] and runner.count == 30
+
+
+def test_what_is_written(clip, tiny_run, tmp_path):
+  result = avjax.predict(clip[0], tiny_run, tmp_path / 'out', crops=clip[1], overlay=True)
+  assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['clip.csv', 'clip.html', 'clip.png', 'clip_overlay.mp4']
+  table = read_csv(tmp_path / 'out' / 'clip.csv')
+  assert list(table)[:6] == ['frame', 'time', 'valence', 'arousal', 'face_found', 'audio_present']
+  assert [name for name in table if name.startswith('gate')] == [f'gate_{m}_{k}' for m in ('audio', 'visual') for k in range(4)]
+  np.testing.assert_array_equal(table['frame'], np.arange(1, 31))
+  np.testing.assert_allclose(table['time'], np.arange(30) / 25, atol=1e-4)
+  np.testing.assert_array_equal(np.flatnonzero(table['face_found'] == 0), [4, 5])
+  for target in ('valence', 'arousal'):
+    np.testing.assert_allclose(table[target], getattr(result, target), rtol=0, atol=6e-7)
+    assert np.abs(table[target]).max() <= 1
+  np.testing.assert_allclose(sum(table[f'gate_visual_{k}'] for k in range(4)), 1, atol=1e-5)
+  header = (tmp_path / 'out' / 'clip.csv').read_text().splitlines()[:2]
+  assert all(line.startswith('# ') for line in header) and 'no face in 2 of 30 frames' in header[0] and 'seconds' in header[1]
+  data = json.loads((tmp_path / 'out' / 'clip.html').read_text().split('type="application/json"')[1].split('>', 1)[1].split('</script>')[0])
+  assert data['targets']['valence'] == [round(float(x), 6) for x in table['valence']]
+  with av.open(str(tmp_path / 'out' / 'clip_overlay.mp4')) as film:
+    assert film.streams.video[0].frames == 30 and film.streams.audio
+  with pytest.raises(InputError, match='clip.csv is there already and is not overwritten'):
+    avjax.predict(clip[0], tiny_run, tmp_path / 'out', crops=clip[1])
+  assert np.array_equal(read_csv(tmp_path / 'out' / 'clip.csv')['valence'], table['valence'])
+
+
+def test_two_runs_at_once_are_each_alone(clip, tmp_path):
+  runs = []
+  for target, seed in (('valence', 1), ('arousal', 2)):
+    config = tiny.get_config(f'target={target}')
+    config.data.stride = 12 if target == 'arousal' else 8
+    runs.append(made_run(tmp_path / target, config, seed))
+  both = avjax.predict(clip[0], runs, crops=clip[1])
+  for folder, target in zip(runs, ('valence', 'arousal')):
+    alone = avjax.predict(clip[0], folder, crops=clip[1])
+    assert alone.targets == [target]
+    np.testing.assert_array_equal(getattr(both, target), getattr(alone, target))
+    np.testing.assert_array_equal(both.gates[f'{target}/visual'], alone.gates['visual'])
+  with pytest.raises(InputError, match='the runs predict valence, valence'):
+    avjax.predict(clip[0], [runs[0], runs[0]], crops=clip[1])
+
+
+def test_where_nothing_was_seen_nothing_is_predicted(clip, tiny_run, tmp_path):
+  """No sound: frames without a face stay empty. No face either: one line, and no file."""
+  write_video(tmp_path / 'mute.mp4', 30)
+  found = avjax.predict(tmp_path / 'mute.mp4', tiny_run, crops=clip[1])
+  np.testing.assert_array_equal(np.flatnonzero(np.isnan(found.valence)), [4, 5])
+  np.testing.assert_array_equal(np.flatnonzero(np.isnan(found.gates['visual'][:, 0])), [4, 5])
+  assert 'no sound' in found.notes
+  found = avjax.predict(clip[0], tiny_run)  # grey pictures with a tone: the voice alone
+  assert not found.face_found.any() and np.isfinite(found.valence).all() and 'no face in 30 of 30 frames' in found.notes
+  with pytest.raises(InputError, match='no face is found in it and it has no sound'):
+    avjax.predict(tmp_path / 'mute.mp4', tiny_run, tmp_path / 'out')
+  assert not (tmp_path / 'out').exists()
+  config = tiny.get_config()
+  config.model.audio.tower, config.model.fusion = 'none', {'name': 'visual'}
+  with pytest.raises(InputError, match='mute.mp4: no face|clip.mp4: no face is found in it; there is nothing'):
+    avjax.predict(clip[0], made_run(tmp_path / 'visual', config))
+
+
+@pytest.mark.parametrize('rate, frames', [(8, 16), (120, 240), (25, 50), (25, 1)])
+def test_unusual_rates_and_lengths(rate, frames, tiny_run, tmp_path):
+  write_video(tmp_path / 'clip.mp4', frames, 0.3 * np.sin(np.arange(44_100 * (frames // rate + 1)) / 20), rate=rate)
+  found = avjax.predict(tmp_path / 'clip.mp4', tiny_run, tmp_path / 'out')
+  assert len(found.frames) == frames and np.isfinite(found.valence).all()
+  np.testing.assert_allclose(found.times, np.arange(frames) / rate, atol=1e-3)
+  assert any('frames a second' in note for note in found.notes) == (rate in (8, 120))
+  assert all((tmp_path / 'out' / f'clip.{kind}').stat().st_size for kind in ONE_FILE)
+
+
+def test_a_variable_rate_keeps_its_times(tiny_run, tmp_path):
+  pts = np.cumsum([0, *[40, 80] * 14, 40])
+  write_video(tmp_path / 'clip.mp4', 30, tone(45), pts=pts)
+  found = avjax.predict(tmp_path / 'clip.mp4', tiny_run, tmp_path / 'out')
+  np.testing.assert_allclose(found.times, pts / 1000, atol=1e-4)
+  np.testing.assert_allclose(read_csv(tmp_path / 'out' / 'clip.csv')['time'], pts / 1000, atol=1e-4)
+
+
+def test_a_very_large_picture(tiny_run, tmp_path):
+  """8K: found in a smaller picture, cut from a smaller one."""
+  with av.open(str(tmp_path / 'clip.mp4'), 'w') as container:
+    stream = container.add_stream('mpeg4', rate=25)
+    stream.width, stream.height, stream.pix_fmt = 7680, 4320, 'yuv420p'
+    for _ in range(2):
+      container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((4320, 7680, 3), 90, np.uint8), format='rgb24')))
+    container.mux(stream.encode())
+  assert next(video.read_frames(tmp_path / 'clip.mp4', 640)).shape == (360, 640, 3)
+  with pytest.raises(InputError, match='no face is found in it and it has no sound'):
+    avjax.predict(tmp_path / 'clip.mp4', tiny_run)
+
+
+def test_bad_input_is_one_line_and_exit_code_2(clip, tiny_run, tmp_path):
+  (tmp_path / 'empty.mp4').write_bytes(b'')
+  (tmp_path / 'text.mp4').write_text('not a video\n' * 100)
+  (tmp_path / 'cut.mp4').write_bytes(clip[0].read_bytes()[:2000])
+  config = tiny.get_config()
+  config.model.visual.tower, config.data.features = 'features/clip', {'clip': 4}
+  features = made_run(tmp_path / 'features', config)
+  (tmp_path / 'nothing').mkdir()
+  before = sorted(tmp_path.iterdir())
+  for arguments, words in (
+      ([tmp_path / 'empty.mp4'], 'empty.mp4 cannot be read as a video'), ([tmp_path / 'text.mp4'], 'text.mp4 cannot be read as a video'),
+      ([tmp_path / 'cut.mp4'], 'cut.mp4'), ([tmp_path / 'none.mp4'], 'does not exist'), ([tmp_path / 'nothing'], 'holds no videos'),
+      ([clip[0], '--stride', '13'], 'stride of 13'), ([clip[0], '--run', tmp_path / 'nothing'], 'config.json'),
+      ([clip[0], '--run', features], 'features of another backbone (clip)'), ([clip[0], '--crops', tmp_path / 'none'], 'none is not a folder')):
+    run_ = [] if '--run' in arguments else ['--run', tiny_run]
+    done = call(*arguments, *run_, '--output', tmp_path / 'out', module='avjax.predict')
+    assert done.returncode == 2 and one_line(done.stderr) and words in done.stderr, (arguments, done.stderr)
+    shutil.rmtree(tmp_path / 'out', ignore_errors=True)
+  assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_folder_of_videos(clip, tiny_run, tmp_path):
+  """The good ones are done, the bad one is named, and the exit code says that there was one."""
+  (tmp_path / 'videos').mkdir()
+  for name in ('a.mp4', 'b.mp4'):
+    shutil.copy(clip[0], tmp_path / 'videos' / name)
+  (tmp_path / 'videos' / 'broken.avi').write_bytes(b'x' * 1000)
+  done = call(tmp_path / 'videos', '--run', tiny_run, '--output', tmp_path / 'out', module='avjax.predict')
+  assert done.returncode == 2 and one_line(done.stderr) and 'broken.avi' in done.stderr
+  assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == [f'{stem}.{kind}' for stem in 'ab' for kind in ('csv', 'html', 'png')]
+
+
+def test_the_page_s_film_keeps_picture_and_sound_together(tmp_path):
+  """Sound that begins before, with and after the picture lies where it lay; the first picture is at 0."""
+  from avjax.clip_video import ClipWriter
+  for delay in (-0.3, 0.0, 0.5):
+    source = tmp_path / f'{delay}.mp4'
+    pulse = np.zeros(44_100 * 2)
+    pulse[44_100:44_100 + 4410] = 0.8  # at 1 s of the sound
+    write_video(source, 50, pulse * np.sin(np.arange(len(pulse)) / 5), sound_delay=max(delay, 0), pts=np.arange(50) * 40 + max(-delay, 0) * 1000)
+    timeline = video.read_timeline(source)
+    with ClipWriter(tmp_path / 'out.mp4', source, timeline, 32) as writer:
+      for image in video.read_frames(source):
+        writer.add(image)
+    made = video.read_timeline(tmp_path / 'out.mp4')
+    np.testing.assert_allclose(made.times, timeline.times, atol=1e-3)
+    heard = video.read_sound(tmp_path / 'out.mp4')
+    loud = np.flatnonzero(np.abs(heard.samples) > 5000)
+    assert (loud[0] / 16_000 + heard.start - made.start) == pytest.approx(1 + delay, abs=0.03)
+
+
+# Real clips.
+
+@pytest.mark.skipif(not MEDIA.is_dir(), reason=f'the real clips are not here: {MEDIA} is absent')
+@pytest.mark.parametrize('name', ['grid_s1_bbaf2n.mpg', 'grid_lrwp9a.mpg', 'WolfgangLanger_Pexels.mp4', 'openmpf_video_01.mp4'])
+def test_real_clips(name, tiny_run, tmp_path):
+  """A person sees a face in every frame of these: it is found in at least 95 %, and is one face that moves smoothly."""
+  found = avjax.predict(MEDIA / name, tiny_run, tmp_path)
+  assert found.face_found.mean() >= 0.95
+  centre = found.boxes[:, :2] + found.boxes[:, 2:] / 2
+  assert np.nanmax(np.abs(np.diff(centre, axis=0))) < 0.25
+  assert np.isfinite(found.valence[found.face_found]).all()
+
+
+@pytest.mark.skipif(not MEDIA.is_dir(), reason=f'the real clips are not here: {MEDIA} is absent')
+def test_people_of_a_group(tiny_run):
+  left, right = (avjax.predict(MEDIA / 'openmpf_video_01.mp4', tiny_run, face=side) for side in ('left', 'right'))
+  assert np.nanmean(left.boxes[:, 0]) < np.nanmean(right.boxes[:, 0]) - 0.2
+
+
+@pytest.mark.skipif(not MEDIA.is_dir(), reason=f'the real clips are not here: {MEDIA} is absent')
+def test_an_aligned_face_lies_on_the_template():
+  """Found again in its crop, the five points are where the towers expect them."""
+  image = np.asarray(Image.open(MEDIA / 'astronaut.png').convert('RGB'))
+  crop = detection.align(image, detection.detect(image)[1][0])
+  _, points, _ = detection.detect(np.pad(crop, ((40, 40), (40, 40), (0, 0))))
+  np.testing.assert_allclose(points[0] - 40, detection.TEMPLATE, atol=6)
+  assert faces.fit(Image.fromarray(crop), 48).shape == (48, 48, 3)
