@@ -7,7 +7,6 @@ import argparse
 import contextlib
 import csv
 import dataclasses
-import logging
 import pathlib
 import sys
 import tempfile
@@ -22,7 +21,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 from tqdm import tqdm
 
-from avjax import evaluate, export, page, plots, preprocess, sharding, step, weights
+from avjax import evaluate, export, page, plots, preprocess, sharding, step
 from avjax.clip_video import ClipWriter, draw
 from avjax.models.audio_visual import make_tower
 from avjax.models.layers import evaluation
@@ -31,7 +30,6 @@ from data_prep.errors import InputError
 from data_prep.records import WINDOW_ROWS
 from data_prep.windows import window_indices
 
-logger = logging.getLogger('avjax')
 ENDINGS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg', '.m4v', '.wmv', '.flv', '.3gp')
 BLOCK = 16             # frames that go through the towers at once
 LOOKED_AT = 640        # pixels of the longer side in which faces are looked for
@@ -160,7 +158,12 @@ class Runner:
 def load(folder):
   """(config, variables) of a run's best state, or of an exported model."""
   if not (folder / 'model.json').exists():
-    config, _, variables, _ = evaluate.best(folder)
+    before = absl_logging.get_verbosity()
+    absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax remarks on what is opened for reading
+    try:
+      config, _, variables, _ = evaluate.best(folder)
+    finally:
+      absl_logging.set_verbosity(before)
     return config, variables
   description, flat = export.read_folder(folder)
   with export.refused(f'{folder}/model.json is not of an exported model'):
@@ -398,7 +401,6 @@ def main(argv):
   parser.add_argument('--stride', type=int, help='frames from one window to the next, by default as in the run')
   parser.add_argument('--overlay', action='store_true', help='also a video with the face and the values drawn in')
   arguments = parser.parse_args(argv[1:])
-  absl_logging.set_verbosity(absl_logging.ERROR)
   if arguments.face not in ('largest', 'left', 'right') and not (arguments.face.isascii() and arguments.face.isdigit()):
     raise InputError(f'--face {arguments.face} is none of largest, left, right and a number from 1')
   where = pathlib.Path(arguments.videos)

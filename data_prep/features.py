@@ -1,6 +1,5 @@
 """Features of other backbones (CLIP, MAE, wav2vec2, ...): made elsewhere, one .npy a clip, row k - 1 for frame k."""
 
-import pathlib
 import re
 
 import numpy as np

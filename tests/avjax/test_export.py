@@ -1,7 +1,6 @@
 """An exported model: what it predicts without avjax, what its card says, and files that are not what they should be."""
 
 import json
-import pathlib
 import random
 import shutil
 import subprocess

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import shutil
 
 import jax
@@ -63,6 +62,8 @@ def test_evaluate_of_a_run(whole):
   assert done.returncode == 0 and done.stdout == whole[1]
   done = evaluate(str(whole[0]), '--split', 'test')
   assert done.returncode == 0 and 'predictions only' in done.stdout
+  done = evaluate(str(whole[0]), '--report')
+  assert done.returncode == 0 and f'{whole[0]}/report.html' in done.stdout and (whole[0] / 'report.html').stat().st_size > 10_000
   assert len((whole[0] / 'predictions/test/300.csv').read_text().splitlines()) == 26  # every frame, crop or none
   done = evaluate(str(whole[0] / 'nothing'))
   assert done.returncode == 2 and one_line(done.stderr)

@@ -196,7 +196,7 @@ def test_predictions_are_smoothed_as_the_config_says(records):
 
 
 def test_attention_drops_each_clip_on_its_own():
-  model, (visual, audio, mask) = FUSIONS['transformer'](6, stem=(8,), layers=1, heads=2, hidden=8, dropout=0.5), clips(6, [6])
+  model, (visual, audio, _) = FUSIONS['transformer'](6, stem=(8,), layers=1, heads=2, hidden=8, dropout=0.5), clips(6, [6])
   same = [np.float32(np.concatenate([x, x])) for x in (visual, audio)]
   variables = model.init(jax.random.key(0), *same, np.ones((2, 6), bool), evaluation)
   # The dropouts of the layer itself are left out, so that what differs comes from attention.
