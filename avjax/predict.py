@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import csv
 import dataclasses
+import itertools
 import pathlib
 import sys
 import tempfile
@@ -206,7 +207,7 @@ class Clock:
 def find_person(path, times, face, clock, progress):
   """The face of one person in each frame: {frame from 0: (box (4,), points (5,2)) in parts of the picture's width and height}."""
   def detections():
-    for image in clock.each('decode', video.read_frames(path, LOOKED_AT)):
+    for image in clock.each('decode', itertools.islice(video.read_frames(path, LOOKED_AT), len(times))):
       with clock('faces', 1):
         boxes, points, _ = detection.detect(image)
       size = np.array(image.shape[1::-1])
@@ -426,6 +427,9 @@ def main(argv):
         raise
       print('error:', ' '.join(str(error).split()), file=sys.stderr)
       refused += 1
+    except KeyboardInterrupt:
+      print(f'interrupted: nothing of {path} was kept', file=sys.stderr)
+      return 130
   return 2 if refused else 0
 
 
