@@ -62,7 +62,8 @@ PAGE = """# Every system on the mini set
 
 Made by `make zoo`: each config of `configs/` in its smallest size (`mini`), {epochs} epochs of {records} training records, seed 0, one
 model for valence and arousal; CCC on the validation partition of fold 0, whose subjects are not in training. The numbers show that
-every system trains end to end under one protocol, the second group of layers from epoch {in_one_stage} on. They do not rank the systems:
+every system runs end to end under one protocol, the second group of layers from epoch {in_one_stage} on; some have hardly begun to learn
+after so few epochs. They do not rank the systems:
 the set is synthetic and small, all towers start from random weights, and {epochs} epochs are few; nothing here says anything about
 Aff-Wild2. The rows *on features* take grey crops of {side} x {side}
 pixels from a feature file (`data_prep.build --features`) in place of the face tower. Reconstructions are called so.
