@@ -1,5 +1,6 @@
 """Writing a video with its sound, for the page and for the overlay: H.264 and AAC, which every browser plays."""
 
+import contextlib
 import fractions
 
 import av
@@ -34,7 +35,8 @@ class ClipWriter:
     if kind is None:
       self.close()
     elif self.container:
-      self.container.close()
+      with contextlib.suppress(av.error.FFmpegError):  # the first error counts
+        self.container.close()
 
   def open_streams(self, image):
     """The streams, once the size and whether there is sound are known. H.264 takes even sizes alone."""
@@ -51,7 +53,7 @@ class ClipWriter:
       self.track.bit_rate = 48_000
 
   def add(self, image):
-    """The next picture, (H,W,3) uint8 RGB."""
+    """The next picture, (H,W,3) uint8 RGB. OSError or another error of FFmpeg's where it cannot be written."""
     if self.picture is None:
       self.open_streams(image)
     if tuple(self.size) != image.shape[1::-1]:

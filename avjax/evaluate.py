@@ -71,12 +71,6 @@ class Predictions:
     return {clip: _join(self.windows[clip], self.config) for clip in sorted(self.windows)}
 
 
-def seen(config, face_present, audio_present):
-  """(n,) bool: the frames in which there is something that the model of a config uses."""
-  uses_face, uses_voice = (config.model[modality].tower != 'none' for modality in ('visual', 'audio'))
-  return (uses_face & face_present) | (uses_voice & audio_present)
-
-
 def smoothed(series, frames, counted, width):
   """The centred moving average of (N,targets) over an odd number of frames, by frame id: gaps do not bring distant frames together.
 
@@ -96,7 +90,7 @@ def _join(windows, config):
   merged = {name: merge(values, stacked['frames'], stacked['real'])[1] for name, values in stacked.items()}
   gates = {name.removeprefix('gates/'): value for name, value in merged.items() if name.startswith('gates/')}
   masks = {name: merged[name] > 0.5 for name in ('annotated', 'face_present', 'audio_present')}
-  prediction = smoothed(merged['prediction'], frames, seen(config, masks['face_present'], masks['audio_present']), config.smooth)
+  prediction = smoothed(merged['prediction'], frames, step.seen(config, masks['face_present'], masks['audio_present']), config.smooth)
   return Series(frames, merged['times'], prediction, merged['va'], **masks, gates=gates)
 
 

@@ -63,20 +63,25 @@ def clip(result, title, path):
   """Valence and arousal of a `predict.Prediction` over time, spans without a face shaded, and the gates under them."""
   gates = [(page.gate_words(name, result.gates[name].shape[1]), result.gates[name]) for name in page.in_order(result.gates)]
   columns = [scores.shape[1] for _, scores in gates]
+  end = result.times[-1] + (result.times[-1] / max(len(result.times) - 1, 1) or 1)
   figure, axes = plt.subplots(1 + len(gates), 1, figsize=(9, 3 + sum(0.5 + 0.22 * k for k in columns)), sharex=True, squeeze=False,
                               height_ratios=[3, *(0.3 + 0.22 * k for k in columns)], layout='constrained')
   top, *below = axes[:, 0]
   for target, style in zip(result.targets, ('-', '--') if len(result.targets) > 1 else ('-',)):
     top.plot(result.times, getattr(result, target), style, color=COLOURS[target], lw=1.5, label=target)
-  for i, (first, last) in enumerate(spans(~result.face_found)):
-    top.axvspan(result.times[first], result.times[last], color='#dddddd', lw=0, label=None if i else 'no face')
+  ends = [*result.times[1:], end]  # a frame lasts until the next
+  for absent, look, label in ((~result.face_found, {'color': '#dddddd', 'lw': 0}, 'no face'),
+                              (~result.audio_present, {'facecolor': 'none', 'edgecolor': '#bbbbbb', 'hatch': '..', 'lw': 0}, 'no sound')):
+    for i, (first, last) in enumerate(spans(absent)):
+      top.axvspan(result.times[first], ends[last], label=None if i else label, **look)
   top.axhline(0, color=LABEL, lw=0.5)
   top.set_ylim(-1, 1)
   top.set_title(title, fontsize=10, loc='left', parse_math=False)
-  top.legend(loc='lower right', bbox_to_anchor=(1, 1), borderpad=0, fontsize=8, frameon=False, ncols=3)
-  end = result.times[-1] + (result.times[-1] / max(len(result.times) - 1, 1) or 1)
+  top.legend(loc='lower right', bbox_to_anchor=(1, 1), borderpad=0, fontsize=8, frameon=False, ncols=4)
   for axis, ((of, words), scores) in zip(below, gates):
-    heat = axis.pcolormesh([*result.times, end], np.arange(scores.shape[1] + 1), scores.T, vmin=0, vmax=1, cmap='cividis', rasterized=True)
+    step = -(-len(scores) // 2000)  # more columns than the picture has pixels cost memory alone
+    heat = axis.pcolormesh([*result.times[::step], end], np.arange(scores.shape[1] + 1), scores[::step].T, vmin=0, vmax=1, cmap='cividis',
+                           rasterized=True)
     axis.set_yticks(np.arange(scores.shape[1]) + 0.5, [f'{of}: {word}' for word in words], fontsize=7)
     axis.invert_yaxis()
   if gates:

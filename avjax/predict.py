@@ -8,12 +8,16 @@ import contextlib
 import csv
 import dataclasses
 import itertools
+import json
+import os
 import pathlib
+import signal
 import sys
 import tempfile
 import time
 import types
 
+import av
 import jax
 import numpy as np
 from absl import logging as absl_logging
@@ -22,7 +26,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 from tqdm import tqdm
 
-from avjax import evaluate, export, page, plots, preprocess, sharding, step
+from avjax import evaluate, export, page, plots, preprocess, sharding, step, weights
 from avjax.clip_video import ClipWriter, draw
 from avjax.models.audio_visual import make_tower
 from avjax.models.layers import evaluation
@@ -31,7 +35,7 @@ from data_prep.errors import InputError
 from data_prep.records import WINDOW_ROWS
 from data_prep.windows import window_indices
 
-ENDINGS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg', '.m4v', '.wmv', '.flv', '.3gp')
+ENDINGS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg', '.m4v', '.wmv', '.flv', '.3gp', '.ts', '.mts', '.m2ts', '.vob', '.ogv')
 BLOCK = 16             # frames that go through the towers at once
 LOOKED_AT = 640        # pixels of the longer side in which faces are looked for
 CUT_FROM = 1920        # and of the picture that they are cut from
@@ -72,7 +76,13 @@ class Runner:
 
   def __init__(self, folder):
     self.folder = pathlib.Path(folder)
-    self.config, variables = load(self.folder)
+    with export.refused(f'{folder} holds no sound model'):
+      self.build(*load(self.folder))
+
+  def build(self, config, variables):
+    """Compiles the towers and what lies behind them."""
+    self.config, folder = config, self.folder
+    self.stride = config.data.stride
     if step.feature_names(self.config):
       raise InputError(f'{folder} was trained on features of another backbone ({", ".join(step.feature_names(self.config))}), '
                        'which a video does not have')
@@ -105,7 +115,7 @@ class Runner:
   def begin(self, times, log_mel, starts, audio_present, stride, clock):
     """Makes ready for a video of n frames; arguments as `audio.hear` returns them. stride: frames, or None for the run's. clock: a Clock."""
     self.times, self.log_mel, self.starts, self.audio_present, self.clock = times, log_mel, starts, audio_present, clock
-    self.windows = window_indices(len(times), self.config.data.length, stride or self.config.data.stride)
+    self.windows = window_indices(len(times), self.config.data.length, stride or self.stride)
     self.window, self.first, self.count = 0, 0, 0
     self.features, self.face_present = {name: [] for name in self.towers}, []
     mesh = sharding.make_mesh(jax.devices()[:1])
@@ -150,7 +160,7 @@ class Runner:
   def series(self):
     """The evaluate.Series of the video, NaN in prediction and gates where nothing was seen that the model uses."""
     (series,) = self.predictions.series().values()
-    seen = evaluate.seen(self.config, series.face_present, series.audio_present)
+    seen = step.seen(self.config, series.face_present, series.audio_present)
     for values in (series.prediction, *series.gates.values()):
       values[~seen] = np.nan
     return series
@@ -167,9 +177,10 @@ def load(folder):
       absl_logging.set_verbosity(before)
     return config, variables
   description, flat = export.read_folder(folder)
-  with export.refused(f'{folder}/model.json is not of an exported model'):
-    config = ConfigDict(description['config'])
-    shapes = jax.eval_shape(lambda: step.init_variables(config, step.make_model(config), 0))
+  config = ConfigDict(description['config'])
+  if json.loads(weights.load(folder / 'weights.safetensors')[1].get('config', 'null')) != description['config']:
+    raise InputError(f'{folder}: model.json has been changed: its config is not the one in weights.safetensors')
+  shapes = jax.eval_shape(lambda: step.init_variables(config, step.make_model(config), 0))
   wanted = {name: x.shape for name, x in traverse_util.flatten_dict(shapes, sep='/').items()}
   if wanted != {name: x.shape for name, x in flat.items()}:
     raise InputError(f'{folder}: weights.safetensors does not hold the model of model.json; export it again')
@@ -205,16 +216,23 @@ class Clock:
 
 
 def find_person(path, times, face, clock, progress):
-  """The face of one person in each frame: {frame from 0: (box (4,), points (5,2)) in parts of the picture's width and height}."""
+  """The face of one person: {frame from 0: (box (4,), points (5,2)) in parts of the picture's width and height}; the cuts of the film."""
   def detections():
     for image in clock.each('decode', itertools.islice(video.read_frames(path, LOOKED_AT), len(times))):
       with clock('faces', 1):
         boxes, points, _ = detection.detect(image)
+      nonlocal size, before, cuts
       size = np.array(image.shape[1::-1])
+      # A cut of the film changes colours all at once; a face that is where another was may then be somebody else's.
+      colours = np.histogramdd(image[::8, ::8].reshape(-1, 3), 4, [(0, 256)] * 3)[0].ravel()
+      cuts += before is not None and np.abs(colours - before).sum() > colours.sum()  # more than half have moved
+      before = colours
       progress.update()
-      yield boxes / np.tile(size, 2), points / size
+      yield boxes, points
+  size, before, cuts = np.ones(2), None, 0
   track = tracking.choose(tracking.link(times, detections()), face)
-  return dict(zip(track.frames, zip(track.boxes, track.points))) if track else {}
+  places = zip(track.frames, zip(track.boxes / np.tile(size, 2), track.points / size)) if track else ()
+  return dict(places), int(cuts)
 
 
 def cut_face(image, place):
@@ -232,7 +250,7 @@ def predict(path, run, output=None, face='largest', crops=None, stride=None, ove
     output: folder for CLIP.csv, CLIP.png and CLIP.html, or None; nothing is overwritten.
     face: whose: 'largest', 'left', 'right', or the N-th largest, from 1.
     crops: folder of aligned faces, 00001.jpg for frame 1, to be taken in place of finding them.
-    stride: frames from one window to the next, by default as in the run; fewer cost little and make curves smoother.
+    stride: frames from one window to the next, by default as in the run; fewer make curves smoother, and cost fusion in proportion.
     overlay: whether to write the video with the face and the values drawn in.
 
   Returns a Prediction. Raises InputError for what is no video, no run, or shows and sounds nothing that the model uses.
@@ -242,7 +260,10 @@ def predict(path, run, output=None, face='largest', crops=None, stride=None, ove
 
 def make_runners(run):
   """The Runners of one run or of several; InputError where two predict the same."""
-  runners = [Runner(folder) for folder in ([run] if isinstance(run, (str, pathlib.Path)) else run)]
+  folders = [run] if isinstance(run, (str, pathlib.Path)) else list(run)
+  if not folders:
+    raise InputError('no run is given')
+  runners = [Runner(folder) for folder in folders]
   targets = [target for runner in runners for target in runner.config.targets]
   if len(set(targets)) < len(targets):
     raise InputError(f'the runs predict {", ".join(targets)}: give one for each of valence and arousal')
@@ -253,25 +274,34 @@ def predict_with(runners, path, output, face, crops, stride, overlay):
   """`predict` with runs that are loaded."""
   path, clock = pathlib.Path(path), Clock()
   longest = min(runner.config.data.length for runner in runners)
-  if stride and not 1 <= stride <= longest:
+  if stride is not None and not 1 <= stride <= longest:
     raise InputError(f'a stride of {stride} frames leaves some out, or is none: it is 1 to {longest} for these runs')
+  if face not in ('largest', 'left', 'right') and not (str(face).isascii() and str(face).isdigit() and int(face)):
+    raise InputError(f'face {face} is none of largest, left, right and a number from 1')
   outputs = output_paths(path, output, overlay)
   for target in outputs.values():
     if target.exists():
       raise InputError(f'{target} is there already and is not overwritten; move it, or give another --output')
   timeline = video.read_timeline(path)
+  twice = np.flatnonzero(np.diff(timeline.times) <= 0)
+  if len(twice):
+    raise InputError(f'{path}: frames {twice[0] + 1} and {twice[0] + 2} are shown at the same time; write it anew, with ffmpeg -i IN OUT')
   log_mel, starts, audio_present = audio.hear(timeline, video.SoundReader(path))
-  n, uses_face = len(timeline.times), any('face' in runner.towers for runner in runners)
+  n = len(timeline.times)
   for runner in runners:
     runner.begin(timeline.times, log_mel, starts, audio_present, stride, clock)
   boxes = np.full((n, 4), np.nan)
   with contextlib.ExitStack() as stack:
-    progress = stack.enter_context(tqdm(total=n * (1 + (uses_face and not crops) + overlay), desc=path.name, unit='frame', leave=False,
+    stack.enter_context(film_errors(path))
+    progress = stack.enter_context(tqdm(total=n * (2 - bool(crops) + overlay), desc=path.name, unit='frame', leave=False,
                                         disable=None))
-    known = faces.list_crops(affwild2.folder(crops)) if crops else {}
-    person = find_person(path, timeline.times, face, clock, progress) if uses_face and not crops else {}
-    if not (person or known or (audio_present.any() and any('voice' in runner.towers for runner in runners))):
-      raise InputError(f'{path}: no face is found in it' + (' and it has no sound' if not audio_present.any() else '')
+    known = {k: crop for k, crop in faces.list_crops(affwild2.folder(crops)).items() if 1 <= k <= n} if crops else {}
+    if crops and not known:
+      raise InputError(f'{crops} holds no crop of frames 1 to {n}, such as 00001.jpg')
+    person, cuts = ({}, 0) if crops else find_person(path, timeline.times, face, clock, progress)
+    has_face, has_sound = np.array([bool(person or known)]), audio_present.any(keepdims=True)
+    if not any(step.seen(runner.config, has_face, has_sound) for runner in runners):
+      raise InputError(f'{path}: no face is found in it' + (' and it has no sound' if not has_sound else '')
                        + '; there is nothing to predict from')
     partial = stack.enter_context(partial_folder(output)) if output else None
     writer = stack.enter_context(ClipWriter(partial / 'clip.mp4', path, timeline, 640)) if output else None
@@ -299,7 +329,7 @@ def predict_with(runners, path, output, face, crops, stride, overlay):
       raise InputError(f'{path} is damaged: {runners[0].count + len(block)} of its {n} frames can be decoded')
     if writer:
       writer.close()
-    result = gather(runners, timeline, boxes, bool(crops) or uses_face, clock)
+    result = gather(runners, timeline, boxes, cuts, clock)
     if output:
       if overlay:
         with ClipWriter(partial / 'overlay.mp4', path, timeline, 1280) as drawn:
@@ -310,10 +340,19 @@ def predict_with(runners, path, output, face, crops, stride, overlay):
   return result
 
 
-def gather(runners, timeline, boxes, uses_face, clock):
+@contextlib.contextmanager
+def film_errors(path):
+  """Turns what FFmpeg raises into an InputError; what reading raises is one already."""
+  try:
+    yield
+  except av.error.FFmpegError as error:
+    raise InputError(f'the film of {path} cannot be written: {error.strerror}') from error
+
+
+def gather(runners, timeline, boxes, cuts, clock):
   """The Prediction of what the runners have seen."""
   series = [runner.series() for runner in runners]
-  first, notes = series[0], [f'{runner.folder.resolve().name}: {runner.config.model.fusion.name}, {" and ".join(runner.config.targets)}'
+  first, notes = series[0], [f'{display(runner.folder.resolve())}: {runner.config.model.fusion.name}, {" and ".join(runner.config.targets)}'
                              for runner in runners]
   values, gates = dict.fromkeys(step.TARGETS), {}
   for runner, s in zip(runners, series):
@@ -321,10 +360,12 @@ def gather(runners, timeline, boxes, uses_face, clock):
     prefix = f'{runner.config.targets[0]}/' if len(runners) > 1 else ''
     gates |= {f'{prefix}{name}': scores for name, scores in s.gates.items()}
   n = len(first.frames)
-  if uses_face and not first.face_present.all():
+  if not first.face_present.all():
     notes.append(f'no face in {n - first.face_present.sum():,} of {n:,} frames')
   if not first.audio_present.all():
     notes.append('no sound' if not first.audio_present.any() else f'no sound in {n - first.audio_present.sum():,} of {n:,} frames')
+  if cuts:
+    notes.append(f'{cuts} {"cut" if cuts == 1 else "cuts"} of the film: whose face follows is told by its place and size alone')
   rate = (n - 1) / timeline.times[-1] if n > 1 else 25
   if not USUAL_RATES[0] <= rate <= USUAL_RATES[1]:
     notes.append(f'{rate:.0f} frames a second, unlike what the model was trained on')
@@ -334,12 +375,21 @@ def gather(runners, timeline, boxes, uses_face, clock):
 
 # Files.
 
+def display(path):
+  """The name of a file as text for people, whatever bytes it has."""
+  name = os.fsencode(pathlib.Path(path).name).decode('utf-8', 'replace')
+  return ''.join(c if c.isprintable() else '?' for c in name)
+
+
+
 def output_paths(path, output, overlay):
   """{kind: file to write}."""
   if not output:
     return {}
   names = {'csv': f'{path.stem}.csv', 'png': f'{path.stem}.png', 'html': f'{path.stem}.html'}
   names |= {'overlay': f'{path.stem}_overlay.mp4'} if overlay else {}
+  if max(len(os.fsencode(name)) for name in names.values()) > 255:
+    raise InputError(f'the name of {display(path)} is too long for files beside it')
   return {kind: pathlib.Path(output) / name for kind, name in names.items()}
 
 
@@ -348,15 +398,19 @@ def partial_folder(output):
   """A folder beside the files to be, which goes with whatever is left in it."""
   with errors.writing(output):
     pathlib.Path(output).mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output, prefix='.avjax-') as folder:
-      yield pathlib.Path(folder)
+    try:
+      with tempfile.TemporaryDirectory(dir=output, prefix='.avjax-') as folder:
+        yield pathlib.Path(folder)
+    finally:
+      with contextlib.suppress(OSError):  # it holds what was made
+        pathlib.Path(output).rmdir()
 
 
 def write(result, path, partial, outputs):
   """Writes the files under `partial`, then moves all of them into place."""
   write_csv(result, path, partial / 'csv')
-  plots.clip(result, path.name, partial / 'clip.png')
-  page.write(partial / 'html', path.name, partial / 'clip.mp4', result.frames, result.times, result.targets, result.values,
+  plots.clip(result, display(path), partial / 'clip.png')
+  page.write(partial / 'html', display(path), partial / 'clip.mp4', result.frames, result.times, result.targets, result.values,
              result.face_found, result.audio_present, result.gates, result.notes)
   made = {'csv': partial / 'csv', 'png': partial / 'clip.png', 'html': partial / 'html', 'overlay': partial / 'overlay.mp4'}
   for kind, target in outputs.items():
@@ -365,9 +419,8 @@ def write(result, path, partial, outputs):
 
 def write_csv(result, path, target):
   """A row a frame, under comments with the units: pandas.read_csv(file, comment='#')."""
-  with open(target, 'w', newline='') as file:
-    name = ''.join(c if c.isprintable() else '?' for c in path.name)
-    file.write(f'# avjax: {name}; {"; ".join(result.notes)}\n'
+  with open(target, 'w', newline='', encoding='utf-8') as file:
+    file.write(f'# avjax: {display(path)}; {"; ".join(result.notes)}\n'
                '# frame from 1; time in seconds; valence and arousal from -1 to 1, empty where nothing was seen; face_found and '
                'audio_present 0 or 1; gates: share of trust, 0 to 1\n')
     writer = csv.writer(file)
@@ -382,13 +435,14 @@ def write_csv(result, path, target):
 
 def summary(result, path, outputs):
   """Lines for the terminal."""
-  lines = [f'{path}: {len(result.frames):,} frames, {result.times[-1]:.1f} s']
+  lines = [f'{display(path)}: {len(result.frames):,} frames, {result.times[-1]:.1f} s']
   for target in result.targets:
     values = getattr(result, target)
     values = values[~np.isnan(values)]
-    lines.append(f'{target:<10} mean {values.mean():+.3f}, from {values.min():+.3f} to {values.max():+.3f}')
+    lines.append(f'{target:<10} mean {values.mean():+.3f}, from {values.min():+.3f} to {values.max():+.3f}' if len(values)
+                 else f'{target:<10} nothing was seen that its run uses')
   lines += [*result.notes, 'frames a second: ' + ', '.join(f'{stage} {speed:,.0f}' for stage, speed in result.speed.items())]
-  return '\n'.join([*lines, *map(str, outputs.values())])
+  return '\n'.join([*lines, *(str(output.with_name(display(output))) for output in outputs.values())])
 
 
 def main(argv):
@@ -402,8 +456,8 @@ def main(argv):
   parser.add_argument('--stride', type=int, help='frames from one window to the next, by default as in the run')
   parser.add_argument('--overlay', action='store_true', help='also a video with the face and the values drawn in')
   arguments = parser.parse_args(argv[1:])
-  if arguments.face not in ('largest', 'left', 'right') and not (arguments.face.isascii() and arguments.face.isdigit()):
-    raise InputError(f'--face {arguments.face} is none of largest, left, right and a number from 1')
+  if not arguments.output:
+    raise InputError('--output names no folder')
   where = pathlib.Path(arguments.videos)
   videos = sorted(path for path in where.iterdir() if path.suffix.lower() in ENDINGS) if where.is_dir() else [where]
   if not videos:
@@ -416,6 +470,7 @@ def main(argv):
   twice = next((path for path in videos if stems.count(path.stem) > 1), None)
   if twice:
     raise InputError(f'{where} holds two videos called {twice.stem}: their files would have one name')
+  signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: what is half made goes
   runners, refused = make_runners(arguments.run), 0
   for path in videos:
     try:

@@ -44,6 +44,12 @@ def _fields(tower, raw):
   return (tower,) if tower.startswith(FEATURES) else () if tower == 'none' else raw
 
 
+def seen(config, face_present, audio_present):
+  """(n,) bool: the frames in which there is something that the model of a config uses."""
+  uses_face, uses_voice = (config.model[modality].tower != 'none' for modality in ('visual', 'audio'))
+  return (uses_face & face_present) | (uses_voice & audio_present)
+
+
 def feature_names(config):
   """The features of other backbones that the model of a config takes in place of towers."""
   towers = (config.model.visual.tower, config.model.audio.tower)

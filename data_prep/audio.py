@@ -102,7 +102,11 @@ def hear(timeline, sound):
   blocks = [rows.astype(np.float16) for rows in log_mel_blocks(heard())]
   if peak <= 1:
     return np.full((WINDOW_ROWS, MEL_BANDS), NO_SOUND), np.zeros(n, np.int32), np.zeros(n, bool)
-  rows = np.concatenate(blocks)
+  rows, first = np.empty((sum(map(len, blocks)), MEL_BANDS), np.float16), 0
+  while blocks:  # one by one, so that they are not all there twice
+    block = blocks.pop(0)
+    rows[first:first + len(block)] = block
+    first += len(block)
   since = timeline.times + (timeline.start - sound.start)
   present = (since >= 0) & (since < count / SAMPLE_RATE)
   for first, last in sound.gaps:

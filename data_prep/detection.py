@@ -98,6 +98,8 @@ def align(image, points):
     height, width = (max(round(side * shrink), 1) for side in image.shape[:2])
     shrink_x, shrink_y = width / image.shape[1], height / image.shape[0]
     image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    shift_x, shift_y = 0.5 / shrink_x - 0.5, 0.5 / shrink_y - 0.5  # the middle of a pixel stays in the middle
+    c, d = c + a * shift_x - b * shift_y, d + b * shift_x + a * shift_y
   else:
     shrink_x = shrink_y = 1
   return cv2.warpAffine(image, np.array([[a / shrink_x, -b / shrink_y, c], [b / shrink_x, a / shrink_y, d]]), (CROP, CROP),

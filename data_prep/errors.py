@@ -5,6 +5,7 @@ import errno
 import sys
 
 DISK = {errno.ENOSPC: 'make room and start again', errno.EDQUOT: 'make room and start again', errno.EFBIG: 'make room and start again',
+        errno.EEXIST: 'choose another place', errno.ENOTDIR: 'choose another place', errno.ENAMETOOLONG: 'choose a shorter name',
         errno.EROFS: 'choose a place that can be written', errno.EACCES: 'choose a place that may be written and read'}
 
 

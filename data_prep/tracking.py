@@ -25,7 +25,7 @@ class Track:
     return float(sum(box[2] for box in self.boxes))
 
   def centre(self):
-    """Where it is on average, in pixels from the left."""
+    """Where it is on average, from the left."""
     return float(np.mean([box[0] + box[2] / 2 for box in self.boxes]))
 
 

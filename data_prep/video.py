@@ -86,14 +86,14 @@ class SoundReader:
 def read_timeline(path):
   """Returns the Timeline of the frames that decoding `path` gives; InputError where it is no video or cut short."""
   with opened(path) as (container, stream):
-    packets = [packet for packet in container.demux(stream) if packet.size]
+    # Not the packets themselves: they are the whole file.
+    packets = [(packet.pts, packet.is_keyframe, packet.is_discard or packet.is_corrupt) for packet in container.demux(stream) if packet.size]
     # MP4 counts its samples in the header, so one that ends early gives itself away.
     if container.format.name.startswith('mov') and len(packets) < stream.frames:
       raise InputError(f'{path} is cut short: {len(packets)} of its {stream.frames} frames are there')
-    ticks = sorted(packet.pts for packet in packets if packet.pts is not None)
-    trusted = (container.format.name.startswith(('mov', 'matroska')) and packets and packets[0].is_keyframe and
-               not any(packet.is_discard or packet.is_corrupt for packet in packets) and
-               len(set(ticks)) == len(packets))
+    ticks = sorted(pts for pts, *_ in packets if pts is not None)
+    trusted = (container.format.name.startswith(('mov', 'matroska')) and packets and packets[0][1] and
+               not any(doubtful for *_, doubtful in packets) and len(set(ticks)) == len(packets))
     base, rates = stream.time_base, [stream.average_rate, stream.guessed_rate, stream.base_rate]
   if not trusted:  # AVI packets may hold two frames or none, edit lists hide some: only decoding tells
     with opened(path) as (container, stream):
@@ -120,9 +120,11 @@ def read_frames(path, longest=None):
     stream.thread_type = 'AUTO'
     for frame in container.decode(stream):
       check_size(path, frame)
-      scale = longest / max(frame.width, frame.height) if longest else 1
-      if scale < 1:
-        frame = smaller(frame, scale)
+      wide = frame.width * float(stream.sample_aspect_ratio or 1)  # pixels need not be square
+      scale = min(longest / max(wide, frame.height), 1) if longest else 1
+      size = [max(round(side * scale), 1) for side in (wide, frame.height)]
+      if size != [frame.width, frame.height]:
+        frame = frame.reformat(*size, interpolation='AREA')
       image = frame.to_ndarray(format='rgb24')
       yield np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90))) if frame.rotation else image
 
@@ -150,7 +152,7 @@ def opened(path):
   try:
     with av.open(str(path)) as container:
       stream = container.streams.best('video')
-      if stream is None:
+      if stream is None or container.format.name == 'tty':  # FFmpeg plays text, too
         raise InputError(f'{path} holds no video stream')
       check_size(path, stream.codec_context)
       yield container, stream
@@ -158,11 +160,6 @@ def opened(path):
     raise
   except (av.error.FFmpegError, OSError, ValueError) as error:
     raise InputError(f'{path} cannot be read as a video: {getattr(error, "strerror", None) or error}') from error
-
-
-def smaller(frame, scale):
-  """The frame with its sides times scale, still to be turned as before."""
-  return frame.reformat(width=max(round(frame.width * scale), 1), height=max(round(frame.height * scale), 1), interpolation='AREA')
 
 
 def check_size(path, image):

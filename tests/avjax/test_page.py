@@ -167,7 +167,7 @@ def test_it_plays_and_the_cursor_follows(opened):
   assert chromium.evaluate('window.changes > window.updates + 2')  # with every picture of the screen, not when the player says so
   chromium.wait('document.getElementById("summary").textContent.startsWith("Paused at")')
   at, left = chromium.evaluate('[video.currentTime, document.getElementById("cursor").getBoundingClientRect().left]')
-  assert int(text(chromium, 'frame')) == min(int(at * RATE + 0.5), N - 1) + 1
+  assert int(text(chromium, 'frame')) == min(int((at + 0.001) * RATE), N - 1) + 1
   width = chromium.evaluate('slider.clientWidth')
   assert left - before == pytest.approx((int(text(chromium, 'frame')) - 1) / N * width, abs=1)
   assert float(chromium.evaluate('slider.ariaValueNow')) == pytest.approx(START + (int(text(chromium, 'frame')) - 1) / RATE)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import pathlib
 import shutil
 
@@ -13,7 +14,7 @@ from PIL import Image
 
 import avjax
 import tiny
-from avjax import checkpoint, evaluate, export, predict, run, step
+from avjax import checkpoint, evaluate, export, plots, predict, run, step
 from configs import grjca
 from data_prep import build, detection, faces, mini, video
 from data_prep.errors import InputError
@@ -230,6 +231,94 @@ def test_the_page_s_film_keeps_picture_and_sound_together(tmp_path):
     heard = video.read_sound(tmp_path / 'out.mp4')
     loud = np.flatnonzero(np.abs(heard.samples) > 5000)
     assert (loud[0] / 16_000 + heard.start - made.start) == pytest.approx(1 + delay, abs=0.03)
+
+
+def test_the_overlay_shows_the_values_of_each_frame():
+  """White box where the face is; a bar to the right above zero, to the left below, as long as the value; none without one."""
+  from avjax.clip_video import COLOURS, draw
+  none = np.full(3, np.nan)
+  boxes = np.array([[0.5, 0.25, 0.25, 0.5], [np.nan] * 4, [0.1, 0.6, 0.2, 0.3]])
+  result = predict.Prediction(np.arange(1, 4), np.arange(3) / 25, np.array([0.5, np.nan, -0.25]), np.array([-1, np.nan, 1.0]), none, none, boxes, {},
+                              [], {})
+  bars = []
+  for frame in range(3):
+    image = draw(np.full((480, 640, 3), 90, np.uint8), result, frame)
+    bars.append([(image == COLOURS[target]).all(axis=-1).any(axis=0).sum() for target in ('valence', 'arousal')])
+    if frame != 1:
+      left, top, wide, high = (boxes[frame] * [640, 480, 640, 480]).round().astype(int)
+      assert (image[top:top + high, left] == 255).all() and (image[top, left:left + wide] == 255).all()
+    else:
+      assert (image[100:] == 90).all()
+  np.testing.assert_allclose(bars, [[31, 61], [0, 0], [16, 61]], atol=1)
+
+
+def test_the_picture_shades_what_is_missing_and_stacks_the_gates(monkeypatch):
+  kept = []
+  monkeypatch.setattr(plots, 'save', lambda figure, axes, path: kept.append(figure))
+  face, sound = np.ones(50, bool), np.ones(50, bool)
+  face[[20, 30, 31]] = sound[40:] = False
+  scores = np.tile([0.7, 0.2, 0.1], (50, 1))
+  times = np.arange(50) / 10
+  plots.clip(predict.Prediction(np.arange(1, 51), times, np.zeros(50), None, face, sound, None, {'visual': scores}, [], {}), 'x', 'x.png')
+  top, gates = kept[0].axes[:2]
+  spans = sorted((patch.get_x(), patch.get_x() + patch.get_width()) for patch in top.patches)
+  np.testing.assert_allclose(spans, [(2.0, 2.1), (3.0, 3.2), (4.0, 5.0)], atol=1e-9)
+  assert [label.get_text() for label in gates.get_yticklabels()] == ['face: unattended', 'face: recursion 1', 'face: recursion 2']
+  np.testing.assert_allclose(gates.collections[0].get_array().reshape(3, -1)[:, 0], [0.7, 0.2, 0.1])
+  assert gates.yaxis_inverted()  # the first row is on top
+
+
+def test_what_python_gets_wrong_is_said_before_the_work(clip, tiny_run, tmp_path):
+  for words, arguments in (('face banana is none of', {'face': 'banana'}), ('face 0 is none of', {'face': 0}), ('stride of 0 frames', {'stride': 0}),
+                           ('holds no crop of frames 1 to 30', {'crops': tmp_path})):
+    with pytest.raises(InputError, match=words):
+      avjax.predict(clip[0], tiny_run, **arguments)
+  with pytest.raises(InputError, match='no run is given'):
+    avjax.predict(clip[0], [])
+
+
+def test_two_frames_at_one_time_are_refused(clip, tiny_run, tmp_path):
+  write_video(tmp_path / 'x.ts', 10)
+  (tmp_path / 'xx.ts').write_bytes((tmp_path / 'x.ts').read_bytes() * 2)
+  with pytest.raises(InputError, match='frames 1 and 2 are shown at the same time'):
+    avjax.predict(tmp_path / 'xx.ts', tiny_run, tmp_path / 'out')
+
+
+def test_names_of_any_bytes(clip, tiny_run, tmp_path):
+  path = tmp_path / os.fsdecode(b'caf\xe9 <b>.mp4')
+  shutil.copy(clip[0], path)
+  done = call(path, '--run', tiny_run, '--output', tmp_path / 'out', '--crops', clip[1], module='avjax.predict')
+  assert done.returncode == 0 and 'caf' in done.stdout, done.stderr
+  long = tmp_path / ('x' * 251 + '.mp4')
+  shutil.copy(clip[0], long)
+  with pytest.raises(InputError, match='is too long'):
+    avjax.predict(long, tiny_run, tmp_path / 'out2')
+  (tmp_path / 'file').write_text('mine')
+  done = call(clip[0], '--run', tiny_run, '--output', tmp_path / 'file', '--crops', clip[1], module='avjax.predict')
+  assert done.returncode == 2 and one_line(done.stderr) and (tmp_path / 'file').read_text() == 'mine'
+
+
+def test_an_exported_model_that_was_edited_is_refused(tiny_run, clip, tmp_path):
+  export.write(tiny_run, tmp_path / 'model')
+  description = json.loads((tmp_path / 'model' / 'model.json').read_text())
+  description['config']['targets'] = ['arousal', 'valence']
+  (tmp_path / 'model' / 'model.json').write_text(json.dumps(description))
+  with pytest.raises(InputError, match='model.json has been changed'):
+    avjax.predict(clip[0], tmp_path / 'model', crops=clip[1])
+
+
+def test_cuts_of_the_film_are_noted(tiny_run, tmp_path):
+  """Two scenes: one cut."""
+  with av.open(str(tmp_path / 'clip.mp4'), 'w') as container:
+    stream = container.add_stream('mpeg4', rate=25)
+    stream.width, stream.height, stream.pix_fmt = 64, 48, 'yuv420p'
+    for k in range(20):
+      image = np.full((48, 64, 3), (200, 30, 30) if k < 12 else (20, 40, 220), np.uint8)
+      container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format='rgb24')))
+    container.mux(stream.encode())
+  progress, clock = type('Bar', (), {'update': lambda self: None})(), predict.Clock()
+  assert predict.find_person(tmp_path / 'clip.mp4', np.arange(20) / 25, 'largest', clock, progress) == ({}, 1)
+  assert predict.find_person(tmp_path / 'clip.mp4', np.arange(12) / 25, 'largest', clock, progress) == ({}, 0)
 
 
 # Real clips.

@@ -1,8 +1,10 @@
 """Alignment by hand, what counts as one face, and both detectors on pictures without one."""
 
+import pathlib
 import sys
 
 import numpy as np
+from PIL import Image
 import pytest
 
 from data_prep import detection
@@ -34,6 +36,19 @@ def test_overlapping_candidates_are_one_face():
   kept, _, sure = detection.best_of(boxes, points, scores)
   assert kept[:, 0].tolist() == [1, 30] and sure.tolist() == pytest.approx([0.9, 0.7])
   assert detection.overlap(boxes[0], boxes[1]) == pytest.approx(81 / 119)
+
+
+def test_a_face_in_a_picture():
+  """Box and points to a pixel, and what is cut out: found again in the crop, the eyes and the mouth lie on the template."""
+  image = np.asarray(Image.open(pathlib.Path(__file__).parents[1] / 'data/astronaut.jpg'))
+  assert detection.detector()[0] == 'CenterFace'
+  boxes, points, scores = detection.detect(image)
+  np.testing.assert_allclose(boxes, [[117.6, 58.8, 92.2, 120.0]], atol=1)
+  np.testing.assert_allclose(points, [[[142.7, 101.7], [188.6, 106.8], [163.4, 126.8], [141.7, 143.3], [181.1, 147.4]]], atol=1)
+  assert scores == pytest.approx([0.900], abs=0.01)
+  crop = detection.align(image, points[0])
+  np.testing.assert_allclose(crop.reshape(4, 28, 4, 28, 3).mean((1, 3))[..., 0],
+                             [[129, 146, 151, 82], [127, 191, 163, 72], [166, 223, 200, 152], [124, 219, 197, 203]], atol=3)
 
 
 def test_a_picture_without_a_face():
