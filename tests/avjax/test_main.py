@@ -55,6 +55,12 @@ def test_started_again_after_its_end(whole, records):
   assert code == 0 and out == whole[1] and fingerprint(whole[0]) == before
 
 
+def test_the_report_of_a_run(whole, tmp_path):
+  workdir = shutil.copytree(whole[0], tmp_path / 'run')
+  done = call(workdir, '--report', module='avjax.evaluate')
+  assert done.returncode == 0 and f'{workdir}/report.html' in done.stdout and (workdir / 'report.html').stat().st_size > 10_000
+
+
 def test_evaluate_of_a_run(whole):
   def evaluate(*arguments):
     return call(*arguments, module='avjax.evaluate')
@@ -62,8 +68,6 @@ def test_evaluate_of_a_run(whole):
   assert done.returncode == 0 and done.stdout == whole[1]
   done = evaluate(str(whole[0]), '--split', 'test')
   assert done.returncode == 0 and 'predictions only' in done.stdout
-  done = evaluate(str(whole[0]), '--report')
-  assert done.returncode == 0 and f'{whole[0]}/report.html' in done.stdout and (whole[0] / 'report.html').stat().st_size > 10_000
   assert len((whole[0] / 'predictions/test/300.csv').read_text().splitlines()) == 26  # every frame, crop or none
   done = evaluate(str(whole[0] / 'nothing'))
   assert done.returncode == 2 and one_line(done.stderr)
