@@ -273,7 +273,7 @@ def test_decoupled_decay_and_clipping():
 @pytest.mark.parametrize('name', sorted(CONFIGS))
 def test_every_config_takes_two_steps_and_is_restored(name, full, tmp_path):
   """In its smallest size: finite loss, every parameter of the first group moves, the second step is the same from a checkpoint of the
-  first, and predictions do not depend on padding.
+  first, and (in the long form) predictions do not depend on padding.
 
   In the short form features stand in for the towers, which cost most of the time and are the same for all but the two configs that keep
   theirs; `make zoo` has all with their towers.
@@ -314,6 +314,8 @@ def test_every_config_takes_two_steps_and_is_restored(name, full, tmp_path):
   jax.tree.map(np.testing.assert_array_equal, after, again)
   assert meta['schedule'] == {'best_epoch': -1}
 
+  if not full:  # padding has a test of its own for every fusion
+    return
   predict = step.make_predict_step(config, model)
   found = np.asarray(predict(after.variables, batch)['prediction'])
   assert found.shape == (3, 6, 2) and np.abs(found).max() <= 1

@@ -60,7 +60,9 @@ def difference(one, other):
 
 
 def test_several_devices(single, records, settings, tmp_path, full, record):
-  for count in (2, 8) if full else (8,):
+  if not full:
+    pytest.skip('make fault runs it')
+  for count in (2, 8):
     found = difference(single, on_devices(count, tmp_path / str(count), records, settings))
     record(f'{count} devices: largest difference of a parameter to one device', found)
     assert found < 1e-5

@@ -11,8 +11,10 @@ from fault.harness import ROOT, call, files, final_state, fingerprint, flags, on
 
 
 @pytest.fixture(scope='module')
-def begun(records, tmp_path_factory):
+def begun(request, records, tmp_path_factory):
   """A run of one epoch out of two."""
+  if not request.config.getoption('--full'):
+    pytest.skip('make fault runs it')
   workdir = tmp_path_factory.mktemp('begun') / 'run'
   from fault.harness import drive
   stopped = drive(15, 'train:1:0', flags(workdir, records))
@@ -20,12 +22,12 @@ def begun(records, tmp_path_factory):
   return workdir
 
 
-def test_no_room(begun, records, tmp_path, full):
+def test_no_room(begun, records, tmp_path):
   """A clear line, exit code 2; the states before are whole, and with room again the run goes on."""
   workdir = tmp_path / 'run'
   shutil.copytree(begun, workdir)
   before = fingerprint(workdir)
-  for blocks in (4, 64) if full else (64,):  # kB that a file may have: too few for the event file, for a checkpoint
+  for blocks in (4, 64):  # kB that a file may have: too few for the event file, for a checkpoint
     done = run(*flags(workdir, records), under=['bash', '-c', f'ulimit -f {blocks}; exec "$@"', 'bash'])
     assert done.returncode == 2 and one_line(done.stderr.splitlines()[-1]), done.stderr
     assert 'cannot be written' in done.stderr and 'File too large' in done.stderr and 'Traceback' not in done.stderr
