@@ -60,8 +60,9 @@ def full_size(folder):
 
 def measure(clip, folder, output):
   """Runs the command in a process of its own: {'frames', 'seconds' of video, 'peak_mb', 'frames_per_second' of each stage}."""
-  code = ('import resource, sys, time; from avjax import predict; start = time.perf_counter(); predict.main(sys.argv); '
-          'print("PEAK", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, "WALL", time.perf_counter() - start)')
+  # VmHWM begins anew with a program; ru_maxrss would begin with this process's own.
+  code = ('import re, sys, time; from avjax import predict; start = time.perf_counter(); predict.main(sys.argv); '
+          'print("PEAK", int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) // 1024, "WALL", time.perf_counter() - start)')
   done = subprocess.run([sys.executable, '-c', code, str(clip), '--run', str(folder), '--output', str(output)], cwd=ROOT, check=True,
                         capture_output=True, text=True)
   frames, seconds = re.search(r': ([\d,]+) frames, ([\d.]+) s', done.stdout).groups()
@@ -96,8 +97,8 @@ al. 2006, CC BY 4.0.) On {cores} CPU cores, faces by {detector}, frames a second
 |---|---|---|---|---|---|---|
 {rows}
 
-({clip}, {frames} frames of {seconds:.0f} s; all together from the start of the command, with the model's compilation.) Memory does not grow with
-the length: at most {short} MB for one minute, {long} MB for thirty, at 10 frames a second. `python -m benchmarks.predict` writes
+({clip}, {frames} frames of {seconds:.0f} s; all together from the start of the command, with the model's compilation.) The most memory, at 10
+frames a second: {short} MB for one minute, {long} MB for thirty. `python -m benchmarks.predict` writes
 [docs/predict.json](docs/predict.json) and this block."""
 
 
