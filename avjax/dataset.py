@@ -33,9 +33,10 @@ class Records:
         raise InputError(f'records in {data_dir} have {name} {self.manifest["layout"][name]}, the config has {size}; '
                          f'build them with --{name} {size}, or pass --config.data.{name}={self.manifest["layout"][name]}')
     self.folder = manifests.version_folder(data_dir)
-    for name, width in layout.get('features', {}).items():
-      if self.widths([name])[name] != width:
-        raise InputError(f'records in {data_dir} have features {name} of width {self.widths([name])[name]}, the run has {width}')
+    wanted = layout.get('features', {})
+    for name, width in self.widths(wanted).items():
+      if width != wanted[name]:
+        raise InputError(f'records in {data_dir} have features {name} of width {width}, the run has {wanted[name]}')
 
   def widths(self, names):
     """{name: width} of features of other backbones. InputError for one that the records do not have."""

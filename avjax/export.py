@@ -131,7 +131,7 @@ def example(config, clips=2):
 
 
 def read_folder(folder):
-  """(description, {name: array}) of an exported model: its model.json and its weights. InputError where a file is not sound."""
+  """(description, {name: array}, metadata of these) of an exported model. InputError where a file is not sound."""
   folder = pathlib.Path(folder)
   if not os.path.exists(folder / 'model.json'):
     raise InputError(f'{folder} holds no model.json: it is no model that python -m avjax.export wrote')
@@ -142,7 +142,7 @@ def read_folder(folder):
     weights.check_readable(folder / name)
     if weights.sha256_of_file(folder / name) != checksum:
       raise InputError(f'{folder / name} is damaged: its SHA-256 is not the one in model.json; export or copy it again')
-  return description, weights.load(folder / 'weights.safetensors')[0]
+  return description, *weights.load(folder / 'weights.safetensors')
 
 
 class Model:
@@ -153,7 +153,7 @@ class Model:
 
   def __init__(self, folder):
     folder = pathlib.Path(folder)
-    self.description, self.weights = read_folder(folder)
+    self.description, self.weights, _ = read_folder(folder)
     self.exported = read_stablehlo(folder / 'model.stablehlo')
 
   def __call__(self, *inputs):

@@ -5,38 +5,27 @@ Writes clip.csv, clip.png and clip.html. From Python: avjax.predict('clip.mp4', 
 
 import argparse
 import contextlib
-import csv
 import dataclasses
 import itertools
-import json
-import os
 import pathlib
 import signal
 import sys
-import tempfile
 import time
 import types
 
 import av
-import jax
 import numpy as np
-from absl import logging as absl_logging
-from flax import traverse_util
-from ml_collections import ConfigDict
 from PIL import Image
 from tqdm import tqdm
 
-from avjax import evaluate, export, page, plots, preprocess, sharding, step, weights
+from avjax import step
+from avjax.clip_files import display, output_paths, partial_folder, summary, write
 from avjax.clip_video import ClipWriter, draw
-from avjax.models.audio_visual import make_tower
-from avjax.models.layers import evaluation
+from avjax.runner import BLOCK, Runner
 from data_prep import affwild2, audio, detection, errors, faces, tracking, video
 from data_prep.errors import InputError
-from data_prep.records import WINDOW_ROWS
-from data_prep.windows import window_indices
 
 ENDINGS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg', '.m4v', '.wmv', '.flv', '.3gp', '.ts', '.mts', '.m2ts', '.vob', '.ogv')
-BLOCK = 16             # frames that go through the towers at once
 LOOKED_AT = 640        # pixels of the longer side in which faces are looked for
 CUT_FROM = 1920        # and of the picture that they are cut from
 USUAL_RATES = (10, 70)  # frames per second of Aff-Wild2; others are predicted on with a remark
@@ -69,122 +58,6 @@ class Prediction:
   def values(self):
     """(n,targets)"""
     return np.stack([getattr(self, target) for target in self.targets], axis=1)
-
-
-class Runner:
-  """The model of a run, fed with the frames of a video in order. Each frame goes through the towers once, however windows overlap."""
-
-  def __init__(self, folder):
-    self.folder = pathlib.Path(folder)
-    with export.refused(f'{folder} holds no sound model'):
-      self.build(*load(self.folder))
-
-  def build(self, config, variables):
-    """Compiles the towers and what lies behind them."""
-    self.config, folder = config, self.folder
-    self.stride = config.data.stride
-    if step.feature_names(self.config):
-      raise InputError(f'{folder} was trained on features of another backbone ({", ".join(step.feature_names(self.config))}), '
-                       'which a video does not have')
-    m, widths, self.towers = self.config.model, {}, {}
-    for modality, name in (('visual', 'face'), ('audio', 'voice')):
-      if m[modality].tower != 'none':
-        tower = make_tower(modality, m[modality].to_dict())
-        own = {collection: tree[modality] for collection, tree in variables.items() if modality in tree}
-        prepare = self.images if modality == 'visual' else lambda windows: windows.astype(np.float32)
-        # The weights are an argument, so that they are not compiled into the program.
-        run = jax.jit(lambda own, x, tower=tower, prepare=prepare: tower.apply(own, prepare(x), evaluation))
-        self.towers[name] = lambda x, run=run, own=own: np.asarray(run(own, x))
-        widths[name] = self.towers[name](self.empty(name)).shape[-1]  # which compiles it
-    self.behind = step.without_towers(self.config, widths)
-    self.behind.batch_size = 1
-    self.rest = {collection: {name: x for name, x in tree.items() if name not in ('visual', 'audio')} for collection, tree in variables.items()}
-    self.predict_step = step.make_predict_step(self.behind, step.make_model(self.behind))
-    length = self.config.data.length
-    self.predict_step(self.rest, {'real': np.ones((1, length), bool), **{
-        f'features/{name}': np.zeros((1, length, width), np.float32) for name, width in widths.items()}})  # likewise
-
-  def images(self, crops):
-    return preprocess.images(crops[None], self.config.crop)[0]
-
-  def empty(self, name):
-    """A block of what a tower takes, all zeros."""
-    face = self.config.data.face
-    return np.zeros((BLOCK, face, face, 3), np.uint8) if name == 'face' else np.zeros((BLOCK, WINDOW_ROWS, 64), np.float16)
-
-  def begin(self, times, log_mel, starts, audio_present, stride, clock):
-    """Makes ready for a video of n frames; arguments as `audio.hear` returns them. stride: frames, or None for the run's. clock: a Clock."""
-    self.times, self.log_mel, self.starts, self.audio_present, self.clock = times, log_mel, starts, audio_present, clock
-    self.windows = window_indices(len(times), self.config.data.length, stride or self.stride)
-    self.window, self.first, self.count = 0, 0, 0
-    self.features, self.face_present = {name: [] for name in self.towers}, []
-    mesh = sharding.make_mesh(jax.devices()[:1])
-    self.predictions = evaluate.Predictions(self.predict_step, sharding.replicate(self.rest, mesh), self.behind, mesh)
-
-  def add(self, crops):
-    """Takes the next frames, at most BLOCK: of each a face as a PIL image, or None."""
-    inputs = {name: self.empty(name) for name in self.towers}
-    for i, crop in enumerate(crops):
-      if 'face' in inputs and crop is not None:
-        inputs['face'][i] = faces.fit(crop, self.config.data.face)
-      if 'voice' in inputs:
-        start = self.starts[self.count + i]
-        inputs['voice'][i] = self.log_mel[start:start + WINDOW_ROWS]
-    with self.clock('towers', len(crops)):
-      for name, x in inputs.items():
-        self.features[name].extend(self.towers[name](x)[:len(crops)])
-    self.face_present += [crop is not None for crop in crops]
-    self.count += len(crops)
-    while self.window < len(self.windows) and self.windows[self.window].max() < self.count:
-      index = self.windows[self.window]
-      with self.clock('fusion', (index >= 0).sum()):
-        self.predictions.add(self.record(index))
-      self.window += 1
-      needed = self.windows[self.window][0] if self.window < len(self.windows) else self.count
-      for values in (*self.features.values(), self.face_present):
-        del values[:needed - self.first]
-      self.first = needed
-
-  def record(self, index):
-    """A batch of one record, of the frames of a window; -1 is padding."""
-    real = index >= 0
-    def cut(values, first=0):
-      filled = np.asarray(values)[np.where(real, index - first, 0)]
-      filled[~real] = 0
-      return filled[None]
-    return {'clip': [b''], 'real': real[None], 'frames': cut(np.arange(1, len(self.times) + 1)), 'times': cut(self.times),
-            'va': np.zeros((1, len(index), 2), np.float32), 'annotated': np.zeros((1, len(index)), bool),
-            'face_present': cut(self.face_present, self.first), 'audio_present': cut(self.audio_present),
-            **{f'features/{name}': cut(rows, self.first) for name, rows in self.features.items()}}
-
-  def series(self):
-    """The evaluate.Series of the video, NaN in prediction and gates where nothing was seen that the model uses."""
-    (series,) = self.predictions.series().values()
-    seen = step.seen(self.config, series.face_present, series.audio_present)
-    for values in (series.prediction, *series.gates.values()):
-      values[~seen] = np.nan
-    return series
-
-
-def load(folder):
-  """(config, variables) of a run's best state, or of an exported model."""
-  if not (folder / 'model.json').exists():
-    before = absl_logging.get_verbosity()
-    absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax remarks on what is opened for reading
-    try:
-      config, _, variables, _ = evaluate.best(folder)
-    finally:
-      absl_logging.set_verbosity(before)
-    return config, variables
-  description, flat = export.read_folder(folder)
-  config = ConfigDict(description['config'])
-  if json.loads(weights.load(folder / 'weights.safetensors')[1].get('config', 'null')) != description['config']:
-    raise InputError(f'{folder}: model.json has been changed: its config is not the one in weights.safetensors')
-  shapes = jax.eval_shape(lambda: step.init_variables(config, step.make_model(config), 0))
-  wanted = {name: x.shape for name, x in traverse_util.flatten_dict(shapes, sep='/').items()}
-  if wanted != {name: x.shape for name, x in flat.items()}:
-    raise InputError(f'{folder}: weights.safetensors does not hold the model of model.json; export it again')
-  return config, traverse_util.unflatten_dict(flat, sep='/')
 
 
 class Clock:
@@ -371,78 +244,6 @@ def gather(runners, timeline, boxes, cuts, clock):
     notes.append(f'{rate:.0f} frames a second, unlike what the model was trained on')
   return Prediction(first.frames, timeline.times, values['valence'], values['arousal'], first.face_present, first.audio_present, boxes, gates,
                     notes, clock.speed())
-
-
-# Files.
-
-def display(path):
-  """The name of a file as text for people, whatever bytes it has."""
-  name = os.fsencode(pathlib.Path(path).name).decode('utf-8', 'replace')
-  return ''.join(c if c.isprintable() else '?' for c in name)
-
-
-
-def output_paths(path, output, overlay):
-  """{kind: file to write}."""
-  if not output:
-    return {}
-  names = {'csv': f'{path.stem}.csv', 'png': f'{path.stem}.png', 'html': f'{path.stem}.html'}
-  names |= {'overlay': f'{path.stem}_overlay.mp4'} if overlay else {}
-  if max(len(os.fsencode(name)) for name in names.values()) > 255:
-    raise InputError(f'the name of {display(path)} is too long for files beside it')
-  return {kind: pathlib.Path(output) / name for kind, name in names.items()}
-
-
-@contextlib.contextmanager
-def partial_folder(output):
-  """A folder beside the files to be, which goes with whatever is left in it."""
-  with errors.writing(output):
-    pathlib.Path(output).mkdir(parents=True, exist_ok=True)
-    try:
-      with tempfile.TemporaryDirectory(dir=output, prefix='.avjax-') as folder:
-        yield pathlib.Path(folder)
-    finally:
-      with contextlib.suppress(OSError):  # it holds what was made
-        pathlib.Path(output).rmdir()
-
-
-def write(result, path, partial, outputs):
-  """Writes the files under `partial`, then moves all of them into place."""
-  write_csv(result, path, partial / 'csv')
-  plots.clip(result, display(path), partial / 'clip.png')
-  page.write(partial / 'html', display(path), partial / 'clip.mp4', result.frames, result.times, result.targets, result.values,
-             result.face_found, result.audio_present, result.gates, result.notes)
-  made = {'csv': partial / 'csv', 'png': partial / 'clip.png', 'html': partial / 'html', 'overlay': partial / 'overlay.mp4'}
-  for kind, target in outputs.items():
-    made[kind].replace(target)
-
-
-def write_csv(result, path, target):
-  """A row a frame, under comments with the units: pandas.read_csv(file, comment='#')."""
-  with open(target, 'w', newline='', encoding='utf-8') as file:
-    file.write(f'# avjax: {display(path)}; {"; ".join(result.notes)}\n'
-               '# frame from 1; time in seconds; valence and arousal from -1 to 1, empty where nothing was seen; face_found and '
-               'audio_present 0 or 1; gates: share of trust, 0 to 1\n')
-    writer = csv.writer(file)
-    columns = [(f'gate_{name.replace("/", "_")}_{k}', scores[:, k]) for name, scores in result.gates.items() for k in range(scores.shape[1])]
-    writer.writerow(['frame', 'time', *result.targets, 'face_found', 'audio_present', *(name for name, _ in columns)])
-    for i, frame in enumerate(result.frames):
-      numbers = ['' if np.isnan(x[i]) else f'{x[i]:.6f}' for x in (*result.values.T, *(scores for _, scores in columns))]
-      split = len(result.targets)
-      writer.writerow([int(frame), f'{result.times[i]:.4f}', *numbers[:split], int(result.face_found[i]), int(result.audio_present[i]),
-                       *numbers[split:]])
-
-
-def summary(result, path, outputs):
-  """Lines for the terminal."""
-  lines = [f'{display(path)}: {len(result.frames):,} frames, {result.times[-1]:.1f} s']
-  for target in result.targets:
-    values = getattr(result, target)
-    values = values[~np.isnan(values)]
-    lines.append(f'{target:<10} mean {values.mean():+.3f}, from {values.min():+.3f} to {values.max():+.3f}' if len(values)
-                 else f'{target:<10} nothing was seen that its run uses')
-  lines += [*result.notes, 'frames a second: ' + ', '.join(f'{stage} {speed:,.0f}' for stage, speed in result.speed.items())]
-  return '\n'.join([*lines, *(str(output.with_name(display(output))) for output in outputs.values())])
 
 
 def main(argv):

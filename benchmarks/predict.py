@@ -99,7 +99,9 @@ al. 2006, CC BY 4.0.) On {cores} CPU cores, faces by {detector}, frames a second
 
 ({clip}, {frames} frames of {seconds:.0f} s; all together from the start of the command, with the model's compilation.) The most memory, at 10
 frames a second: {short} MB for one minute, {long} MB for thirty. `python -m benchmarks.predict` writes
-[docs/predict.json](docs/predict.json) and this block."""
+[docs/predict.json](docs/predict.json) and this block. The picture `clip.png` of the same clip:
+
+![Valence and arousal over time, and under them the gates](docs/predict_clip.png)"""
 
 
 def block(found):

@@ -49,6 +49,11 @@ SYSTEMS = {
 }
 
 
+def describe(config):
+  """What a config of configs/ is, in a line: the first of its docstring."""
+  return importlib.import_module(f'configs.{config}').__doc__.splitlines()[0].removesuffix('.')
+
+
 def flops(jaxpr):
   """Multiplications and additions of the matrix products and convolutions of a jaxpr; a scan's as often as it runs."""
   total = 0
@@ -118,10 +123,9 @@ def main():
   if unknown:
     sys.exit(f'error: {", ".join(sorted(unknown))}: each config needs a row of SYSTEMS in benchmarks/systems.py, and each row a config')
   for name in SYSTEMS:
-    module = importlib.import_module(f'configs.{name}')
-    found[name] = {'system': module.__doc__.splitlines()[0].removesuffix('.'),
-                   'sees_later_frames': sees_later_frames(module.get_config('mini')), 'whole': measure(module.get_config()),
-                   'without_towers': measure(behind_towers(module.get_config()))}
+    get_config = importlib.import_module(f'configs.{name}').get_config
+    found[name] = {'system': describe(name), 'sees_later_frames': sees_later_frames(get_config('mini')), 'whole': measure(get_config()),
+                   'without_towers': measure(behind_towers(get_config()))}
   (ROOT / 'docs' / 'systems.json').write_text(json.dumps(found, indent=1) + '\n')
   readme = ROOT / 'README.md'
   readme.write_text(fill(readme.read_text(), 'systems', table(found)))

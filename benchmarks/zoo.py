@@ -8,7 +8,6 @@ trained on a feature file, which holds pixels here. Runs that are finished in FO
 
 import argparse
 import concurrent.futures
-import importlib
 import json
 import os
 import pathlib
@@ -63,10 +62,9 @@ PAGE = """# Every system on the mini set
 Made by `make zoo`: each config of `configs/` in its smallest size (`mini`), {epochs} epochs of {records} training records, seed 0, one
 model for valence and arousal; CCC on the validation partition of fold 0, whose subjects are not in training. The numbers show that
 every system runs end to end under one protocol, the second group of layers from epoch {in_one_stage} on; some have hardly begun to learn
-after so few epochs. They do not rank the systems:
-the set is synthetic and small, all towers start from random weights, and {epochs} epochs are few; nothing here says anything about
-Aff-Wild2. The rows *on features* take grey crops of {side} x {side}
-pixels from a feature file (`data_prep.build --features`) in place of the face tower. Reconstructions are called so.
+after so few epochs. They do not rank the systems: the set is synthetic and small, all towers start from random weights, and {epochs}
+epochs are few; nothing here says anything about Aff-Wild2. The rows *on features* take grey crops of {side} x {side} pixels from a
+feature file (`data_prep.build --features`) in place of the face tower. Reconstructions are called so.
 
 {table}
 
@@ -97,8 +95,7 @@ def main():
 
   def result(name):
     config, overrides = runs[name]
-    system = importlib.import_module(f'configs.{config}').__doc__.splitlines()[0].removesuffix('.')
-    return {'system': system, **train(config, 0, arguments.data_dir, folder(arguments.output, name), *budget, *overrides)}
+    return {'system': systems.describe(config), **train(config, 0, arguments.data_dir, folder(arguments.output, name), *budget, *overrides)}
   with concurrent.futures.ThreadPoolExecutor(2) as pool:
     rows = dict(zip(runs, pool.map(result, runs)))
 
