@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import tiny
-from avjax import checkpoint, evaluate, export, pretrained, run, step, weights
+from avjax import evaluate, export, pretrained, run, step, weights
 from avjax.model_card import model_card
 from data_prep.errors import InputError
-from fault.harness import call
+from fault.harness import call, made_run
 
 ALONE = '''
 import pathlib, sys
@@ -35,11 +35,7 @@ def workdir(tmp_path_factory):
   """The folder of a run as training leaves it, with drawn parameters in its best checkpoint."""
   folder, config = tmp_path_factory.mktemp('run') / 'grjca_fold0', tiny.get_config()
   origin = {'architecture': 'ir50', 'source': 'made.pth', 'source_sha256': '12345678' * 8, 'licence': 'unknown'}
-  run.open_folder(config, folder, {'made': 'up'}, {'visual': origin})
-  variables = step.init_variables(config, step.make_model(config), 3)
-  checkpoints = checkpoint.Checkpoints(folder)
-  checkpoints.save(checkpoints.best, 8, variables, {'epoch': 7, 'ccc': 0.4321})
-  checkpoints.close()
+  made_run(folder, config, origins={'visual': origin}, meta={'epoch': 7, 'ccc': 0.4321})
   scores = {'ccc': 0.4567, 'pcc': 0.5678, 'rmse': 0.2345}
   run.write_json(folder / 'results_validation.json', {'partition': 'validation', 'fold': 0, 'best_epoch': 7, 'frames': 1234,
                                                       'clips': 9, 'valence': scores, 'arousal': scores})

@@ -14,24 +14,14 @@ from PIL import Image
 
 import avjax
 import tiny
-from avjax import checkpoint, evaluate, export, plots, predict, run, step
+from avjax import evaluate, export, plots, predict
 from configs import grjca
 from data_prep import build, detection, faces, mini, video
 from data_prep.errors import InputError
-from fault.harness import call, one_line
+from fault.harness import call, made_run, one_line
 
 MEDIA = pathlib.Path(__file__).parents[3] / 'shared/media'
 ONE_FILE = ('csv', 'png', 'html')
-
-
-def made_run(folder, config, seed=3):
-  """The folder of a run as training leaves it, with drawn parameters in its best checkpoint."""
-  run.open_folder(config, folder, {'made': 'up'}, {})
-  variables = step.init_variables(config, step.make_model(config), seed)
-  checkpoints = checkpoint.Checkpoints(folder)
-  checkpoints.save(checkpoints.best, 1, variables, {'epoch': 0, 'ccc': 0.5})
-  checkpoints.close()
-  return folder
 
 
 @pytest.fixture(scope='module')

@@ -14,6 +14,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from avjax import checkpoint, step
+from avjax.run import open_folder
 from data_prep import errors
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -46,6 +48,16 @@ def drive(number, mark, arguments, **options):
   """Runs avjax.main in driver.py."""
   return subprocess.run([sys.executable, str(ROOT / 'tests/fault/driver.py'), str(int(number)), mark, *map(str, arguments)], cwd=ROOT,
                         capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)}, timeout=600, **options)
+
+
+def made_run(folder, config, seed=3, origins={}, meta={'epoch': 0, 'ccc': 0.5}):
+  """The folder of a run as training leaves it, with drawn parameters in its best checkpoint."""
+  open_folder(config, folder, {'made': 'up'}, origins)
+  variables = step.init_variables(config, step.make_model(config), seed)
+  checkpoints = checkpoint.Checkpoints(folder)
+  checkpoints.save(checkpoints.best, meta['epoch'] + 1, variables, meta)
+  checkpoints.close()
+  return folder
 
 
 def final_state(workdir):
