@@ -17,10 +17,10 @@ from avjax.dataset import Records
 from avjax.weights import brief
 from data_prep import errors
 from data_prep.affwild2 import fold_chunks
-from data_prep.windows import merge
+from data_prep.windows import Merger
 
 
-SERIES_FIELDS = ('frames', 'times', 'real', 'va', 'annotated', 'face_present', 'audio_present')  # of a record, what a series keeps
+AVERAGED = ('times', 'va', 'annotated', 'face_present', 'audio_present')  # of a record, over windows: the same in each
 
 
 @dataclasses.dataclass
@@ -51,10 +51,10 @@ def predict(batches, predict_step, variables, config, mesh):
 
 
 class Predictions:
-  """`predict` for batches that come one by one; keeps what the model predicts, not what it sees."""
+  """`predict` for batches that come one by one; what is kept grows with the frames, not with the windows that overlap on them."""
 
   def __init__(self, predict_step, variables, config, mesh):
-    self.predict_step, self.variables, self.config, self.mesh, self.windows = predict_step, variables, config, mesh, {}
+    self.predict_step, self.variables, self.config, self.mesh, self.clips = predict_step, variables, config, mesh, {}
 
   def add(self, batch):
     """Runs the model over a batch of records."""
@@ -62,13 +62,15 @@ class Predictions:
     device = sharding.shard(sharding.pad_rows(step.on_device(batch, self.config), size), self.mesh)
     output = jax.tree.map(lambda x: x[:rows], sharding.gather(self.predict_step(self.variables, device)))
     for i, clip in enumerate(batch['clip']):
-      self.windows.setdefault(clip.decode(), []).append(
-          {name: batch[name][i] for name in SERIES_FIELDS} | {'prediction': output['prediction'][i]}
-          | {f'gates/{name}': value[i] for name, value in output['gates'].items()})
+      real = np.asarray(batch['real'][i], bool)
+      values = {name: batch[name][i] for name in AVERAGED} | {'prediction': output['prediction'][i]} | {
+          f'gates/{name}': scores[i] for name, scores in output['gates'].items()}
+      self.clips.setdefault(clip.decode(), Merger()).add(np.asarray(batch['frames'][i])[real], {
+          name: np.asarray(value)[real] for name, value in values.items()})
 
   def series(self):
     """{clip: Series} in order of name, once all windows are in."""
-    return {clip: _join(self.windows[clip], self.config) for clip in sorted(self.windows)}
+    return {clip: _series(self.clips.pop(clip), self.config) for clip in sorted(self.clips)}
 
 
 def smoothed(series, frames, counted, width):
@@ -83,12 +85,10 @@ def smoothed(series, frames, counted, width):
   return np.where(among > 0, (total[last] - total[first]) / np.maximum(among, 1), series) if width > 1 else series
 
 
-def _join(windows, config):
-  """One Series from the windows of one clip."""
-  stacked = {name: np.stack([w[name] for w in windows]) for name in windows[0]}
-  frames = merge(stacked['frames'], stacked['frames'], stacked['real'])[0]
-  merged = {name: merge(values, stacked['frames'], stacked['real'])[1] for name, values in stacked.items()}
-  gates = {name.removeprefix('gates/'): value for name, value in merged.items() if name.startswith('gates/')}
+def _series(merger, config):
+  """The Series of a clip whose windows are merged."""
+  frames, merged = merger.means()
+  gates = {name.removeprefix('gates/'): merged.pop(name) for name in list(merged) if name.startswith('gates/')}
   masks = {name: merged[name] > 0.5 for name in ('annotated', 'face_present', 'audio_present')}
   prediction = smoothed(merged['prediction'], frames, step.seen(config, masks['face_present'], masks['audio_present']), config.smooth)
   return Series(frames, merged['times'], prediction, merged['va'], **masks, gates=gates)

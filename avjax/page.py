@@ -53,19 +53,35 @@ def _read(name):
 
 
 def escaped_json(value):
-  """JSON that can stand in a script element, whatever its strings hold."""
+  """JSON that can stand in a script element, whatever its strings hold; in pieces, so that long series are not there as text all at once.
+
+  value: dicts, lists, strings and numbers; an array (n,) is a list of its numbers, null for NaN.
+  """
+  if isinstance(value, dict):
+    yield '{'
+    for i, (name, item) in enumerate(value.items()):
+      yield from (',' * bool(i), *escaped_json(name), ':')
+      yield from escaped_json(item)
+    yield '}'
+    return
+  if isinstance(value, list):
+    yield '['
+    for i, item in enumerate(value):
+      yield ',' * bool(i)
+      yield from escaped_json(item)
+    yield ']'
+    return
+  if isinstance(value, np.ndarray):
+    value, missing = value.tolist(), np.flatnonzero(np.isnan(value))
+    for i in missing:
+      value[i] = None
   text = json.dumps(value, allow_nan=False, separators=(',', ':'))
-  return text.replace('<', '\\u003c').replace('>', '\\u003e').replace('&', '\\u0026')
+  yield text.replace('<', '\\u003c').replace('>', '\\u003e').replace('&', '\\u0026')
 
 
 def items(notes):
   """Notes as the items of an HTML list."""
   return ''.join(f'<li>{html.escape(note)}</li>' for note in notes)
-
-
-def _rounded(series, digits):
-  """A list of numbers; None for NaN."""
-  return [None if np.isnan(x) else round(x, digits) for x in np.asarray(series, np.float64).tolist()]
 
 
 def write(path, title, video, frames, times, targets, prediction, face_found, audio_present, gates, notes):
@@ -78,14 +94,19 @@ def write(path, title, video, frames, times, targets, prediction, face_found, au
   times = np.asarray(times, np.float64)
   described = {name: gate_words(name, np.shape(gates[name])[1]) for name in in_order(gates)}
   data = {
-      'frames': np.asarray(frames).tolist(), 'times': _rounded(times, 4),
+      'frames': np.asarray(frames), 'times': times.round(4),
       'interval': round(float(np.median(np.diff(times))), 6) if len(times) > 1 else 0.04,
-      'targets': {target: _rounded(series, 6) for target, series in zip(targets, np.transpose(prediction))},
-      'face': np.asarray(face_found).astype(int).tolist(), 'sound': np.asarray(audio_present).astype(int).tolist(),
+      'targets': {target: np.asarray(series, np.float64).round(6) for target, series in zip(targets, np.transpose(prediction))},
+      'face': np.asarray(face_found).astype(int), 'sound': np.asarray(audio_present).astype(int),
       'gates': [{'of': of, 'words': words, 'decides': decides(name),
-                 'scores': [_rounded(column, 4) for column in np.transpose(gates[name])]} for name, (of, words) in described.items()]}
-  page = fill('page.html', title=html.escape(title), notes=items(notes), data=escaped_json(data), version=avjax.__version__)
+                 'scores': [np.asarray(column, np.float64).round(4) for column in np.transpose(gates[name])]}
+                for name, (of, words) in described.items()]}
+  place = '<data>'  # which no text can hold that is escaped
+  before, after = fill('page.html', title=html.escape(title), notes=items(notes), data=place, version=avjax.__version__).split(place)
   with open(path, 'wb') as file, open(video, 'rb') as film:
-    file.write(page.encode('utf-8', 'replace'))  # a file name may hold what UTF-8 cannot
+    file.write(before.encode('utf-8', 'replace'))  # a file name may hold what UTF-8 cannot
+    for piece in escaped_json(data):
+      file.write(piece.encode())
+    file.write(after.encode())
     while block := film.read(BLOCK):
       file.write(b'<script type="text/plain" class="media">' + base64.b64encode(block) + b'</script>\n')

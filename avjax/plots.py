@@ -1,16 +1,22 @@
 """Pictures of a run: its curves over epochs, and the traces of validation clips against their annotation."""
 
+import warnings
+
 import matplotlib
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import font_manager
 
 from avjax import page
 from avjax.step import TARGETS
 
 COLOURS = {'valence': '#0072b2', 'arousal': '#d55e00'}  # told apart without colour vision too
 LABEL = '#555555'
+# For names of files that matplotlib's own font cannot write: whichever of these is installed.
+MORE_FONTS = ('Noto Sans CJK SC', 'Noto Sans CJK JP', 'WenQuanYi Zen Hei', 'Droid Sans Fallback', 'PingFang SC', 'Hiragino Sans', 'Microsoft YaHei',
+              'Yu Gothic', 'Malgun Gothic', 'Noto Sans Arabic', 'Noto Sans Devanagari', 'Arial Unicode MS')
 
 
 def curves(history, targets, path):
@@ -76,7 +82,8 @@ def clip(result, title, path):
       top.axvspan(result.times[first], ends[last], label=None if i else label, **look)
   top.axhline(0, color=LABEL, lw=0.5)
   top.set_ylim(-1, 1)
-  top.set_title(title, fontsize=10, loc='left', parse_math=False)
+  installed = {font.name for font in font_manager.fontManager.ttflist}
+  top.set_title(title, fontsize=10, loc='left', parse_math=False, family=['DejaVu Sans', *(name for name in MORE_FONTS if name in installed)])
   top.legend(loc='lower right', bbox_to_anchor=(1, 1), borderpad=0, fontsize=8, frameon=False, ncols=4)
   for axis, ((of, words), scores) in zip(below, gates):
     step = -(-len(scores) // 2000)  # more columns than the picture has pixels cost memory alone
@@ -101,5 +108,7 @@ def save(figure, axes, path):
     axis.spines[['top', 'right']].set_visible(False)
     axis.grid(color='#eeeeee')
     axis.set_axisbelow(True)
-  figure.savefig(path, dpi=120)
+  with warnings.catch_warnings():
+    warnings.filterwarnings('ignore', 'Glyph .* missing')  # a box stands for it, and the page has the name
+    figure.savefig(path, dpi=120)
   plt.close(figure)

@@ -4,6 +4,7 @@ Writes clip.csv, clip.png and clip.html. From Python: avjax.predict('clip.mp4', 
 """
 
 import argparse
+import collections
 import contextlib
 import dataclasses
 import itertools
@@ -28,6 +29,8 @@ from data_prep.errors import InputError
 ENDINGS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg', '.m4v', '.wmv', '.flv', '.3gp', '.ts', '.mts', '.m2ts', '.vob', '.ogv')
 LOOKED_AT = 640        # pixels of the longer side in which faces are looked for
 CUT_FROM = 1920        # and of the picture that they are cut from
+LOOKS = 12.5           # a second: a face goes a short way in the time between, and straight on
+STILL = 1.0            # seconds with one picture; more is remarked on
 USUAL_RATES = (10, 70)  # frames per second of Aff-Wild2; others are predicted on with a remark
 
 
@@ -89,29 +92,30 @@ class Clock:
 
 
 def find_person(path, times, face, clock, progress):
-  """The face of one person: {frame from 0: (box (4,), points (5,2)) in parts of the picture's width and height}; the cuts of the film."""
+  """The face of one person: boxes (n,4) and points (n,5,2) in parts of the picture's width and height, NaN without one; the film's cuts."""
+  every = max(round(rate_of(times) / LOOKS), 1)
   def detections():
-    for image in clock.each('decode', itertools.islice(video.read_frames(path, LOOKED_AT), len(times))):
-      with clock('faces', 1):
-        boxes, points, _ = detection.detect(image)
-      nonlocal size, before, cuts
+    for frame, image in enumerate(clock.each('decode', itertools.islice(video.read_frames(path, LOOKED_AT), len(times)))):
+      nonlocal size, before
       size = np.array(image.shape[1::-1])
-      # A cut of the film changes colours all at once; a face that is where another was may then be somebody else's.
-      colours = np.histogramdd(image[::8, ::8].reshape(-1, 3), 4, [(0, 256)] * 3)[0].ravel()
-      cuts += before is not None and np.abs(colours - before).sum() > colours.sum()  # more than half have moved
-      before = colours
+      with clock('faces', 1):
+        # A cut of the film changes colours all at once; a face that is where another was may then be somebody else's.
+        colours = np.histogramdd(image[::8, ::8].reshape(-1, 3), 4, [(0, 256)] * 3)[0].ravel()
+        if before is not None and np.abs(colours - before).sum() > colours.sum():  # more than half have moved
+          cuts.append(frame)
+        before = colours
+        if frame % every == 0 or frame == len(times) - 1 or frame in cuts:
+          yield frame, *detection.detect(image)[:2]
       progress.update()
-      yield boxes, points
-  size, before, cuts = np.ones(2), None, 0
+  size, before, cuts = np.ones(2), None, []
   track = tracking.choose(tracking.link(times, detections()), face)
-  places = zip(track.frames, zip(track.boxes / np.tile(size, 2), track.points / size)) if track else ()
-  return dict(places), int(cuts)
+  boxes, points = tracking.fill(track, times, every, cuts)
+  return boxes / np.tile(size, 2), points / size, len(cuts)
 
 
-def cut_face(image, place):
-  """The aligned face of a picture as a PIL image, or None."""
-  size = np.array(image.shape[1::-1])
-  return None if place is None else Image.fromarray(detection.align(image, place[1] * size))
+def cut_face(image, points):
+  """The aligned face of a picture as a PIL image, or None. points (5,2) in parts of its width and height, NaN without a face."""
+  return None if np.isnan(points[0, 0]) else Image.fromarray(detection.align(image, points * image.shape[1::-1]))
 
 
 def predict(path, run, output=None, face='largest', crops=None, stride=None, overlay=False):
@@ -146,9 +150,10 @@ def make_runners(run):
 def predict_with(runners, path, output, face, crops, stride, overlay):
   """`predict` with runs that are loaded."""
   path, clock = pathlib.Path(path), Clock()
-  longest = min(runner.config.data.length for runner in runners)
-  if stride is not None and not 1 <= stride <= longest:
-    raise InputError(f'a stride of {stride} frames leaves some out, or is none: it is 1 to {longest} for these runs')
+  for runner in runners:
+    taken, length = runner.stride if stride is None else stride, runner.config.data.length
+    if not 1 <= taken <= length:
+      raise InputError(f'a stride of {taken} frames leaves some out, or is none: it is 1 to {length} for {runner.folder}')
   if face not in ('largest', 'left', 'right') and not (str(face).isascii() and str(face).isdigit() and int(face)):
     raise InputError(f'face {face} is none of largest, left, right and a number from 1')
   outputs = output_paths(path, output, overlay)
@@ -159,11 +164,11 @@ def predict_with(runners, path, output, face, crops, stride, overlay):
   twice = np.flatnonzero(np.diff(timeline.times) <= 0)
   if len(twice):
     raise InputError(f'{path}: frames {twice[0] + 1} and {twice[0] + 2} are shown at the same time; write it anew, with ffmpeg -i IN OUT')
-  log_mel, starts, audio_present = audio.hear(timeline, video.SoundReader(path))
-  n = len(timeline.times)
+  n, sound = len(timeline.times), video.SoundReader(path)
+  collections.deque(sound, maxlen=0)  # reads it through
+  starts, audio_present = audio.place(timeline, sound)
   for runner in runners:
-    runner.begin(timeline.times, log_mel, starts, audio_present, stride, clock)
-  boxes = np.full((n, 4), np.nan)
+    runner.begin(timeline.times, audio_present, stride, clock)
   with contextlib.ExitStack() as stack:
     stack.enter_context(film_errors(path))
     progress = stack.enter_context(tqdm(total=n * (2 - bool(crops) + overlay), desc=path.name, unit='frame', leave=False,
@@ -171,15 +176,16 @@ def predict_with(runners, path, output, face, crops, stride, overlay):
     known = {k: crop for k, crop in faces.list_crops(affwild2.folder(crops)).items() if 1 <= k <= n} if crops else {}
     if crops and not known:
       raise InputError(f'{crops} holds no crop of frames 1 to {n}, such as 00001.jpg')
-    person, cuts = ({}, 0) if crops else find_person(path, timeline.times, face, clock, progress)
-    has_face, has_sound = np.array([bool(person or known)]), audio_present.any(keepdims=True)
+    boxes, points, cuts = ((np.full((n, 4), np.nan), None, 0) if crops else
+                           find_person(path, timeline.times, face, clock, progress))
+    has_face, has_sound = np.array([bool(known) or not np.isnan(boxes).all()]), audio_present.any(keepdims=True)
     if not any(step.seen(runner.config, has_face, has_sound) for runner in runners):
       raise InputError(f'{path}: no face is found in it' + (' and it has no sound' if not has_sound else '')
                        + '; there is nothing to predict from')
     partial = stack.enter_context(partial_folder(output)) if output else None
     writer = stack.enter_context(ClipWriter(partial / 'clip.mp4', path, timeline, 640)) if output else None
 
-    block = []
+    block, heard, windows = [], [], clock.each('sound', audio.windows(sound, starts))
     for frame, image in enumerate(clock.each('decode', video.read_frames(path, CUT_FROM))):
       if frame == n:
         raise InputError(f'{path} has more frames than its {n} time stamps')
@@ -187,16 +193,15 @@ def predict_with(runners, path, output, face, crops, stride, overlay):
         block.append(faces.open_crop(known[frame + 1]) if frame + 1 in known else None)
       else:
         with clock('faces', 0):
-          block.append(cut_face(image, person.get(frame)))
-        if frame in person:
-          boxes[frame] = person[frame][0]
+          block.append(cut_face(image, points[frame]))
+      heard.append(next(windows))
       if writer:
         with clock('page', 1):
           writer.add(image)
       if len(block) == BLOCK or frame == n - 1:
         for runner in runners:
-          runner.add(block)
-        block = []
+          runner.add(block, heard)
+        block, heard = [], []
       progress.update()
     if any(runner.count < n for runner in runners):
       raise InputError(f'{path} is damaged: {runners[0].count + len(block)} of its {n} frames can be decoded')
@@ -211,6 +216,23 @@ def predict_with(runners, path, output, face, crops, stride, overlay):
             progress.update()
       write(result, path, partial, outputs)
   return result
+
+
+def rate_of(times):
+  """Frames per second of a film on average, or 25 where there is one frame."""
+  return (len(times) - 1) / times[-1] if len(times) > 1 else 25.0
+
+
+def interruptions(timeline):
+  """Remarks on where a film shows nothing new for long: it may be damaged, and what can be read of it is predicted."""
+  times = timeline.times
+  still = np.flatnonzero(np.diff(times) > STILL)
+  notes = [f'no new picture for {times[k + 1] - times[k]:.1f} s from {times[k]:.1f} s on' for k in still[:3]]
+  if len(still) > 3:
+    notes.append(f'and {len(still) - 3} times more')
+  if timeline.says and timeline.says > times[-1] + 1 / rate_of(times) + STILL:
+    notes.append(f'the file says that it lasts {timeline.says:.1f} s; its pictures end after {times[-1]:.1f} s')
+  return notes
 
 
 @contextlib.contextmanager
@@ -239,7 +261,8 @@ def gather(runners, timeline, boxes, cuts, clock):
     notes.append('no sound' if not first.audio_present.any() else f'no sound in {n - first.audio_present.sum():,} of {n:,} frames')
   if cuts:
     notes.append(f'{cuts} {"cut" if cuts == 1 else "cuts"} of the film: whose face follows is told by its place and size alone')
-  rate = (n - 1) / timeline.times[-1] if n > 1 else 25
+  notes += interruptions(timeline)
+  rate = rate_of(timeline.times)
   if not USUAL_RATES[0] <= rate <= USUAL_RATES[1]:
     notes.append(f'{rate:.0f} frames a second, unlike what the model was trained on')
   return Prediction(first.frames, timeline.times, values['valence'], values['arousal'], first.face_present, first.audio_present, boxes, gates,

@@ -37,7 +37,7 @@ def write(workdir, config, results, series):
       'headline': _headline(config, results, targets), 'curves': _curves(history, results, targets),
       'ranking': _ranking(results, targets, series, ranked),
       'scatter': ''.join(_scatter(target, results[target], *_pairs(series, i, target)) for i, target in enumerate(targets)),
-      'traces': _traces(results, targets, series, ranked), 'gates': _gates(series),
+      'traces': _traces(results, targets, series, ranked), 'gates': _gates(config, series),
       'settings': _table(flatten(config)), 'versions': _table(flatten(versions)), 'version': avjax.__version__}
   with errors.writing(folder):
     (folder / 'report.html').write_text(page.fill('run_report.html', **parts), encoding='utf-8', errors='replace')
@@ -252,11 +252,14 @@ def _key(value):
   return f'{value:.6f}' if math.isfinite(value) else '-2'
 
 
-def _gates(series):
-  """Mean and spread of every gate column over all frames, and how often it is the highest; nothing for a system without gates."""
+def _gates(config, series):
+  """Mean and spread of every gate column over all frames in which something was seen, and how often it is the highest.
+
+  Nothing for a system without gates.
+  """
   rows = []
   for name in page.in_order(next(iter(series.values())).gates):
-    scores = np.concatenate([s.gates[name] for s in series.values()])
+    scores = np.concatenate([s.gates[name][step.seen(config, s.face_present, s.audio_present)] for s in series.values()])
     scores = scores[np.isfinite(scores).all(axis=1)]
     of, words = page.gate_words(name, scores.shape[1])
     for k, word in enumerate(words if len(scores) else ()):
@@ -271,7 +274,7 @@ def _gates(series):
   if not rows:
     return ''
   return ('<section class="panel" aria-labelledby="gates-title"><h2 id="gates-title">What the model trusted</h2>'
-          '<p class="small">Softmax scores of the gates over all frames of the partition: the bar is the mean, the whisker one standard '
+          '<p class="small">Softmax scores of the gates over all frames of the partition in which there was a face or sound for the model: the bar is the mean, the whisker one standard '
           'deviation to each side; the columns of one gate sum to 1.</p>'
           '<div class="scroll" tabindex="0" role="region" aria-labelledby="gates-title"><table id="gates"><thead><tr>'
           '<th scope="col">gate column</th>'

@@ -1,5 +1,6 @@
 """The model of a run or of an exported folder, fed with the frames of a video: what avjax.predict runs."""
 
+import collections
 import json
 import pathlib
 
@@ -15,7 +16,7 @@ from avjax.models.layers import evaluation
 from data_prep import faces
 from data_prep.errors import InputError
 from data_prep.records import MEL_BANDS, WINDOW_ROWS
-from data_prep.windows import window_indices
+from data_prep.windows import window_firsts
 
 BLOCK = 16  # frames that go through the towers at once
 
@@ -61,48 +62,50 @@ class Runner:
     face = self.config.data.face
     return np.zeros((BLOCK, face, face, 3), np.uint8) if name == 'face' else np.zeros((BLOCK, WINDOW_ROWS, MEL_BANDS), np.float16)
 
-  def begin(self, times, log_mel, starts, audio_present, stride, clock):
-    """Makes ready for a video of n frames; arguments as `audio.hear` returns them. stride: frames, or None for the run's. clock: a Clock."""
-    self.times, self.log_mel, self.starts, self.audio_present, self.clock = times, log_mel, starts, audio_present, clock
-    self.windows = window_indices(len(times), self.config.data.length, stride or self.stride)
-    self.window, self.first, self.count = 0, 0, 0
+  def begin(self, times, audio_present, stride, clock):
+    """Makes ready for a video of n frames.
+
+    times (n,) in seconds; audio_present (n,) bool; stride: frames from one window to the next, or None for the run's; clock: a
+    predict.Clock.
+    """
+    self.times, self.audio_present, self.clock = times, audio_present, clock
+    self.windows = collections.deque(window_firsts(len(times), self.config.data.length, stride or self.stride))
+    self.first, self.count = 0, 0  # frames: the first that is kept, and how many there were
     self.features, self.face_present = {name: [] for name in self.towers}, []
     mesh = sharding.make_mesh(jax.devices()[:1])
     self.predictions = evaluate.Predictions(self.predict_step, sharding.replicate(self.rest, mesh), self.behind, mesh)
 
-  def add(self, crops):
-    """Takes the next frames, at most BLOCK: of each a face as a PIL image, or None."""
+  def add(self, crops, heard):
+    """Takes the next frames, at most BLOCK: of each a face as a PIL image, or None, and a window (96,64) of its sound."""
     inputs = {name: self.empty(name) for name in self.towers}
-    for i, crop in enumerate(crops):
+    for i, (crop, window) in enumerate(zip(crops, heard)):
       if 'face' in inputs and crop is not None:
         inputs['face'][i] = faces.fit(crop, self.config.data.face)
       if 'voice' in inputs:
-        start = self.starts[self.count + i]
-        inputs['voice'][i] = self.log_mel[start:start + WINDOW_ROWS]
+        inputs['voice'][i] = window
     with self.clock('towers', len(crops)):
       for name, x in inputs.items():
         self.features[name].extend(self.towers[name](x)[:len(crops)])
     self.face_present += [crop is not None for crop in crops]
     self.count += len(crops)
-    while self.window < len(self.windows) and self.windows[self.window].max() < self.count:
-      index = self.windows[self.window]
-      with self.clock('fusion', (index >= 0).sum()):
-        self.predictions.add(self.record(index))
-      self.window += 1
-      needed = self.windows[self.window][0] if self.window < len(self.windows) else self.count
+    while self.windows and min(self.windows[0] + self.config.data.length, len(self.times)) <= self.count:
+      frames = np.arange(self.windows[0], min(self.windows[0] + self.config.data.length, len(self.times)))
+      with self.clock('fusion', len(frames)):
+        self.predictions.add(self.record(frames))
+      self.windows.popleft()
+      needed = self.windows[0] if self.windows else self.count
       for values in (*self.features.values(), self.face_present):
         del values[:needed - self.first]
       self.first = needed
 
-  def record(self, index):
-    """A batch of one record, of the frames of a window; -1 is padding."""
-    real = index >= 0
+  def record(self, frames):
+    """A batch of one record, of a window of frames (m,) from 0; where a film is shorter than a window, the rest is padding."""
+    length = self.config.data.length
     def cut(values, first=0):
-      filled = np.asarray(values)[np.where(real, index - first, 0)]
-      filled[~real] = 0
-      return filled[None]
-    return {'clip': [b''], 'real': real[None], 'frames': cut(np.arange(1, len(self.times) + 1)), 'times': cut(self.times),
-            'va': np.zeros((1, len(index), 2), np.float32), 'annotated': np.zeros((1, len(index)), bool),
+      filled = np.stack([values[frame - first] for frame in frames])
+      return np.pad(filled, [(0, length - len(frames)), *[(0, 0)] * (filled.ndim - 1)])[None]
+    return {'clip': [b''], 'real': (np.arange(length) < len(frames))[None], 'frames': cut(range(1, len(self.times) + 1)),
+            'times': cut(self.times), 'va': np.zeros((1, length, 2), np.float32), 'annotated': np.zeros((1, length), bool),
             'face_present': cut(self.face_present, self.first), 'audio_present': cut(self.audio_present),
             **{f'{FEATURES}{name}': cut(rows, self.first) for name, rows in self.features.items()}}
 

@@ -2,7 +2,7 @@
 
 python -m benchmarks.predict --run RUN --clip CLIP --picture CLIP2 --output FOLDER
 
-RUN is a finished run, such as the demo's. CLIP is a video with a face; it is also repeated, at 10 frames a second and 320 pixels wide, for
+RUN is a finished run, such as the demo's. CLIP is a video with a face; it is also repeated, at 25 frames a second and 320 pixels wide, for
 one minute and for thirty. A run of full size has random weights: they cost what any do. CLIP2 is what the pictures show.
 """
 
@@ -27,7 +27,7 @@ from configs import grjca
 from data_prep import detection, errors, video
 
 ROOT = pathlib.Path(__file__).parents[1]
-MINUTES, RATE = (1, 30), 10
+MINUTES, RATE = (1, 30), 25
 
 
 def repeated(clip, path, minutes):
@@ -93,12 +93,13 @@ BLOCK = """![The page of a clip: the video, the valence-arousal circle, the curv
 The model of this picture is the demo's, which has seen drawn faces alone: its numbers mean nothing here. (Clip: GRID corpus, Cooke et
 al. 2006, CC BY 4.0.) On {cores} CPU cores, faces by {detector}, frames a second:
 
-| model | finding the face | towers | fusion | decoding | writing the page's video | all together |
-|---|---|---|---|---|---|---|
+| model | finding the face | log-mel | towers | fusion | decoding | writing the page's video | all together |
+|---|---|---|---|---|---|---|---|
 {rows}
 
-({clip}, {frames} frames of {seconds:.0f} s; all together from the start of the command, with the model's compilation.) The most memory, at 10
-frames a second: {short} MB for one minute, {long} MB for thirty. `python -m benchmarks.predict` writes
+({clip}, {frames} frames of {seconds:.0f} s; all together from the start of the command, with the model's compilation.) The towers of
+`configs/grjca.py` take {work:.1f} GFLOP a frame, so that real time on two cores is for smaller models. The most memory, at {rate} frames a
+second: {short} MB for one minute, {long} MB for thirty. `python -m benchmarks.predict` writes
 [docs/predict.json](docs/predict.json) and this block. The picture `clip.png` of the same clip:
 
 ![Valence and arousal over time, and under them the gates](docs/predict_clip.png)"""
@@ -109,11 +110,12 @@ def block(found):
   rows = []
   for name, title in (('small model', 'demo'), ('full size', '`configs/grjca.py`')):
     row = found[name]
-    speeds = [f'{row["frames_per_second"][stage]:,}' for stage in ('faces', 'towers', 'fusion', 'decode', 'page')]
+    speeds = [f'{row["frames_per_second"][stage]:,}' for stage in ('faces', 'sound', 'towers', 'fusion', 'decode', 'page')]
     rows.append(f'| {title} | ' + ' | '.join([*speeds, f'{row["frames"] / row["wall_seconds"]:.0f}']) + ' |')
-  first = found['small model']
+  first, full = found['small model'], json.loads((ROOT / 'docs' / 'systems.json').read_text())['grjca']
+  work = (full['whole']['flops'] - full['without_towers']['flops']) / grjca.get_config().data.length / 1e9
   return BLOCK.format(cores=found['cores'], detector=found['detector'], rows='\n'.join(rows), clip=found['clip'], frames=first['frames'],
-                      seconds=first['seconds'], short=found['1 min']['peak_mb'], long=found['30 min']['peak_mb'])
+                      seconds=first['seconds'], work=work, rate=RATE, short=found['1 min']['peak_mb'], long=found['30 min']['peak_mb'])
 
 
 def main():

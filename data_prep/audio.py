@@ -80,38 +80,54 @@ def window_starts(timeline, sound_start, rows):
   return np.clip(np.rint(positions), 0, rows - WINDOW_ROWS).astype(np.int32)
 
 
-def hear(timeline, sound):
-  """Joins a video's frames with its sound.
+def place(timeline, sound):
+  """Where a video's frames lie in the spectrogram of its sound.
 
   Args:
     timeline: Timeline of n frames.
-    sound: Sound, or a SoundReader that has not been read, or None.
+    sound: Sound, or a SoundReader that has been read to its end, or None.
 
-  Returns:
-    log_mel (R,64) float16, starts (n,) int32, and present (n,) bool, True on frames that have sound.
-    No track or a digitally silent one (nothing beyond the last bit) is 96 rows of silence.
+  Returns starts (n,) int32 and present (n,) bool, True on frames that have sound.
   """
-  n, peak, count = len(timeline.times), 0, 0
-
-  def heard():
-    nonlocal peak, count
-    for block in sound or ():
-      if len(block):
-        peak, count = max(peak, int(block.max()), -int(block.min())), count + len(block)
-        yield block
-  blocks = [rows.astype(np.float16) for rows in log_mel_blocks(heard())]
-  if peak <= 1:
-    return np.full((WINDOW_ROWS, MEL_BANDS), NO_SOUND), np.zeros(n, np.int32), np.zeros(n, bool)
-  rows, first = np.empty((sum(map(len, blocks)), MEL_BANDS), np.float16), 0
-  while blocks:  # one by one, so that they are not all there twice
-    block = blocks.pop(0)
-    rows[first:first + len(block)] = block
-    first += len(block)
+  n = len(timeline.times)
+  if is_silent(sound):
+    return np.zeros(n, np.int32), np.zeros(n, bool)
   since = timeline.times + (timeline.start - sound.start)
-  present = (since >= 0) & (since < count / SAMPLE_RATE)
+  present = (since >= 0) & (since < sound.count / SAMPLE_RATE)
   for first, last in sound.gaps:
     present &= (since < first) | (since >= last)
-  return rows, window_starts(timeline, sound.start, len(rows)), present
+  return window_starts(timeline, sound.start, 1 + (sound.count + SAMPLE_RATE - WINDOW) // HOP), present
+
+
+def is_silent(sound):
+  """Whether there is no track, or nothing in it beyond the last bit: 96 rows of silence stand for it."""
+  return sound is None or sound.peak <= 1
+
+
+def hear(timeline, sound):
+  """Joins a video's frames with its sound: log_mel (R,64) float16, and starts and present of `place`.
+
+  sound: Sound, or a SoundReader, which this reads, or None.
+  """
+  blocks = [rows.astype(np.float16) for rows in log_mel_blocks(sound or ())]
+  rows = np.full((WINDOW_ROWS, MEL_BANDS), NO_SOUND) if is_silent(sound) else np.concatenate(blocks)
+  return rows, *place(timeline, sound)
+
+
+def windows(sound, starts):
+  """Yields the window (96,64) float16 of each frame, as `hear` gives them, and keeps no more of the spectrogram than that.
+
+  sound: as `place` takes it; a SoundReader is read once more. starts (n,), ascending.
+  """
+  if is_silent(sound):
+    yield from (np.full((WINDOW_ROWS, MEL_BANDS), NO_SOUND) for _ in starts)
+    return
+  rows, first, blocks = np.zeros((0, MEL_BANDS), np.float16), 0, log_mel_blocks(sound)
+  for start in starts:
+    while start + WINDOW_ROWS > first + len(rows):
+      rows, first = rows[start - first:], min(start, first + len(rows))
+      rows = np.concatenate([rows, next(blocks).astype(np.float16)])
+    yield rows[start - first:][:WINDOW_ROWS]
 
 
 def keep_rows(rows, starts):

@@ -1,6 +1,6 @@
 """One person in a video: the faces of its frames linked to tracks, and the track of the person that is meant."""
 
-import dataclasses
+import array
 
 import numpy as np
 
@@ -13,52 +13,72 @@ SHORTEST = 3         # frames; fewer are a mistake of the detector, unless there
 NEAR = 2.0           # widths of a face: within them, and half to twice the size, somebody who comes back is the same
 
 
-@dataclasses.dataclass
 class Track:
-  """A face over time: frames (m,) from 0, ascending; boxes (m,4) and points (m,5,2) as `detection.detector` gives them."""
-  frames: list
-  boxes: list
-  points: list
+  """A face over time, in m frames: frames (m,) from 0, ascending; boxes (m,4) and points (m,5,2) as `detection.detector` gives them."""
+
+  def __init__(self):
+    # Films are long: numbers side by side take a tenth of the memory of an object for each.
+    self.numbers, self.places = array.array('q'), array.array('d')
+
+  def add(self, frame, box, points):
+    self.numbers.append(frame)
+    self.places.extend([*box, *np.ravel(points)])
+
+  def extend(self, later):
+    """Goes on as a later track."""
+    self.numbers.extend(later.numbers)
+    self.places.extend(later.places)
+
+  @property
+  def frames(self):
+    return np.array(self.numbers)
+
+  @property
+  def boxes(self):
+    return np.array(self.places).reshape(-1, 14)[:, :4]
+
+  @property
+  def points(self):
+    return np.array(self.places).reshape(-1, 14)[:, 4:].reshape(-1, 5, 2)
+
+  @property
+  def last(self):
+    """Its last frame and box."""
+    return self.numbers[-1], np.array(self.places[-14:-10])
 
   def weight(self):
     """Large and steady: the widths of all its boxes together."""
-    return float(sum(box[2] for box in self.boxes))
+    return float(self.boxes[:, 2].sum())
 
   def centre(self):
     """Where it is on average, from the left."""
-    return float(np.mean([box[0] + box[2] / 2 for box in self.boxes]))
+    return float((self.boxes[:, 0] + self.boxes[:, 2] / 2).mean())
 
 
 def link(times, detections):
   """Links faces from frame to frame by overlap; returns a list of Tracks in order of their first frame.
 
-  times (n,) in seconds. detections: for each frame (boxes, points), the surest first; may be an iterator.
+  times (n,) in seconds. detections: for each frame that was looked at (frame, boxes, points), the surest face first; may be an iterator.
   """
   tracks, open_tracks = [], []
-  for frame, (boxes, points) in enumerate(detections):
-    open_tracks = [track for track in open_tracks if times[frame] - times[track.frames[-1]] <= LOST_SECONDS]
-    pairs = sorted(((overlap(track.boxes[-1], box), -j, i) for i, track in enumerate(open_tracks) for j, box in enumerate(boxes)),
+  for frame, boxes, points in detections:
+    open_tracks = [track for track in open_tracks if times[frame] - times[track.last[0]] <= LOST_SECONDS]
+    pairs = sorted(((overlap(track.last[1], box), -j, i) for i, track in enumerate(open_tracks) for j, box in enumerate(boxes)),
                    reverse=True)
     taken, placed = set(), set()
     for shared, j, i in pairs:
       if shared >= LINK and i not in taken and -j not in placed:
         taken.add(i)
         placed.add(-j)
-        extend(open_tracks[i], frame, boxes[-j], points[-j])
+        open_tracks[i].add(frame, boxes[-j], points[-j])
     for j in range(len(boxes)):
       if j not in placed:
-        track = Track([], [], [])
-        extend(track, frame, boxes[j], points[j])
+        track = Track()
+        track.add(frame, boxes[j], points[j])
         tracks.append(track)
         open_tracks.append(track)
-  steady = [track for track in tracks if len(track.frames) >= SHORTEST]
+  steady = [track for track in tracks if len(track.numbers) >= SHORTEST]
   return steady or tracks
-
-
-def extend(track, frame, box, points):
-  track.frames.append(frame)
-  track.boxes.append(np.asarray(box))
-  track.points.append(np.asarray(points))
 
 
 def choose(tracks, which='largest'):
@@ -70,7 +90,7 @@ def choose(tracks, which='largest'):
   people = []  # each a list of tracks that never overlap in time
   for track in sorted(tracks, key=Track.weight, reverse=True):
     for person in people:
-      ordered = sorted([*person, track], key=lambda track: track.frames[0])
+      ordered = sorted([*person, track], key=lambda track: track.numbers[0])
       if all(map(same_person, ordered, ordered[1:])):
         person[:] = ordered
         break
@@ -81,9 +101,9 @@ def choose(tracks, which='largest'):
   people.sort(key=lambda person: -sum(map(Track.weight, person)))
   if which in ('left', 'right'):
     # Somebody who is seen for a moment at the edge of the picture is not meant.
-    seen = [sum(len(track.frames) for track in person) for person in people]
+    seen = [sum(len(track.numbers) for track in person) for person in people]
     people = [person for person, frames in zip(people, seen) if frames >= max(seen) / 5]
-    people.sort(key=lambda person: np.average([track.centre() for track in person], weights=[len(track.frames) for track in person]))
+    people.sort(key=lambda person: np.average([track.centre() for track in person], weights=[len(track.numbers) for track in person]))
     return join(people[0 if which == 'left' else -1])
   number = 1 if which == 'largest' else int(which)
   if not 1 <= number <= len(people):
@@ -93,17 +113,39 @@ def choose(tracks, which='largest'):
 
 def same_person(first, second):
   """Whether a track ends before the next begins, near where that begins and in a like size."""
-  if first.frames[-1] >= second.frames[0]:
+  if first.numbers[-1] >= second.numbers[0]:
     return False
-  end, start = first.boxes[-1], second.boxes[0]
+  end, start = first.last[1], second.boxes[0]
   near = np.hypot(*(end[:2] + end[2:] / 2 - start[:2] - start[2:] / 2)) <= NEAR * max(end[2], start[2])
   return near and 0.5 <= end[2] / start[2] <= 2
 
 
 def join(person):
   """One Track of several, in order of time."""
-  joined = Track([], [], [])
+  joined = Track()
   for track in person:
-    for part in ('frames', 'boxes', 'points'):
-      getattr(joined, part).extend(getattr(track, part))
+    joined.extend(track)
   return joined
+
+
+def fill(track, times, apart, cuts):
+  """The place of a face in every frame of a film of which not every frame was looked at.
+
+  Args:
+    track: Track, or None.
+    times: (n,) in seconds.
+    apart: frames between which a face that is in both is also in those between, where it goes straight on.
+    cuts: frames with which a new scene begins: until there it stays where it was.
+
+  Returns boxes (n,4) and points (n,5,2) in pixels, NaN where there is none.
+  """
+  places = np.full((len(times), 14), np.nan)
+  if track:
+    frames, known = track.frames, np.concatenate([track.boxes, track.points.reshape(-1, 10)], axis=1)
+    places[frames] = known
+    for k in np.flatnonzero(np.diff(frames) > 1):
+      first, last = frames[k], frames[k + 1]
+      if last - first <= apart:
+        share = np.zeros(last - first - 1) if last in cuts else (times[first + 1:last] - times[first]) / (times[last] - times[first])
+        places[first + 1:last] = known[k] + share[:, None] * (known[k + 1] - known[k])
+  return places[:, :4], places[:, 4:].reshape(-1, 5, 2)

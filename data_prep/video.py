@@ -23,10 +23,12 @@ class Timeline:
   times  (n,) float64 seconds, ascending, the first one 0
   start  seconds from the container's zero to the first frame
   rate   frames per second where constant, else None
+  says   seconds that the file says it lasts, sound and all, or None where it says nothing
   """
   times: np.ndarray
   start: float
   rate: float | None
+  says: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,20 +41,37 @@ class Sound:
   start: float
   gaps: tuple = ()
 
+  @property
+  def count(self):
+    """How many samples there are."""
+    return len(self.samples)
+
+  @property
+  def peak(self):
+    """The largest sample, whatever its sign."""
+    return largest(self.samples) if self.count else 0
+
   def __iter__(self):
     yield self.samples
 
 
 class SoundReader:
-  """Iterates once over the int16 samples of a sound track, block by block; what it knows of the track is complete after that.
+  """Iterates over the int16 samples of a sound track, block by block; what it knows of the track is complete after that.
 
-  start and gaps are those of `Sound`; start is None where there is no track, or nothing in it can be decoded.
+  start, gaps, count and peak are those of `Sound`; start is None where there is no track, or nothing in it can be decoded.
   """
 
   def __init__(self, path):
-    self.path, self.start, self.gaps = path, None, []
+    self.path = path
 
   def __iter__(self):
+    self.start, self.gaps, self.count, self.peak = None, [], 0, 0
+    for block in self.decode():
+      if len(block):
+        self.count, self.peak = self.count + len(block), max(self.peak, largest(block))
+        yield block
+
+  def decode(self):
     """As 16-bit integers the mix is FFmpeg's own to the bit; PyAV's float mix of two channels is louder by sqrt 2."""
     with opened(self.path) as (container, _):
       stream = container.streams.best('audio')
@@ -95,6 +114,7 @@ def read_timeline(path):
     trusted = (container.format.name.startswith(('mov', 'matroska')) and packets and packets[0][1] and
                not any(doubtful for *_, doubtful in packets) and len(set(ticks)) == len(packets))
     base, rates = stream.time_base, [stream.average_rate, stream.guessed_rate, stream.base_rate]
+    says = container.duration / av.time_base if container.duration else None
   if not trusted:  # AVI packets may hold two frames or none, edit lists hide some: only decoding tells
     with opened(path) as (container, stream):
       ticks = [frame.pts for frame in container.decode(stream)]
@@ -102,13 +122,13 @@ def read_timeline(path):
     raise InputError(f'{path} holds no picture')
   if None in ticks:  # a stream without clock, such as raw H.264
     rate = float(next(filter(None, rates), 25))
-    return Timeline(np.arange(len(ticks)) / rate, 0.0, rate)
+    return Timeline(np.arange(len(ticks)) / rate, 0.0, rate, says)
   ticks = np.sort(np.array(ticks, np.int64))
   times = (ticks - ticks[0]) * float(base)
   # Rounding to the container's clock moves a frame by less than a tick; a dropped frame moves all that follow.
   fits = (float(rate) for rate in rates if rate and
           np.abs(times - np.arange(len(times)) / float(rate)).max() < 0.999 * float(base))
-  return Timeline(times, float(ticks[0] * base), next(fits, None))
+  return Timeline(times, float(ticks[0] * base), next(fits, None), says)
 
 
 def read_frames(path, longest=None):
@@ -127,6 +147,11 @@ def read_frames(path, longest=None):
         frame = frame.reformat(*size, interpolation='AREA')
       image = frame.to_ndarray(format='rgb24')
       yield np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90))) if frame.rotation else image
+
+
+def largest(samples):
+  """The largest of some int16 samples, whatever their sign."""
+  return max(int(samples.max()), -int(samples.min()))
 
 
 def read_sound(path):

@@ -3,33 +3,37 @@
 import numpy as np
 
 
+def window_firsts(n, length=300, stride=200):
+  """The frame, counted from 0, at which each window of n frames begins; the last one is anchored at the end (paper, section 4.3.1)."""
+  return [*range(0, n - length, stride), max(n - length, 0)] if n else []
+
+
 def window_indices(n, length=300, stride=200):
-  """Cuts n frames, counted from 0, into windows; the last one is anchored at the end (paper, section 4.3.1).
+  """Cuts n frames, counted from 0, into windows.
 
   Returns (W,L) int64 indices. A clip shorter than L gives one window, padded at its end with -1; no frames, no window.
   """
-  if n == 0:
-    return np.zeros((0, length), np.int64)
-  if n < length:
-    return np.pad(np.arange(n), (0, length - n), constant_values=-1)[None]
-  starts = [*range(0, n - length, stride), n - length]
-  return np.array(starts)[:, None] + np.arange(length)
+  index = np.array(window_firsts(n, length, stride), np.int64)[:, None] + np.arange(length)
+  return np.where(index < n, index, -1)
 
 
-def merge(values, frames, real):
-  """Averages overlapping windows of one clip into one series.
+class Merger:
+  """The mean of overlapping windows for each frame of a clip. Windows come one by one; what is kept grows with frames alone."""
 
-  Args:
-    values: (W,L,C) or (W,L) predictions.
-    frames: (W,L) frame ids.
-    real: (W,L) bool, False on padding.
+  def __init__(self):
+    self.counts, self.totals = np.zeros(0, np.int64), {}
 
-  Returns:
-    frame ids (N,) in ascending order, and (N,C) or (N,) float64 means over the windows that hold the frame.
-  """
-  real = np.asarray(real, bool)
-  ids, place, count = np.unique(np.asarray(frames)[real], return_inverse=True, return_counts=True)
-  values = np.asarray(values, np.float64)[real]
-  total = np.zeros((len(ids), *values.shape[1:]))
-  np.add.at(total, place, values)
-  return ids, total / count.reshape(-1, *[1] * (values.ndim - 1))
+  def add(self, frames, values):
+    """Takes a window: frames (L,), ids from 0, none twice; values {name: (L,) or (L,C)}, the same names each time."""
+    if len(frames) and frames.max() >= len(self.counts):
+      more = max(frames.max() + 1, 2 * len(self.counts)) - len(self.counts)
+      self.counts = np.pad(self.counts, (0, more))
+      self.totals = {name: np.concatenate([total, np.zeros((more, *total.shape[1:]))]) for name, total in self.totals.items()}
+    self.counts[frames] += 1
+    for name, value in values.items():
+      self.totals.setdefault(name, np.zeros((len(self.counts), *value.shape[1:])))[frames] += value
+
+  def means(self):
+    """Returns the ids (N,) that had a window, ascending, and {name: (N,) or (N,C) float64}."""
+    ids = np.flatnonzero(self.counts)
+    return ids, {name: total[ids] / self.counts[ids].reshape(-1, *[1] * (total.ndim - 1)) for name, total in self.totals.items()}

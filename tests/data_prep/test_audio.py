@@ -116,6 +116,18 @@ def test_short_late_silent_and_absent_sound():
     assert not starts.any() and not present.any()
 
 
+def test_windows_one_by_one_are_those_of_the_whole_spectrogram():
+  """Over several blocks of rows; some starts are far apart, some equal; silence, too."""
+  rng = np.random.default_rng(1)
+  sound = Sound(rng.integers(-3000, 3000, 14_000 * 160, dtype=np.int16), 0.2)
+  timeline = Timeline(np.sort(np.concatenate([[0], rng.uniform(0, 150, 400), 70 + rng.uniform(0, 1, 100)])), 0.0, None)
+  for sound in (sound, Sound(sound.samples[:8000], 3.0), Sound(sound.samples[:8000] // 30_000, 0.0), None):
+    rows, starts, _ = audio.hear(timeline, sound)
+    found = list(audio.windows(sound, starts))
+    np.testing.assert_array_equal(found, rows[starts[:, None] + np.arange(96)])
+    assert found[0].dtype == np.float16
+
+
 def test_the_rows_of_a_stream_are_those_of_the_whole():
   """Bit for bit, however the sound is cut into blocks, also where a block of rows ends."""
   rng = np.random.default_rng(0)

@@ -8,10 +8,10 @@ from data_prep.errors import InputError
 
 
 def video(frames, **people):
-  """For each frame (boxes, points) of people {name: frame -> (left, top, width) or None}; a face is as high as it is wide."""
+  """For each frame (frame, boxes, points) of people {name: frame -> (left, top, width) or None}; a face is as high as it is wide."""
   for frame in range(frames):
     boxes = [(left, top, width, width) for left, top, width in filter(None, (place(frame) for place in people.values()))]
-    yield np.array(boxes, float).reshape(-1, 4), np.repeat(np.array(boxes, float).reshape(-1, 4)[:, None, :2], 5, axis=1)
+    yield frame, np.array(boxes, float).reshape(-1, 4), np.repeat(np.array(boxes, float).reshape(-1, 4)[:, None, :2], 5, axis=1)
 
 
 def chosen(frames, which='largest', rate=25, **people):
@@ -59,3 +59,17 @@ def test_mistakes_of_the_detector_do_not_count_unless_there_is_nothing_else():
   assert {left for _, left, _ in chosen(40, person=lambda f: (100, 0, 40), blink=blink)} == {100}
   assert [frame for frame, *_ in chosen(40, blink=blink)] == [20]
   assert chosen(40) is None
+
+
+def test_between_looks_a_face_goes_straight_on():
+  """Looked at every second frame, by time and not by number; not beyond two frames; up to a cut it stays."""
+  times = np.array([0, 1, 3, 4, 5, 6, 7, 8, 9.0])
+  track = tracking.Track()
+  for frame, left in ((0, 10.0), (2, 40.0), (6, 50.0), (8, 60.0)):
+    track.add(frame, [left, 0, 20, 20], np.full((5, 2), left))
+  nan = np.nan
+  for cuts, between in (([], 55), ([8], 50)):
+    boxes, points = tracking.fill(track, times, 2, cuts)
+    np.testing.assert_array_equal(boxes[:, 0], [10, 20, 40, nan, nan, nan, 50, between, 60])
+    np.testing.assert_array_equal(points[:, 4, 1], boxes[:, 0])
+  assert np.isnan(tracking.fill(None, times, 2, [])[0]).all()

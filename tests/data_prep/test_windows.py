@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from data_prep.windows import merge, window_indices
+from data_prep.windows import Merger, window_indices
 
 
 @pytest.mark.parametrize('n, starts', [(300, [0]), (301, [0, 1]), (500, [0, 200]), (501, [0, 200, 201]),
@@ -23,21 +23,36 @@ def test_every_frame_is_in_a_window():
     assert set(index[index >= 0]) == set(range(n))
 
 
-def test_merge_averages_what_overlaps_in_float64():
-  frames = np.array([[1, 2, 5], [2, 5, 9], [7, 0, 0]])
-  real = np.array([[True] * 3, [True] * 3, [True, False, False]])
-  values = np.float32([[1, 2, 3], [4, 6, 8], [10, 99, 99]])
-  ids, means = merge(values, frames, real)
+def merged(windows):
+  """windows: [(frames, values)]."""
+  merger = Merger()
+  for frames, values in windows:
+    merger.add(np.asarray(frames, int), {'x': np.asarray(values), 'pair': np.stack([values, -np.asarray(values)], axis=-1)})
+  ids, means = merger.means()
+  np.testing.assert_array_equal(means['pair'], np.stack([means['x'], -means['x']], axis=-1))
+  return ids, means['x']
+
+
+def test_merging_averages_what_overlaps_in_float64():
+  ids, means = merged([([1, 2, 5], np.float32([1, 2, 3])), ([2, 5, 9], np.float32([4, 6, 8])), ([7], np.float32([10])), ([], np.float32([]))])
   np.testing.assert_array_equal(ids, [1, 2, 5, 7, 9])
   np.testing.assert_array_equal(means, [1, 3, 4.5, 10, 8])
   assert means.dtype == np.float64
-  np.testing.assert_array_equal(merge(np.stack([values, -values], -1), frames, real)[1], np.stack([means, -means], -1))
 
 
-def test_merge_undoes_the_cutting():
-  n = 501
-  index = window_indices(n)
-  series = np.random.default_rng(0).standard_normal((n, 2))
-  ids, merged = merge(series[index], index + 1, index >= 0)
-  np.testing.assert_array_equal(ids, np.arange(1, n + 1))
-  np.testing.assert_allclose(merged, series, rtol=1e-15)
+def test_merging_undoes_the_cutting_in_any_order():
+  n, rng = 501, np.random.default_rng(0)
+  index = window_indices(n, 300, 7)
+  series = rng.standard_normal(n)
+  for order in (np.arange(len(index)), rng.permutation(len(index))):
+    ids, means = merged([(row + 1, series[row]) for row in index[order]])
+    np.testing.assert_array_equal(ids, np.arange(1, n + 1))
+    np.testing.assert_allclose(means, series, rtol=1e-14)
+  assert merged([(np.arange(5), np.ones(5))])[1].tolist() == [1] * 5
+
+
+def test_what_is_kept_grows_with_frames_not_with_windows():
+  merger = Merger()
+  for first in range(3000):
+    merger.add(first % 100 + np.arange(300), {'x': np.ones(300)})
+  assert merger.totals['x'].size < 1000
