@@ -7,31 +7,28 @@ import argparse
 import collections
 import contextlib
 import dataclasses
-import itertools
 import pathlib
 import signal
 import sys
-import time
 import types
 
 import av
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from avjax import step
+from avjax.clip_face import FoundFaces, GivenFaces
 from avjax.clip_files import display, output_paths, partial_folder, summary, write
 from avjax.clip_video import ClipWriter, draw
+from avjax.clock import Clock
 from avjax.runner import BLOCK, Runner
-from data_prep import affwild2, audio, detection, errors, faces, tracking, video
+from data_prep import audio, errors, video
 from data_prep.errors import InputError
 
 ENDINGS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg', '.m4v', '.wmv', '.flv', '.3gp', '.ts', '.mts', '.m2ts', '.vob', '.ogv')
-LOOKED_AT = 640        # pixels of the longer side in which faces are looked for
-CUT_FROM = 1920        # and of the picture that they are cut from
-LOOKS = 12.5           # a second: a face goes a short way in the time between, and straight on
-STILL = 1.0            # seconds with one picture; more is remarked on
+CUT_FROM = 1920        # pixels of the longer side of the picture that faces are cut from
 USUAL_RATES = (10, 70)  # frames per second of Aff-Wild2; others are predicted on with a remark
+STILL = 1.0            # seconds with one picture; more is remarked on
 
 
 @dataclasses.dataclass
@@ -61,61 +58,6 @@ class Prediction:
   def values(self):
     """(n,targets)"""
     return np.stack([getattr(self, target) for target in self.targets], axis=1)
-
-
-class Clock:
-  """Seconds and frames of each stage of the work."""
-
-  def __init__(self):
-    self.seconds, self.frames = {}, {}
-
-  @contextlib.contextmanager
-  def __call__(self, stage, frames):
-    start = time.perf_counter()
-    yield
-    self.seconds[stage] = self.seconds.get(stage, 0) + time.perf_counter() - start
-    self.frames[stage] = self.frames.get(stage, 0) + int(frames)
-
-  def each(self, stage, items):
-    """The items of an iterator, the time for each counted."""
-    iterator = iter(items)
-    while True:
-      with self(stage, 1):
-        item = next(iterator, None)
-      if item is None:
-        self.frames[stage] -= 1
-        return
-      yield item
-
-  def speed(self):
-    return {stage: self.frames[stage] / seconds for stage, seconds in self.seconds.items()}
-
-
-def find_person(path, times, face, clock, progress):
-  """The face of one person: boxes (n,4) and points (n,5,2) in parts of the picture's width and height, NaN without one; the film's cuts."""
-  every = max(round(rate_of(times) / LOOKS), 1)
-  def detections():
-    for frame, image in enumerate(clock.each('decode', itertools.islice(video.read_frames(path, LOOKED_AT), len(times)))):
-      nonlocal size, before
-      size = np.array(image.shape[1::-1])
-      with clock('faces', 1):
-        # A cut of the film changes colours all at once; a face that is where another was may then be somebody else's.
-        colours = np.histogramdd(image[::8, ::8].reshape(-1, 3), 4, [(0, 256)] * 3)[0].ravel()
-        if before is not None and np.abs(colours - before).sum() > colours.sum():  # more than half have moved
-          cuts.append(frame)
-        before = colours
-        if frame % every == 0 or frame == len(times) - 1 or frame in cuts:
-          yield frame, *detection.detect(image)[:2]
-      progress.update()
-  size, before, cuts = np.ones(2), None, []
-  track = tracking.choose(tracking.link(times, detections()), face)
-  boxes, points = tracking.fill(track, times, every, cuts)
-  return boxes / np.tile(size, 2), points / size, len(cuts)
-
-
-def cut_face(image, points):
-  """The aligned face of a picture as a PIL image, or None. points (5,2) in parts of its width and height, NaN without a face."""
-  return None if np.isnan(points[0, 0]) else Image.fromarray(detection.align(image, points * image.shape[1::-1]))
 
 
 def predict(path, run, output=None, face='largest', crops=None, stride=None, overlay=False):
@@ -173,13 +115,9 @@ def predict_with(runners, path, output, face, crops, stride, overlay):
     stack.enter_context(film_errors(path))
     progress = stack.enter_context(tqdm(total=n * (2 - bool(crops) + overlay), desc=path.name, unit='frame', leave=False,
                                         disable=None))
-    known = {k: crop for k, crop in faces.list_crops(affwild2.folder(crops)).items() if 1 <= k <= n} if crops else {}
-    if crops and not known:
-      raise InputError(f'{crops} holds no crop of frames 1 to {n}, such as 00001.jpg')
-    boxes, points, cuts = ((np.full((n, 4), np.nan), None, 0) if crops else
-                           find_person(path, timeline.times, face, clock, progress))
-    has_face, has_sound = np.array([bool(known) or not np.isnan(boxes).all()]), audio_present.any(keepdims=True)
-    if not any(step.seen(runner.config, has_face, has_sound) for runner in runners):
+    person = GivenFaces(crops, n) if crops else FoundFaces(path, timeline, face, clock, progress)
+    has_sound = audio_present.any(keepdims=True)
+    if not any(step.seen(runner.config, np.array([person.seen]), has_sound) for runner in runners):
       raise InputError(f'{path}: no face is found in it' + (' and it has no sound' if not has_sound else '')
                        + '; there is nothing to predict from')
     partial = stack.enter_context(partial_folder(output)) if output else None
@@ -189,11 +127,7 @@ def predict_with(runners, path, output, face, crops, stride, overlay):
     for frame, image in enumerate(clock.each('decode', video.read_frames(path, CUT_FROM))):
       if frame == n:
         raise InputError(f'{path} has more frames than its {n} time stamps')
-      if crops:
-        block.append(faces.open_crop(known[frame + 1]) if frame + 1 in known else None)
-      else:
-        with clock('faces', 0):
-          block.append(cut_face(image, points[frame]))
+      block.append(person.face(frame, image))
       heard.append(next(windows))
       if writer:
         with clock('page', 1):
@@ -207,7 +141,7 @@ def predict_with(runners, path, output, face, crops, stride, overlay):
       raise InputError(f'{path} is damaged: {runners[0].count + len(block)} of its {n} frames can be decoded')
     if writer:
       writer.close()
-    result = gather(runners, timeline, boxes, cuts, clock)
+    result = gather(runners, timeline, person, clock)
     if output:
       if overlay:
         with ClipWriter(partial / 'overlay.mp4', path, timeline, 1280) as drawn:
@@ -218,11 +152,6 @@ def predict_with(runners, path, output, face, crops, stride, overlay):
   return result
 
 
-def rate_of(times):
-  """Frames per second of a film on average, or 25 where there is one frame."""
-  return (len(times) - 1) / times[-1] if len(times) > 1 else 25.0
-
-
 def interruptions(timeline):
   """Remarks on where a film shows nothing new for long: it may be damaged, and what can be read of it is predicted."""
   times = timeline.times
@@ -230,7 +159,7 @@ def interruptions(timeline):
   notes = [f'no new picture for {times[k + 1] - times[k]:.1f} s from {times[k]:.1f} s on' for k in still[:3]]
   if len(still) > 3:
     notes.append(f'and {len(still) - 3} times more')
-  if timeline.says and timeline.says > times[-1] + 1 / rate_of(times) + STILL:
+  if timeline.says and timeline.says > times[-1] + 1 / timeline.mean_rate + STILL:
     notes.append(f'the file says that it lasts {timeline.says:.1f} s; its pictures end after {times[-1]:.1f} s')
   return notes
 
@@ -244,7 +173,7 @@ def film_errors(path):
     raise InputError(f'the film of {path} cannot be written: {error.strerror}') from error
 
 
-def gather(runners, timeline, boxes, cuts, clock):
+def gather(runners, timeline, person, clock):
   """The Prediction of what the runners have seen."""
   series = [runner.series() for runner in runners]
   first, notes = series[0], [f'{display(runner.folder.resolve())}: {runner.config.model.fusion.name}, {" and ".join(runner.config.targets)}'
@@ -259,13 +188,13 @@ def gather(runners, timeline, boxes, cuts, clock):
     notes.append(f'no face in {n - first.face_present.sum():,} of {n:,} frames')
   if not first.audio_present.all():
     notes.append('no sound' if not first.audio_present.any() else f'no sound in {n - first.audio_present.sum():,} of {n:,} frames')
-  if cuts:
+  if cuts := person.cuts:
     notes.append(f'{cuts} {"cut" if cuts == 1 else "cuts"} of the film: whose face follows is told by its place and size alone')
   notes += interruptions(timeline)
-  rate = rate_of(timeline.times)
+  rate = timeline.mean_rate
   if not USUAL_RATES[0] <= rate <= USUAL_RATES[1]:
     notes.append(f'{rate:.0f} frames a second, unlike what the model was trained on')
-  return Prediction(first.frames, timeline.times, values['valence'], values['arousal'], first.face_present, first.audio_present, boxes, gates,
+  return Prediction(first.frames, timeline.times, values['valence'], values['arousal'], first.face_present, first.audio_present, person.boxes, gates,
                     notes, clock.speed())
 
 

@@ -66,7 +66,7 @@ class Runner:
     """Makes ready for a video of n frames.
 
     times (n,) in seconds; audio_present (n,) bool; stride: frames from one window to the next, or None for the run's; clock: a
-    predict.Clock.
+    clock.Clock.
     """
     self.times, self.audio_present, self.clock = times, audio_present, clock
     self.windows = collections.deque(window_firsts(len(times), self.config.data.length, stride or self.stride))

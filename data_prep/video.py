@@ -30,6 +30,11 @@ class Timeline:
   rate: float | None
   says: float | None = None
 
+  @property
+  def mean_rate(self):
+    """Frames per second on average; 25 where there is one frame."""
+    return (len(self.times) - 1) / self.times[-1] if len(self.times) > 1 else 25.0
+
 
 @dataclasses.dataclass(frozen=True)
 class Sound:

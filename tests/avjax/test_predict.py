@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 from official_set import tone, write_video
 from PIL import Image
+from tqdm import tqdm
 
 import avjax
 import tiny
 from avjax import evaluate, export, plots, predict
+from avjax.clip_face import FoundFaces
+from avjax.clock import Clock
 from configs import grjca
 from data_prep import build, detection, faces, mini, video
 from data_prep.errors import InputError
@@ -309,10 +312,11 @@ def test_cuts_of_the_film_are_noted(tiny_run, tmp_path):
       image = np.full((48, 64, 3), (200, 30, 30) if k < 12 else (20, 40, 220), np.uint8)
       container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format='rgb24')))
     container.mux(stream.encode())
-  progress, clock = type('Bar', (), {'update': lambda self: None})(), predict.Clock()
+  progress = tqdm(disable=True)
   for frames, expected in ((20, 1), (12, 0)):
-    boxes, points, cuts = predict.find_person(tmp_path / 'clip.mp4', np.arange(frames) / 25, 'largest', clock, progress)
-    assert cuts == expected and np.isnan(boxes).all() and boxes.shape == (frames, 4) and points.shape == (frames, 5, 2)
+    timeline = video.Timeline(np.arange(frames) / 25, 0.0, 25.0)
+    found = FoundFaces(tmp_path / 'clip.mp4', timeline, 'largest', Clock(), progress)
+    assert found.cuts == expected and not found.seen and np.isnan(found.boxes).all() and found.boxes.shape == (frames, 4)
 
 
 def test_what_is_lost_of_a_damaged_film_is_said(tiny_run, tmp_path):
