@@ -93,8 +93,8 @@ BLOCK = """![The page of a clip: the video, the valence-arousal circle, the curv
 The model of this picture is the demo's, which has seen drawn faces alone: its numbers mean nothing here. (Clip: GRID corpus, Cooke et
 al. 2006, CC BY 4.0.) On {cores} CPU cores, faces by {detector}, frames a second:
 
-| model | finding the face | log-mel | towers | fusion | decoding | writing the page's video | all together |
-|---|---|---|---|---|---|---|---|
+| model | finding the face | towers | fusion | decoding | writing the page's video | all together |
+|---|---|---|---|---|---|---|
 {rows}
 
 ({clip}, {frames} frames of {seconds:.0f} s; all together from the start of the command, with the model's compilation.) The towers of
@@ -110,7 +110,7 @@ def block(found):
   rows = []
   for name, title in (('small model', 'demo'), ('full size', '`configs/grjca.py`')):
     row = found[name]
-    speeds = [f'{row["frames_per_second"][stage]:,}' for stage in ('faces', 'sound', 'towers', 'fusion', 'decode', 'page')]
+    speeds = [f'{row["frames_per_second"][stage]:,}' for stage in ('faces', 'towers', 'fusion', 'decode', 'page')]
     rows.append(f'| {title} | ' + ' | '.join([*speeds, f'{row["frames"] / row["wall_seconds"]:.0f}']) + ' |')
   first, full = found['small model'], json.loads((ROOT / 'docs' / 'systems.json').read_text())['grjca']
   work = (full['whole']['flops'] - full['without_towers']['flops']) / grjca.get_config().data.length / 1e9
