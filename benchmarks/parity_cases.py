@@ -107,7 +107,7 @@ def _ours(case, source, dtype, gradients):
   cast = lambda tree: jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)
   variables = {'batch_stats': {}, **cast(traverse_util.unflatten_dict(arrays, sep='/'))}
   entries = {path: system.entry(path.split('/', 1)[1], shape) for path, shape in shapes.items()}
-  theirs = {path: functools.partial(to_published, entry) for path, entry in entries.items() if entry}
+  theirs = {path: to_published(entry) for path, entry in entries.items() if entry}
 
   def forward(params, batch_stats, xs, trains):
     output, updated = call({'params': params, 'batch_stats': batch_stats}, xs, trains)
@@ -141,12 +141,17 @@ def everything(path):
   return True
 
 
-def to_published(entry, group, x):
-  """{group + published name: x in the published layout}: the inverse of entry.ours, from the places it sends numbers to."""
-  places = entry.ours(np.arange(x.size).reshape(entry.shape))
-  theirs = np.empty(x.size, x.dtype)
-  theirs[places.ravel()] = x.ravel()
-  return {group + entry.name: theirs.reshape(entry.shape)}
+def to_published(entry):
+  """The inverse of entry.ours, from the places it sends numbers to: (group, x) -> {group + published name: x in the published layout}."""
+  @functools.cache
+  def places():
+    return entry.ours(np.arange(np.prod(entry.shape), dtype=np.int32).reshape(entry.shape)).ravel()
+
+  def turn(group, x):
+    theirs = np.empty(x.size, x.dtype)
+    theirs[places()] = x.ravel()
+    return {group + entry.name: theirs.reshape(entry.shape)}
+  return turn
 
 
 def fingerprint(name, x):
