@@ -159,8 +159,9 @@ def interruptions(timeline):
   notes = [f'no new picture for {times[k + 1] - times[k]:.1f} s from {times[k]:.1f} s on' for k in still[:3]]
   if len(still) > 3:
     notes.append(f'and {len(still) - 3} times more')
-  if timeline.says and timeline.says > times[-1] + 1 / timeline.mean_rate + STILL:
-    notes.append(f'the file says that it lasts {timeline.says:.1f} s; its pictures end after {times[-1]:.1f} s')
+  end = timeline.start + times[-1] + 1 / timeline.mean_rate
+  if timeline.says and timeline.says > end + STILL:
+    notes.append(f'the file says that it lasts {timeline.says:.1f} s; its pictures end after {end:.1f} s')
   return notes
 
 
