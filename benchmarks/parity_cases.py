@@ -76,12 +76,13 @@ def inputs(case, number, mode='train'):
   return tuple(x[:1] for x in xs) if mode == 'eval' else xs
 
 
-def ours(case, source, dtype, gradients=True):
+def ours(case, source, dtype, gradients=('eval', 'train')):
   """avjax's results for a state dict `source` of made weights.
 
   Returns {'eval': output, 'train': output, 'eval/NAME': gradient, 'train/NAME': gradient, 'stats/NAME': running average
   after STEPS passes}, where NAME is the published name and gradients are laid out as there; the scalar that is
-  differentiated is the sum of the output times a drawn direction. dtype: in which JAX computes; without `gradients`, none.
+  differentiated is the sum of the output times a drawn direction. dtype: in which JAX computes; gradients: the modes to
+  differentiate.
   """
   with jax.enable_x64(dtype == 'float64'):
     return _ours(case, source, dtype, gradients)
@@ -120,9 +121,10 @@ def _ours(case, source, dtype, gradients):
   # In float64 a convolution is a plain loop, which the compiler has to optimize even where tests have it optimize nothing.
   jit = functools.partial(jax.jit, static_argnums=3, compiler_options={'xla_backend_optimization_level': '1'})
   without = jit(lambda *arguments: (*forward(*arguments)[1], {}))
-  run = jit(with_gradient) if gradients else without
+  differentiated = jit(with_gradient)
   results = {}
   for mode, trains in (('eval', evaluation), ('train', everything)):
+    run = differentiated if mode in gradients else without
     output, stats, gradient = run(variables['params'], variables['batch_stats'], cast(inputs(case, 0, mode)), trains)
     results[mode] = np.asarray(output)
     for path, x in traverse_util.flatten_dict({'params': gradient}, sep='/').items():

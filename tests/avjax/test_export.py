@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from avjax.model_card import model_card
 from data_prep.errors import InputError
 from fault.harness import call, made_run
 
+# The compiler may order sums otherwise in a program that was exported.
+ROUNDING = {'rtol': 0, 'atol': 1e-6}
 ALONE = '''
 import pathlib, sys
 sys.modules['avjax'] = None  # an import of it would fail
@@ -57,7 +60,7 @@ def inputs(config, clips, rows, seed):
 
 
 def test_identical_predictions_without_avjax(workdir, model, tmp_path):
-  """In a process of its own, for other numbers of clips and rows: the run's own predictions and gates, bit for bit."""
+  """In a process of its own, for other numbers of clips and rows: the run's own predictions and gates, up to rounding."""
   config, network, variables, _ = evaluate.best(workdir)
   predict = step.make_predict_step(config, network)
   for clips, rows in ((1, 130), (3, 200)):
@@ -68,11 +71,11 @@ def test_identical_predictions_without_avjax(workdir, model, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "('cpu', 'cuda', 'tpu') []"
     found, expected = np.load(tmp_path / 'outputs.npz'), predict(variables, batch)
-    np.testing.assert_array_equal(found['prediction'], expected['prediction'])
+    np.testing.assert_allclose(found['prediction'], expected['prediction'], **ROUNDING)
     assert found['prediction'].shape == (clips, config.data.length, 2) and np.ptp(found['prediction']) > 1e-3
     assert set(found.files) == {'prediction', *expected['gates']}
     for name, scores in expected['gates'].items():
-      np.testing.assert_array_equal(found[name], scores)
+      np.testing.assert_allclose(found[name], scores, **ROUNDING)
 
 
 def test_what_the_folder_says(workdir, model):
@@ -91,7 +94,7 @@ def test_the_command_and_its_check(workdir, model, tmp_path):
   def command(*arguments):
     return call(*arguments, module='avjax.export')
   done = command(workdir, '--output', tmp_path / 'model')
-  assert done.returncode == 0 and 'differ from the run\'s by at most 0.0e+00' in done.stdout, done.stderr
+  assert done.returncode == 0 and float(re.search(r"differ from the run's by at most (\S+)", done.stdout)[1]) < ROUNDING['atol'], done.stderr
   for name in ('model.json', 'model.stablehlo', 'weights.safetensors', 'README.md'):
     assert (tmp_path / 'model' / name).read_bytes() == (model / name).read_bytes(), name
   assert command('--check', tmp_path / 'model').returncode == 0

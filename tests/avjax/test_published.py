@@ -26,18 +26,20 @@ def made(case):
 def test_agrees_with_pytorch(case):
   """Outputs, the gradient of every parameter and running averages, in evaluation and in training mode.
 
-  Gradients are compared in float64: in float32 rounding decides on which side of a ReLU's kink an activation falls.
+  Gradients are compared in float64: in float32 rounding decides on which side of a ReLU's kink an activation falls. Those of the
+  deep towers in evaluation mode, whose compilation is long, are left to `make parity`.
   """
   golden, source = cases.read_golden(case), made(case)
-  precise = cases.ours(case, source, 'float64')
-  assert precise.keys() == golden['fingerprints'].keys()
+  modes = ('train',) if case in ('ir50', 'resnet50') else ('eval', 'train')
+  precise = cases.ours(case, source, 'float64', gradients=modes)
+  assert precise.keys() == {name for name in golden['fingerprints'] if 'eval' in modes or not name.startswith('eval/')}
   for name, x in precise.items():
     mode, of_array, _ = name.partition('/')
     expected = np.array(golden['fingerprints'][name])
     size = max(expected[0], 1e-3 * golden['scales'].get(mode, 0) if of_array else 0)
     difference = np.abs(np.array(cases.fingerprint(name, x)) - expected).max()
     assert difference < 1e-6 * size, name
-  single = cases.ours(case, source, 'float32', gradients=False)
+  single = cases.ours(case, source, 'float32', gradients=())
   for name, x in single.items():
     assert np.linalg.norm(x - precise[name]) < 1e-4 * np.linalg.norm(precise[name]), name
   for mode in ('eval', 'train'):
