@@ -9,9 +9,9 @@ import tempfile
 import pytest
 
 os.environ['JAX_PLATFORMS'] = 'cpu'  # the tests' numbers are the CPU's
-# Most of the time of small models is LLVM's; its optimizations change speed alone.
+# Most of the time of small models is the compiler's; its optimizations change speed alone.
 if 'backend_optimization_level' not in os.environ.get('XLA_FLAGS', ''):
-  os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_backend_optimization_level=0'
+  os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false'
 # The processes that tests start compile the same few programs over and over; xdist's workers share what their parent has made.
 if 'PYTEST_XDIST_WORKER' not in os.environ:
   _cache = tempfile.TemporaryDirectory(prefix='avjax-tests-')
