@@ -27,10 +27,10 @@ def test_agrees_with_pytorch(case):
   """Outputs, the gradient of every parameter and running averages, in evaluation and in training mode.
 
   Gradients are compared in float64: in float32 rounding decides on which side of a ReLU's kink an activation falls. Those of the
-  deep towers in evaluation mode, whose compilation is long, are left to `make parity`.
+  towers in evaluation mode are left to `make parity`, for they take long.
   """
   golden, source = cases.read_golden(case), made(case)
-  modes = ('train',) if case in ('ir50', 'resnet50') else ('eval', 'train')
+  modes = ('eval', 'train') if case in cases.CONFIGS else ('train',)
   precise = cases.ours(case, source, 'float64', gradients=modes)
   assert precise.keys() == {name for name in golden['fingerprints'] if 'eval' in modes or not name.startswith('eval/')}
   for name, x in precise.items():
