@@ -30,6 +30,13 @@ def output_paths(path, output, overlay):
   return {kind: pathlib.Path(output) / name for kind, name in names.items()}
 
 
+def check_absent(outputs):
+  """InputError where one of the files of `output_paths` is there."""
+  for target in outputs.values():
+    if target.exists():
+      raise InputError(f'{target} is there already and is not overwritten; move it, or give another --output')
+
+
 @contextlib.contextmanager
 def partial_folder(output):
   """A folder beside the files to be, which goes with whatever is left in it."""
@@ -50,8 +57,16 @@ def write(result, path, partial, outputs):
   page.write(partial / 'html', display(path), partial / 'clip.mp4', result.frames, result.times, result.targets, result.values,
              result.face_found, result.audio_present, result.gates, result.notes)
   made = {'csv': partial / 'csv', 'png': partial / 'clip.png', 'html': partial / 'html', 'overlay': partial / 'overlay.mp4'}
-  for kind, target in outputs.items():
-    made[kind].replace(target)
+  check_absent(outputs)  # once more: the work takes long
+  moved = []
+  try:
+    for kind, target in outputs.items():
+      made[kind].replace(target)
+      moved.append(target)
+  except OSError:
+    for target in moved:
+      target.unlink()
+    raise
 
 
 def write_csv(result, path, target):

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from avjax import plots
-from data_prep.video import SAMPLE_RATE, SoundReader
+from data_prep.video import SAMPLE_RATE, SoundReader, address
 
 CLOCK = 90_000  # ticks a second
 ENCODER = {'preset': 'veryfast', 'crf': '28'}
@@ -27,7 +27,7 @@ class ClipWriter:
     self.sound, self.heard = iter(self.reader), 0
 
   def __enter__(self):
-    self.container = av.open(str(self.path), 'w', format='mp4', options={'movflags': 'faststart'})
+    self.container = av.open(address(self.path), 'w', format='mp4', options={'movflags': 'faststart'})
     self.picture = self.track = None
     return self
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from avjax import step
 from avjax.clip_face import FoundFaces, GivenFaces
-from avjax.clip_files import display, output_paths, partial_folder, summary, write
+from avjax.clip_files import check_absent, display, output_paths, partial_folder, summary, write
 from avjax.clip_video import ClipWriter, draw
 from avjax.clock import Clock
 from avjax.runner import BLOCK, Runner
@@ -92,6 +92,10 @@ def make_runners(run):
 def predict_with(runners, path, output, face, crops, stride, overlay):
   """`predict` with runs that are loaded."""
   path, clock = pathlib.Path(path), Clock()
+  if output is not None and not str(output):
+    raise InputError('--output names no folder')
+  if stride is not None and not isinstance(stride, int):
+    raise InputError(f'a stride is a whole number of frames, not {stride!r}')
   for runner in runners:
     taken, length = runner.stride if stride is None else stride, runner.config.data.length
     if not 1 <= taken <= length:
@@ -99,9 +103,7 @@ def predict_with(runners, path, output, face, crops, stride, overlay):
   if face not in ('largest', 'left', 'right') and not (str(face).isascii() and str(face).isdigit() and int(face)):
     raise InputError(f'face {face} is none of largest, left, right and a number from 1')
   outputs = output_paths(path, output, overlay)
-  for target in outputs.values():
-    if target.exists():
-      raise InputError(f'{target} is there already and is not overwritten; move it, or give another --output')
+  check_absent(outputs)
   timeline = video.read_timeline(path)
   twice = np.flatnonzero(np.diff(timeline.times) <= 0)
   if len(twice):
@@ -155,7 +157,8 @@ def predict_with(runners, path, output, face, crops, stride, overlay):
 def interruptions(timeline):
   """Remarks on where a film shows nothing new for long: it may be damaged, and what can be read of it is predicted."""
   times = timeline.times
-  still = np.flatnonzero(np.diff(times) > STILL)
+  gaps = np.diff(times)
+  still = np.flatnonzero(gaps > max(STILL, 3 * np.median(gaps))) if len(gaps) else []
   notes = [f'no new picture for {times[k + 1] - times[k]:.1f} s from {times[k]:.1f} s on' for k in still[:3]]
   if len(still) > 3:
     notes.append(f'and {len(still) - 3} times more')
@@ -189,12 +192,14 @@ def gather(runners, timeline, person, clock):
     notes.append(f'no face in {n - first.face_present.sum():,} of {n:,} frames')
   if not first.audio_present.all():
     notes.append('no sound' if not first.audio_present.any() else f'no sound in {n - first.audio_present.sum():,} of {n:,} frames')
+  if person.unreadable:
+    notes.append(f'{person.unreadable} of the crops cannot be read: no face in their frames')
   if cuts := person.cuts:
-    notes.append(f'{cuts} {"cut" if cuts == 1 else "cuts"} of the film: whose face follows is told by its place and size alone')
+    notes.append(f'at least {cuts} {"cut" if cuts == 1 else "cuts"} of the film: whose face follows is told by its place and size alone')
   notes += interruptions(timeline)
   rate = timeline.mean_rate
   if not USUAL_RATES[0] <= rate <= USUAL_RATES[1]:
-    notes.append(f'{rate:.0f} frames a second, unlike what the model was trained on')
+    notes.append(f'{rate:.3g} frames a second, unlike what the model was trained on')
   return Prediction(first.frames, timeline.times, values['valence'], values['arousal'], first.face_present, first.audio_present, person.boxes, gates,
                     notes, clock.speed())
 
@@ -203,15 +208,14 @@ def main(argv):
   """Predicts valence and arousal of every frame of a video, or of all videos in a folder."""
   parser = argparse.ArgumentParser(prog='python -m avjax.predict', description=main.__doc__)
   parser.add_argument('videos', metavar='VIDEO', help='a video, or a folder of videos')
-  parser.add_argument('--run', required=True, nargs='+', help='folder of a run or an exported model; or two, for valence and for arousal')
+  parser.add_argument('--run', required=True, action='append',
+                      help='folder of a run or an exported model; given twice, for one of valence and one of arousal')
   parser.add_argument('--output', required=True, help='folder for the CSV, the picture and the page of each video')
   parser.add_argument('--face', default='largest', help='whose face, where there are several: largest, left, right, or N, the N-th largest')
   parser.add_argument('--crops', help='folder of aligned faces, 00001.jpg for frame 1, in place of finding them')
   parser.add_argument('--stride', type=int, help='frames from one window to the next, by default as in the run')
   parser.add_argument('--overlay', action='store_true', help='also a video with the face and the values drawn in')
   arguments = parser.parse_args(argv[1:])
-  if not arguments.output:
-    raise InputError('--output names no folder')
   where = pathlib.Path(arguments.videos)
   videos = sorted(path for path in where.iterdir() if path.suffix.lower() in ENDINGS) if where.is_dir() else [where]
   if not videos:
@@ -224,21 +228,27 @@ def main(argv):
   twice = next((path for path in videos if stems.count(path.stem) > 1), None)
   if twice:
     raise InputError(f'{where} holds two videos called {twice.stem}: their files would have one name')
-  signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: what is half made goes
-  runners, refused = make_runners(arguments.run), 0
-  for path in videos:
-    try:
-      result = predict_with(runners, path, arguments.output, arguments.face, arguments.crops, arguments.stride,
-                            arguments.overlay)
-      print(summary(result, path, output_paths(path, arguments.output, arguments.overlay)))
-    except InputError as error:  # the other videos are as good as before
-      if len(videos) == 1:
-        raise
-      print('error:', ' '.join(str(error).split()), file=sys.stderr)
-      refused += 1
-    except KeyboardInterrupt:
-      print(f'interrupted: nothing of {path} was kept', file=sys.stderr)
-      return 130
+  for name in ('SIGTERM', 'SIGHUP'):  # end like Ctrl-C: what is half made goes
+    if hasattr(signal, name):
+      signal.signal(getattr(signal, name), signal.default_int_handler)
+  if hasattr(sys.stdout, 'reconfigure'):
+    sys.stdout.reconfigure(errors='backslashreplace')  # names that the terminal cannot show
+  path, refused = where, 0
+  try:
+    runners = make_runners(arguments.run)
+    for path in videos:
+      try:
+        result = predict_with(runners, path, arguments.output, arguments.face, arguments.crops, arguments.stride, arguments.overlay)
+      except InputError as error:  # the other videos are as good as before
+        if len(videos) == 1:
+          raise
+        print('error:', ' '.join(str(error).split()), file=sys.stderr)
+        refused += 1
+      else:
+        print(summary(result, path, output_paths(path, arguments.output, arguments.overlay)))
+  except KeyboardInterrupt:
+    print(f'interrupted: nothing of {display(path)} was kept', file=sys.stderr)
+    return 130
   return 2 if refused else 0
 
 

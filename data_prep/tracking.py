@@ -1,6 +1,8 @@
 """One person in a video: the faces of its frames linked to tracks, and the track of the person that is meant."""
 
 import array
+import bisect
+import itertools
 
 import numpy as np
 
@@ -9,20 +11,24 @@ from data_prep.errors import InputError
 
 LINK = 0.2           # least overlap of a face with the one it was
 LOST_SECONDS = 1.0   # a face that is gone for longer begins a new track
-SHORTEST = 3         # frames; fewer are a mistake of the detector, unless there is nothing else
+SHORTEST = 3         # looks; fewer are a mistake of the detector, unless there is nothing else
 NEAR = 2.0           # widths of a face: within them, and half to twice the size, somebody who comes back is the same
 
 
 class Track:
-  """A face over time, in m frames: frames (m,) from 0, ascending; boxes (m,4) and points (m,5,2) as `detection.detector` gives them."""
+  """A face over time, in m frames: frames (m,) from 0, ascending; boxes (m,4) and points (m,5,2) as `detection.detector` gives them.
+
+  looks: in how many of these frames it was looked for; in the others it goes straight on from one look to the next.
+  """
 
   def __init__(self):
     # Films are long: numbers side by side take a tenth of the memory of an object for each.
-    self.numbers, self.places = array.array('q'), array.array('d')
+    self.numbers, self.places, self.looks = array.array('q'), array.array('d'), 0
 
-  def add(self, frame, box, points):
+  def add(self, frame, place):
+    """place (14,): a box and its points."""
     self.numbers.append(frame)
-    self.places.extend([*box, *np.ravel(points)])
+    self.places.extend(place)
 
   def extend(self, later):
     """Goes on as a later track."""
@@ -42,6 +48,11 @@ class Track:
     return np.array(self.places).reshape(-1, 14)[:, 4:].reshape(-1, 5, 2)
 
   @property
+  def first(self):
+    """Its first frame and box."""
+    return self.numbers[0], np.array(self.places[:4])
+
+  @property
   def last(self):
     """Its last frame and box."""
     return self.numbers[-1], np.array(self.places[-14:-10])
@@ -56,28 +67,36 @@ class Track:
 
 
 def link(times, detections):
-  """Links faces from frame to frame by overlap; returns a list of Tracks in order of their first frame.
+  """Links faces from look to look by overlap; returns a list of Tracks in order of their first frame.
 
   times (n,) in seconds. detections: for each frame that was looked at (frame, boxes, points), the surest face first; may be an iterator.
+  A face that is in two looks, one after the other, is also in the frames between, where it goes straight on.
   """
-  tracks, open_tracks = [], []
+  tracks, open_tracks, before = [], [], None
   for frame, boxes, points in detections:
-    open_tracks = [track for track in open_tracks if times[frame] - times[track.last[0]] <= LOST_SECONDS]
+    open_tracks = [track for track in open_tracks if track.last[0] == before or times[frame] - times[track.last[0]] <= LOST_SECONDS]
     pairs = sorted(((overlap(track.last[1], box), -j, i) for i, track in enumerate(open_tracks) for j, box in enumerate(boxes)),
                    reverse=True)
-    taken, placed = set(), set()
+    taken, placed = {}, set()  # track -> face, and faces
     for shared, j, i in pairs:
       if shared >= LINK and i not in taken and -j not in placed:
-        taken.add(i)
+        taken[i] = -j
         placed.add(-j)
-        open_tracks[i].add(frame, boxes[-j], points[-j])
     for j in range(len(boxes)):
       if j not in placed:
-        track = Track()
-        track.add(frame, boxes[j], points[j])
-        tracks.append(track)
-        open_tracks.append(track)
-  steady = [track for track in tracks if len(track.numbers) >= SHORTEST]
+        taken[len(open_tracks)] = j
+        open_tracks.append(Track())
+        tracks.append(open_tracks[-1])
+    for i, j in taken.items():
+      track, place = open_tracks[i], np.concatenate([boxes[j], np.ravel(points[j])])
+      if track.numbers and track.last[0] == before:
+        start = np.array(track.places[-14:])
+        for k in range(before + 1, frame):
+          track.add(k, start + (times[k] - times[before]) / (times[frame] - times[before]) * (place - start))
+      track.add(frame, place)
+      track.looks += 1
+    before = frame
+  steady = [track for track in tracks if track.looks >= SHORTEST]
   return steady or tracks
 
 
@@ -87,12 +106,12 @@ def choose(tracks, which='largest'):
   which: 'largest' (large and steady), 'left' or 'right' in the picture, or N, the N-th largest, from 1. InputError where there are
   fewer than N.
   """
-  people = []  # each a list of tracks that never overlap in time
+  people = []  # each a list of tracks, in order of time, that never overlap
   for track in sorted(tracks, key=Track.weight, reverse=True):
     for person in people:
-      ordered = sorted([*person, track], key=lambda track: track.numbers[0])
-      if all(map(same_person, ordered, ordered[1:])):
-        person[:] = ordered
+      at = bisect.bisect(person, track.first[0], key=lambda other: other.first[0])
+      if all(same_person(*pair) for pair in itertools.pairwise([*person[max(at - 1, 0):at], track, *person[at:at + 1]])):
+        person.insert(at, track)
         break
     else:
       people.append([track])
@@ -113,9 +132,9 @@ def choose(tracks, which='largest'):
 
 def same_person(first, second):
   """Whether a track ends before the next begins, near where that begins and in a like size."""
-  if first.numbers[-1] >= second.numbers[0]:
+  (last, end), (next_, start) = first.last, second.first
+  if last >= next_:
     return False
-  end, start = first.last[1], second.boxes[0]
   near = np.hypot(*(end[:2] + end[2:] / 2 - start[:2] - start[2:] / 2)) <= NEAR * max(end[2], start[2])
   return near and 0.5 <= end[2] / start[2] <= 2
 
@@ -126,26 +145,3 @@ def join(person):
   for track in person:
     joined.extend(track)
   return joined
-
-
-def fill(track, times, apart, cuts):
-  """The place of a face in every frame of a film of which not every frame was looked at.
-
-  Args:
-    track: Track, or None.
-    times: (n,) in seconds.
-    apart: frames between which a face that is in both is also in those between, where it goes straight on.
-    cuts: frames with which a new scene begins: until there it stays where it was.
-
-  Returns boxes (n,4) and points (n,5,2) in pixels, NaN where there is none.
-  """
-  places = np.full((len(times), 14), np.nan)
-  if track:
-    frames, known = track.frames, np.concatenate([track.boxes, track.points.reshape(-1, 10)], axis=1)
-    places[frames] = known
-    for k in np.flatnonzero(np.diff(frames) > 1):
-      first, last = frames[k], frames[k + 1]
-      if last - first <= apart:
-        share = np.zeros(last - first - 1) if last in cuts else (times[first + 1:last] - times[first]) / (times[last] - times[first])
-        places[first + 1:last] = known[k] + share[:, None] * (known[k + 1] - known[k])
-  return places[:, :4], places[:, 4:].reshape(-1, 5, 2)

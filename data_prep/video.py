@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import pathlib
 
 import av
 import numpy as np
@@ -10,6 +11,7 @@ from data_prep.errors import InputError
 
 GAP_SECONDS = 0.1  # between two blocks of sound; less is the container's rounding
 SAMPLE_RATE = 16_000
+SILENCE = 60 * SAMPLE_RATE  # samples of a hole in the sound that are made at a time
 MAX_PIXELS = 8192 * 8192  # of one decoded image: 200 MB as RGB
 
 # FFmpeg reports damage on stderr, line by line; what matters is raised as an InputError.
@@ -95,8 +97,11 @@ class SoundReader:
             self.start = float(time)
           elif time - end > GAP_SECONDS:  # sound goes on at its own time, not where the last block ended
             blocks += flushed(resampler)
-            missing = round((time - self.start) * SAMPLE_RATE) - count - sum(map(len, blocks))
-            blocks.append(np.zeros(max(missing, 0), np.int16))
+            missing = max(round((time - self.start) * SAMPLE_RATE) - count - sum(map(len, blocks)), 0)
+            yield from blocks
+            for first in range(0, missing, SILENCE):
+              yield np.zeros(min(SILENCE, missing - first), np.int16)
+            count, blocks = count + sum(map(len, blocks)) + missing, []
             self.gaps.append((end - self.start, time - self.start))
             resampler = new_resampler()
           end = time + frame.samples / frame.sample_rate
@@ -151,7 +156,18 @@ def read_frames(path, longest=None):
       if size != [frame.width, frame.height]:
         frame = frame.reformat(*size, interpolation='AREA')
       image = frame.to_ndarray(format='rgb24')
-      yield np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90))) if frame.rotation else image
+      yield upright(image, frame)
+
+
+def upright(image, frame):
+  """The picture as it is to be shown: turned and mirrored as the display matrix of its frame says."""
+  matrix = frame.side_data.get('DISPLAYMATRIX')
+  if matrix is None:
+    return image
+  a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5]  # a pixel at (x, y) is shown at (a x + c y, b x + d y)
+  if abs(b) > abs(a):
+    image, a, d = image.transpose(1, 0, 2), c, b
+  return np.ascontiguousarray(image[::-1 if d < 0 else 1, ::-1 if a < 0 else 1])
 
 
 def largest(samples):
@@ -176,11 +192,16 @@ def flushed(resampler):
   return [block.to_ndarray()[0] for block in resampler.resample(None)]
 
 
+def address(path):
+  """What FFmpeg calls a file: the colon of 12:30.mp4 would be that of a protocol."""
+  return str(pathlib.Path(path).absolute())
+
+
 @contextlib.contextmanager
 def opened(path):
   """Opens a video file as (container, video stream); everything FFmpeg cannot read becomes an InputError."""
   try:
-    with av.open(str(path)) as container:
+    with av.open(address(path)) as container:
       stream = container.streams.best('video')
       if stream is None or container.format.name == 'tty':  # FFmpeg plays text, too
         raise InputError(f'{path} holds no video stream')

@@ -11,13 +11,10 @@ import numpy as np
 import pytest
 from official_set import tone, write_video
 from PIL import Image
-from tqdm import tqdm
 
 import avjax
 import tiny
 from avjax import evaluate, export, plots, predict
-from avjax.clip_face import FoundFaces
-from avjax.clock import Clock
 from configs import grjca
 from data_prep import build, detection, faces, mini, video
 from data_prep.errors import InputError
@@ -266,11 +263,42 @@ def test_the_picture_shades_what_is_missing_and_stacks_the_gates(monkeypatch, tm
 
 def test_what_python_gets_wrong_is_said_before_the_work(clip, tiny_run, tmp_path):
   for words, arguments in (('face banana is none of', {'face': 'banana'}), ('face 0 is none of', {'face': 0}), ('stride of 0 frames', {'stride': 0}),
+                           ('whole number of frames, not 2.5', {'stride': 2.5}), ('names no folder', {'output': ''}),
                            ('holds no crop of frames 1 to 30', {'crops': tmp_path})):
     with pytest.raises(InputError, match=words):
       avjax.predict(clip[0], tiny_run, **arguments)
   with pytest.raises(InputError, match='no run is given'):
     avjax.predict(clip[0], [])
+
+
+def test_a_crop_that_cannot_be_read_is_no_face_and_is_said(clip, tiny_run):
+  (clip[1] / '00009.jpg').write_bytes(b'no picture')
+  found = avjax.predict(clip[0], tiny_run, crops=clip[1])
+  np.testing.assert_array_equal(np.flatnonzero(~found.face_found), [4, 5, 8])
+  assert '1 of the crops cannot be read: no face in their frames' in found.notes
+
+
+def test_what_somebody_else_writes_meanwhile_stays(clip, tiny_run, tmp_path, monkeypatch):
+  original = plots.clip
+
+  def slow(*arguments):
+    (tmp_path / 'out' / 'clip.html').write_text('mine')
+    original(*arguments)
+  monkeypatch.setattr(plots, 'clip', slow)
+  with pytest.raises(InputError, match='clip.html is there already'):
+    avjax.predict(clip[0], tiny_run, tmp_path / 'out', crops=clip[1])
+  assert [(path.name, path.read_text()) for path in (tmp_path / 'out').iterdir()] == [('clip.html', 'mine')]
+
+
+def test_an_interruption_is_one_line_whenever_it_comes(clip, tiny_run, tmp_path, monkeypatch):
+  def interrupted(*_):
+    raise KeyboardInterrupt
+  for name in ('make_runners', 'gather'):
+    with monkeypatch.context() as patched:
+      patched.setattr(predict, name, interrupted)
+      done = call(clip[0], '--run', tiny_run, '--crops', clip[1], '--output', tmp_path / 'out', module='avjax.predict')
+    assert done.returncode == 130 and done.stderr.splitlines() == ['interrupted: nothing of clip.mp4 was kept']
+    assert not (tmp_path / 'out').exists()
 
 
 def test_two_frames_at_one_time_are_refused(clip, tiny_run, tmp_path):
@@ -281,7 +309,8 @@ def test_two_frames_at_one_time_are_refused(clip, tiny_run, tmp_path):
 
 
 def test_names_of_any_bytes(clip, tiny_run, tmp_path):
-  path = tmp_path / os.fsdecode(b'caf\xe9 <b> ' + '映像'.encode() + b'.mp4')
+  (tmp_path / 'a:b').mkdir()
+  path = tmp_path / 'a:b' / os.fsdecode(b'caf\xe9 <b> ' + '映像'.encode() + b'.mp4')
   shutil.copy(clip[0], path)
   done = call(path, '--run', tiny_run, '--output', tmp_path / 'out', '--crops', clip[1], module='avjax.predict')
   assert done.returncode == 0 and 'caf' in done.stdout, done.stderr
@@ -301,22 +330,6 @@ def test_an_exported_model_that_was_edited_is_refused(tiny_run, clip, tmp_path):
   (tmp_path / 'model' / 'model.json').write_text(json.dumps(description))
   with pytest.raises(InputError, match='model.json has been changed'):
     avjax.predict(clip[0], tmp_path / 'model', crops=clip[1])
-
-
-def test_cuts_of_the_film_are_noted(tiny_run, tmp_path):
-  """Two scenes: one cut."""
-  with av.open(str(tmp_path / 'clip.mp4'), 'w') as container:
-    stream = container.add_stream('mpeg4', rate=25)
-    stream.width, stream.height, stream.pix_fmt = 64, 48, 'yuv420p'
-    for k in range(20):
-      image = np.full((48, 64, 3), (200, 30, 30) if k < 12 else (20, 40, 220), np.uint8)
-      container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format='rgb24')))
-    container.mux(stream.encode())
-  progress = tqdm(disable=True)
-  for frames, expected in ((20, 1), (12, 0)):
-    timeline = video.Timeline(np.arange(frames) / 25, 0.0, 25.0)
-    found = FoundFaces(tmp_path / 'clip.mp4', timeline, 'largest', Clock(), progress)
-    assert found.cuts == expected and not found.seen and np.isnan(found.boxes).all() and found.boxes.shape == (frames, 4)
 
 
 def test_what_is_lost_of_a_damaged_film_is_said(tiny_run, tmp_path):

@@ -62,14 +62,33 @@ def test_mistakes_of_the_detector_do_not_count_unless_there_is_nothing_else():
 
 
 def test_between_looks_a_face_goes_straight_on():
-  """Looked at every second frame, by time and not by number; not beyond two frames; up to a cut it stays."""
-  times = np.array([0, 1, 3, 4, 5, 6, 7, 8, 9.0])
-  track = tracking.Track()
-  for frame, left in ((0, 10.0), (2, 40.0), (6, 50.0), (8, 60.0)):
-    track.add(frame, [left, 0, 20, 20], np.full((5, 2), left))
-  nan = np.nan
-  for cuts, between in (([], 55), ([8], 50)):
-    boxes, points = tracking.fill(track, times, 2, cuts)
-    np.testing.assert_array_equal(boxes[:, 0], [10, 20, 40, nan, nan, nan, 50, between, 60])
-    np.testing.assert_array_equal(points[:, 4, 1], boxes[:, 0])
-  assert np.isnan(tracking.fill(None, times, 2, [])[0]).all()
+  """By time and not by number; not where a look between found nothing, nor where the face jumped."""
+  times = np.array([0, 1, 3, 4, 5, 6, 7, 8, 9.0]) / 25
+
+  def looks():
+    for frame, left in ((0, 10.0), (2, 13.0), (4, None), (6, 15.0), (7, 80.0), (8, 81.0)):
+      boxes = np.array([] if left is None else [[left, 0, 20, 20]]).reshape(-1, 4)
+      yield frame, boxes, np.repeat(boxes[:, None, :2], 5, axis=1)
+  tracks = tracking.link(times, looks())
+  assert [(list(track.frames), list(track.boxes[:, 0]), track.looks) for track in tracks] == [([0, 1, 2, 6], [10, 11, 13, 15], 3)]
+  np.testing.assert_array_equal(tracks[0].points[1], np.tile([11, 0], (5, 1)))
+
+
+def test_many_short_tracks_are_chosen_from_in_reasonable_time():
+  """One comparison with each neighbour, not with all of a person's tracks."""
+  compared, original = [0], tracking.same_person
+  tracks = []
+  for k in range(400):
+    tracks.append(tracking.Track())
+    for frame in range(10 * k, 10 * k + 3):
+      tracks[-1].add(frame, np.tile([5.0, 5, 20, 20], 4)[:14])
+
+  def counted(*pair):
+    compared[0] += 1
+    return original(*pair)
+  tracking.same_person = counted
+  try:
+    assert len(tracking.choose(tracks).frames) == 1200
+  finally:
+    tracking.same_person = original
+  assert compared[0] < 1000

@@ -83,21 +83,25 @@ def test_stereo_is_mixed_to_its_mean(tmp_path):
   assert np.abs(video.read_sound(path).samples.astype(int) - 6000).max() <= 1
 
 
-def test_a_rotated_video_comes_upright(tmp_path):
+@pytest.mark.parametrize('a, b, c, d', [(0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0), (-1, 0, 0, 1), (1, 0, 0, -1), (0, 1, 1, 0), (0, -1, -1, 0)])
+def test_a_turned_or_mirrored_video_comes_upright(tmp_path, a, b, c, d):
+  """A pixel at (x, y) is shown at (a x + c y, b x + d y): all turns and mirrorings there are."""
   path = tmp_path / 'clip.mp4'
-  lit_left = np.zeros((48, 64, 3), np.uint8)
-  lit_left[:, :32] = 200
-  write_video(path, 2, image=lit_left)
+  bright = np.zeros((48, 64, 3), np.uint8)
+  bright[:24, :32], bright[:24, 32:] = 200, 100  # top left, top right; nothing below
+  write_video(path, 2, image=bright)
+
   def matrix(*numbers):
-    return b''.join(number.to_bytes(4, 'big') for number in numbers)
+    return b''.join((number * 0x10000).to_bytes(4, 'big', signed=True) for number in numbers)
   data = path.read_bytes()
-  upright, clockwise = (0x10000, 0, 0, 0, 0x10000), (0, 0x10000, 0, 0xFFFF0000, 0)
-  at = data.index(matrix(*upright), data.index(b'tkhd'))
-  path.write_bytes(data[:at] + matrix(*clockwise) + data[at + 20:])
+  at = data.index(matrix(1, 0, 0, 0, 1), data.index(b'tkhd'))
+  path.write_bytes(data[:at] + matrix(a, b, 0, c, d) + data[at + 20:])
   image = next(video.read_frames(path))
-  assert image.shape == (64, 48, 3)
-  np.testing.assert_allclose(image[:28], 200, atol=8)  # what was left is now on top
-  np.testing.assert_allclose(image[36:], 0, atol=8)
+  assert image.shape == ((48, 64, 3) if a else (64, 48, 3))
+  centre = np.array(image.shape[1::-1]) / 2
+  for value, x, y in ((200, -1, -1), (100, 1, -1), (0, 1, 1), (0, -1, 1)):
+    column, row = (centre + 0.5 * centre * [a * x + c * y, b * x + d * y]).astype(int)
+    assert abs(int(image[row, column, 0]) - value) < 8
 
 
 @pytest.mark.parametrize('ending', ['.mp4', '.avi'])
