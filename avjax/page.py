@@ -10,7 +10,7 @@ import numpy as np
 
 import avjax
 
-BLOCK = 3 << 20  # bytes of video at a time: a multiple of 3, so that the base64 of a block ends without padding
+BLOCK = 3 << 18  # bytes of video at a time: a multiple of 3, so that the base64 of a block ends without padding
 MODALITIES = {'visual': 'face', 'audio': 'voice'}
 
 

@@ -147,7 +147,7 @@ def read_frames(path, longest=None):
   longest: pixels to which the longer side is made smaller where it has more.
   """
   with opened(path) as (container, stream):
-    stream.thread_type = 'AUTO'
+    stream.thread_type, rotation, matrix = 'AUTO', None, None
     for frame in container.decode(stream):
       check_size(path, frame)
       wide = frame.width * float(stream.sample_aspect_ratio or 1)  # pixels need not be square
@@ -156,14 +156,14 @@ def read_frames(path, longest=None):
       if size != [frame.width, frame.height]:
         frame = frame.reformat(*size, interpolation='AREA')
       image = frame.to_ndarray(format='rgb24')
-      yield upright(image, frame)
+      if frame.rotation != rotation:  # else as before: side_data keeps its frame alive until the next garbage collection
+        rotation, matrix = frame.rotation, frame.side_data.get('DISPLAYMATRIX')
+        matrix = matrix and bytes(matrix)
+      yield upright(image, matrix) if matrix else image
 
 
-def upright(image, frame):
-  """The picture as it is to be shown: turned and mirrored as the display matrix of its frame says."""
-  matrix = frame.side_data.get('DISPLAYMATRIX')
-  if matrix is None:
-    return image
+def upright(image, matrix):
+  """The picture as it is to be shown: turned and mirrored as a display matrix says."""
   a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5]  # a pixel at (x, y) is shown at (a x + c y, b x + d y)
   if abs(b) > abs(a):
     image, a, d = image.transpose(1, 0, 2), c, b

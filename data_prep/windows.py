@@ -26,12 +26,14 @@ class Merger:
   def add(self, frames, values):
     """Takes a window: frames (L,), ids from 0, none twice; values {name: (L,) or (L,C)}, the same names each time."""
     if len(frames) and frames.max() >= len(self.counts):
-      more = max(frames.max() + 1, 2 * len(self.counts)) - len(self.counts)
+      more = max(frames.max() + 1, len(self.counts) * 5 // 4) - len(self.counts)
       self.counts = np.pad(self.counts, (0, more))
       self.totals = {name: np.concatenate([total, np.zeros((more, *total.shape[1:]))]) for name, total in self.totals.items()}
     self.counts[frames] += 1
     for name, value in values.items():
-      self.totals.setdefault(name, np.zeros((len(self.counts), *value.shape[1:])))[frames] += value
+      if name not in self.totals:
+        self.totals[name] = np.zeros((len(self.counts), *value.shape[1:]))
+      self.totals[name][frames] += value
 
   def means(self):
     """Returns the ids (N,) that had a window, ascending, and {name: (N,) or (N,C) float64}."""
