@@ -1,6 +1,7 @@
 """Frame times, offsets and sound of files written here: any rate, both containers, rotation, damage."""
 
 import fractions
+import gc
 import os
 
 import av
@@ -102,6 +103,18 @@ def test_a_turned_or_mirrored_video_comes_upright(tmp_path, a, b, c, d):
   for value, x, y in ((200, -1, -1), (100, 1, -1), (0, 1, 1), (0, -1, 1)):
     column, row = (centre + 0.5 * centre * [a * x + c * y, b * x + d * y]).astype(int)
     assert abs(int(image[row, column, 0]) - value) < 8
+
+
+def test_pictures_that_were_read_are_free_at_once(tmp_path):
+  """Without waiting for the garbage collector: decoded pictures are large."""
+  write_video(tmp_path / 'clip.mp4', 200)
+  gc.collect()
+  gc.disable()
+  try:
+    assert sum(1 for _ in video.read_frames(tmp_path / 'clip.mp4')) == 200
+    assert gc.collect() < 100
+  finally:
+    gc.enable()
 
 
 @pytest.mark.parametrize('ending', ['.mp4', '.avi'])
