@@ -15,16 +15,13 @@ CHANGE = 27        # which change by more than this, of 255, on average: the usu
 
 
 class GivenFaces:
-  """A folder of aligned faces, 00001.jpg for frame 1, for a video of n frames. Where they were in the picture is not known.
-
-  unreadable: how many crops could not be read, so far.
-  """
+  """A folder of aligned faces, 00001.jpg for frame 1, for a video of n frames. Where they were in the picture is not known."""
 
   def __init__(self, folder, n):
     self.crops = {k: crop for k, crop in faces.list_crops(affwild2.folder(folder)).items() if 1 <= k <= n}
     if not self.crops:
       raise InputError(f'{folder} holds no crop of frames 1 to {n}, such as 00001.jpg')
-    self.boxes, self.cuts, self.seen, self.unreadable = np.full((n, 4), np.nan), 0, True, 0
+    self.boxes, self.seen, self.unreadable = np.full((n, 4), np.nan), True, 0
 
   def face(self, frame, image):
     """The face as a PIL image, or None. frame: from 0; image: the picture (H,W,3) uint8."""
@@ -33,6 +30,11 @@ class GivenFaces:
     except InputError:
       self.unreadable += 1
       return None
+
+  @property
+  def notes(self):
+    """Remarks for people, after the last frame."""
+    return [f'{self.unreadable} of the crops cannot be read: no face in their frames'] if self.unreadable else []
 
 
 class FoundFaces:
@@ -44,7 +46,7 @@ class FoundFaces:
 
   def __init__(self, path, timeline, which, clock, progress):
     """which: as `tracking.choose` takes it. clock: a Clock, for 'decode' and 'faces'. progress: a tqdm."""
-    self.clock, self.cuts, self.unreadable = clock, 0, 0
+    self.clock, self.cuts = clock, 0
     n = len(timeline.times)
     self.sizes = np.ones((n, 2))  # of the pictures, in parts of their longer side, as are all places until the end
     track = tracking.choose(tracking.link(timeline.times, self.look(path, timeline.times, progress)), which)
@@ -84,3 +86,9 @@ class FoundFaces:
       return None
     with self.clock('faces', 0):
       return Image.fromarray(detection.align(image, points * image.shape[1::-1]))
+
+  @property
+  def notes(self):
+    """Remarks for people."""
+    cuts = f'{self.cuts} {"cut" if self.cuts == 1 else "cuts"}'
+    return [f'at least {cuts} of the film: whose face follows is told by its place and size alone'] if self.cuts else []

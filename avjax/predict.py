@@ -192,11 +192,7 @@ def gather(runners, timeline, person, clock):
     notes.append(f'no face in {n - first.face_present.sum():,} of {n:,} frames')
   if not first.audio_present.all():
     notes.append('no sound' if not first.audio_present.any() else f'no sound in {n - first.audio_present.sum():,} of {n:,} frames')
-  if person.unreadable:
-    notes.append(f'{person.unreadable} of the crops cannot be read: no face in their frames')
-  if cuts := person.cuts:
-    notes.append(f'at least {cuts} {"cut" if cuts == 1 else "cuts"} of the film: whose face follows is told by its place and size alone')
-  notes += interruptions(timeline)
+  notes += [*person.notes, *interruptions(timeline)]
   rate = timeline.mean_rate
   if not USUAL_RATES[0] <= rate <= USUAL_RATES[1]:
     notes.append(f'{rate:.3g} frames a second, unlike what the model was trained on')
@@ -242,7 +238,7 @@ def main(argv):
       except InputError as error:  # the other videos are as good as before
         if len(videos) == 1:
           raise
-        print('error:', ' '.join(str(error).split()), file=sys.stderr)
+        errors.say(error)
         refused += 1
       else:
         print(summary(result, path, output_paths(path, arguments.output, arguments.overlay)))

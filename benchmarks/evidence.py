@@ -118,12 +118,17 @@ def table(rows):
   return '\n'.join(lines)
 
 
-def main():
-  parser = argparse.ArgumentParser(prog='python -m benchmarks.evidence', description=__doc__.splitlines()[0])
+def arguments_of(module, doc):
+  """The command line of a benchmark that trains on the mini set: source, data_dir and output."""
+  parser = argparse.ArgumentParser(prog=f'python -m {module}', description=doc.splitlines()[0])
   for name in ('source', 'data_dir', 'output'):
     parser.add_argument(f'--{name}', required=True, type=pathlib.Path)
-  arguments = parser.parse_args()
   logging.set_verbosity(logging.ERROR)  # TFDS's remarks
+  return parser.parse_args()
+
+
+def main():
+  arguments = arguments_of('benchmarks.evidence', __doc__)
   build(arguments.source, arguments.data_dir)
   config = grjca.get_config('mini')
   data = Records(arguments.data_dir, config.data)

@@ -6,18 +6,15 @@ Validation of fold 0, subjects that are not in training. The two systems that we
 trained on a feature file, which holds pixels here. Runs that are finished in FOLDER are not repeated.
 """
 
-import argparse
 import concurrent.futures
 import json
 import os
-import pathlib
 import platform
 
 import numpy as np
-from absl import logging
 
 from benchmarks import systems
-from benchmarks.evidence import ROOT, build, folder, train
+from benchmarks.evidence import ROOT, arguments_of, build, folder, train
 from data_prep import affwild2, errors, faces, video
 
 EPOCHS, IN_ONE_STAGE = 9, 6  # of each run, whatever its validation says; on features there is one stage
@@ -79,11 +76,7 @@ def page(found):
 
 
 def main():
-  parser = argparse.ArgumentParser(prog='python -m benchmarks.zoo', description=__doc__.splitlines()[0])
-  for name in ('source', 'data_dir', 'output'):
-    parser.add_argument(f'--{name}', required=True, type=pathlib.Path)
-  arguments = parser.parse_args()
-  logging.set_verbosity(logging.ERROR)  # TFDS's remarks
+  arguments = arguments_of('benchmarks.zoo', __doc__)
   features = write_features(arguments.source, arguments.output / 'features')
   build(arguments.source, arguments.data_dir, '--features', f'pixels={features}')
 

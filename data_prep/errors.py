@@ -24,12 +24,17 @@ def writing(path):
     raise InputError(f'{error.filename or path}: {error.strerror}; {DISK[error.errno]}') from error
 
 
+def say(error):
+  """An InputError as one line on stderr."""
+  print('error:', ' '.join(str(error).split()), file=sys.stderr)
+
+
 def run(main, *args):
   """Calls main(*args) and exits with its status; an InputError becomes one line on stderr and exit code 2."""
   try:
     with writing('the output'):
       status = main(*args)
   except InputError as error:
-    print('error:', ' '.join(str(error).split()), file=sys.stderr)
+    say(error)
     status = 2
   sys.exit(status)
