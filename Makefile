@@ -33,7 +33,7 @@ fault: install
 
 # Every system of configs/ in its smallest size: two steps and a checkpoint, then nine epochs on the mini set; docs/results.md.
 zoo: install
-	$(RUN) -m pytest tests/avjax/test_systems.py --full --numprocesses 2
+	$(RUN) -m pytest tests/avjax/models/test_systems.py --full --numprocesses 2
 	@$(RUN) -m data_prep.mini --output $(DEMO)/affwild2
 	@$(RUN) -m benchmarks.zoo --source $(DEMO)/affwild2 --data_dir $(DEMO)/zoo_records --output $(DEMO)/zoo
 

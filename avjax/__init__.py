@@ -11,7 +11,7 @@ os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
 
 def __getattr__(name):
-  """avjax.predict(video, run), whose module is loaded when it is asked for."""
-  if name == 'predict':
-    return importlib.import_module('avjax.predict')
+  """Loads `avjax.predict_video` when it is first asked for; `avjax.predict` is its older name."""
+  if name in ('predict_video', 'predict'):
+    return importlib.import_module('avjax.inference.video').predict_video
   raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -1,15 +1,14 @@
 """Configs: their argument, their overrides, and how one is stored with a run."""
 
-import difflib
 import itertools
 
 from ml_collections import ConfigDict
 
-from data_prep.errors import InputError
+from avjax.errors import InputError
+from avjax.ranges import nearest
+from avjax.targets import CHOICES
 
 FOLDS = ('0', '1', '2', '3', '4', '5')
-TARGETS = {'valence': ('valence',), 'arousal': ('arousal',), 'joint': ('valence', 'arousal')}
-
 
 def parse_argument(argument):
   """The argument of a config file, 'mini,target=arousal,fold=3' -> {'mini': True, 'target': 'arousal', 'fold': 3, ...}.
@@ -18,7 +17,7 @@ def parse_argument(argument):
   Raises InputError for anything else.
   """
   parsed = {'mini': False, 'target': None, 'fold': '0', 'protocol': 'paper'}
-  allowed = {'mini': [''], 'target': list(TARGETS), 'fold': list(FOLDS), 'protocol': ['paper', 'author']}
+  allowed = {'mini': [''], 'target': list(CHOICES), 'fold': list(FOLDS), 'protocol': ['paper', 'author']}
   for part in filter(None, (argument or '').split(',')):
     name, _, value = part.partition('=')
     if name not in parsed:
@@ -38,12 +37,6 @@ def expand(argument):
   parts = [part.partition('=') for part in (argument or '').split(',')]
   choices = [several.get(name, {}).get(value, value).split('+') if name in several else [value] for name, _, value in parts]
   return [','.join(name + equals + value for (name, equals, _), value in zip(parts, values)) for values in itertools.product(*choices)]
-
-
-def nearest(name, names):
-  """'; did you mean x?' or nothing."""
-  close = difflib.get_close_matches(name, list(names), 1, 0.5)
-  return f'; did you mean {close[0]!r}?' if close else ''
 
 
 def flatten(config, prefix=''):

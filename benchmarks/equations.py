@@ -19,7 +19,7 @@ SAYS = {
 HEAD = '''# Equations
 
 Where each equation of the paper stands in the code. Rows are frames in the code, (B,L,D), where the paper writes columns, D x L.
-The tests compare all of them with a float64 reference written from the paper (tests/avjax/oracle.py). Made by
+The tests compare all of them with a float64 reference written from the paper (tests/support/oracle.py). Made by
 `python -m benchmarks.equations`.
 
 | equation | what it is | where | line |

@@ -19,12 +19,14 @@ import sys
 import numpy as np
 from absl import logging
 
-from avjax import evaluate, metrics
-from avjax.dataset import Records
+from avjax import errors
+from avjax.data import records
+from avjax.data.dataset import Records
+from avjax.data.splits import fold_chunks
+from avjax.evaluation.results import summarize_run
+from avjax.targets import metrics
 from benchmarks.pages import fill
 from configs import grjca
-from data_prep import errors, records as spec
-from data_prep.affwild2 import fold_chunks
 
 ROOT = pathlib.Path(__file__).parents[1]
 RUNS = {'grjca, seed 0': ('grjca', 0), 'grjca, seed 1': ('grjca', 1), 'grjca, seed 2': ('grjca', 2),
@@ -69,7 +71,7 @@ def features(data, splits):
   """Simple features of each annotated frame: a 12 x 12 grey face, mean and deviation of its log-mel window; and its labels."""
   inputs, labels = [], []
   for batch in data.batches(splits, 1):
-    rows = batch['starts'][0][:, None] + np.arange(spec.WINDOW_ROWS)
+    rows = batch['starts'][0][:, None] + np.arange(records.WINDOW_ROWS)
     sound = batch['log_mel'][0].astype(np.float64)[rows]  # (L,96,64)
     grey = batch['faces'][0].mean(-1) / 255
     n, size = len(grey), grey.shape[1]
@@ -150,7 +152,7 @@ def main():
   for picture, source in (('demo_curves.png', 'curves.png'), ('demo_traces.png', 'traces_validation.png')):
     shutil.copy(first / source, ROOT / 'docs' / picture)
   readme = fill((ROOT / 'README.md').read_text(), 'evidence', table(rows))
-  demo = evaluate.summary(evidence['demo'], config.targets, first).strip().replace(str(first), 'demo/run')
+  demo = summarize_run(evidence['demo'], config.targets, first).strip().replace(str(first), 'demo/run')
   (ROOT / 'README.md').write_text(fill(readme, 'demo', f'```\n{demo}\n```'))
   print(table(rows))
   low = [name for name, values in rows.items() if name.startswith('grjca')
@@ -163,4 +165,4 @@ def folder(output, name):
 
 
 if __name__ == '__main__':
-  errors.run(main)
+  errors.run_command(main)

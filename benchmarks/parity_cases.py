@@ -13,10 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from avjax import pretrained, published, step
-from avjax.models.layers import evaluation
-from avjax.models.resnet import IR50, ResNet50
-from avjax.models.vggish import VGGish
+from avjax.models.layers import nothing_trainable
+from avjax.models.towers.ir50 import IR50
+from avjax.models.towers.resnet50 import ResNet50
+from avjax.models.towers.vggish import VGGish
+from avjax.system import step
+from avjax.weights import name_maps
+from avjax.weights.convert import convert, shapes_of, shapes_of_model
 from configs import lfan, rjca_author
 
 GOLDEN = pathlib.Path(__file__).parents[1] / 'tests' / 'avjax' / 'golden'
@@ -91,16 +94,16 @@ def ours(case, source, dtype, gradients=('eval', 'train')):
 def _ours(case, source, dtype, gradients):
   if case in CONFIGS:
     config = CONFIGS[case]
-    model, system = step.make_model(config), published.of_model(config)
-    shapes = pretrained.shapes_of_model(config)
-    call = lambda variables, xs, trains: model.apply(variables, *xs, jnp.ones(xs[0].shape[:2], bool), trains,
+    model, system = step.make_model(config), name_maps.of_model(config)
+    shapes = shapes_of_model(config)
+    call = lambda variables, xs, is_trainable: model.apply(variables, *xs, jnp.ones(xs[0].shape[:2], bool), is_trainable,
                                                      mutable=['batch_stats'])
   else:
-    shapes, system = pretrained.shapes_of(case), published.TOWERS[case]
+    shapes, system = shapes_of(case), name_maps.TOWERS[case]
     model = {'ir50': IR50(dropout=0.0), 'resnet50': ResNet50(features=2048), 'vggish': VGGish()}[case]
-    call = lambda variables, xs, trains: model.apply(variables, *xs, *([] if case == 'vggish' else [trains]),
+    call = lambda variables, xs, is_trainable: model.apply(variables, *xs, *([] if case == 'vggish' else [is_trainable]),
                                                      mutable=['batch_stats'])
-  converted = pretrained.convert(source, shapes, system)
+  converted = convert(source, shapes, system)
   assert not converted.mismatches, converted.mismatches
   arrays = dict(converted.arrays)
   if case == 'resnet50':  # the projection that follows becomes the identity
@@ -110,8 +113,8 @@ def _ours(case, source, dtype, gradients):
   entries = {path: system.entry(path.split('/', 1)[1], shape) for path, shape in shapes.items()}
   theirs = {path: to_published(entry) for path, entry in entries.items() if entry}
 
-  def forward(params, batch_stats, xs, trains):
-    output, updated = call({'params': params, 'batch_stats': batch_stats}, xs, trains)
+  def forward(params, batch_stats, xs, is_trainable):
+    output, updated = call({'params': params, 'batch_stats': batch_stats}, xs, is_trainable)
     return jnp.sum(output * draw(case, f'{case}/direction', output.shape)), (output, updated.get('batch_stats', {}))
 
   def with_gradient(*arguments):
@@ -123,9 +126,9 @@ def _ours(case, source, dtype, gradients):
   without = jit(lambda *arguments: (*forward(*arguments)[1], {}))
   differentiated = jit(with_gradient)
   results = {}
-  for mode, trains in (('eval', evaluation), ('train', everything)):
+  for mode, is_trainable in (('eval', nothing_trainable), ('train', everything)):
     run = differentiated if mode in gradients else without
-    output, stats, gradient = run(variables['params'], variables['batch_stats'], cast(inputs(case, 0, mode)), trains)
+    output, stats, gradient = run(variables['params'], variables['batch_stats'], cast(inputs(case, 0, mode)), is_trainable)
     results[mode] = np.asarray(output)
     for path, x in traverse_util.flatten_dict({'params': gradient}, sep='/').items():
       if path in theirs:
@@ -138,7 +141,7 @@ def _ours(case, source, dtype, gradients):
 
 
 def everything(path):
-  """The `trains` of a model whose every module is trained."""
+  """The `is_trainable` of a model whose every module is trained."""
   del path
   return True
 

@@ -21,10 +21,14 @@ import time
 import av
 import numpy as np
 
-from avjax import checkpoint, predict, run, step
+from avjax import errors
+from avjax.inference.video import predict_video
+from avjax.media import detection, video
+from avjax.runs import checkpoint
+from avjax.runs import folder as run_folder
+from avjax.system import step
 from benchmarks.pages import fill
 from configs import grjca
-from data_prep import detection, errors, video
 
 ROOT = pathlib.Path(__file__).parents[1]
 MINUTES, RATE = (1, 30), 25
@@ -51,7 +55,7 @@ def full_size(folder):
   """A run of configs/grjca.py with random weights."""
   config = grjca.get_config()
   if not (folder / 'config.json').exists():
-    run.open_folder(config, folder, {}, {})
+    run_folder.open_folder(config, folder, {}, {})
     checkpoints = checkpoint.Checkpoints(folder)
     checkpoints.save(checkpoints.best, 1, step.init_variables(config, step.make_model(config), 0), {'epoch': 0, 'ccc': 0.0})
     checkpoints.close()
@@ -76,9 +80,9 @@ def measure(clip, folder, output):
 
 def pictures(clip, folder, output):
   """The page of a clip as a browser shows it, and its plot, for README.md."""
-  sys.path.insert(0, str(ROOT / 'tests' / 'avjax'))
+  sys.path.insert(0, str(ROOT / 'tests' / 'support'))
   import browser
-  predict.predict(clip, folder, output, stride=20)
+  predict_video(clip, folder, output, stride=20)
   shutil.copy(output / f'{clip.stem}.png', ROOT / 'docs' / 'predict_clip.png')
   with browser.Browser(1200, 1000) as page:
     page.open(output / f'{clip.stem}.html')
@@ -142,4 +146,4 @@ def main():
 
 
 if __name__ == '__main__':
-  errors.run(main)
+  errors.run_command(main)

@@ -13,8 +13,9 @@ import sys
 import jax
 import numpy as np
 
-from avjax import export, step
-from avjax.models.layers import evaluation
+from avjax.models.layers import nothing_trainable
+from avjax.system import step
+from avjax.weights.exported import input_specs
 from benchmarks.pages import fill
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -79,7 +80,7 @@ def measure(config):
   variables = jax.eval_shape(lambda: step.init_variables(config, model, 0))
   sizes = {'clips': 1, 'rows': 1200}  # rows of log-mel do not count
   batch = {name: jax.ShapeDtypeStruct([sizes.get(size, size) for size in shape], dtype)
-           for name, (shape, dtype, _) in export.inputs(config).items()}
+           for name, (shape, dtype, _) in input_specs(config).items()}
   program = jax.make_jaxpr(step.make_predict_step(config, model))(variables, batch)
   return {'parameters': step.count(variables['params']), 'flops': flops(program.jaxpr)}
 
@@ -100,7 +101,7 @@ def sees_later_frames(config):
                'batch_stats': jax.tree.map(lambda x: np.float32(rng.uniform(0.5, 1, x.shape)), shapes['batch_stats'])}
   batch = {name: rng.normal(size=(1, 12, width)).astype(np.float32) for name, width in (('features/face', 6), ('features/voice', 4))}
   real, later = np.ones((1, 12), bool), np.arange(12)[:, None] >= 8
-  predict = jax.jit(lambda batch: model.apply(variables, *step.model_inputs(config, batch), real, evaluation, mutable=['gates'])[0])
+  predict = jax.jit(lambda batch: model.apply(variables, *step.model_inputs(config, batch), real, nothing_trainable, mutable=['gates'])[0])
   before, after = predict(batch), predict({name: x + later for name, x in batch.items()})
   return bool(config.smooth > 1 or np.abs(before - after)[:, :8].max() > 0)
 

@@ -10,7 +10,7 @@ import matplotlib
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 
-from avjax.unfreezing import Schedule
+from avjax.training.unfreezing import Schedule
 
 BATCHES = 20  # an epoch
 READINGS = {'paper (default)': {}, "author (the authors' code)": {'warmup': 'author', 'release': 'below_minimum'},

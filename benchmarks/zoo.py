@@ -13,9 +13,11 @@ import platform
 
 import numpy as np
 
+from avjax import errors
+from avjax.media import faces, video
 from benchmarks import systems
 from benchmarks.evidence import ROOT, arguments_of, build, folder, train
-from data_prep import affwild2, errors, faces, video
+from data_prep.sources import affwild2
 
 EPOCHS, IN_ONE_STAGE = 9, 6  # of each run, whatever its validation says; on features there is one stage
 ON_FEATURES = ('charon', 'ctyunai')
@@ -102,4 +104,4 @@ def main():
 
 
 if __name__ == '__main__':
-  errors.run(main)
+  errors.run_command(main)

@@ -11,7 +11,8 @@ Argument, separated by commas, as in --config=configs/grjca.py:target=arousal,fo
 
 from ml_collections import ConfigDict
 
-from avjax.config import TARGETS, parse_argument
+from avjax.config import parse_argument
+from avjax.targets import CHOICES
 
 
 def get_config(argument='', change=lambda config: None):
@@ -19,7 +20,7 @@ def get_config(argument='', change=lambda config: None):
   chosen = parse_argument(argument)
   config = ConfigDict()
   config.seed = 0
-  config.targets = TARGETS[chosen['target'] or ('joint' if chosen['mini'] else 'valence')]  # trained separately
+  config.targets = CHOICES[chosen['target'] or ('joint' if chosen['mini'] else 'valence')]  # trained separately
   config.fold = chosen['fold']
   config.data = ConfigDict({'dir': '', 'length': 300, 'stride': 200, 'face': 48,
                             'features': {}})  # {name: width} of features in place of towers; a run takes it from its records

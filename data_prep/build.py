@@ -5,8 +5,6 @@ The same input gives the same bytes, whatever the number of workers and however 
 
 import argparse
 import collections
-import contextlib
-import fcntl
 import functools
 import hashlib
 import importlib.metadata
@@ -18,8 +16,12 @@ import sys
 
 import numpy as np
 
-from data_prep import affwild2, annotations, clips, errors, faces, features, manifest, parallel, records
-from data_prep.errors import InputError
+from avjax import errors, files
+from avjax.data import manifest, records
+from avjax.errors import InputError
+from avjax.media import faces
+from data_prep import clips, features, parallel
+from data_prep.sources import affwild2, annotations
 
 TOLERABLE = ('unlisted', 'out_of_range', 'length')
 PACKAGES = ('av', 'librosa', 'numpy', 'pillow', 'tensorflow-datasets')
@@ -57,7 +59,7 @@ def main(argv=None):
   layout = records.Layout(args.length, args.stride, args.face, features.widths(itertools.chain(*splits.values())))
   source = fingerprint(splits, args.tolerate)
   target = args.data_dir / manifest.NAME / manifest.VERSION
-  with locked(args.data_dir):
+  with files.locked(args.data_dir, busy=f'another build is writing to {args.data_dir}'):
     if target.exists():
       return keep(target, layout, source, args.max_shard_mib)
     staging = args.data_dir / f'{manifest.NAME}.incomplete'
@@ -106,7 +108,7 @@ def fingerprint(splits, tolerate):
       if job.va is not None:
         digest.update(job.va.tobytes() + job.annotated.tobytes())
       for name, path in job.features.items():  # two backbones may give files of one size
-        digest.update(f'{name} {manifest.sha256(path)}'.encode())
+        digest.update(f'{name} {files.sha256(path)}'.encode())
   return digest.hexdigest()
 
 
@@ -143,37 +145,25 @@ def build(splits, layout, staging, workers, max_shard_mib):
 
   decode = functools.partial(clips.decode_clip, layout=layout)
   with parallel.ordered(decode, list(itertools.chain(*splits.values())), workers, 'clip') as decoded:
-    from data_prep import tfds_builder  # here, so that the workers and the checks above start without TensorFlow
+    from data_prep import (
+      tfds_builder,  # here, so that the workers and the checks above start without TensorFlow
+    )
     # TFDS refuses an empty split. It takes the others one after another, so all of them can share one stream of clips.
     filled = {split: examples(split, decoded) for split, members in splits.items() if members}
     shards = tfds_builder.write(layout, filled, staging, max_shard_mib)
   folder = staging / manifest.NAME / manifest.VERSION
   described = {
-      path.name: {'records': n, 'bytes': path.stat().st_size, 'sha256': manifest.sha256(path)}
+      path.name: {'records': n, 'bytes': path.stat().st_size, 'sha256': files.sha256(path)}
       for split, counts in shards.items()
       for n, path in zip(counts, sorted(folder.glob(f'{manifest.NAME}-{split}.tfrecord-*')), strict=True)}
   return {
       'layout': vars(layout), 'max_rows': tally['max_rows'], 'log_mel_bytes': tally['log_mel_bytes'],
       'chunks': {split: {'records': sum(shards.get(split, [])), 'clips': kept[split]} for split in splits},
       'shards': described,
-      'metadata': {path.name: manifest.sha256(path) for path in sorted(folder.glob('*.json'))},
+      'metadata': {path.name: files.sha256(path) for path in sorted(folder.glob('*.json'))},
       'masked': {name: tally[name]
                  for name in ('audio_absent', 'crops_unreadable', 'faces_missing', 'rows_beyond_video')},
       'versions': {name: importlib.metadata.version(name) for name in PACKAGES}}
-
-
-@contextlib.contextmanager
-def locked(data_dir):
-  """Holds the records folder for one build; the operating system lets go of it however the process ends."""
-  data_dir.mkdir(parents=True, exist_ok=True)
-  handle = os.open(data_dir, os.O_RDONLY)
-  try:
-    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    yield
-  except BlockingIOError:
-    raise InputError(f'another build is writing to {data_dir}') from None
-  finally:
-    os.close(handle)
 
 
 def summary(made, target):
@@ -193,4 +183,4 @@ def summary(made, target):
 
 
 if __name__ == '__main__':
-  errors.run(main)
+  errors.run_command(main)

@@ -4,9 +4,11 @@ import dataclasses
 
 import numpy as np
 
-from data_prep import audio, faces, features, video, windows
-from data_prep.affwild2 import Clip
-from data_prep.errors import InputError
+from avjax.data import windows
+from avjax.errors import InputError
+from avjax.media import audio, faces, video
+from data_prep import features
+from data_prep.sources.affwild2 import Clip
 
 MAX_LENGTH_DIFFERENCE = 30  # frames: annotation, crops and decoded video of the official set differ by a few
 

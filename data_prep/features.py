@@ -4,8 +4,8 @@ import re
 
 import numpy as np
 
-from data_prep.affwild2 import folder
-from data_prep.errors import InputError
+from avjax.errors import InputError
+from avjax.files import existing_folder
 
 
 def parse_folders(options):
@@ -17,7 +17,7 @@ def parse_folders(options):
       raise InputError(f'--features {option} is not NAME=DIR with a name of small letters, digits and _')
     if name in folders:
       raise InputError(f'--features {name} is given twice')
-    folders[name] = folder(path)
+    folders[name] = existing_folder(path)
   return folders
 
 

@@ -11,7 +11,7 @@ import threading
 
 import tqdm
 
-from data_prep.errors import InputError
+from avjax.errors import InputError
 
 
 @contextlib.contextmanager

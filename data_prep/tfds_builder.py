@@ -8,12 +8,12 @@ import os
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
-from absl import logging
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from absl import logging
 
-from data_prep import manifest, records
+from avjax.data import manifest, records
 
 tf.config.set_visible_devices([], 'GPU')  # writing files must not take a device from a training run
 tfds.disable_progress_bar()

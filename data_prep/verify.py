@@ -2,8 +2,9 @@
 
 import argparse
 
-from data_prep import errors, manifest
-from data_prep.errors import InputError
+from avjax import errors, files
+from avjax.data import manifest
+from avjax.errors import InputError
 
 
 def main(argv=None):
@@ -18,12 +19,14 @@ def verify(data_dir):
   folder, made = manifest.version_folder(data_dir), manifest.check_sizes(data_dir)
   hint = 'copy it again, or build the records anew in another folder'
   for name, digest in made['metadata'].items():
-    if not (folder / name).is_file() or manifest.sha256(folder / name) != digest:
+    if not (folder / name).is_file() or files.sha256(folder / name) != digest:
       raise InputError(f'{folder / name} is missing or changed; {hint}')
   for name, shard in made['shards'].items():
-    if manifest.sha256(folder / name) != shard['sha256']:
+    if files.sha256(folder / name) != shard['sha256']:
       raise InputError(f'shard {folder / name} is damaged: its SHA-256 is not that of the manifest; {hint}')
-  from data_prep import tfds_builder  # here, so that damage is reported without waiting for TensorFlow
+  from data_prep import (
+    tfds_builder,  # here, so that damage is reported without waiting for TensorFlow
+  )
   for name, shard in made['shards'].items():
     if tfds_builder.count_records(folder / name) != shard['records']:
       raise InputError(f'shard {folder / name} does not hold the {shard["records"]} records of the manifest; {hint}')
@@ -32,4 +35,4 @@ def verify(data_dir):
 
 
 if __name__ == '__main__':
-  errors.run(main)
+  errors.run_command(main)

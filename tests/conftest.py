@@ -18,7 +18,7 @@ if 'PYTEST_XDIST_WORKER' not in os.environ:
   os.environ['JAX_COMPILATION_CACHE_DIR'] = _cache.name
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.1'
 
-sys.path[:0] = [str(pathlib.Path(__file__).parent / folder) for folder in ('data_prep', 'avjax')]
+sys.path[:0] = [str(pathlib.Path(__file__).parent / folder) for folder in ('support', 'avjax/models', 'avjax/system')]
 
 
 def pytest_addoption(parser):
@@ -52,7 +52,7 @@ def record(request):
 
 @pytest.fixture(scope='session')
 def records(tmp_path_factory):
-  """The RECORDS folder of the little official-layout set of data_prep's tests, in the sizes of avjax/tiny.py."""
+  """The RECORDS folder of the little official-layout set of data_prep's tests, in the sizes of support/tiny.py."""
   from official_set import SIZES, make_official
 
   from data_prep import build

@@ -5,9 +5,10 @@ import flax.linen as nn
 from avjax.models.fusion import FUSIONS
 from avjax.models.heads import HEADS
 from avjax.models.layers import Norm
-from avjax.models.resnet import IR50, ResNet50
 from avjax.models.tcn import TCN
-from avjax.models.vggish import VGGish
+from avjax.models.towers.ir50 import IR50
+from avjax.models.towers.resnet50 import ResNet50
+from avjax.models.towers.vggish import VGGish
 
 VISUAL_TOWERS = {'ir50': IR50, 'resnet50': ResNet50}
 AUDIO_TOWERS = ('vggish',)
@@ -35,18 +36,18 @@ class AudioVisual(nn.Module):
   head: dict        # name, and its arguments
 
   @nn.compact
-  def __call__(self, images, log_mel, mask, trains):
+  def __call__(self, images, log_mel, mask, is_trainable):
     """images (B,L,H,W,3) in [-1, 1], log_mel (B,L,96,64), mask (B,L) True on real frames -> (B,L,targets).
 
     In [-1, 1] if the head ends in tanh. Where features (B,L,D) stand in for a tower, they are its input; where there is none, None.
     """
-    visual, audio = self.tower('visual', images, mask, trains), self.tower('audio', log_mel, mask, trains)
-    visual, audio = self.over_time('visual', visual, mask, trains), self.over_time('audio', audio, mask, trains)
+    visual, audio = self.tower('visual', images, mask, is_trainable), self.tower('audio', log_mel, mask, is_trainable)
+    visual, audio = self.over_time('visual', visual, mask, is_trainable), self.over_time('audio', audio, mask, is_trainable)
     fusion, head = dict(self.fusion), dict(self.head)
-    fused = FUSIONS[fusion.pop('name')](self.length, **fusion, name='fusion')(visual, audio, mask, trains)
-    return HEADS[head.pop('name')](self.targets, **head, name='head')(fused, mask, trains)
+    fused = FUSIONS[fusion.pop('name')](self.length, **fusion, name='fusion')(visual, audio, mask, is_trainable)
+    return HEADS[head.pop('name')](self.targets, **head, name='head')(fused, mask, is_trainable)
 
-  def tower(self, modality, x, mask, trains):
+  def tower(self, modality, x, mask, is_trainable):
     """Features (B,L,D) of one modality, a frame at a time; None if the system does not use it."""
     settings = getattr(self, modality)
     name = settings['tower']
@@ -54,14 +55,14 @@ class AudioVisual(nn.Module):
       return None
     if name.startswith(FEATURES):
       return x
-    y = make_tower(modality, settings, name=modality)(x.reshape(-1, *x.shape[2:]), trains, mask.reshape(-1))
+    y = make_tower(modality, settings, name=modality)(x.reshape(-1, *x.shape[2:]), is_trainable, mask.reshape(-1))
     return y.reshape(*mask.shape, -1)
 
-  def over_time(self, modality, x, mask, trains):
+  def over_time(self, modality, x, mask, is_trainable):
     """The temporal part of one modality: TCN and norm, (B,L,C) -> (B,L,D)."""
     temporal = {name: value for name, value in self.temporal.items() if name not in ('visual', 'audio', 'norm')}
     widths = self.temporal[modality]
     if x is None or not widths:
       return x
-    x = TCN(widths, **temporal, name=f'{modality}_tcn')(x, trains)
-    return Norm(name=f'{modality}_norm')(x, trains, mask[..., None]) if self.temporal['norm'] else x
+    x = TCN(widths, **temporal, name=f'{modality}_tcn')(x, is_trainable)
+    return Norm(name=f'{modality}_norm')(x, is_trainable, mask[..., None]) if self.temporal['norm'] else x

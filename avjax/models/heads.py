@@ -15,9 +15,9 @@ class MLP(nn.Module):
   hidden: int = 256
 
   @nn.compact
-  def __call__(self, x, mask, trains):
+  def __call__(self, x, mask, is_trainable):
     x = nn.Dense(self.hidden, name='hidden')(x)
-    x = leaky_relu(Norm(name='norm')(x, trains, mask[..., None]))
+    x = leaky_relu(Norm(name='norm')(x, is_trainable, mask[..., None]))
     return jnp.tanh(nn.Dense(self.targets, name='output')(x))
 
 
@@ -27,8 +27,8 @@ class Linear(nn.Module):
   tanh: bool = True
 
   @nn.compact
-  def __call__(self, x, mask, trains):
-    del mask, trains
+  def __call__(self, x, mask, is_trainable):
+    del mask, is_trainable
     x = nn.Dense(self.targets, name='output')(x)
     return jnp.tanh(x) if self.tanh else x
 
@@ -39,10 +39,10 @@ class Affine(nn.Module):
   tanh: bool = False
 
   @nn.compact
-  def __call__(self, x, mask, trains):
+  def __call__(self, x, mask, is_trainable):
     outputs = []
     for i in range(self.targets):
-      y = Norm(name=f'norm{i}')(nn.Dense(x.shape[-1] // 2, name=f'hidden{i}')(x), trains, mask[..., None])
+      y = Norm(name=f'norm{i}')(nn.Dense(x.shape[-1] // 2, name=f'hidden{i}')(x), is_trainable, mask[..., None])
       outputs.append(nn.Dense(1, name=f'output{i}')(y))
     x = jnp.concatenate(outputs, axis=-1)
     return jnp.tanh(x) if self.tanh else x
@@ -57,10 +57,10 @@ class Perceptron(nn.Module):
   relu: bool = True
 
   @nn.compact
-  def __call__(self, x, mask, trains):
+  def __call__(self, x, mask, is_trainable):
     del mask
     x = nn.Dense(self.hidden, name='hidden')(x)
-    x = Dropout(self.dropout, name='dropout')(nn.relu(x) if self.relu else x, trains)
+    x = Dropout(self.dropout, name='dropout')(nn.relu(x) if self.relu else x, is_trainable)
     x = nn.Dense(self.targets, name='output')(x)
     return jnp.tanh(x) if self.tanh else x
 

@@ -1,6 +1,6 @@
 """Layers that several models share, and the one convention about training and frozen modules.
 
-Every model is called with `trains`, a function from a module's path ('visual/stage4/unit0/norm1') to whether that module
+Every model is called with `is_trainable`, a function from a module's path ('visual/stage4/unit0/norm1') to whether that module
 is being trained. A frozen batch norm uses its running statistics and a frozen dropout lets everything through, whatever
 the rest of the model does. `evaluation` trains nothing.
 """
@@ -12,21 +12,21 @@ import jax
 import jax.numpy as jnp
 
 
-def evaluation(path):
-  """The `trains` of evaluation: no module is trained."""
+def nothing_trainable(path):
+  """The `is_trainable` of evaluation: no module is trained."""
   del path
   return False
 
 
-def everything(path):
-  """The `trains` under which every module is in training mode, whether or not its parameters are trained."""
+def everything_trainable(path):
+  """The `is_trainable` under which every module is in training mode, whether or not its parameters are trained."""
   del path
   return True
 
 
-def is_trained(module, trains):
-  """Whether `trains` names this module, by its path from the root of the model."""
-  return trains('/'.join(module.path))
+def is_trained(module, is_trainable):
+  """Whether `is_trainable` names this module, by its path from the root of the model."""
+  return is_trainable('/'.join(module.path))
 
 
 class Norm(nn.Module):
@@ -39,13 +39,13 @@ class Norm(nn.Module):
   epsilon: float = 1e-5
 
   @nn.compact
-  def __call__(self, x, trains, mask=None):
+  def __call__(self, x, is_trainable, mask=None):
     width = (x.shape[-1],)
     scale, bias = self.param('scale', nn.initializers.ones, width), self.param('bias', nn.initializers.zeros, width)
     running_mean = self.variable('batch_stats', 'mean', jnp.zeros, width)
     running_var = self.variable('batch_stats', 'var', jnp.ones, width)
     mean, var = running_mean.value, running_var.value
-    if is_trained(self, trains):
+    if is_trained(self, is_trainable):
       axes = tuple(range(x.ndim - 1))
       where = None if mask is None else jnp.broadcast_to(mask, (*x.shape[:-1], 1)).astype(bool)
       n = math.prod(x.shape[:-1]) if where is None else where.sum()
@@ -61,8 +61,8 @@ class Norm(nn.Module):
 class Dropout(nn.Dropout):
   """Dropout where the module is trained, the identity elsewhere."""
 
-  def __call__(self, x, trains):
-    return super().__call__(x, deterministic=not is_trained(self, trains))
+  def __call__(self, x, is_trainable):
+    return super().__call__(x, deterministic=not is_trained(self, is_trainable))
 
 
 class PReLU(nn.Module):

@@ -48,12 +48,12 @@ class TCN(nn.Module):
   kernels: Sequence[int] = ()
 
   @nn.compact
-  def __call__(self, x, trains):
+  def __call__(self, x, is_trainable):
     for i, width in enumerate(self.widths):
       residual = x if x.shape[-1] == width else nn.Dense(width, kernel_init=xavier_sqrt2, name=f'level{i}_residual')(x)
       for j in range(2):
         x = self.activate(self.convolve(x, width, 2 ** i, f'level{i}_conv{j}'), f'level{i}_prelu{j}')
-        x = Dropout(self.dropout, name=f'level{i}_dropout{j}')(x, trains)
+        x = Dropout(self.dropout, name=f'level{i}_dropout{j}')(x, is_trainable)
       x = self.activate(x + residual, f'level{i}_prelu2')
     return x
 

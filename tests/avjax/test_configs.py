@@ -9,13 +9,14 @@ import subprocess
 import jax
 import pytest
 
-from avjax import main, step
+from avjax import command_line
 from avjax.config import expand, parse_argument
+from avjax.errors import InputError
 from avjax.models.fusion import FUSIONS
-from avjax.train import make_stages
+from avjax.system import step
+from avjax.training.plan import make_stages
 from benchmarks.systems import CONFIGS
 from configs import grjca
-from data_prep.errors import InputError
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -53,7 +54,7 @@ def test_the_paper_s_settings():
 
 def test_the_authors_protocol():
   """Every switch of docs/deviations.md at once, in every config; the config is otherwise the same."""
-  from avjax.run import changed_keys
+  from avjax.runs.folder import changed_keys
   for name in CONFIGS:
     get_config = importlib.import_module(f'configs.{name}').get_config
     paper, author = get_config(), get_config('protocol=author')
@@ -72,7 +73,7 @@ def test_an_argument_that_stands_for_several_runs(argument, runs):
 
 @pytest.mark.parametrize('words', [['--config=configs/grjca.py:fold=all,target=both'], ['--config', 'configs/grjca.py:target=both,fold=all']])
 def test_the_twelve_runs_of_the_protocol(words):
-  values, configs = main.parse(['main', *words, '--workdir=RUNS', '--config.data.dir=RECORDS', '--config.seed=3'])
+  values, configs = command_line.parse(['main', *words, '--workdir=RUNS', '--config.data.dir=RECORDS', '--config.seed=3'])
   assert values.workdir == 'RUNS' and set(configs) == {f'{target}_fold{fold}' for fold in range(6) for target in ('valence', 'arousal')}
   for name, config in configs.items():
     assert name == f'{config.targets[0]}_fold{config.fold}' and config.seed == 3
@@ -86,7 +87,7 @@ def test_the_twelve_runs_of_the_protocol(words):
     (['--config=configs/grjca.py', '--process=1'], 'need --coordinator')])
 def test_command_lines_that_contradict_themselves(words, message):
   with pytest.raises(InputError, match=re.escape(message)):
-    main.parse(['main', *words, '--workdir=RUNS', '--config.data.dir=RECORDS'])
+    command_line.parse(['main', *words, '--workdir=RUNS', '--config.data.dir=RECORDS'])
 
 
 @pytest.mark.parametrize('config', ['configs/grjca.py', 'configs/dca.py:protocol=author'])
@@ -96,7 +97,7 @@ def test_the_array_job_is_the_protocol(config):
                         capture_output=True, text=True)
   seen = {}
   for line in done.stdout.splitlines():
-    values, configs = main.parse(['main', *line.split('avjax.main ')[1].split()])
+    values, configs = command_line.parse(['main', *line.split('avjax.main ')[1].split()])
     seen[values.workdir] = (*configs[''].targets, configs[''].fold, configs[''].loss.variance, configs[''].seed)
   variance = 'mixed' if 'author' in config else 'biased'
   assert seen == {f'RUNS/{target}_fold{fold}': (target, fold, variance, 3) for fold in range(6) for target in ('valence', 'arousal')}
@@ -108,7 +109,7 @@ def test_the_other_launch_scripts_show_what_they_would_do():
   lines = dry('launch/multihost_cpu.sh', '--dry-run', '2', '4', '--config=configs/grjca.py', '--workdir=W', '--config.data.dir=R').stdout.splitlines()
   assert len(lines) == 2 and all('device_count=4' in line for line in lines)
   for i, line in enumerate(lines):
-    assert main.parse(['main', *line.split('avjax.main ')[1].split()])[0].process == i
+    assert command_line.parse(['main', *line.split('avjax.main ')[1].split()])[0].process == i
   for words in (('--dry-run', '0', '1', 'x'), ('two', '1', 'x'), ()):
     assert dry('launch/multihost_cpu.sh', *words).returncode == 2
   group = "--config.unfreezing.common.group2=('audio/fc1_2/',)"

@@ -8,11 +8,12 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-
-from avjax import main, run
-from data_prep import errors
 from fault import harness
 from fault.harness import call, fingerprint, flags
+
+from avjax import errors, main
+from avjax.runs import folder as run_folder
+
 
 def start(*arguments, **keywords):
   """Exit code, stdout and stderr of a start of avjax.main; arguments as in `flags`."""
@@ -105,7 +106,7 @@ def one_line(err):
 ])
 def test_bad_flags(records, tmp_path, capsys, overrides, words):
   with pytest.raises(SystemExit) as ended:
-    errors.run(main.main, ['avjax.main', *flags(tmp_path / 'run', records, *overrides)])
+    errors.run_command(main.main, ['avjax.main', *flags(tmp_path / 'run', records, *overrides)])
   err = capsys.readouterr().err
   assert ended.value.code == 2 and one_line(err), err
   for word in words:
@@ -221,7 +222,7 @@ def test_a_damaged_line_of_metrics(whole, records, tmp_path):
 
 
 def test_a_second_start_in_the_same_folder(whole, records, tmp_path):
-  with run.locked(tmp_path):
+  with run_folder.locked(tmp_path):
     code, _, err = start(tmp_path, records)
   assert code == 2 and one_line(err) and 'another process is training' in err
 

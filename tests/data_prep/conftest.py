@@ -1,8 +1,8 @@
 import pathlib
 import shutil
 
-from official_set import SIZES, make_official
 import pytest
+from official_set import SIZES, make_official
 
 from data_prep import build
 

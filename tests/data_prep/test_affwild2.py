@@ -2,8 +2,9 @@ import pathlib
 
 import pytest
 
-from data_prep.affwild2 import CHUNKS, Clip, find_roots, fold_chunks, list_clips, split_clips
-from data_prep.errors import InputError
+from avjax.data.splits import CHUNKS, fold_chunks
+from avjax.errors import InputError
+from data_prep.sources.affwild2 import Clip, find_roots, list_clips, split_clips
 
 ANNOTATIONS = '8th ABAW Annotations/VA_Estimation_Challenge'
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from data_prep.annotations import read_annotation
-from data_prep.errors import InputError
+from avjax.errors import InputError
+from data_prep.sources.annotations import read_annotation
 
 
 def write(path, text):

@@ -9,11 +9,14 @@ import subprocess
 import sys
 
 import numpy as np
-from official_set import MISSING_CROPS, SIZES
 import pytest
+from official_set import MISSING_CROPS, SIZES
 
-from data_prep import affwild2, audio, build, manifest, records, verify, video
-from data_prep.errors import InputError
+from avjax.data import manifest, records
+from avjax.errors import InputError
+from avjax.media import audio, video
+from data_prep import build, verify
+from data_prep.sources import affwild2
 
 LAYOUT = records.Layout(12, 8, 16)
 REPOSITORY = pathlib.Path(__file__).parents[2]

@@ -4,11 +4,12 @@ import argparse
 import os
 
 import numpy as np
-from official_set import ANNOTATIONS, tone, write_video
 import pytest
+from official_set import ANNOTATIONS, tone, write_video
 
-from data_prep import build, clips, records
-from data_prep.errors import InputError
+from avjax.data import records
+from avjax.errors import InputError
+from data_prep import build, clips
 
 LAYOUT = records.Layout(12, 8, 16)
 

@@ -3,12 +3,13 @@
 import argparse
 
 import numpy as np
-from official_set import CLIPS, SIZES
 import pytest
-
-from data_prep import build, clips, features, manifest, records
-from data_prep.errors import InputError
+from official_set import CLIPS, SIZES
 from test_build import contents, read
+
+from avjax.data import manifest, records
+from avjax.errors import InputError
+from data_prep import build, clips, features
 
 
 def write(folder, width=3, scale=1.0):

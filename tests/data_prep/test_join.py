@@ -3,10 +3,12 @@
 import argparse
 
 import numpy as np
-from PIL import Image
 import pytest
+from PIL import Image
 
-from data_prep import audio, build, clips, mini, records, video
+from avjax.data import records
+from avjax.media import audio, video
+from data_prep import build, clips, mini
 
 LAYOUT = records.Layout(length=40, stride=27, face=24)
 

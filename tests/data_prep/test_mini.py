@@ -6,10 +6,19 @@ import json
 
 import av
 import cv2
-from data_prep import affwild2, audio, mini, mini_face, mini_latents, mini_video, mini_voice, video
-from data_prep.errors import InputError
 import numpy as np
 import pytest
+
+from avjax.data.splits import CHUNKS
+from avjax.errors import InputError
+from avjax.media import audio, video
+from data_prep import mini
+from data_prep.mini import face as mini_face
+from data_prep.mini import latents as mini_latents
+from data_prep.mini import video as mini_video
+from data_prep.mini import voice as mini_voice
+from data_prep.mini.__main__ import main
+from data_prep.sources import affwild2
 
 SECONDS, VIDEOS = 8, 26
 DIALS = mini_latents.Dials()
@@ -48,7 +57,7 @@ def test_layout_is_complete(root, clips):
   assert {name: clip.partition for name, clip in clips.items()} == {
       name: row.partition for row in table for name in row.clips}
   splits = affwild2.split_clips(clips.values())
-  assert all(splits.values()) and set(splits) == {*affwild2.CHUNKS, 'test'}
+  assert all(splits.values()) and set(splits) == {*CHUNKS, 'test'}
   assert {clip.video.parent.name for clip in clips.values()} == {'batch1', 'batch2', 'new_vids'}
   for clip in clips.values():
     assert (clip.crops.parent.name == 'cropped_aligned_new_50_vids') == (clip.video.parent.name == 'new_vids')
@@ -282,10 +291,10 @@ def test_a_foreign_folder_is_refused_and_left_alone(tmp_path):
 def test_a_complete_set_is_kept_and_other_settings_refused(root, capsys):
   before = {path: path.stat().st_mtime_ns for path in root.rglob('*')}
   arguments = ['--output', str(root), '--videos', str(VIDEOS), '--seconds', str(SECONDS)]
-  assert mini.main(arguments) == 0
+  assert main(arguments) == 0
   assert 'complete already' in capsys.readouterr().out
   with pytest.raises(InputError, match='not empty'):
-    mini.main([*arguments, '--seed', '1'])
+    main([*arguments, '--seed', '1'])
   assert {path: path.stat().st_mtime_ns for path in root.rglob('*')} == before
 
 

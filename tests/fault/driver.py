@@ -10,8 +10,10 @@ import sys
 import threading
 import time
 
-from avjax import checkpoint, dataset, main, step
-from data_prep import errors
+from avjax import errors, main
+from avjax.data import dataset
+from avjax.runs import checkpoint
+from avjax.system import step
 
 number, (kind, *place) = int(sys.argv[1]), sys.argv[2].split(':')
 place = [int(part) for part in place]
@@ -68,4 +70,4 @@ elif kind == 'compile':
   step.make_train_step = in_compilation(step.make_train_step)
 elif kind == 'save':
   checkpoint.Checkpoints.save = in_save(checkpoint.Checkpoints.save)
-errors.run(main.main, sys.argv[:1] + sys.argv[3:])
+errors.run_command(main.main, sys.argv[:1] + sys.argv[3:])

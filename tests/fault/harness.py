@@ -14,12 +14,13 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from avjax import checkpoint, step
-from avjax.run import open_folder
-from data_prep import errors
+from avjax import errors
+from avjax.runs import checkpoint
+from avjax.runs.folder import open_folder
+from avjax.system import step
 
 ROOT = pathlib.Path(__file__).parents[2]
-TINY = ROOT / 'tests' / 'avjax' / 'tiny.py'
+TINY = ROOT / 'tests' / 'support' / 'tiny.py'
 
 
 def flags(workdir, records, *overrides, config=TINY):
@@ -38,7 +39,7 @@ def call(*arguments, module='avjax.main'):
   argv, out, err = [module, *map(str, arguments)], io.StringIO(), io.StringIO()
   with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), contextlib.chdir(ROOT):
     try:
-      errors.run(importlib.import_module(module).main, argv)
+      errors.run_command(importlib.import_module(module).main, argv)
     except SystemExit as end:
       code = end.code or 0
   return subprocess.CompletedProcess(argv, code, out.getvalue(), err.getvalue())

@@ -13,11 +13,11 @@ import sys
 
 import numpy as np
 import pytest
+from official_set import ANNOTATIONS, SIZES, make_official, write_video
 from PIL import Image
 
-from data_prep import errors
+from avjax import errors
 from fault.harness import ROOT, TINY, files, run
-from official_set import ANNOTATIONS, SIZES, make_official, write_video
 
 LABELS = f'source/{ANNOTATIONS}/Train_Set/102.txt'
 CROP, VIDEO = 'source/cropped_aligned/102/00015.jpg', 'source/batch1/103.mp4'
@@ -177,7 +177,7 @@ def pristine(records, tmp_path_factory):
 def in_process(module, arguments, capsys):
   found = importlib.import_module(module)
   with pytest.raises(SystemExit) as ended:
-    errors.run(found.main, [module, *arguments] if module.startswith('avjax') else arguments)
+    errors.run_command(found.main, [module, *arguments] if module.startswith('avjax') else arguments)
   return ended.value.code, capsys.readouterr().err, 0, 0
 
 

@@ -9,9 +9,10 @@ import jax
 import numpy as np
 import pytest
 
-from avjax import checkpoint
-from data_prep import manifest, verify
-from data_prep.errors import InputError
+from avjax.data import manifest
+from avjax.errors import InputError
+from avjax.runs import checkpoint
+from data_prep import verify
 from fault.harness import call, files, flags, one_line
 
 

@@ -7,7 +7,16 @@ import sys
 
 import pytest
 
-from fault.harness import ROOT, call, files, final_state, fingerprint, flags, one_line, run
+from fault.harness import (
+  ROOT,
+  call,
+  files,
+  final_state,
+  fingerprint,
+  flags,
+  one_line,
+  run,
+)
 
 
 @pytest.fixture(scope='module')

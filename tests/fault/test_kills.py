@@ -87,9 +87,10 @@ for step in range(1, 5):
 
 def test_killed_inside_a_save(tmp_path, full, record):
   """SIGKILL at one file operation after another of the fourth save: a whole state is there, and no litter after the next start."""
-  from avjax import checkpoint
   import jax
   import numpy as np
+
+  from avjax.runs import checkpoint
   shape = {'params': {'a': jax.ShapeDtypeStruct((50, 70), np.float32), 'b': jax.ShapeDtypeStruct((9,), np.float64)}}
   kills = sound = clean = 0
   operation = 0

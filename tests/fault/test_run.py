@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-
 import tiny
-from avjax import dataset, optimizer, step, train
-from avjax.stop import StopSignal
-from avjax.unfreezing import Trains
+
+from avjax.data import dataset
+from avjax.system import step
+from avjax.training import loop, optimizer
+from avjax.training.stop import StopSignal
+from avjax.training.unfreezing import TrainableMask
 from fault.harness import final_state
 
 
@@ -46,7 +48,7 @@ def test_one_compilation_a_stage_and_a_spoiled_batch_is_skipped(records, tmp_pat
     make = getattr(step, f'make_{kind}_step')
     monkeypatch.setattr(step, f'make_{kind}_step', lambda *args, make=make, kind=kind: steps[kind].append(make(*args)) or steps[kind][-1])
   poisoned(lambda epoch, batch: (epoch, batch) == (1, 1))
-  results = train.train(config_for(records), tmp_path / 'run', StopSignal())
+  results = loop.train(config_for(records), tmp_path / 'run', StopSignal())
   assert results['best_epoch'] >= 0
   lines = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
   assert [line['skipped_updates'] for line in lines] == [0, 1, 0, 0] and all(np.isfinite(line['train_loss']) for line in lines)
@@ -60,7 +62,7 @@ def test_a_row_of_skipped_updates_goes_on_over_the_end_of_an_epoch(records, tmp_
   """Two at the end of an epoch and one at the beginning of the next are three in a row."""
   poisoned(lambda epoch, batch: (epoch, batch) in ((0, 3), (0, 4), (1, 0)))
   with pytest.raises(SystemExit) as ended:
-    train.train(config_for(records, skip_most=2), tmp_path / 'run', StopSignal())
+    loop.train(config_for(records, skip_most=2), tmp_path / 'run', StopSignal())
   assert ended.value.code == 3 and final_state(tmp_path / 'run')[1]['skipped'] == 2
 
 
@@ -68,7 +70,7 @@ def test_too_many_spoiled_batches_end_the_run(records, tmp_path, poisoned):
   """Exit code 3, and the state of the epoch before is what it was."""
   poisoned(lambda epoch, batch: epoch >= 1)
   with pytest.raises(SystemExit) as ended:
-    train.train(config_for(records, skip_most=2), tmp_path / 'run', StopSignal())
+    loop.train(config_for(records, skip_most=2), tmp_path / 'run', StopSignal())
   assert ended.value.code == 3
   log = (tmp_path / 'run' / 'train.log').read_text()
   assert 'more than skip_most = 2 updates in a row' in log and '--config.resume' in log
@@ -101,10 +103,10 @@ def test_inputs_that_hold_nothing(kind):
     batch['va'][1, 3] = np.nan
   model = step.make_model(config)
   variables = step.init_variables(config, model, 0)
-  tx = optimizer.make_optimizer(Trains(('.*',)), {'weight_decay': 1e-3})
+  tx = optimizer.make_optimizer(TrainableMask(('.*',)), {'weight_decay': 1e-3})
   state = step.State(**jax.tree.map(jnp.copy, variables), opt_state=tx.init(variables['params']))
   before = jax.tree.map(np.array, state)
-  after, metrics = step.make_train_step(config, model, Trains(('.*',)), tx)(state, batch, jax.random.key(1), np.float32(1e-3))
+  after, metrics = step.make_train_step(config, model, TrainableMask(('.*',)), tx)(state, batch, jax.random.key(1), np.float32(1e-3))
   changed = [not np.array_equal(new, old) for new, old in zip(jax.tree.leaves(after), jax.tree.leaves(before))]
   if kind == 'NaN':
     assert not np.isfinite(metrics['loss']) and not any(changed)

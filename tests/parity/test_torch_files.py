@@ -11,9 +11,10 @@ import pytest
 
 torch = pytest.importorskip('torch', reason='needs torch: make parity')
 
-from avjax import pretrained, weights
+from avjax.errors import InputError
+from avjax.weights import files as weight_files
+from avjax.weights.initialize import initialize
 from benchmarks import parity, parity_cases
-from data_prep.errors import InputError
 
 ROOT = pathlib.Path(__file__).parents[2]
 STATE = {'input_layer.0.weight': torch.arange(24.).reshape(4, 6), 'input_layer.1.running_var': torch.ones(4),
@@ -28,7 +29,7 @@ STATE = {'input_layer.0.weight': torch.arange(24.).reshape(4, 6), 'input_layer.1
 def test_every_way_to_save(tmp_path, wrap, zipped):
   path = tmp_path / 'weights.pth'
   torch.save(wrap(STATE), path, _use_new_zipfile_serialization=zipped)
-  found = weights.read_published(path)
+  found = weight_files.read_published(path)
   assert len(found) == len(STATE)
   for name, x in STATE.items():
     (match,) = [value for key, value in found.items() if key.endswith(name)]
@@ -41,16 +42,16 @@ def test_small_files_that_would_grow(tmp_path):
   for _ in range(60):
     tree = {'a': tree, 'b': tree}
   torch.save(tree, path)
-  assert len(weights.read_published(path)) == len(STATE)
+  assert len(weight_files.read_published(path)) == len(STATE)
   tree = dict(STATE)
   tree['itself'] = tree
   torch.save(tree, path)
-  assert weights.read_published(path).keys() == STATE.keys()
+  assert weight_files.read_published(path).keys() == STATE.keys()
   torch.save(STATE | {'large': torch.zeros(1).expand(250_000_000)}, path)
   with pytest.raises(InputError, match="'large' has 250,000,000 numbers, more than are stored"):
-    weights.read_published(path)
+    weight_files.read_published(path)
   torch.save({'part': torch.arange(24.).reshape(4, 6).T[1:3]}, path)  # strides and offsets are sound
-  np.testing.assert_array_equal(weights.read_published(path)['part'], np.arange(24.).reshape(4, 6).T[1:3])
+  np.testing.assert_array_equal(weight_files.read_published(path)['part'], np.arange(24.).reshape(4, 6).T[1:3])
 
 
 class Payload:
@@ -87,7 +88,7 @@ def test_damaged_files(tmp_path):
         del content[rng.randrange(len(data)):]
       path.write_bytes(content)
       try:
-        weights.read_published(path)
+        weight_files.read_published(path)
         assert i % 2, 'a file that was cut is read'
       except InputError as refused:
         assert '\n' not in str(refused)
@@ -96,8 +97,8 @@ def test_damaged_files(tmp_path):
 @pytest.mark.parametrize('case', parity_cases.CONFIGS)
 def test_a_predecessor_s_checkpoint_brought_along(tmp_path, case):
   """model_state_dict.pth, as their trainer saves it -> our file -> config.init.model -> the same predictions."""
-  from avjax import step
-  from avjax.models.layers import evaluation
+  from avjax.models.layers import nothing_trainable
+  from avjax.system import step
   reference, config = parity.make_reference(case).eval(), parity_cases.CONFIGS[case].copy_and_resolve_references()
   torch.save(reference.state_dict(), tmp_path / 'model_state_dict.pth')
   (tmp_path / 'sizes.py').write_text(f'from benchmarks.parity_cases import CONFIGS\nget_config = lambda: CONFIGS[{case!r}]\n')
@@ -107,9 +108,9 @@ def test_a_predecessor_s_checkpoint_brought_along(tmp_path, case):
   assert done.returncode == 0, done.stderr
   config.init.model = str(tmp_path / 'ours.safetensors')
   model = step.make_model(config)
-  variables, _ = pretrained.initialize(config, step.init_variables(config, model, 5))
+  variables, _ = initialize(config, step.init_variables(config, model, 5))
   images, log_mel = parity_cases.inputs(case, 3)
-  ours = model.apply(variables, images, log_mel, np.ones(images.shape[:2], bool), evaluation)
+  ours = model.apply(variables, images, log_mel, np.ones(images.shape[:2], bool), nothing_trainable)
   theirs = reference(*map(parity.channels_first, (images, log_mel))).detach().numpy()
   assert theirs.std() > 1e-3
   np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)

@@ -1,15 +1,16 @@
-"""Fusion models: visual (B,L,Dv), audio (B,L,Da), mask (B,L) -> (B,L,D). One file per family.
+"""Fusion models: visual (B,L,Dv), audio (B,L,Da), frame mask (B,L) -> fused features (B,L,D). One file per family.
 
-A class that a config may name is decorated with `@fusion('name')`. Every file of this folder is imported here, so a new
-system is a new file and no edit elsewhere. Each takes `length`, the L of the records, and `trains` (see models/layers.py).
+A class that a config may name is decorated with `@FUSIONS.register('name', ...)`. Every file of this folder is imported
+here, so a new system is a new file and no edit elsewhere. Each class takes `length`, the L of the records, and is
+called with `is_trainable` (see avjax/models/layers.py).
 """
 
 import importlib
 import pkgutil
 
-from avjax.models.fusion.registry import FUSIONS, fusion
+from avjax.models.registry import FUSIONS
 
 for _module in pkgutil.iter_modules(__path__):
   importlib.import_module(f'{__name__}.{_module.name}')
 
-__all__ = ['FUSIONS', 'fusion']
+__all__ = ['FUSIONS']

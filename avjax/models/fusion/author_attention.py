@@ -20,15 +20,15 @@ class CoAttention(nn.Module):
   dropout: float
 
   @nn.compact
-  def __call__(self, x, joint, trains):
+  def __call__(self, x, joint, is_trainable):
     frames, width, d = x.shape[1], x.shape[2], joint.shape[2]
     key = TorchDense(self.length, name='key')(x.transpose(0, 2, 1), frames)               # (B,Dm,L)
     scores = jnp.tanh(jnp.einsum('bml,bld->bmd', key, joint) / jnp.sqrt(d))               # (B,Dm,D)
-    scores = Dropout(self.dropout, name='dropout_scores')(scores, trains)
+    scores = Dropout(self.dropout, name='dropout_scores')(scores, is_trainable)
     value = TorchDense(width, name='value')(x)                                            # (B,L,Dm)
     weighted = nn.relu(jnp.tanh(jnp.einsum('blm,bmd->bld', value, scores)))               # (B,L,D)
     attended = nn.relu(TorchDense(width, name='output')(weighted))                        # (B,L,Dm)
-    return x + Dropout(self.dropout, name='dropout_output')(attended, trains)
+    return x + Dropout(self.dropout, name='dropout_output')(attended, is_trainable)
 
 
 class JointCoAttention(nn.Module):
@@ -41,12 +41,12 @@ class JointCoAttention(nn.Module):
   joint_fc: bool
 
   @nn.compact
-  def __call__(self, visual, audio, mask, trains):
+  def __call__(self, visual, audio, mask, is_trainable):
     real = mask[..., None]
     visual, audio = visual * real, audio * real
     joint = jnp.concatenate([visual, audio], axis=-1)
     if self.joint_fc:
       joint = TorchDense(joint.shape[-1], name='joint')(joint) * real
-    visual = CoAttention(self.length, self.dropout, name='visual')(visual, joint, trains)
-    audio = CoAttention(self.length, self.dropout, name='audio')(audio, joint, trains)
+    visual = CoAttention(self.length, self.dropout, name='visual')(visual, joint, is_trainable)
+    audio = CoAttention(self.length, self.dropout, name='audio')(audio, joint, is_trainable)
     return visual * real, audio * real

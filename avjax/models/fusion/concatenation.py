@@ -3,14 +3,14 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from avjax.models.fusion.registry import fusion
+from avjax.models.registry import FUSIONS
 
 
-@fusion('concatenation')
+@FUSIONS.register('concatenation')
 class Concatenation(nn.Module):
   """[X_v; X_a] and nothing else: (B,L,Dv), (B,L,Da) -> (B,L,Dv+Da)."""
   length: int
 
-  def __call__(self, visual, audio, mask, trains):
-    del trains
+  def __call__(self, visual, audio, mask, is_trainable):
+    del is_trainable
     return jnp.concatenate([visual, audio], axis=-1) * mask[..., None]

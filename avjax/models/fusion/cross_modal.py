@@ -3,11 +3,11 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from avjax.models.fusion.registry import fusion
 from avjax.models.fusion.transformer import EncoderLayer
+from avjax.models.registry import FUSIONS
 
 
-@fusion('cross_modal')
+@FUSIONS.register('cross_modal')
 class CrossModal(nn.Module):
   """[V; V<-A], (B,L,2*width): in each block the face is the query, the voice key and value; then two dense layers."""
   length: int  # not used: any number of frames attend to one another
@@ -18,9 +18,9 @@ class CrossModal(nn.Module):
   dropout: float = 0.1
 
   @nn.compact
-  def __call__(self, visual, audio, mask, trains):
+  def __call__(self, visual, audio, mask, is_trainable):
     visual, audio = nn.Dense(self.width, name='visual')(visual), nn.Dense(self.width, name='audio')(audio)
     x = visual
     for i in range(self.blocks):
-      x = EncoderLayer(self.heads, self.hidden, self.dropout, name=f'block{i}')(x, mask, trains, over=audio)
+      x = EncoderLayer(self.heads, self.hidden, self.dropout, name=f'block{i}')(x, mask, is_trainable, over=audio)
     return jnp.concatenate([visual, x], axis=-1) * mask[..., None]

@@ -6,7 +6,7 @@ Source: models/cam.py of the authors' public code (JointCrossAttentional-AV-Fusi
 import flax.linen as nn
 import jax.numpy as jnp
 
-from avjax.models.fusion.registry import fusion
+from avjax.models.registry import FUSIONS
 
 
 class Attention2022(nn.Module):
@@ -26,7 +26,7 @@ class Attention2022(nn.Module):
     return jnp.einsum('bdk,kl->bld', h, w_h) + x                                   # (B,L,Dm)
 
 
-@fusion('jca_2022')
+@FUSIONS.register('jca_2022')
 class JCA2022(nn.Module):
   """Each modality to `width` features, each attends to both: (B,L,2*width)."""
   length: int
@@ -34,8 +34,8 @@ class JCA2022(nn.Module):
   maps: int = 32
 
   @nn.compact
-  def __call__(self, visual, audio, mask, trains):
-    del trains
+  def __call__(self, visual, audio, mask, is_trainable):
+    del is_trainable
     real = mask[..., None]
     audio, visual = (nn.Dense(self.width, name=name)(x) * real for name, x in (('audio_in', audio), ('visual_in', visual)))
     joint = jnp.concatenate([audio, visual], axis=-1)

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from avjax.models.fusion.author_attention import JointCoAttention
-from avjax.models.fusion.registry import fusion
+from avjax.models.registry import FUSIONS
 
 
 class Attention(nn.Module):
@@ -46,7 +46,7 @@ class JointCrossAttention(nn.Module):
     return visual * real, audio * real
 
 
-@fusion('rjca')
+@FUSIONS.register('rjca')
 class RJCA(nn.Module):
   """Recursive joint cross-attention (section 3.2): the features of the last recursion, concatenated. (B,L,Dv+Da).
 
@@ -62,13 +62,13 @@ class RJCA(nn.Module):
   joint_fc: bool = False
 
   @nn.compact
-  def __call__(self, visual, audio, mask, trains):
+  def __call__(self, visual, audio, mask, is_trainable):
     real = mask[..., None]
     visuals, audios = [visual * real], [audio * real]
     for t in range(1, self.recursions + 1):
       if self.formulation == 'author':
         layer = JointCoAttention(self.length, self.dropout, self.joint_fc, name=f'recursion_{t}')
-        visual, audio = layer(visuals[-1], audios[-1], mask, trains)
+        visual, audio = layer(visuals[-1], audios[-1], mask, is_trainable)
       else:
         visual, audio = JointCrossAttention(self.length, name=f'recursion_{t}')(visuals[-1], audios[-1], mask)
       visuals.append(visual)
@@ -88,7 +88,7 @@ class RJCA(nn.Module):
     return nn.relu(jnp.einsum('kbld,blk->bld', jnp.stack(series), scores))  # eq. 12, 13, 17 to 20
 
 
-@fusion('dca')
+@FUSIONS.register('dca')
 class DCA(RJCA):
   """Dynamic cross-attention (Praveen and Alam 2024): a gate between the unattended and the last attended features."""
 
@@ -96,7 +96,7 @@ class DCA(RJCA):
     return self.gate(modality, series[-1], [series[0], series[-1]])
 
 
-@fusion('grjca')
+@FUSIONS.register('grjca')
 class GRJCA(RJCA):
   """Gated recursive joint cross-attention (section 3.3): a gate over the unattended features and every recursion."""
 
@@ -104,7 +104,7 @@ class GRJCA(RJCA):
     return self.gate(modality, series[-1], series)
 
 
-@fusion('hgrjca')
+@FUSIONS.register('hgrjca')
 class HGRJCA(RJCA):
   """Hierarchical GRJCA (section 3.4): a gate at every recursion between X^(t-1) and X^(t), then one over the gated."""
 

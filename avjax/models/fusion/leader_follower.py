@@ -6,11 +6,11 @@ Sources: models/model.py and models/transformer.py of the authors' public code (
 import flax.linen as nn
 import jax.numpy as jnp
 
-from avjax.models.fusion.registry import fusion
 from avjax.models.layers import Dropout
+from avjax.models.registry import FUSIONS
 
 
-@fusion('lfan')
+@FUSIONS.register('lfan')
 class LFAN(nn.Module):
   """[X_v; follower], (B,L,Dv + 2*width): in every frame, modalities are tokens that attend to one another.
 
@@ -22,7 +22,7 @@ class LFAN(nn.Module):
   dropout: float = 0.1
 
   @nn.compact
-  def __call__(self, visual, audio, mask, trains):
+  def __call__(self, visual, audio, mask, is_trainable):
     qkv = []
     for name, x in (('visual', visual), ('audio', audio)):
       x = nn.Dense(3 * self.width, kernel_init=nn.initializers.xavier_uniform(), name=f'{name}_qkv')(x)
@@ -32,12 +32,12 @@ class LFAN(nn.Module):
     attended = jnp.einsum('blhmn,blhnd->blhmd', scores, v) + v
     follower = attended.reshape(*visual.shape[:2], 2 * self.width)  # heads first, then modalities
     follower = nn.Dense(2 * self.width, kernel_init=nn.initializers.xavier_uniform(), name='output')(follower)
-    follower = Dropout(self.dropout, name='dropout')(follower, trains)
+    follower = Dropout(self.dropout, name='dropout')(follower, is_trainable)
     follower = nn.LayerNorm(epsilon=1e-5, name='norm')(follower)
     return jnp.concatenate([visual, follower], axis=-1) * mask[..., None]
 
 
-@fusion('leader_follower')
+@FUSIONS.register('leader_follower')
 class LeaderFollower(nn.Module):
   """The first form (Zhang, Ding, Wei and Guan 2021): [X_v; follower], (B,L,Dv + 2*width), one head.
 
@@ -47,8 +47,8 @@ class LeaderFollower(nn.Module):
   width: int = 32
 
   @nn.compact
-  def __call__(self, visual, audio, mask, trains):
-    del trains
+  def __call__(self, visual, audio, mask, is_trainable):
+    del is_trainable
     def tokens(kind):  # (B,L,2,width)
       return jnp.stack([nn.Dense(self.width, name=f'{name}_{kind}')(x) for name, x in (('visual', visual), ('audio', audio))], axis=2)
     q, k, v = tokens('query'), tokens('key'), tokens('value')
@@ -58,14 +58,14 @@ class LeaderFollower(nn.Module):
     return jnp.concatenate([visual, follower], axis=-1) * mask[..., None]
 
 
-@fusion('can')
+@FUSIONS.register('can')
 class CAN(nn.Module):
   """Channel attention (Zhang, Zhao and Guan 2023): each modality to `width`, then features weighted by a softmax over all of them."""
   length: int  # not used
   width: int = 128
 
   @nn.compact
-  def __call__(self, visual, audio, mask, trains):
-    del trains
+  def __call__(self, visual, audio, mask, is_trainable):
+    del is_trainable
     x = jnp.concatenate([nn.Dense(self.width, name=name)(x) for name, x in (('visual', visual), ('audio', audio))], axis=-1)
     return x * nn.softmax(nn.Dense(x.shape[-1], name='weights')(x), axis=-1) * mask[..., None]

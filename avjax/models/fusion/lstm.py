@@ -5,10 +5,10 @@ import functools
 import flax.linen as nn
 import jax.numpy as jnp
 
-from avjax.models.fusion.registry import fusion
+from avjax.models.registry import FUSIONS
 
 
-@fusion('lstm', needs=('visual',))
+@FUSIONS.register('lstm', needs=('visual',))
 class LSTM(nn.Module):
   """Layers of LSTM over the face alone, (B,L,Dv) -> (B,L,width), or (B,L,2*width) in both directions."""
   length: int  # not used
@@ -17,8 +17,8 @@ class LSTM(nn.Module):
   bidirectional: bool = False
 
   @nn.compact
-  def __call__(self, visual, audio, mask, trains):
-    del audio, trains
+  def __call__(self, visual, audio, mask, is_trainable):
+    del audio, is_trainable
     x, lengths = visual, mask.sum(axis=1)  # padding is at the end
     cell = functools.partial(nn.OptimizedLSTMCell, self.width, param_dtype=x.dtype)  # the type of its first state, too
     for i in range(self.layers):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from avjax.models.fusion.registry import fusion
+from avjax.models.registry import FUSIONS
 
 
 def selective_scan(decay, drive, read):
@@ -54,7 +54,7 @@ class Mamba(nn.Module):
     return nn.Dense(width, use_bias=False, name='out')(y * nn.silu(z))
 
 
-@fusion('mamba', needs=('visual',))
+@FUSIONS.register('mamba', needs=('visual',))
 class MambaVA(nn.Module):
   """Each frame's features to mean 0 and variance 1, then layers of Mamba with a residual and a norm. (B,L,Dv) -> (B,L,Dv)."""
   length: int  # not used
@@ -63,8 +63,8 @@ class MambaVA(nn.Module):
   rank: int = 16
 
   @nn.compact
-  def __call__(self, visual, audio, mask, trains):
-    del audio, trains
+  def __call__(self, visual, audio, mask, is_trainable):
+    del audio, is_trainable
     x = nn.LayerNorm(epsilon=1e-5, use_scale=False, use_bias=False, name='frame_norm')(visual)
     for i in range(self.layers):
       x = nn.LayerNorm(epsilon=1e-5, name=f'norm{i}')(x + Mamba(self.states, rank=self.rank, name=f'layer{i}')(x))

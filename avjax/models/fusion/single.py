@@ -2,24 +2,24 @@
 
 import flax.linen as nn
 
-from avjax.models.fusion.registry import fusion
+from avjax.models.registry import FUSIONS
 
 
-@fusion('visual', needs=('visual',))
+@FUSIONS.register('visual', needs=('visual',))
 class Visual(nn.Module):
   """The face's features as they are, (B,L,Dv)."""
   length: int
 
-  def __call__(self, visual, audio, mask, trains):
-    del audio, trains
+  def __call__(self, visual, audio, mask, is_trainable):
+    del audio, is_trainable
     return visual * mask[..., None]
 
 
-@fusion('audio', needs=('audio',))
+@FUSIONS.register('audio', needs=('audio',))
 class Audio(nn.Module):
   """The voice's features as they are, (B,L,Da)."""
   length: int
 
-  def __call__(self, visual, audio, mask, trains):
-    del visual, trains
+  def __call__(self, visual, audio, mask, is_trainable):
+    del visual, is_trainable
     return audio * mask[..., None]

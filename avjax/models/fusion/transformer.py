@@ -10,9 +10,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from avjax.models.fusion.registry import fusion
 from avjax.models.layers import Dropout, is_trained
-
+from avjax.models.registry import FUSIONS
 
 POSITIONS = ('none', 'sinusoidal')
 
@@ -27,16 +26,16 @@ class EncoderLayer(nn.Module):
   dropout: float
 
   @nn.compact
-  def __call__(self, x, mask, trains, over=None):
+  def __call__(self, x, mask, is_trainable, over=None):
     over = x if over is None else over
     attend = nn.MultiHeadDotProductAttention(self.heads, dropout_rate=self.dropout, broadcast_dropout=False,
-                                             deterministic=not is_trained(self, trains), kernel_init=nn.initializers.xavier_uniform(),
+                                             deterministic=not is_trained(self, is_trainable), kernel_init=nn.initializers.xavier_uniform(),
                                              name='attention')
     attended = attend(x, over, mask=mask[:, None, None, :])  # no frame attends to padding
-    x = nn.LayerNorm(epsilon=1e-5, name='norm1')(x + Dropout(self.dropout, name='dropout1')(attended, trains))
+    x = nn.LayerNorm(epsilon=1e-5, name='norm1')(x + Dropout(self.dropout, name='dropout1')(attended, is_trainable))
     y = nn.relu(nn.Dense(self.hidden, name='dense1')(x))
-    y = nn.Dense(x.shape[-1], name='dense2')(Dropout(self.dropout, name='dropout2')(y, trains))
-    return nn.LayerNorm(epsilon=1e-5, name='norm2')(x + Dropout(self.dropout, name='dropout3')(y, trains))
+    y = nn.Dense(x.shape[-1], name='dense2')(Dropout(self.dropout, name='dropout2')(y, is_trainable))
+    return nn.LayerNorm(epsilon=1e-5, name='norm2')(x + Dropout(self.dropout, name='dropout3')(y, is_trainable))
 
 
 def sinusoidal(length, width):
@@ -47,7 +46,7 @@ def sinusoidal(length, width):
   return positions
 
 
-@fusion('transformer')
+@FUSIONS.register('transformer')
 class Transformer(nn.Module):
   """[X_v; X_a] -> dense layers -> transformer encoder: (B,L,Dv), (B,L,Da) -> (B,L,stem[-1]).
 
@@ -69,7 +68,7 @@ class Transformer(nn.Module):
   dropout: float = 0.3
 
   @nn.compact
-  def __call__(self, visual, audio, mask, trains):
+  def __call__(self, visual, audio, mask, is_trainable):
     features = {'visual': visual, 'audio': audio}
     parts = [nn.Dense(self.each, name=f'each_{name}')(features[name]) if self.each else features[name] for name in self.inputs]
     x = jnp.concatenate(parts, axis=-1)
@@ -77,9 +76,9 @@ class Transformer(nn.Module):
       if i and self.slope is not None:
         x = nn.leaky_relu(x, self.slope)
       x = nn.Dense(width, name=f'stem{i}')(x)
-    x = Dropout(self.dropout_in, name='dropout_in')(x, trains)
+    x = Dropout(self.dropout_in, name='dropout_in')(x, is_trainable)
     if self.positions == 'sinusoidal':
       x = x + sinusoidal(*x.shape[1:]).astype(x.dtype)
     for i in range(self.layers):
-      x = EncoderLayer(self.heads, self.hidden, self.dropout, name=f'layer{i}')(x, mask, trains)
+      x = EncoderLayer(self.heads, self.hidden, self.dropout, name=f'layer{i}')(x, mask, is_trainable)
     return x * mask[..., None]

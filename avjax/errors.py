@@ -1,0 +1,73 @@
+"""Errors that a person can act on: one line that says what is wrong, where, and what to do."""
+
+import contextlib
+import errno
+import sys
+
+# What to do about an error of the operating system that is about a place on disk.
+REMEDIES = {
+    errno.ENOSPC: 'make room and start again',
+    errno.EDQUOT: 'make room and start again',
+    errno.EFBIG: 'make room and start again',
+    errno.EEXIST: 'choose another place',
+    errno.ENOTDIR: 'choose another place',
+    errno.ENAMETOOLONG: 'choose a shorter name',
+    errno.EROFS: 'choose a place that can be written',
+    errno.EACCES: 'choose a place that may be written and read',
+}
+
+
+class InputError(ValueError):
+  """What a person gave cannot be used. The message is one line: what is wrong, where, and what to do."""
+
+
+@contextlib.contextmanager
+def writing(path):
+  """Turns an error of the disk into an InputError that names the file, or `path` where it has no name."""
+  try:
+    yield
+  except OSError as error:
+    if error.errno not in REMEDIES:
+      raise
+    raise InputError(f'{error.filename or path}: {error.strerror}; {REMEDIES[error.errno]}') from error
+
+
+@contextlib.contextmanager
+def as_input_error(what):
+  """Turns the errors that unexpected file contents raise into an InputError that begins with `what`."""
+  try:
+    yield
+  except InputError:
+    raise
+  except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+    lacks = 'it lacks ' if isinstance(error, KeyError) else ''
+    raise InputError(f'{what}: {lacks}{one_line(error)}') from error
+
+
+def raise_if_any(what, names, hint=''):
+  """Raises InputError with the number of names and the first three of them, unless there are none."""
+  if names:
+    shown = ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
+    raise InputError(f'{len(names)} {what}: {shown}{hint}')
+
+
+def one_line(error):
+  """The first 100 characters of an error's message, on one line and without control characters."""
+  text = ' '.join(str(error).split())
+  return ''.join(filter(str.isprintable, text))[:100] or type(error).__name__
+
+
+def print_error(error):
+  """Prints an InputError as one line on stderr."""
+  print('error:', ' '.join(str(error).split()), file=sys.stderr)
+
+
+def run_command(main, *args):
+  """Calls main(*args) and exits with the status it returns; an InputError is printed and exits with 2."""
+  try:
+    with writing('the output'):
+      status = main(*args)
+  except InputError as error:
+    print_error(error)
+    status = 2
+  sys.exit(status)

@@ -1,0 +1,104 @@
+"""Windows -> one series per clip -> CCC. Also `python -m avjax.evaluate RUN [--split validation|test] [--report]`."""
+
+import csv
+import pathlib
+
+import numpy as np
+
+from avjax import errors, files
+from avjax.data.dataset import Records
+from avjax.data.splits import fold_chunks
+from avjax.evaluation.series import predict_records
+from avjax.reports import plots, run_report
+from avjax.runs import folder as run_folder
+from avjax.runs.load import load_best
+from avjax.system import sharding, step
+from avjax.targets import TARGETS, metrics
+
+
+def score(series, targets):
+  """CCC, PCC and RMSE of a partition over all annotated frames of all clips, and the CCC of each clip.
+
+  Returns {'frames': n, 'clips': n, target: {'ccc', 'pcc', 'rmse', 'per_clip': {clip: ccc}}}.
+  """
+  scored = {clip: s for clip, s in series.items() if s.annotated.any()}
+  result = {'clips': len(scored), 'frames': int(sum(s.annotated.sum() for s in scored.values()))}
+  for i, target in enumerate(targets if scored else ()):  # a test partition has no labels
+    pairs = {clip: (s.prediction[s.annotated, i], s.va[s.annotated, TARGETS[target].column]) for clip, s in scored.items()}
+    prediction, label = (np.concatenate([pair[j] for pair in pairs.values()]) for j in (0, 1))
+    result[target] = {name: metric(prediction, label) for name, metric in metrics.METRICS.items()}
+    result[target]['per_clip'] = {clip: metrics.ccc(*pair) for clip, pair in pairs.items()}
+  return result
+
+
+def write_predictions(folder, series, targets):
+  """One CSV per clip: frame id, time in seconds, the prediction of each target, its label where annotated, and the masks."""
+  folder.mkdir(parents=True, exist_ok=True)
+  for old in folder.glob('*.csv'):  # of other records
+    if old.stem not in series:
+      old.unlink()
+  for clip, s in series.items():
+    with open(folder / f'{clip}.csv', 'w', newline='') as file:
+      writer = csv.writer(file)
+      writer.writerow(['frame', 'time', *targets, *(f'{t}_label' for t in targets), 'face_present', 'audio_present'])
+      for n in range(len(s.frames)):
+        labels = [f'{s.va[n, TARGETS[t].column]:.6g}' if s.annotated[n] else '' for t in targets]
+        writer.writerow([int(s.frames[n]), f'{s.times[n]:.4f}', *(f'{p:.6f}' for p in s.prediction[n]), *labels,
+                         int(s.face_present[n]), int(s.audio_present[n])])
+
+
+def format_scores(result, targets):
+  """The result as a text table for people."""
+  if not result['frames']:
+    return 'no annotated frames: predictions only'
+  lines = [f'{"":<10}{"CCC":>8}{"PCC":>8}{"RMSE":>8}']
+  for target in targets:
+    row = result[target]
+    lines.append(f'{target:<10}{row["ccc"]:>8.3f}{row["pcc"]:>8.3f}{row["rmse"]:>8.3f}')
+  lines.append(f'{result["frames"]:,} frames of {result["clips"]} clips')
+  return '\n'.join(lines)
+
+
+def write_results(workdir, config, split, series, extra):
+  """Writes a partition's CSVs, results and pictures into the folder of a run (the primary process does); returns the results."""
+  folder = pathlib.Path(workdir)
+  results = {'partition': split, 'fold': config.fold, **extra, **score(series, config.targets)}
+  if not sharding.is_primary():
+    return results
+  with errors.writing(folder):
+    write_predictions(folder / 'predictions' / split, series, config.targets)
+    files.write_json(folder / f'results_{split}.json', results)
+    if results['frames']:
+      plots.traces(series, results, config.targets, folder / f'traces_{split}.png')
+  return results
+
+
+def summarize_run(results, targets, workdir):
+  """What a run ends with: its table, and where everything lies."""
+  folder, split = pathlib.Path(workdir), results['partition']
+  where = {'checkpoint': 'checkpoints/best', 'metrics': 'metrics.jsonl', 'results': f'results_{split}.json',
+           'predictions': f'predictions/{split}', 'curves': 'curves.png', 'traces': f'traces_{split}.png', 'report': 'report.html'}
+  lines = ['', f'{split} of fold {results["fold"]}, best epoch {results["best_epoch"] + 1}', format_scores(results, targets), '',
+           *(f'{name:<13}{folder / path}' for name, path in where.items() if (folder / path).exists())]
+  return '\n'.join(lines)
+
+
+def evaluate_run(workdir, split, data_dir=None, report=False):
+  """Evaluates the best checkpoint of a run and writes predictions, results and pictures into its folder; returns (config, results).
+
+  split: 'validation' or 'test'. data_dir: records, by default those the run was trained on. None where they have no test clips.
+  report: whether to write report.html, too.
+  """
+  config = run_folder.read_config(workdir)
+  records = Records(data_dir or config.data.dir, config.data)
+  part = 'test' if split == 'test' else fold_chunks(config.fold)[1]
+  if not records.size([part]):
+    return None
+  _, model, variables, meta = load_best(workdir)
+  mesh = sharding.make_mesh()
+  batches = records.batches([part], config.batch_size)
+  series = predict_records(batches, step.make_predict_step(config, model), sharding.replicate(variables, mesh), config, mesh)
+  results = write_results(workdir, config, split, series, {'best_epoch': meta['epoch']})
+  if report:
+    run_report.write(workdir, config, results, series)
+  return config, results

@@ -1,0 +1,136 @@
+"""VGGish's log-mel spectrogram, stored once in rows of 10 ms, and the row where each frame's 0.96 s window starts."""
+
+import librosa
+import numpy as np
+
+from avjax.data.records import MEL_BANDS, NO_SOUND, WINDOW_ROWS
+from avjax.media.video import SAMPLE_RATE
+
+WINDOW, HOP, FFT = 400, 160, 512  # samples: 25 ms, 10 ms
+LOW_HZ, HIGH_HZ = 125.0, 7500.0
+LOG_OFFSET = 0.01
+ROW_SECONDS = 0.010
+BLOCK_ROWS = 6000  # rows computed at a time, which bounds the memory for a long video
+
+
+def mel_matrix():
+  """Returns VGGish's (257,64) float64 weights: triangles linear in HTK mel (librosa's are linear in Hz), no DC."""
+  def mel(hertz):
+    return 1127.0 * np.log(1.0 + hertz / 700.0)
+  bins = mel(np.linspace(0.0, SAMPLE_RATE / 2, FFT // 2 + 1))[:, None]
+  edges = np.linspace(mel(LOW_HZ), mel(HIGH_HZ), MEL_BANDS + 2)
+  low, centre, high = edges[:-2], edges[1:-1], edges[2:]
+  weights = np.maximum(0.0, np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)))
+  weights[0] = 0.0
+  return weights
+
+
+def log_mel(samples):
+  """Computes VGGish's log-mel rows of a whole sound track, lengthened by one second of its last sample.
+
+  Args:
+    samples: (n,) int16 at 16 kHz, n >= 1. The extra second gives the last frames their whole window.
+
+  Returns (R,64) float32, R = 1 + (n + 15600) // 160, at least log(0.01).
+  """
+  return np.concatenate(list(log_mel_blocks([samples])))
+
+
+def log_mel_blocks(blocks):
+  """Yields the rows of `log_mel`, some at a time, of a sound track that comes in blocks; memory does not grow with its length."""
+  # librosa centres the 400 samples of a window within the FFT's 512: 56 zeros each side put them where VGGish has them.
+  around = np.zeros((FFT - WINDOW) // 2, np.float32)
+  weights, waiting, last, whole = mel_matrix().astype(np.float32), [around], None, (BLOCK_ROWS - 1) * HOP + FFT
+
+  def rows_of(wave):
+    spectrum = np.abs(librosa.stft(wave, n_fft=FFT, hop_length=HOP, win_length=WINDOW, window='hann', center=False))
+    return np.log(spectrum.T @ weights + np.float32(LOG_OFFSET))
+
+  for block in (block for block in blocks if len(block)):
+    waiting.append(block.astype(np.float32) / 32768)
+    last = waiting[-1][-1]
+    while sum(map(len, waiting)) >= whole:
+      wave = np.concatenate(waiting)
+      yield rows_of(wave[:whole])
+      waiting = [wave[BLOCK_ROWS * HOP:]]
+  if last is None:
+    return
+  wave = np.concatenate([*waiting, np.full(SAMPLE_RATE, last), around])
+  for first in range(0, 1 + (len(wave) - FFT) // HOP, BLOCK_ROWS):
+    yield rows_of(wave[first * HOP:first * HOP + whole])
+
+
+def window_starts(timeline, sound_start, rows):
+  """Returns for each frame the row at which its window of 96 starts: the window begins when the frame is shown.
+
+  Args:
+    timeline: the video's Timeline of n frames.
+    sound_start: seconds from the container's zero to the first sample.
+    rows: rows of the spectrogram, at least 96.
+
+  Returns (n,) int32 in [0, rows - 96]: where the sound is shorter than the video, its last window is repeated.
+  """
+  # Float64 and these very operations: at 24 and 48 frames/s many positions lie on .5, and any other way to compute them
+  # rounds some of them to the neighbouring row.
+  if timeline.rate:
+    positions = (1 / timeline.rate) * (1.0 / ROW_SECONDS) * np.arange(len(timeline.times))
+  else:
+    positions = timeline.times / ROW_SECONDS
+  positions = positions + (timeline.start - sound_start) / ROW_SECONDS
+  return np.clip(np.rint(positions), 0, rows - WINDOW_ROWS).astype(np.int32)
+
+
+def place(timeline, sound):
+  """Where a video's frames lie in the spectrogram of its sound.
+
+  Args:
+    timeline: Timeline of n frames.
+    sound: Sound, or a SoundReader that has been read to its end, or None.
+
+  Returns starts (n,) int32 and present (n,) bool, True on frames that have sound.
+  """
+  n = len(timeline.times)
+  if is_silent(sound):
+    return np.zeros(n, np.int32), np.zeros(n, bool)
+  since = timeline.times + (timeline.start - sound.start)
+  present = (since >= 0) & (since < sound.count / SAMPLE_RATE)
+  for first, last in sound.gaps:
+    present &= (since < first) | (since >= last)
+  return window_starts(timeline, sound.start, 1 + (sound.count + SAMPLE_RATE - WINDOW) // HOP), present
+
+
+def is_silent(sound):
+  """Whether there is no track, or nothing in it beyond the last bit: 96 rows of silence stand for it."""
+  return sound is None or sound.peak <= 1
+
+
+def hear(timeline, sound):
+  """Joins a video's frames with its sound: log_mel (R,64) float16, and starts and present of `place`.
+
+  sound: Sound, or a SoundReader, which this reads, or None.
+  """
+  blocks = [rows.astype(np.float16) for rows in log_mel_blocks(sound or ())]
+  rows = np.full((WINDOW_ROWS, MEL_BANDS), NO_SOUND) if is_silent(sound) else np.concatenate(blocks)
+  return rows, *place(timeline, sound)
+
+
+def windows(sound, starts):
+  """Yields the window (96,64) float16 of each frame, as `hear` gives them, and keeps no more of the spectrogram than that.
+
+  sound: as `place` takes it; a SoundReader is read once more. starts (n,), ascending.
+  """
+  if is_silent(sound):
+    yield from (np.full((WINDOW_ROWS, MEL_BANDS), NO_SOUND) for _ in starts)
+    return
+  rows, first, blocks = np.zeros((0, MEL_BANDS), np.float16), 0, log_mel_blocks(sound)
+  for start in starts:
+    while start + WINDOW_ROWS > first + len(rows):
+      rows, first = rows[start - first:], min(start, first + len(rows))
+      rows = np.concatenate([rows, next(blocks).astype(np.float16)])
+    yield rows[start - first:][:WINDOW_ROWS]
+
+
+def keep_rows(rows, starts):
+  """Keeps of the spectrogram what these windows need: ((K,64) rows, starts renumbered); the windows stay the same."""
+  needed = np.unique(starts[:, None] + np.arange(WINDOW_ROWS))
+  return rows[needed], np.searchsorted(needed, starts).astype(np.int32)

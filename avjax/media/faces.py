@@ -1,0 +1,72 @@
+"""The official aligned crops of faces."""
+
+import warnings
+
+import numpy as np
+from PIL import Image
+
+from avjax.errors import InputError
+
+# Pillow warns of pictures beyond 89 million pixels; those are refused below, in one line.
+warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+
+MAX_CROP_SIDE = 4096  # pixels; the official crops have 112
+KNOWN_UNREADABLE = frozenset({'40-30-1280x720/06926.jpg'})  # broken in the official archive
+UNREADABLE_LIST = 'unreadable.txt'
+
+
+def list_crops(folder):
+  """Returns {frame id: path} of the crops of one clip; file 00001.jpg belongs to frame 1, other files do not count."""
+  return {int(path.stem): path for path in sorted(folder.iterdir())
+          if path.suffix.lower() in ('.jpg', '.png') and path.stem.isascii() and path.stem.isdigit()}
+
+
+def read_unreadable(source):
+  """Returns the broken crops to mask, `clip/00026.jpg`: the known one and the lines of SOURCE/unreadable.txt."""
+  path = source / UNREADABLE_LIST
+  return KNOWN_UNREADABLE | set(path.read_text().split() if path.is_file() else ())
+
+
+def open_crop(path):
+  """Reads one crop as a PIL image, RGB; InputError where it is broken or far too large."""
+  try:
+    with Image.open(path) as image:
+      if max(image.size) > MAX_CROP_SIDE:  # known from the header: nothing has been decoded yet
+        raise InputError(f'{path} is {image.width} x {image.height} pixels; a crop has at most {MAX_CROP_SIDE} a side')
+      return image.convert('RGB')
+  except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    if isinstance(error, InputError):
+      raise
+    raise InputError(f'{path} cannot be read as an image; mend it, or list {path.parent.name}/{path.name} in '
+                     f'SOURCE/{UNREADABLE_LIST} to mask the frame') from error
+
+
+def fit(image, size):
+  """A PIL image as (size,size,3) uint8, resized bicubically."""
+  return np.asarray(image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BICUBIC))
+
+
+def read_faces(crops, frames, size, unreadable=KNOWN_UNREADABLE):
+  """Reads the crops of some frames of a clip.
+
+  Args:
+    crops: the clip's folder of crops.
+    frames: n frame ids.
+    size: pixels a side.
+    unreadable: names `clip/00026.jpg` of crops that may be broken.
+
+  Returns (n,size,size,3) uint8 RGB, black where there is no face; (n,) bool, True where there is; the broken crops met.
+  """
+  faces = np.zeros((len(frames), size, size, 3), np.uint8)
+  present = np.zeros(len(frames), bool)
+  broken = 0
+  for i, path in enumerate(map(list_crops(crops).get, map(int, frames))):
+    if path is None:
+      continue
+    try:
+      faces[i], present[i] = fit(open_crop(path), size), True
+    except InputError:
+      if f'{path.parent.name}/{path.name}' not in unreadable:
+        raise
+      broken += 1
+  return faces, present, broken

@@ -1,0 +1,218 @@
+"""Decoding with PyAV: exact frame times, images and the sound of a video file."""
+
+import contextlib
+import dataclasses
+import pathlib
+
+import av
+import numpy as np
+
+from avjax.errors import InputError
+
+GAP_SECONDS = 0.1  # between two blocks of sound; less is the container's rounding
+SAMPLE_RATE = 16_000
+SILENCE = 60 * SAMPLE_RATE  # samples of a hole in the sound that are made at a time
+MAX_PIXELS = 8192 * 8192  # of one decoded image: 200 MB as RGB
+
+# FFmpeg reports damage on stderr, line by line; what matters is raised as an InputError.
+av.logging.set_level(av.logging.PANIC)
+
+
+@dataclasses.dataclass(frozen=True)
+class Timeline:
+  """When the frames of a video are shown.
+
+  times  (n,) float64 seconds, ascending, the first one 0
+  start  seconds from the container's zero to the first frame
+  rate   frames per second where constant, else None
+  says   seconds that the file says it lasts, sound and all, or None where it says nothing
+  """
+  times: np.ndarray
+  start: float
+  rate: float | None
+  container_duration: float | None = None
+
+  @property
+  def mean_rate(self):
+    """Frames per second on average; 25 where there is one frame."""
+    return (len(self.times) - 1) / self.times[-1] if len(self.times) > 1 else 25.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Sound:
+  """The mixed-down sound track: samples (n,) int16 at 16 kHz; start: seconds from the container's zero.
+
+  gaps: (from, to) in seconds after start where the track has no sound; the samples are 0 there.
+  """
+  samples: np.ndarray
+  start: float
+  gaps: tuple = ()
+
+  @property
+  def count(self):
+    """How many samples there are."""
+    return len(self.samples)
+
+  @property
+  def peak(self):
+    """The largest sample, whatever its sign."""
+    return largest(self.samples) if self.count else 0
+
+  def __iter__(self):
+    yield self.samples
+
+
+class SoundReader:
+  """Iterates over the int16 samples of a sound track, block by block; what it knows of the track is complete after that.
+
+  start, gaps, count and peak are those of `Sound`; start is None where there is no track, or nothing in it can be decoded.
+  """
+
+  def __init__(self, path):
+    self.path = path
+
+  def __iter__(self):
+    self.start, self.gaps, self.count, self.peak = None, [], 0, 0
+    for block in self.decode():
+      if len(block):
+        self.count, self.peak = self.count + len(block), max(self.peak, largest(block))
+        yield block
+
+  def decode(self):
+    """As 16-bit integers the mix is FFmpeg's own to the bit; PyAV's float mix of two channels is louder by sqrt 2."""
+    with opened(self.path) as (container, _):
+      stream = container.streams.best('audio')
+      if stream is None:
+        return
+      resampler, end, count = new_resampler(), 0.0, 0
+      for packet in container.demux(stream):
+        try:
+          frames = packet.decode()
+        except av.error.InvalidDataError:
+          continue  # a damaged packet is skipped, as FFmpeg does
+        for frame in frames:
+          time = end if frame.time is None else frame.time
+          blocks = []
+          if self.start is None:
+            self.start = float(time)
+          elif time - end > GAP_SECONDS:  # sound goes on at its own time, not where the last block ended
+            blocks += flushed(resampler)
+            missing = max(round((time - self.start) * SAMPLE_RATE) - count - sum(map(len, blocks)), 0)
+            yield from blocks
+            for first in range(0, missing, SILENCE):
+              yield np.zeros(min(SILENCE, missing - first), np.int16)
+            count, blocks = count + sum(map(len, blocks)) + missing, []
+            self.gaps.append((end - self.start, time - self.start))
+            resampler = new_resampler()
+          end = time + frame.samples / frame.sample_rate
+          blocks += [block.to_ndarray()[0] for block in resampler.resample(frame)]
+          count += sum(map(len, blocks))
+          yield from blocks
+      if self.start is not None:
+        yield from flushed(resampler)
+
+
+def read_timeline(path):
+  """Returns the Timeline of the frames that decoding `path` gives; InputError where it is no video or cut short."""
+  with opened(path) as (container, stream):
+    # Not the packets themselves: they are the whole file.
+    packets = [(packet.pts, packet.is_keyframe, packet.is_discard or packet.is_corrupt) for packet in container.demux(stream) if packet.size]
+    # MP4 counts its samples in the header, so one that ends early gives itself away.
+    if container.format.name.startswith('mov') and len(packets) < stream.frames:
+      raise InputError(f'{path} is cut short: {len(packets)} of its {stream.frames} frames are there')
+    ticks = sorted(pts for pts, *_ in packets if pts is not None)
+    trusted = (container.format.name.startswith(('mov', 'matroska')) and packets and packets[0][1] and
+               not any(doubtful for *_, doubtful in packets) and len(set(ticks)) == len(packets))
+    base, rates = stream.time_base, [stream.average_rate, stream.guessed_rate, stream.base_rate]
+    container_duration = container.duration / av.time_base if container.duration else None
+  if not trusted:  # AVI packets may hold two frames or none, edit lists hide some: only decoding tells
+    with opened(path) as (container, stream):
+      ticks = [frame.pts for frame in container.decode(stream)]
+  if not ticks:
+    raise InputError(f'{path} holds no picture')
+  if None in ticks:  # a stream without clock, such as raw H.264
+    rate = float(next(filter(None, rates), 25))
+    return Timeline(np.arange(len(ticks)) / rate, 0.0, rate, container_duration)
+  ticks = np.sort(np.array(ticks, np.int64))
+  times = (ticks - ticks[0]) * float(base)
+  # Rounding to the container's clock moves a frame by less than a tick; a dropped frame moves all that follow.
+  fits = (float(rate) for rate in rates if rate and
+          np.abs(times - np.arange(len(times)) / float(rate)).max() < 0.999 * float(base))
+  return Timeline(times, float(ticks[0] * base), next(fits, None), container_duration)
+
+
+def read_frames(path, longest=None):
+  """Yields the frames of a video in order as (H,W,3) uint8 RGB, upright, at most MAX_PIXELS pixels each.
+
+  longest: pixels to which the longer side is made smaller where it has more.
+  """
+  with opened(path) as (container, stream):
+    stream.thread_type, rotation, matrix = 'AUTO', None, None
+    for frame in container.decode(stream):
+      check_size(path, frame)
+      wide = frame.width * float(stream.sample_aspect_ratio or 1)  # pixels need not be square
+      scale = min(longest / max(wide, frame.height), 1) if longest else 1
+      size = [max(round(side * scale), 1) for side in (wide, frame.height)]
+      if size != [frame.width, frame.height]:
+        frame = frame.reformat(*size, interpolation='AREA')
+      image = frame.to_ndarray(format='rgb24')
+      if frame.rotation != rotation:  # else as before: side_data keeps its frame alive until the next garbage collection
+        rotation, matrix = frame.rotation, frame.side_data.get('DISPLAYMATRIX')
+        matrix = matrix and bytes(matrix)
+      yield upright(image, matrix) if matrix else image
+
+
+def upright(image, matrix):
+  """The picture as it is to be shown: turned and mirrored as a display matrix says."""
+  a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5]  # a pixel at (x, y) is shown at (a x + c y, b x + d y)
+  if abs(b) > abs(a):
+    image, a, d = image.transpose(1, 0, 2), c, b
+  return np.ascontiguousarray(image[::-1 if d < 0 else 1, ::-1 if a < 0 else 1])
+
+
+def largest(samples):
+  """The largest of some int16 samples, whatever their sign."""
+  return max(int(samples.max()), -int(samples.min()))
+
+
+def read_sound(path):
+  """Returns the Sound of a video, or None where there is no sound track or nothing in it can be decoded."""
+  reader = SoundReader(path)
+  blocks = list(reader)
+  samples = np.concatenate(blocks) if blocks else np.zeros(0, np.int16)
+  return Sound(samples, reader.start, tuple(reader.gaps)) if samples.size else None
+
+
+def new_resampler():
+  return av.AudioResampler(format='s16', layout='mono', rate=SAMPLE_RATE)
+
+
+def flushed(resampler):
+  """What a resampler still holds: blocks of samples."""
+  return [block.to_ndarray()[0] for block in resampler.resample(None)]
+
+
+def address(path):
+  """What FFmpeg calls a file: the colon of 12:30.mp4 would be that of a protocol."""
+  return str(pathlib.Path(path).absolute())
+
+
+@contextlib.contextmanager
+def opened(path):
+  """Opens a video file as (container, video stream); everything FFmpeg cannot read becomes an InputError."""
+  try:
+    with av.open(address(path)) as container:
+      stream = container.streams.best('video')
+      if stream is None or container.format.name == 'tty':  # FFmpeg plays text, too
+        raise InputError(f'{path} holds no video stream')
+      check_size(path, stream.codec_context)
+      yield container, stream
+  except InputError:
+    raise
+  except (av.error.FFmpegError, OSError, ValueError) as error:
+    raise InputError(f'{path} cannot be read as a video: {getattr(error, "strerror", None) or error}') from error
+
+
+def check_size(path, image):
+  if image.width * image.height > MAX_PIXELS:
+    raise InputError(f'{path} is {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are read')

@@ -1,0 +1,88 @@
+"""Writing a video with its sound, for the page and for the overlay: H.264 and AAC, which every browser plays."""
+
+import contextlib
+import fractions
+
+import av
+import cv2
+import numpy as np
+
+from avjax.media.video import SAMPLE_RATE, SoundReader, address
+
+CLOCK = 90_000  # ticks a second
+ENCODER = {'preset': 'veryfast', 'crf': '28'}
+
+
+class ClipWriter:
+  """A context that takes the pictures of a video in order and writes them, smaller, at their own times with the video's sound.
+
+  The first picture is at time 0. Memory does not grow with the length.
+  """
+
+  def __init__(self, path, source, timeline, longest):
+    self.path, self.timeline, self.longest, self.count = path, timeline, longest, 0
+    self.reader = SoundReader(source)
+    self.sound, self.heard = iter(self.reader), 0
+
+  def __enter__(self):
+    self.container = av.open(address(self.path), 'w', format='mp4', options={'movflags': 'faststart'})
+    self.picture = self.track = None
+    return self
+
+  def __exit__(self, kind, *exception):
+    if kind is None:
+      self.close()
+    elif self.container:
+      with contextlib.suppress(av.error.FFmpegError):  # the first error counts
+        self.container.close()
+
+  def open_streams(self, image):
+    """The streams, once the size and whether there is sound are known. H.264 takes even sizes alone."""
+    height, width = image.shape[:2]
+    scale = min(self.longest / max(height, width), 1)
+    self.size = [max(round(side * scale / 2), 1) * 2 for side in (width, height)]
+    self.picture = self.container.add_stream('libx264', rate=fractions.Fraction(self.timeline.rate or 25).limit_denominator(1001), options=ENCODER)
+    self.picture.width, self.picture.height = self.size
+    self.picture.pix_fmt = 'yuv420p'
+    self.picture.codec_context.time_base = fractions.Fraction(1, CLOCK)
+    self.block = next(self.sound, None)
+    if self.block is not None:
+      self.track = self.container.add_stream('aac', rate=SAMPLE_RATE, layout='mono')
+      self.track.bit_rate = 48_000
+
+  def add(self, image):
+    """The next picture, (H,W,3) uint8 RGB. OSError or another error of FFmpeg's where it cannot be written."""
+    if self.picture is None:
+      self.open_streams(image)
+    if tuple(self.size) != image.shape[1::-1]:
+      image = cv2.resize(image, self.size, interpolation=cv2.INTER_AREA)
+    frame = av.VideoFrame.from_ndarray(image, format='rgb24')
+    seconds = self.timeline.times[self.count]
+    frame.pts, frame.time_base = round(seconds * CLOCK), fractions.Fraction(1, CLOCK)
+    self.container.mux(self.picture.encode(frame))
+    self.count += 1
+    self.play(seconds)
+
+  def play(self, until):
+    """Writes the sound up to a time in seconds."""
+    while self.block is not None:
+      start = self.reader.start - self.timeline.start + self.heard / SAMPLE_RATE
+      if start > until:
+        return
+      samples, self.heard = self.block, self.heard + len(self.block)
+      early = max(round(-start * SAMPLE_RATE), 0)  # before the first picture
+      if len(samples) > early:
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[None, early:]), format='s16', layout='mono')
+        frame.sample_rate, frame.time_base = SAMPLE_RATE, fractions.Fraction(1, SAMPLE_RATE)
+        frame.pts = round(start * SAMPLE_RATE) + early
+        self.container.mux(self.track.encode(frame))
+      self.block = next(self.sound, None)
+
+  def close(self):
+    """Writes what is left; sound ends with the last picture."""
+    if self.container:
+      for stream in (self.picture, self.track):
+        if stream is not None:
+          self.container.mux(stream.encode())
+      self.container.close()
+      self.container = None

@@ -1,0 +1,40 @@
+"""Registries of what a config may name: towers, fusions, heads. Each entry declares its ranges beside its code."""
+
+from avjax import ranges
+
+
+class Registry(dict):
+  """{name: module class} of one kind. `key`: the key of the config that chooses, such as 'model.fusion.name'."""
+
+  def __init__(self, key):
+    super().__init__()
+    self.key = key
+
+  def register(self, name, **declared):
+    """Decorates the class that a config chooses by this name.
+
+    ranges: {argument: avjax.ranges.Range or OneOf}, joined with those of the class it inherits from. needs: the
+    modalities without which it cannot be built, by default both. groups: for a tower, the unfreezing groups {group: path patterns} that
+    hold where the config has none. What is given becomes an attribute of the class.
+    """
+
+    def decorate(module):
+      declared['ranges'] = getattr(module, 'ranges', {}) | declared.get('ranges', {})
+      declared.setdefault('needs', getattr(module, 'needs', ('visual', 'audio')))
+      for attribute, value in declared.items():
+        setattr(module, attribute, value)
+      self[name] = module
+      return module
+
+    return decorate
+
+  def choose(self, name):
+    """Returns the class of this name; InputError, with the nearest name, where there is none."""
+    ranges.OneOf(tuple(self)).check(self.key, name)
+    return self[name]
+
+
+FUSIONS = Registry('model.fusion.name')
+HEADS = Registry('model.head.name')
+VISUAL_TOWERS = Registry('model.visual.tower')
+AUDIO_TOWERS = Registry('model.audio.tower')

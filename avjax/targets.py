@@ -1,0 +1,9 @@
+"""The pure steps: one update, one prediction. Runs without TensorFlow."""
+
+
+
+
+
+
+
+TARGETS = ('valence', 'arousal')

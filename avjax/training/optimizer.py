@@ -1,0 +1,56 @@
+"""The optax transform of one stage: Adam with weight decay on the open groups, nothing at all on the frozen ones."""
+
+import re
+
+import jax
+import optax
+from flax import traverse_util
+
+DECAYS = ('coupled', 'decoupled')
+
+
+def adam(weight_decay, rate_factors=(), decay='coupled', clip=0.0):
+  """Adam, whose updates are for a rate of 1.
+
+  decay: 'coupled' adds weight_decay * parameter to the gradient before the moments (PyTorch's Adam), 'decoupled' to the update
+  (AdamW). clip: the largest norm of all gradients together, 0 for any. rate_factors: pairs (pattern, factor) that scale the
+  rate of parameters whose path the pattern matches in full.
+  """
+  def scale(updates, params=None):
+    del params
+    flat = traverse_util.flatten_dict(updates, sep='/')
+    for path, update in flat.items():
+      for pattern, factor in rate_factors:
+        # Frozen leaves reach this transform as optax.MaskedNode.
+        if re.fullmatch(pattern, path) and not isinstance(update, optax.MaskedNode):
+          flat[path] = update * factor
+    return traverse_util.unflatten_dict(flat, sep='/')
+
+  steps = [optax.add_decayed_weights(weight_decay), optax.scale_by_adam()]
+  clipping = [optax.clip_by_global_norm(clip)] if clip else []
+  return optax.chain(*clipping, *(steps if decay == 'coupled' else steps[::-1]), optax.stateless(scale))
+
+
+def make_optimizer(is_trainable, settings):
+  """A masked optimizer: parameters that `is_trainable` names follow `adam`, all others get an update of exactly zero.
+
+  settings: the arguments of `adam`, such as config.optimizer.
+
+  optax.masked alone would let the raw gradients of the others through. The caller scales updates by minus the rate.
+  """
+  def labels(params):
+    flat = traverse_util.flatten_dict(params, sep='/')
+    return traverse_util.unflatten_dict({path: 'open' if is_trainable(path) else 'frozen' for path in flat}, sep='/')
+  return optax.partition({'open': adam(**settings), 'frozen': optax.set_to_zero()}, labels)
+
+
+def check_rate_factors(rate_factors, paths):
+  """Raises ValueError for a pattern that matches no parameter path."""
+  for pattern, _ in rate_factors:
+    if not any(re.fullmatch(pattern, path) for path in paths):
+      raise ValueError(f'rate factor pattern {pattern!r} matches no parameter of the model')
+
+
+def apply(params, updates, rate):
+  """params - rate * updates, leaf by leaf."""
+  return jax.tree.map(lambda p, u: p - rate * u, params, updates)

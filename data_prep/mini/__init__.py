@@ -1,0 +1,135 @@
+"""python -m data_prep.mini --output DIR: a small synthetic Aff-Wild2 in the official layout, with all that is awkward.
+
+Drawn faces and synthesised voices show valence and arousal, so that what can be learnt from the real set can be learnt
+here, on a small scale; scores on it say nothing about Aff-Wild2. Beside the layout lie _truth/<clip>.npz (what each
+person feels, what face and voice show of it, and when one of the two lies), unreadable.txt and mini.json.
+"""
+
+import concurrent.futures
+import dataclasses
+import json
+import multiprocessing
+import os
+import pathlib
+
+from avjax.errors import InputError
+from data_prep.mini.latents import PRESETS, Dials
+from data_prep.mini.video import BROKEN_FRAME, Places, Video, make_video
+
+VERSION = 1  # to be raised whenever the same settings give other files
+# Always there, whatever the size. One quirk a video; '' is a plain one at a rate or in a container that others lack.
+AWKWARD = (
+    Video('105', 'train', 30, '.mp4', 'gaps'),                               # -5 at the start, inside, in one column
+    Video('video12_1', 'train', 25, '.avi', 'missing_faces'),                # no crop at the start, in runs, once
+    Video('10-60-1280x720', 'train', 25, '.mp4', 'two_subjects'),            # _left and _right, one sound track
+    Video('102', 'train', 25, '.avi', 'tiny'),                               # 40 frames
+    Video('212', 'train', 24, '.mp4', 'short'),                              # at most 170 frames
+    Video('24-30-1920x1080', 'train', 29.97, '.mp4', 'short_annotation'),    # one row fewer than frames
+    Video('171', 'train', 24, '.avi', 'no_sound'),
+    Video('239', 'train', 24, '.mp4', 'silent'),
+    Video('video84', 'train', 24, '.mp4', 'short_sound'),                    # ends after 80 % of the video
+    Video('54-30-1080x1920', 'train', 30, '.mp4', 'late_video'),             # 0.3 s after the sound
+    Video('286', 'train', 25, '.mp4', 'late_sound'),                         # 0.4 s after the picture
+    Video('17-24-1920x1080', 'train', 24, '.mp4', 'variable_rate'),
+    Video('40-60-1280x720', 'train', 60, '.mp4'),
+    Video('303', 'validation', 15, '.avi', 'broken_crop'),                   # half a jpg, listed in unreadable.txt
+    Video('video63', 'validation', 23.976, '.mp4', 'long_annotation'),       # two rows more than frames
+    Video('318', 'test', 25, '.avi'),
+    Video('96-30-1280x720', 'test', 30, '.mp4'),
+)
+ANNOTATIONS = '8th ABAW Annotations/VA_Estimation_Challenge'
+ANNOTATION_FOLDERS = {'train': 'Train_Set', 'validation': 'Validation_Set', 'test': None}
+TEST_LIST = 'test_set/names_of_videos_in_each_test_set/Valence_Arousal_Estimation_Challenge_test_set_release.txt'
+TEST_SAMPLE = 'test_set/prediction_files_format/CVPR_8th_ABAW_VA_test_set_sample.txt'
+FOLDERS = (('batch1', 'cropped_aligned'), ('batch1', 'cropped_aligned'), ('batch2', 'cropped_aligned'),
+           ('batch2', 'cropped_aligned'), ('new_vids', 'cropped_aligned_new_50_vids'))
+DONE, BEGUN = 'mini.json', 'mini.partial.json'
+
+
+def list_videos(count):
+  """Returns `count` videos: the awkward ones, and plain ones of 15 frames/s, every third of them for validation."""
+  if count < len(AWKWARD):
+    raise InputError(f'--videos is at least {len(AWKWARD)}, the awkward ones that are always there, not {count}')
+  plain = []
+  for i in range(count - len(AWKWARD)):
+    name = (f'{400 + i}', f'video{100 + i}', f'{100 + i}-15-640x480')[i % 3]
+    plain.append(Video(name, 'validation' if i % 3 == 2 else 'train', 15, '.avi' if i % 7 == 3 else '.mp4'))
+  return [*AWKWARD, *plain]
+
+
+def generate(output, seed=0, videos=40, seconds=16.0, dials=Dials(), workers=None):
+  """Writes the data set, the same bytes for the same settings; one process per core unless `workers` says otherwise.
+
+  Args:
+    output: folder, new or empty; a complete mini of the same settings stays as it is, an interrupted one is finished.
+    seed: any int.
+    videos: how many, at least len(AWKWARD).
+    seconds: length of each, 6 to 300; less at rates above 24 frames/s, and in two short ones.
+    dials: a Dials.
+
+  Returns {'videos', 'clips', 'frames'}: their numbers; frames are counted per clip.
+  Raises InputError where a setting is out of range or `output` holds anything else.
+  """
+  if not 6 <= seconds <= 300:
+    raise InputError(f'--seconds lies between 6 and 300, not {seconds:g}')
+  if dials.preset not in PRESETS:
+    raise InputError(f'--preset is one of {", ".join(PRESETS)}, not {dials.preset!r}')
+  for name in ('rho', 'anti', 'kappa'):
+    if not 0 <= getattr(dials, name) <= 1:
+      raise InputError(f'--{name} lies between 0 and 1, not {getattr(dials, name):g}')
+  table = list_videos(videos)
+  settings = {'version': VERSION, 'seed': seed, 'videos': videos, 'seconds': float(seconds),
+              **dataclasses.asdict(dials)}
+  counts = {'videos': len(table), 'clips': sum(len(video.clips) for video in table),
+            'frames': sum(len(video.clips) * video.frame_count(seconds) for video in table)}
+
+  output = pathlib.Path(output)
+  if read_settings(output / DONE) == settings:
+    return counts
+  if output.exists() and not output.is_dir():
+    raise InputError(f'{output} is not a folder')
+  if output.is_dir() and any(output.iterdir()) and read_settings(output / BEGUN) != settings:
+    raise InputError(f'{output} is not empty and not a mini data set of these settings; name another folder')
+
+  output.mkdir(parents=True, exist_ok=True)
+  (output / BEGUN).write_text(json.dumps(settings, indent=2) + '\n')
+  jobs = [(i, video, find_places(output, i, video), seed, seconds, dials) for i, video in enumerate(table)]
+  for _, _, places, *_ in jobs:
+    for place in filter(None, dataclasses.astuple(places)):
+      place.mkdir(parents=True, exist_ok=True)
+  # The longest first, so that all processes end together.
+  jobs.sort(key=lambda job: -job[1].frame_count(seconds) * len(job[1].clips))
+  # Spawned, not forked: the caller may hold threads (a test that has imported JAX).
+  with concurrent.futures.ProcessPoolExecutor(workers or len(os.sched_getaffinity(0)),
+                                              multiprocessing.get_context('spawn')) as pool:
+    list(pool.map(make_video, *zip(*jobs)))
+  write_lists(output, table, seconds)
+  os.replace(output / BEGUN, output / DONE)
+  return counts
+
+
+def read_settings(path):
+  try:
+    return json.loads(path.read_text())
+  except (OSError, ValueError):
+    return None
+
+
+def find_places(output, i, video):
+  """Returns the Places of the i-th video: two fifths each in batch1 and batch2, one fifth among the later videos."""
+  videos, crops = FOLDERS[i % len(FOLDERS)]
+  folder = ANNOTATION_FOLDERS[video.partition]
+  return Places(output / 'videos' / videos, output / crops, folder and output / ANNOTATIONS / folder, output / '_truth')
+
+
+def write_lists(output, table, seconds):
+  """Writes the test list, the template of a submission, the list of broken crops, and what macOS leaves in folders."""
+  tests = [(clip, video.frame_count(seconds)) for video in table if video.partition == 'test' for clip in video.clips]
+  rows = ['image_location,valence,arousal', *(f'{clip}/{k:05d}.jpg,,' for clip, n in tests for k in range(1, n + 1))]
+  for path, lines in ((TEST_LIST, [clip for clip, _ in tests]), (TEST_SAMPLE, rows), ('unreadable.txt', [
+      f'{video.name}/{BROKEN_FRAME:05d}.jpg' for video in table if video.quirk == 'broken_crop'])):
+    (output / path).parent.mkdir(parents=True, exist_ok=True)
+    (output / path).write_text('\n'.join(lines) + '\n')
+  for folder in sorted({crops for _, crops in FOLDERS}):
+    for place in (output / folder, min(path for path in (output / folder).iterdir() if path.is_dir())):
+      (place / '.DS_Store').write_bytes(b'\0\0\0\1Bud1\0')

@@ -1,0 +1,41 @@
+"""python -m data_prep.mini --output DIR: a small synthetic Aff-Wild2 in the official layout, with all that is awkward.
+
+Drawn faces and synthesised voices show valence and arousal, so that what can be learnt from the real set can be learnt
+here, on a small scale; scores on it say nothing about Aff-Wild2. Beside the layout lie _truth/<clip>.npz (what each
+person feels, what face and voice show of it, and when one of the two lies), unreadable.txt and mini.json.
+"""
+
+import argparse
+import pathlib
+
+from avjax import errors
+from data_prep import mini
+from data_prep.mini.latents import PRESETS, Dials
+
+
+def main(argv=None):
+  parser = argparse.ArgumentParser(prog='python -m data_prep.mini', description=__doc__.partition(': ')[2],
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--output', required=True, help='folder to write, new or empty')
+  parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--videos', type=int, default=40, help=f'how many, at least {len(mini.AWKWARD)} (default: 40)')
+  parser.add_argument('--seconds', type=float, default=16.0, help='length of each, 6 to 300 (default: 16)')
+  parser.add_argument('--preset', choices=PRESETS, default='natural',
+                      help='who knows what: the face valence and the voice arousal, or each a little of both')
+  parser.add_argument('--rho', type=float, default=0.1, help='share of time in which one modality lies (default: 0.1)')
+  parser.add_argument('--anti', type=float, default=0.5,
+                      help='what a liar shows: 1 the opposite, 0 something unrelated (default: 0.5)')
+  parser.add_argument('--kappa', type=float, default=0.5, help='how visibly: blur, dark and noise (default: 0.5)')
+  parser.add_argument('--workers', type=int, help='processes (default: one per core); the files are the same')
+  args = parser.parse_args(argv)
+  complete = (pathlib.Path(args.output) / mini.DONE).exists()
+  dials = Dials(args.preset, args.rho, args.anti, args.kappa)
+  counts = mini.generate(args.output, args.seed, args.videos, args.seconds, dials, args.workers)
+  print(f'{args.output}: {counts["videos"]} videos, {counts["clips"]} clips, {counts["frames"]} frames'
+        + (', complete already' if complete else ''))
+  return 0
+
+
+if __name__ == '__main__':
+  errors.run_command(main)
+

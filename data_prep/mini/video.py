@@ -1,0 +1,171 @@
+"""One invented video: its people, film, crops, annotations and truth, with the one thing that is awkward about it."""
+
+import dataclasses
+import fractions
+import pathlib
+
+import cv2
+import numpy as np
+
+from data_prep.mini import face as mini_face
+from data_prep.mini import latents as mini_latents
+from data_prep.mini import voice as mini_voice
+from data_prep.mini.film import write_film
+
+MOST_FRAMES = 24  # per second asked for: videos of higher rates are shorter in time instead
+SHORT, TINY = 170, 40  # frames
+BROKEN_FRAME = 26      # its crop is half a file
+GOLDEN = 0.6180339887  # its multiples modulo 1 are spread evenly
+JPEG = [cv2.IMWRITE_JPEG_QUALITY, 90]
+
+
+@dataclasses.dataclass(frozen=True)
+class Video:
+  """A row of the table in mini.py: its quirk is '' or one of the names used below."""
+  name: str
+  partition: str  # 'train', 'validation' or 'test'
+  fps: float
+  ending: str
+  quirk: str = ''
+
+  @property
+  def clips(self):
+    return [f'{self.name}_left', f'{self.name}_right'] if self.quirk == 'two_subjects' else [self.name]
+
+  @property
+  def rate(self):
+    return fractions.Fraction(round(self.fps * 1001), 1001).limit_denominator(1001)
+
+  def frame_count(self, seconds):
+    most = {'short': SHORT, 'tiny': TINY}.get(self.quirk, 10 ** 6)
+    return min(most, round(min(self.fps, MOST_FRAMES) * seconds))
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+  """Where a video's files go; annotations is None for the test partition."""
+  videos: pathlib.Path
+  crops: pathlib.Path
+  annotations: pathlib.Path | None
+  truth: pathlib.Path
+
+
+def make_video(index, video, places, seed, seconds, dials):
+  """Invents and writes the index-th video, of some seconds, with all that belongs to each person in it."""
+  cv2.setNumThreads(1)  # the videos are what runs side by side
+  n = video.frame_count(seconds)
+  ticks, time_base = clock(video, n, mini_latents.generator(seed, 'clock', video.name))
+  times = ticks * float(time_base)
+  seconds = times[-1] + 1 / video.fps
+
+  people = [Person(clip, seed, seconds, dials, turn=(2 * index + side) * GOLDEN % 1)
+            for side, clip in enumerate(video.clips)]
+  speech, turns = people[0].speech, np.ones(len(people[0].speech.times), bool)
+  if len(people) == 2:
+    speech, turns = mini_voice.take_turns(speech, people[1].speech)
+  speaks = [turns, ~turns][:len(people)]
+  noisy = sum(person.noisy * spoken for person, spoken in zip(people, speaks))
+  rng = mini_latents.generator(seed, 'sound', video.name)
+  wave = mini_voice.synthesise(rng, speech, noisy)
+
+  looks = [person.look(times, spoken) for person, spoken in zip(people, speaks)]
+  for person, spoken in zip(people, speaks):
+    (places.crops / person.clip).mkdir(parents=True, exist_ok=True)
+    write_truth(places.truth / f'{person.clip}.npz', person, times, spoken)
+    if places.annotations:
+      write_annotation(places.annotations / f'{person.clip}.txt', video, person, times)
+  images = film(video, places, people, looks, n)
+  picture_delay, sound_delay = {'late_video': (0.3, 0.0), 'late_sound': (0.0, 0.4)}.get(video.quirk, (0.0, 0.0))
+  ticks = ticks + round(picture_delay / float(time_base))
+  wave = cut_sound(video, wave, speech.times[0], seconds, since=sound_delay - picture_delay)
+  size = (len(people) * mini_face.WIDTH, mini_face.HEIGHT)
+  path = places.videos / f'{video.name}{video.ending}'
+  write_film(path, size, images, ticks, video.rate, time_base, wave, sound_delay, stereo=video.quirk != '')
+
+
+class Person:
+  """Someone invented: what they feel, how they look and speak, all drawn from the clip's name."""
+
+  def __init__(self, clip, seed, seconds, dials, turn):
+    def rng(role):
+      return mini_latents.generator(seed, role, clip)
+    self.clip, self.kappa, self.move = clip, dials.kappa, rng('move')
+    self.performance = mini_latents.perform(rng('feel'), seconds, dials, turn)
+    self.identity = mini_face.invent_identity(rng('identity'))
+    self.speech = mini_voice.speak(rng('speak'), mini_voice.invent_speaker(rng('speaker')), self.performance)
+    lying = self.performance.at(self.speech.times).state == mini_latents.VOICE_LIES
+    self.noisy = 0.4 * dials.kappa * lying
+
+  def look(self, times, spoken):
+    shown = self.performance.at(times)
+    envelope = np.interp(times, self.speech.times, self.speech.envelope * spoken)
+    return mini_face.express(self.move, shown.face, times, envelope,
+                             self.kappa * (shown.state == mini_latents.FACE_LIES))
+
+
+def clock(video, n, rng):
+  """Returns when the n frames are shown, (n,) int from 0, and the unit in seconds."""
+  if video.quirk != 'variable_rate':
+    return np.arange(n), 1 / video.rate
+  pace = np.repeat(rng.choice([33, 42, 67], n // 10 + 1), 10)[:n - 1]  # ms, changing every ten frames
+  return np.concatenate([[0], np.cumsum(pace + rng.integers(-4, 5, n - 1))]), fractions.Fraction(1, 1000)
+
+
+def film(video, places, people, looks, n):
+  """Yields the raw images, everyone side by side, and writes the crops cut from them."""
+  missing = missing_faces(n) if video.quirk == 'missing_faces' else ()
+  for i in range(n):
+    images = [mini_face.draw(person.identity, look, i) for person, look in zip(people, looks)]
+    for person, look, image in zip(people, looks, images):
+      if i in missing:
+        continue
+      x, y = look.x[i], look.y[i]
+      data = cv2.imencode('.jpg', image[y:y + mini_face.CROP, x:x + mini_face.CROP], JPEG)[1].tobytes()
+      if video.quirk == 'broken_crop' and i + 1 == BROKEN_FRAME:
+        data = data[:len(data) // 2]
+      (places.crops / person.clip / f'{i + 1:05d}.jpg').write_bytes(data)
+    yield images[0] if len(images) == 1 else np.hstack(images)
+
+
+
+def missing_faces(n):
+  """Returns the indices of frames without a crop: at the start, two runs (one of them to the end), and a single one."""
+  return {*range(8), *range(n // 3, n // 3 + 20), n // 2, *range(n - 5, n)}
+
+
+def write_annotation(path, video, person, times):
+  """Writes valence and arousal to three decimals, one line a frame."""
+  rows = len(times) + {'long_annotation': 2, 'short_annotation': -1}.get(video.quirk, 0)
+  times = np.concatenate([times, times[-1] + np.arange(1, 3) / video.fps])[:rows]
+  cells = [[f'{value:.3f}' for value in pair] for pair in person.performance.at(times).va]
+  if video.quirk == 'gaps':
+    for row, columns in annotation_gaps(rows):
+      for column in columns:
+        cells[row][column] = '-5'
+  path.write_text('\n'.join(['valence,arousal', *map(','.join, cells)]) + '\n')
+
+
+def annotation_gaps(n):
+  """Yields (row, columns) of what is not annotated: the start, a run, a single row, rows that lack one of the two."""
+  both = (0, 1)
+  yield from ((row, both) for row in (*range(12), *range(n // 2, n // 2 + 15), n // 4))
+  yield from ((row, (0,)) for row in range(2 * n // 3, 2 * n // 3 + 4))
+  yield from ((row, (1,)) for row in range(3 * n // 4, 3 * n // 4 + 3))
+
+
+def write_truth(path, person, times, spoken):
+  """Writes the Performance at the n frames (see mini_latents), and `speaks` (n,) bool: it is this person's turn."""
+  shown = person.performance.at(times)
+  turn = np.interp(times, person.speech.times, spoken.astype(float)) > 0.5
+  np.savez(path, speaks=turn, **{field.name: getattr(shown, field.name) for field in dataclasses.fields(shown)})
+
+
+def cut_sound(video, wave, begins, seconds, since):
+  """Returns a wave, which starts at time `begins`, from `since` to the end of the video, as the quirk will have it."""
+  first, last = (round((at - begins) * mini_voice.RATE) for at in (since, seconds))
+  wave = wave[first:last]
+  if video.quirk == 'no_sound':
+    return None
+  if video.quirk == 'silent':
+    return np.zeros_like(wave)
+  return wave[:round(0.8 * len(wave))] if video.quirk == 'short_sound' else wave

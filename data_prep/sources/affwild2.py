@@ -1,0 +1,148 @@
+"""Aff-Wild2 as its organisers hand it out: folders in, a sorted list of clips out; partitions, chunks and folds."""
+
+import dataclasses
+import pathlib
+import re
+
+from avjax import errors, files
+from avjax.data.splits import CHUNKS, TEST
+from avjax.errors import InputError
+
+VIDEO_FOLDERS = ('batch1', 'batch2', 'new_vids', 'batch3')
+CROP_FOLDERS = ('cropped_aligned', 'cropped_aligned_new_50_vids')
+VIDEO_ENDINGS = ('.mp4', '.avi')
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+  """One annotated person of one video; `partition` is 'train', 'validation' or 'test', and test has no annotation."""
+  name: str
+  video: pathlib.Path
+  crops: pathlib.Path
+  annotation: pathlib.Path | None
+  partition: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Roots:
+  """Where the parts of the data set lie. `videos` and `crops` may be several folders; no test list, no test clips."""
+  videos: tuple[pathlib.Path, ...]
+  crops: tuple[pathlib.Path, ...]
+  annotations: pathlib.Path
+  test_list: pathlib.Path | None
+
+
+def find_roots(source, videos=None, crops=None, annotations=None, test_list=None):
+  """Finds the parts of Aff-Wild2 under `source` by their official names; what is given explicitly is taken instead.
+
+  Args:
+    source: the folder that holds the data set.
+    videos: folders that hold videos, directly or one level down.
+    crops: folders of aligned crops, each with one folder per clip.
+    annotations: the '<N>th ABAW Annotations' folder under whatever name, or its VA_Estimation_Challenge.
+    test_list: text file with one clip name a line.
+
+  Raises InputError where a part is missing or cannot be told from another.
+  """
+  source = files.existing_folder(source)
+  videos = [files.existing_folder(path) for path in videos] if videos else [
+      path for root in (source, source / 'videos') for path in (root / name for name in VIDEO_FOLDERS) if path.is_dir()]
+  crops = [files.existing_folder(path) for path in crops] if crops else [
+      source / name for name in CROP_FOLDERS if (source / name).is_dir()]
+  if annotations:
+    annotations = files.existing_folder(annotations)
+  else:
+    found = sorted(path for path in visible(source)
+                   if re.fullmatch(r'\d+\w\w ABAW Annotations', path.name) and path.is_dir())
+    if len(found) != 1:
+      what = 'several sets of annotations' if found else "no '<N>th ABAW Annotations' folder"
+      raise InputError(f'{source} holds {what}; name the one to use with --annotations')
+    annotations = found[0]
+  if (annotations / 'VA_Estimation_Challenge').is_dir():
+    annotations = annotations / 'VA_Estimation_Challenge'
+  for name in ('Train_Set', 'Validation_Set'):
+    files.existing_folder(annotations / name)
+  if not videos:
+    raise InputError(f'{source} holds none of the video folders {", ".join(VIDEO_FOLDERS)}; name them with --videos')
+  if not crops:
+    raise InputError(f'{source} holds none of the crop folders {", ".join(CROP_FOLDERS)}; name them with --crops')
+  if test_list:
+    test_list = pathlib.Path(test_list)
+    if not test_list.is_file():
+      raise InputError(f'{test_list} is not a file: --test_list names a text file with one clip a line')
+  else:
+    lists = sorted((source / 'test_set' / 'names_of_videos_in_each_test_set').glob('Valence_Arousal_*.txt'))
+    if len(lists) > 1:
+      raise InputError(f'{lists[0].parent} holds {len(lists)} lists; name the one to use with --test_list')
+    test_list = lists[0] if lists else None
+  return Roots(tuple(videos), tuple(crops), annotations, test_list)
+
+
+def list_clips(roots, ignore_unlisted=False):
+  """Returns every clip of the data set, sorted by name.
+
+  Raises InputError where an annotation or a listed test clip has no video or no crops, and (unless ignore_unlisted)
+  where a video or a folder of crops belongs to no clip; also where a name occurs twice.
+  """
+  places = [place for root in roots.videos for place in [root, *filter(pathlib.Path.is_dir, visible(root))]]
+  videos = unique((path.stem, path) for place in places for path in visible(place)
+                  if path.suffix.lower() in VIDEO_ENDINGS)
+  crops = unique((path.name, path) for root in roots.crops for path in visible(root) if path.is_dir())
+  listed = [(path.stem, (path, partition))
+            for partition, name in (('train', 'Train_Set'), ('validation', 'Validation_Set'))
+            for path in visible(roots.annotations / name) if path.suffix == '.txt']
+  if roots.test_list:
+    listed += [(name, (None, 'test')) for name in roots.test_list.read_text().split()]
+  listed = unique(listed)
+
+  video_of = {name: videos.get(name, videos.get(base_name(name))) for name in listed}
+  errors.raise_if_any('clips have no video', [name for name in listed if video_of[name] is None])
+  errors.raise_if_any('clips have no folder of crops', [name for name in listed if name not in crops])
+  if not ignore_unlisted:
+    hint = '; to leave them out, add --tolerate unlisted'
+    used = set(video_of.values())
+    errors.raise_if_any('videos have neither annotation nor test listing',
+             [name for name, path in videos.items() if path not in used], hint)
+    errors.raise_if_any('folders of crops have neither annotation nor test listing',
+             [name for name in crops if name not in listed], hint)
+  return [Clip(name, video_of[name], crops[name], *listed[name]) for name in sorted(listed)]
+
+
+def split_clips(clips):
+  """Returns {split: clips} for chunk0 to chunk5 and test: the five fifths of the training list, validation, test.
+
+  Two subjects of one video stay in one chunk. Splits may be empty.
+  """
+  train = sorted((clip for clip in clips if clip.partition == 'train'), key=lambda clip: (clip.video.stem, clip.name))
+  cuts = [len(train) * i // 5 for i in range(6)]
+  for i in range(1, 5):
+    while 0 < cuts[i] < len(train) and train[cuts[i] - 1].video == train[cuts[i]].video:
+      cuts[i] += 1
+  splits = {chunk: train[start:end] for chunk, start, end in zip(CHUNKS, cuts, cuts[1:])}
+  splits[CHUNKS[5]] = [clip for clip in clips if clip.partition == 'validation']
+  splits[TEST] = [clip for clip in clips if clip.partition == 'test']
+  return splits
+
+
+def base_name(clip_name):
+  """Returns the name of the video that a clip was cut from: two-subject videos add _left or _right."""
+  return re.sub(r'_(left|right)$', '', clip_name)
+
+
+def visible(path):
+  """Returns the entries of a folder in order of name, without .DS_Store and other dot files."""
+  return sorted(entry for entry in path.iterdir() if not entry.name.startswith('.'))
+
+
+def unique(pairs):
+  found = {}
+  for name, value in pairs:
+    if name in found:
+      raise InputError(f'{name} is there twice: {describe(found[name])} and {describe(value)}')
+    found[name] = value
+  return found
+
+
+def describe(value):
+  path, partition = value if isinstance(value, tuple) else (value, None)
+  return str(path or f'the {partition} list')

@@ -1,0 +1,49 @@
+"""Valence and arousal text files: a header line, then one `valence,arousal` line for every frame of the video."""
+
+import math
+
+import numpy as np
+
+from avjax.errors import InputError
+
+NOT_ANNOTATED = -5  # the organisers' mark
+
+
+def read_annotation(path, ignore_out_of_range=False):
+  """Reads one annotation file.
+
+  Args:
+    path: the text file; line k + 1 belongs to frame k.
+    ignore_out_of_range: take values outside [-1, 1] other than -5 as not annotated, instead of refusing them.
+
+  Returns:
+    va (T,2) float32 in [-1, 1], 0 where not annotated; annotated (T,) bool, True where both values were given.
+
+  Raises InputError naming file and line for anything else: another header, another number of columns, text, NaN.
+  """
+  try:
+    header, *lines = path.read_text(encoding='utf-8-sig').rstrip().splitlines() or ['']
+  except (OSError, UnicodeDecodeError) as error:
+    raise InputError(f'{path} cannot be read as text: {error}') from error
+  if [word.strip().lower() for word in header.split(',')] != ['valence', 'arousal']:
+    raise InputError(f"{path}, line 1: expected the header 'valence,arousal', found {header[:40]!r}")
+  values = np.zeros((len(lines), 2))
+  for frame, line in enumerate(lines, 1):
+    values[frame - 1] = parse(line, f'{path}, line {frame + 1} (frame {frame})')
+  annotated = ((values >= -1) & (values <= 1)).all(axis=1)
+  strange = ((values < -1) | (values > 1)) & (values != NOT_ANNOTATED)
+  if strange.any() and not ignore_out_of_range:
+    frame, column = np.argwhere(strange)[0]
+    raise InputError(f'{path}, line {frame + 2} (frame {frame + 1}): {values[frame, column]:g} is outside [-1, 1] '
+                     'and not -5; to count such frames as not annotated, add --tolerate out_of_range')
+  return np.where(annotated[:, None], values, 0).astype(np.float32), annotated
+
+
+def parse(line, where):
+  try:
+    valence, arousal = map(float, line.split(','))
+  except ValueError:
+    raise InputError(f'{where}: expected two numbers, found {line[:40]!r}') from None
+  if not (math.isfinite(valence) and math.isfinite(arousal)):
+    raise InputError(f'{where}: {line[:40]!r} is not a finite number')
+  return valence, arousal

@@ -1,0 +1,96 @@
+"""From windows to one series per clip to CCC, and the files that are written."""
+
+import csv
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from tiny import get_config
+
+from avjax.data.dataset import Records
+from avjax.data.splits import fold_chunks
+from avjax.evaluation.results import score, write_predictions
+from avjax.evaluation.series import Series, predict_records
+from avjax.system import sharding
+from avjax.targets import TARGETS, metrics
+
+
+def predictor(variables, batch):
+  """A stand-in for the model: predicts the annotated valence plus an error that depends on the window's first frame."""
+  del variables
+  first = batch['va'][:, :1, :1]
+  return {'prediction': np.concatenate([batch['va'][..., :1] + first, batch['va'][..., 1:]], axis=-1),
+          'gates': {'audio': np.ones((*batch['real'].shape, 4)) / 4}}
+
+
+def test_overlaps_are_averaged_and_scored_by_frame(records):
+  config = get_config()
+  data = Records(records, dict(length=12, stride=8, face=16))
+  _, split = fold_chunks(0)
+  mesh = sharding.make_mesh()
+  config.batch_size = 3
+  series = predict_records(data.batches([split], 3), predictor, {}, config, mesh)
+  (clip, s), = series.items()
+  # Clip 200 has 28 annotated frames, so windows start at the 1st, 9th and 17th of them; frame k has valence k / 100.
+  ids = [*range(1, 20), *range(25, 34)]
+  assert clip == '200' and s.frames.tolist() == ids
+  np.testing.assert_allclose(s.va[:, 0], np.array(ids) / 100, atol=1e-7)
+  np.testing.assert_allclose(s.times, (np.array(ids) - 1) / 25, atol=1e-6)
+  starts = [0, 8, 16]
+  errors = [np.mean([ids[w] / 100 for w in starts if w <= i < w + 12]) for i in range(28)]
+  np.testing.assert_allclose(s.prediction[:, 0], np.array(ids) / 100 + errors, atol=1e-6)
+  assert s.gates['audio'].shape == (28, 4)
+
+  scores = score(series, config.targets)
+  assert scores['frames'] == 28 and scores['clips'] == 1
+  assert scores['arousal']['ccc'] == pytest.approx(1, abs=1e-9) and scores['arousal']['rmse'] == pytest.approx(0, abs=1e-9)
+  expected = metrics.ccc(np.array(ids) / 100 + errors, np.array(ids) / 100)
+  assert scores['valence']['ccc'] == pytest.approx(expected, abs=1e-6)
+  assert scores['valence']['per_clip'] == {'200': pytest.approx(expected, abs=1e-6)}
+
+
+def test_partition_ccc_is_over_all_frames_not_a_mean_of_clips():
+  """Two clips, each predicted perfectly but for its level: by clip the shape counts, by partition the level does too."""
+  def series(level, shift):
+    va = np.stack([level + np.linspace(-0.1, 0.1, 50)] * 2, axis=1)
+    yes = np.ones(50, bool)
+    return Series(np.arange(50) + 1, np.arange(50) / 25, va + shift, va, yes, yes, yes, {})
+  clips = {'a': series(-0.5, 0.2), 'b': series(0.5, -0.2)}
+  clips['b'].annotated = np.arange(50) < 25
+  scores = score(clips, ('valence', 'arousal'))
+  x = np.concatenate([clips['a'].prediction[:, 0], clips['b'].prediction[:25, 0]])
+  y = np.concatenate([clips['a'].va[:, 0], clips['b'].va[:25, 0]])
+  assert scores['frames'] == 75
+  assert scores['valence']['ccc'] == pytest.approx(metrics.ccc(x, y), abs=1e-12)
+  assert scores['valence']['ccc'] > 0.8 > 0.3 > np.mean(list(scores['valence']['per_clip'].values()))
+
+
+def test_csv(tmp_path):
+  series = {'x': Series(np.array([1, 2, 5]), np.array([0, 0.04, 0.16]), np.array([[0.25], [-0.5], [1]]),
+                                 np.array([[0.1, 0], [0.2, 0], [0, 0]]), np.array([True, True, False]),
+                                 np.array([True, False, True]), np.array([True, True, True]), {})}
+  write_predictions(tmp_path / 'predictions', series, ('valence',))
+  with open(tmp_path / 'predictions' / 'x.csv', newline='') as file:
+    rows = list(csv.DictReader(file))
+  assert [r['frame'] for r in rows] == ['1', '2', '5'] and [float(r['valence']) for r in rows] == [0.25, -0.5, 1]
+  assert [r['valence_label'] for r in rows] == ['0.1', '0.2', ''] and [r['face_present'] for r in rows] == ['1', '0', '1']
+
+
+def test_the_order_of_batches_is_a_function_of_the_seed(records):
+  data = Records(records, dict(length=12, stride=8, face=16))
+  splits, _ = fold_chunks(0)
+
+  def order(seed, skip=0):
+    return [f'{clip.decode()}/{window}' for batch in data.batches(splits, 3, seed, skip)
+            for clip, window in zip(batch['clip'], batch['window'])]
+  first = order(1)
+  assert len(first) == data.size(splits) == len(set(first)) > 9
+  assert order(1) == first and order(2) != first and sorted(order(2)) == sorted(first)
+  assert order(1, skip=2) == first[6:]  # a resumed epoch goes on with the same records
+
+
+def test_step_needs_no_tensorflow():
+  code = 'import sys, avjax.training.loop, avjax.evaluate; sys.exit("tensorflow" in sys.modules)'
+  assert subprocess.run([sys.executable, '-c', code]).returncode == 0
+  assert list(TARGETS) == ['valence', 'arousal']

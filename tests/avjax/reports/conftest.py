@@ -1,0 +1,11 @@
+"""What the tests of pages share."""
+
+import browser
+import pytest
+
+
+@pytest.fixture(scope='module')
+def chromium():
+  with browser.Browser() as opened:
+    yield opened
+    assert not opened.errors

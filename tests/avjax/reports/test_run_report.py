@@ -1,0 +1,106 @@
+"""The report of a run, as a file and in a browser."""
+
+import json
+
+import numpy as np
+import pytest
+from pages import FAINT, HOSTILE, assert_named, in_browser, softmax
+from tiny import get_config
+
+from avjax.errors import InputError
+from avjax.evaluation.results import score
+from avjax.evaluation.series import Series
+from avjax.reports import run_report
+
+RATE = 25  # frames a second
+
+
+@pytest.fixture(scope='module')
+def reported(tmp_path_factory):
+  """The folder of a run with a report, and its results."""
+  folder = tmp_path_factory.mktemp('runs') / '<b>run'
+  folder.mkdir()
+  rng, config = np.random.default_rng(1), get_config('target=joint')
+  series = {}
+  for k, clip in enumerate(['1', '2', '10', HOSTILE.replace('/', '|'), 'b', 'c', 'd']):
+    va = np.clip(np.cumsum(rng.normal(size=(50, 2), scale=0.1), axis=0), -1, 1)
+    there = np.arange(50) >= 5  # face and sound
+    prediction = np.clip(va + rng.normal(size=(50, 2), scale=0.1 * k), -1, 1)
+    series[clip] = Series(np.arange(50) + 1, np.arange(50) / RATE, prediction, va, np.arange(50) < 45, there, there,
+                                   {'audio': softmax(rng.normal(size=(50, 3))), 'visual': softmax(rng.normal(size=(50, 3)))})
+  results = {'partition': 'validation', 'fold': 0, 'best_epoch': 1, **score(series, config.targets)}
+  rows = [{'step': 1, 'epoch': e, 'stage': 1 + e // 2, 'rate': 10.0 ** -e, 'train_loss': 2 - e, 'validation_ccc_valence': 0.1 * e,
+           'validation_ccc_arousal': 0.2} for e in range(4)]
+  (folder / 'metrics.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  (folder / 'versions.json').write_text(json.dumps({'avjax': '<i>0</i>', 'init': {}}))
+  run_report.write(folder, config, results, series)
+  return folder, config, results, series
+
+
+def ranking(chromium, column):
+  return chromium.evaluate(f'[...document.querySelectorAll("#ranking tbody tr")].map(row => row.cells[{column}].textContent)')
+
+
+@in_browser
+def test_report_has_the_numbers_of_the_results(chromium, reported):
+  folder, config, results, series = reported
+  chromium.emulate(1400)
+  chromium.open(folder / 'report.html')
+  shown = chromium.evaluate('[...document.querySelectorAll(".score dd")].map(e => e.textContent)')
+  assert shown == [run_report._number(results[target][metric]) for target in config.targets for metric in ('ccc', 'pcc', 'rmse')]
+  facts = chromium.evaluate('[...document.querySelectorAll(".facts dd")].map(e => e.textContent)')
+  assert facts[:4] == ['7', '315', '2', '0'] and int(facts[4].replace(',', '')) > 1000
+  per_clip = results['arousal']['per_clip']
+  assert dict(zip(ranking(chromium, 1), ranking(chromium, 3))) == {clip: run_report._number(ccc) for clip, ccc in per_clip.items()}
+  scores = np.concatenate([s.gates['visual'][5:] for s in series.values()])
+  gates = chromium.evaluate('[...document.querySelectorAll("#gates tbody tr")].map(row => [...row.cells].map(cell => cell.textContent))')
+  assert [row[0] for row in gates][:4] == ['face: unattended', 'face: recursion 1', 'face: recursion 2', 'voice: unattended']
+  assert gates[1][2:4] == [f'{scores[:, 1].mean():.3f}', f'{scores[:, 1].std():.3f}']
+  assert chromium.evaluate('window.hacked') is None and chromium.evaluate('document.images.length') == 0 and not chromium.errors
+  assert not [url for url in chromium.requests if not url.startswith('file:')]
+
+
+@in_browser
+def test_ranks_sort(chromium, reported):
+  folder, _, results, _ = reported
+  chromium.emulate(1400)
+  chromium.open(folder / 'report.html')
+  means = {clip: results['valence']['per_clip'][clip] + ccc for clip, ccc in results['arousal']['per_clip'].items()}
+  assert ranking(chromium, 1) == sorted(means, key=means.get, reverse=True)
+  chromium.evaluate('document.querySelectorAll("#ranking button")[1].focus()')
+  for reverse, direction in ((True, 'descending'), (False, 'ascending')):
+    chromium.key('Enter')
+    per_clip = results['valence']['per_clip']
+    assert ranking(chromium, 1) == sorted(per_clip, key=per_clip.get, reverse=reverse)
+    assert ranking(chromium, 0) == [str(k) for k in range(1, 8)]
+    assert chromium.evaluate('[...document.querySelectorAll("[aria-sort]")].map(e => e.ariaSort)') == [direction]
+  chromium.evaluate('document.querySelectorAll("#ranking button")[0].click()')
+  assert [clip for clip in ranking(chromium, 1) if clip.isdigit()] == ['1', '2', '10']
+  assert not chromium.errors
+
+
+@in_browser
+@pytest.mark.parametrize('width', [360, 1400])
+def test_report_looks(chromium, reported, width):
+  folder, *_ = reported
+  chromium.emulate(width)
+  chromium.open(folder / 'report.html')
+  chromium.evaluate('document.querySelector("details").open = true')
+  for dark in (False, True):
+    chromium.emulate(width, dark=dark)
+    assert chromium.evaluate('document.documentElement.scrollWidth') == width
+    assert not chromium.evaluate(FAINT)
+  assert_named(chromium)
+
+
+def test_report_of_a_run_without_gates_or_epochs(reported, tmp_path):
+  _, config, _, series = reported
+  one = {'only': series['1']}
+  one['only'].gates = {}
+  (tmp_path / 'versions.json').write_text('{}')
+  results = {'partition': 'validation', 'fold': 0, 'best_epoch': 1, **score(one, config.targets)}
+  run_report.write(tmp_path, config, results, one)
+  text = (tmp_path / 'report.html').read_text()
+  assert 'What the model trusted' not in text and 'no metrics.jsonl' in text and 'Worst clips' not in text
+  with pytest.raises(InputError, match='annotated'):
+    run_report.write(tmp_path, config, {'partition': 'test', 'frames': 0}, one)

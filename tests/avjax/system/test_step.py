@@ -1,0 +1,226 @@
+"""The train step: what is frozen costs nothing and does not move; Adam's coupled L2; augmentation; the log-mel windows."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import traverse_util
+
+from avjax.system import preprocess, step
+from avjax.training import optimizer
+from avjax.training.plan import make_stages
+from avjax.training.unfreezing import TrainableMask
+from configs import grjca
+
+
+def abstract_batch(config, clips, rows=400):
+  length, face = config.data.length, config.data.face
+  shapes = {'faces': ((clips, length, face, face, 3), jnp.uint8), 'log_mel': ((clips, rows, 64), jnp.float16),
+            'starts': ((clips, length), jnp.int32), 'real': ((clips, length), jnp.bool_),
+            'va': ((clips, length, 2), jnp.float32), 'annotated': ((clips, length), jnp.bool_)}
+  return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
+
+
+def stage_flops(config, clips=1):
+  """FLOPs of the lowered train step of each stage. Nothing is run: only shapes go in."""
+  model = step.make_model(config)
+  variables = jax.eval_shape(lambda: step.init_variables(config, model, 0))
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  flops = []
+  for is_trainable in make_stages(config, step.paths(variables['params'])):
+    tx = optimizer.make_optimizer(is_trainable, {'weight_decay': 1e-3})
+    state = jax.eval_shape(lambda v: step.State(**v, opt_state=tx.init(v['params'])), variables)
+    train_step = step.make_train_step(config, model, is_trainable, tx)
+    lowered = train_step.lower(state, abstract_batch(config, clips), key, jax.ShapeDtypeStruct((), jnp.float32))
+    flops.append(lowered.cost_analysis()['flops'])
+  return flops
+
+
+def test_frozen_trunk_costs_no_backward():
+  """The paper's config: what a stage adds to the step is the backward of what it opens, counted by hand.
+
+  A layer of m multiply-adds costs 2 m forward, 2 m for the gradient of its weights where they are trained and 2 m for the
+  gradient of its input where something trained lies before it.
+  """
+  frames = 300
+  one, two, three = stage_flops(grjca.get_config())
+
+  def conv(inputs, outputs, taps):  # taps: products a row, less those that fall on the padding; the same a column
+    return inputs * outputs * taps ** 2
+  same5, same10, halved = 3 * 5 - 2, 3 * 10 - 2, 3 * 5 - 1  # 3x3 at 5x5, at 10x10, and from 10x10 to 5x5
+  # IR-50's stage 4: 256 -> 512 at half the size, then two units at 5x5. Every norm in it is trained, so all its 3x3
+  # convolutions pass a gradient on; the shortcut's 1x1 passes none to the frozen stage 3.
+  stage4 = conv(256, 512, same10) + conv(512, 512, halved) + 4 * conv(512, 512, same5)
+  shortcut = conv(256, 512, 5)
+  # VGGish: stage 1 trains fc2 alone, which needs no gradient of its input.
+  second = 2 * (2 * stage4 + shortcut) + 2 * (4096 * 4096 + 4096 * 128)
+  third = 2 * (2 * 6 * conv(256, 256, same10) + shortcut) + 2 * (12288 * 4096 + 4096 * 4096)
+  assert two - one == pytest.approx(frames * second, rel=0.02)
+  assert three - two == pytest.approx(frames * third, rel=0.02)
+  # And the whole forward pass, which dominates stage 1, is no more than a third of a fully trained step would be.
+  config = grjca.get_config()
+  config.unfreezing.vggish.group3 = ('audio/fc1_1/', 'audio/conv')
+  config.unfreezing.vggish.frozen = ()
+  config.unfreezing.ir50.group3 = ('visual/input/', 'visual/stage[123]/')
+  config.unfreezing.ir50.frozen = ()
+  everything = stage_flops(config)[2]
+  assert one < 0.36 * everything
+
+
+def small_config():
+  config = grjca.get_config('mini')
+  config.data.update({'length': 6, 'stride': 4, 'face': 12})
+  config.crop = 8
+  for tower in ('ir50', 'resnet50'):
+    config.model.visual[tower].update({'widths': (4, 4, 4, 4), 'features': 8})
+  config.model.audio.update({'widths': (2, 2, 2, 2, 2, 2), 'hidden': 32, 'features': 8})
+  config.model.temporal.update({'visual': (8,), 'audio': (4,)})
+  return config
+
+
+def random_batch(config, clips=3, rows=120):
+  rng = np.random.default_rng(0)
+  length, face = config.data.length, config.data.face
+  return {'faces': rng.integers(0, 256, (clips, length, face, face, 3), np.uint8),
+          'log_mel': rng.normal(size=(clips, rows, 64)).astype(np.float16),
+          'starts': rng.integers(0, rows - 95, (clips, length), np.int32), 'real': np.ones((clips, length), bool),
+          'va': rng.uniform(-1, 1, (clips, length, 2)).astype(np.float32), 'annotated': np.ones((clips, length), bool)}
+
+
+def test_each_stage_moves_its_groups_and_nothing_else():
+  config = small_config()
+  model = step.make_model(config)
+  variables = step.init_variables(config, model, 0)
+  batch = random_batch(config)
+  for is_trainable in make_stages(config, step.paths(variables['params'])):
+    tx = optimizer.make_optimizer(is_trainable, {'weight_decay': 1e-3})
+    state = step.State(**jax.tree.map(jnp.copy, variables), opt_state=tx.init(variables['params']))
+    after, metrics = step.make_train_step(config, model, is_trainable, tx)(state, batch, jax.random.key(1), np.float32(1e-2))
+    assert np.isfinite(metrics['loss']) and metrics['gradient_norm'] > 0
+    for collection in ('params', 'batch_stats'):
+      old = traverse_util.flatten_dict(variables[collection], sep='/')
+      new = traverse_util.flatten_dict(after.variables[collection], sep='/')
+      for path in old:
+        changed = not np.array_equal(old[path], new[path])
+        assert changed == is_trainable(path), (path, is_trainable.patterns)
+
+
+def test_frozen_modules_in_training_mode():
+  """The predecessors' way: frozen norms use and update batch statistics; their parameters stay."""
+  config = small_config()
+  config.augment, config.model.temporal.dropout = False, 0.0
+  model = step.make_model(config)
+  variables, batch = step.init_variables(config, model, 0), random_batch(config)
+  is_trainable = make_stages(config, step.paths(variables['params']))[0]
+  tx = optimizer.make_optimizer(is_trainable, {'weight_decay': 1e-3})
+  results = {}
+  for mode in ('evaluation', 'training'):
+    config.frozen_mode = mode
+    state = step.State(**jax.tree.map(jnp.copy, variables), opt_state=tx.init(variables['params']))
+    after, metrics = step.make_train_step(config, model, is_trainable, tx)(state, batch, jax.random.key(1), np.float32(1e-2))
+    results[mode] = float(metrics['loss']), traverse_util.flatten_dict(after.batch_stats, sep='/')
+    for path, value in traverse_util.flatten_dict(after.params, sep='/').items():
+      assert is_trainable(path) != np.array_equal(value, traverse_util.flatten_dict(variables['params'], sep='/')[path]), path
+  before = traverse_util.flatten_dict(variables['batch_stats'], sep='/')
+  frozen = [path for path in before if not is_trainable(path)]
+  assert frozen and all(np.array_equal(results['evaluation'][1][path], before[path]) for path in frozen)
+  assert not any(np.array_equal(results['training'][1][path], before[path]) for path in frozen)
+  assert results['evaluation'][0] != results['training'][0]
+
+
+def test_a_padded_row_changes_nothing():
+  config = small_config()
+  model = step.make_model(config)
+  variables = step.init_variables(config, model, 0)
+  is_trainable = TrainableMask(('.*',))
+  tx = optimizer.make_optimizer(is_trainable, {'weight_decay': 1e-3})
+  batch = random_batch(config)
+  padded = {name: np.concatenate([value, np.zeros_like(value[:1])]) for name, value in batch.items()}
+  config.augment = False  # its draws depend on the number of rows
+  config.model.temporal.dropout = 0.0
+  model = step.make_model(config)
+  losses = []
+  for rows in (batch, padded):
+    state = step.State(**jax.tree.map(jnp.copy, variables), opt_state=tx.init(variables['params']))
+    after, metrics = step.make_train_step(config, model, is_trainable, tx)(state, rows, jax.random.key(1), np.float32(1e-3))
+    losses.append((float(metrics['loss']), after.batch_stats))
+  assert losses[0][0] == pytest.approx(losses[1][0], abs=1e-5)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), losses[0][1], losses[1][1])
+
+
+def test_adam_is_coupled_and_masked():
+  """Three steps against PyTorch's Adam with weight_decay, written out in float64."""
+  rng = np.random.default_rng(0)
+  params = {'open': rng.normal(size=5), 'slow': rng.normal(size=5), 'frozen': rng.normal(size=5)}
+  is_trainable = TrainableMask(('open/', 'slow/'))
+  tx = optimizer.make_optimizer(is_trainable, {'weight_decay': 1e-2, 'rate_factors': ((r'slow', 0.25),)})
+  device = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
+  opt_state = tx.init(device)
+  m = v = {name: np.zeros(5) for name in params}
+  for t in range(1, 4):
+    gradients = {name: rng.normal(size=5) for name in params}
+    updates, opt_state = tx.update(jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), gradients), opt_state, device)
+    device = optimizer.apply(device, updates, np.float32(0.1))
+    total = {name: gradients[name] + 1e-2 * params[name] for name in params}
+    m = {name: 0.9 * m[name] + 0.1 * total[name] for name in params}
+    v = {name: 0.999 * v[name] + 0.001 * total[name] ** 2 for name in params}
+    for name, rate in (('open', 0.1), ('slow', 0.025), ('frozen', 0)):
+      params[name] = params[name] - rate * (m[name] / (1 - 0.9 ** t)) / (np.sqrt(v[name] / (1 - 0.999 ** t)) + 1e-8)
+  for name in params:
+    np.testing.assert_allclose(device[name], params[name], rtol=1e-4, err_msg=name)
+  moments = [leaf for leaf in jax.tree.leaves(opt_state) if getattr(leaf, 'ndim', 0)]
+  assert len(moments) == 4  # two moments of two open parameters; the frozen one costs no memory
+
+
+def test_rate_factor_that_matches_nothing():
+  with pytest.raises(ValueError, match='matches no parameter'):
+    optimizer.check_rate_factors(((r'fusion/.*/w_x', 0.1),), ['fusion/recursion_1/visual/w_c'])
+
+
+def test_masked_alone_would_let_raw_gradients_through():
+  """Why the optimizer is a partition: the pitfall that it avoids is real."""
+  params = {'open': jnp.ones(2), 'frozen': jnp.ones(2)}
+  naive = optax.masked(optax.scale(0.0), {'open': True, 'frozen': False})
+  updates, _ = naive.update(params, naive.init(params), params)
+  assert updates['frozen'].tolist() == [1, 1]
+  tx = optimizer.make_optimizer(TrainableMask(('open/',)), {'weight_decay': 0.0})
+  updates, _ = tx.update(params, tx.init(params), params)
+  assert updates['frozen'].tolist() == [0, 0]
+
+
+def test_one_crop_and_flip_a_clip():
+  """Each pixel names its place, so an augmented image says which crop and flip it is."""
+  clips, frames, size, crop = 64, 3, 6, 4
+  place = np.arange(size * size, dtype=np.uint8).reshape(size, size)
+  faces = np.broadcast_to(place[None, None, :, :, None], (clips, frames, size, size, 3))
+  images = np.asarray(jax.jit(preprocess.images, static_argnums=1)(faces, crop, jax.random.key(0)))
+  pixels = np.rint((images * 0.5 + 0.5) * 255).astype(int)[..., 0]
+  assert (pixels == pixels[:, :1]).all()  # all frames of a clip alike
+  allowed = {}
+  for row in range(size - crop + 1):
+    for column in range(size - crop + 1):
+      window = place[row:row + crop, column:column + crop]
+      allowed[window.tobytes()], allowed[window[:, ::-1].tobytes()] = (row, column, False), (row, column, True)
+  seen = {allowed[clip.astype(np.uint8).tobytes()] for clip in pixels[:, 0]}
+  assert len(seen) > 12  # of 18
+  assert {flip for *_, flip in seen} == {False, True}
+  assert {row for row, *_ in seen} == {column for _, column, _ in seen} == {0, 1, 2}
+
+
+def test_centre_crop_and_range():
+  faces = np.zeros((1, 1, 6, 6, 3), np.uint8)
+  faces[0, 0, 1, 1], faces[0, 0, 4, 4] = 255, 51
+  image = preprocess.images(jnp.asarray(faces), 4)
+  assert image.shape == (1, 1, 4, 4, 3) and image[0, 0, 0, 0, 0] == 1 and image[0, 0, 1, 1, 0] == -1
+  assert float(image[0, 0, 3, 3, 0]) == pytest.approx(2 * 51 / 255 - 1)
+
+
+def test_windows_are_gathered_bit_for_bit():
+  rng = np.random.default_rng(0)
+  log_mel = rng.normal(size=(2, 300, 64)).astype(np.float16)
+  starts = rng.integers(0, 205, (2, 7)).astype(np.int32)
+  got = np.asarray(jax.jit(preprocess.windows)(log_mel, starts))
+  for b in range(2):
+    for n in range(7):
+      assert np.array_equal(got[b, n], log_mel[b, starts[b, n]:starts[b, n] + 96].astype(np.float32))

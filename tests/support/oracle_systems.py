@@ -1,0 +1,126 @@
+"""Float64 NumPy versions of the systems that are not the paper's own, clip by clip; rows are frames."""
+
+import numpy as np
+from oracle import dense, relu, softmax
+
+
+def layer_norm(x, w=None):
+  y = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+  return y * w['scale'] + w['bias'] if w else y
+
+
+def attention(w, x, y, heads):
+  """Multi-head attention of queries x (L,D) over y (M,D'), head by head."""
+  out = w['out']['bias'].copy() + np.zeros((len(x), 1))
+  for h in range(heads):
+    q, k, v = (z @ w[name]['kernel'][:, h] + w[name]['bias'][h] for name, z in (('query', x), ('key', y), ('value', y)))
+    out = out + softmax(q @ k.T / np.sqrt(q.shape[1])) @ v @ w['out']['kernel'][h]
+  return out
+
+
+def encoder_layer(w, x, heads, over=None):
+  x = layer_norm(x + attention(w['attention'], x, x if over is None else over, heads), w['norm1'])
+  return layer_norm(x + dense(relu(dense(x, w['dense1'])), w['dense2']), w['norm2'])
+
+
+def transformer(w, x_v, x_a, layers, heads, inputs=('visual', 'audio'), slope=None, positions=False):
+  x = np.hstack([dense(x, w[f'each_{name}']) if f'each_{name}' in w else x for name, x in (('visual', x_v), ('audio', x_a)) if name in inputs])
+  for i in range(9):
+    if f'stem{i}' in w:
+      x = np.where(x > 0, x, slope * x) if i and slope is not None else x
+      x = dense(x, w[f'stem{i}'])
+  if positions:
+    for t in range(x.shape[0]):
+      for c in range(x.shape[1]):
+        x[t, c] += (np.cos if c % 2 else np.sin)(t / 10000 ** ((c - c % 2) / x.shape[1]))
+  for i in range(layers):
+    x = encoder_layer(w[f'layer{i}'], x, heads)
+  return x
+
+
+def cross_modal(w, x_v, x_a, blocks, heads):
+  v, a = dense(x_v, w['visual']), dense(x_a, w['audio'])
+  x = v
+  for i in range(blocks):
+    x = encoder_layer(w[f'block{i}'], x, heads, a)
+  return np.hstack([v, x])
+
+
+def sigmoid(x):
+  return 1 / (1 + np.exp(-x))
+
+
+def mamba_layer(w, x, states, rank):
+  """Frame by frame, state by state."""
+  width = x.shape[1]
+  both = x @ w['in']['kernel']
+  u, z = both[:, :width], both[:, width:]
+  taps = w['conv']['kernel'][:, 0]  # (4,D)
+  padded = np.vstack([np.zeros((len(taps) - 1, width)), u])
+  u = np.array([(padded[t:t + len(taps)] * taps).sum(0) for t in range(len(u))]) + w['conv']['bias']
+  u = u * sigmoid(u)
+  a, h, rows = -np.exp(w['a_log']), np.zeros((width, states)), []
+  for t in range(len(u)):
+    selected = u[t] @ w['select']['kernel']
+    step = np.log1p(np.exp(dense(selected[:rank], w['step'])))
+    write, read = selected[rank:rank + states], selected[rank + states:]
+    h = np.exp(step[:, None] * a) * h + (step * u[t])[:, None] * write
+    rows.append(h @ read + w['skip'] * u[t])
+  return np.array(rows) * (z * sigmoid(z)) @ w['out']['kernel']
+
+
+def mamba(w, x_v, x_a, layers, states, rank):
+  del x_a
+  x = layer_norm(x_v)
+  for i in range(layers):
+    x = layer_norm(x + mamba_layer(w[f'layer{i}'], x, states, rank), w[f'norm{i}'])
+  return x
+
+
+def lstm_pass(w, x):
+  """One direction. Gates i, f, g, o, each with its own dense layers of the input (no bias) and of the state."""
+  width = len(w['hi']['bias'])
+  h, c, rows = np.zeros(width), np.zeros(width), []
+  for row in x:
+    gate = {name: row @ w[f'i{name}']['kernel'] + dense(h, w[f'h{name}']) for name in 'ifgo'}
+    c = sigmoid(gate['f']) * c + sigmoid(gate['i']) * np.tanh(gate['g'])
+    h = sigmoid(gate['o']) * np.tanh(c)
+    rows.append(h)
+  return np.array(rows)
+
+
+def lstm(w, x_v, x_a, layers, bidirectional):
+  del x_a
+  x = x_v
+  for i in range(layers):
+    forward = lstm_pass(w[f'forward{i}'], x)
+    if bidirectional:
+      forward = np.hstack([forward, lstm_pass(w[f'backward{i}'], x[::-1])[::-1]])
+    x = forward
+  return x
+
+
+def leader_follower(w, x_v, x_a):
+  rows = []
+  for v, a in zip(x_v, x_a):
+    q, k, values = (np.array([dense(v, w[f'visual_{kind}']), dense(a, w[f'audio_{kind}'])]) for kind in ('query', 'key', 'value'))
+    y = softmax(k @ q.T / np.sqrt(k.shape[1])) @ values + values
+    y = (y - y.mean()) / np.sqrt(y.var() + 1e-5) * w['norm']['scale'] + w['norm']['bias']
+    rows.append(np.concatenate([v, y.ravel()]))
+  return np.array(rows)
+
+
+def can(w, x_v, x_a):
+  x = np.hstack([dense(x_v, w['visual']), dense(x_a, w['audio'])])
+  return x * softmax(dense(x, w['weights']))
+
+
+def jca_2022(w, x_v, x_a):
+  a, v = dense(x_a, w['audio_in']), dense(x_v, w['visual_in'])
+  joint, n = np.hstack([a, v]), len(x_v)
+  attended = []
+  for x, p in ((a, w['audio']), (v, w['visual'])):
+    c = np.tanh(x.T @ p['affine'][:n, :n] @ joint / np.sqrt(joint.shape[1]))
+    h = relu(c @ p['w_c'] + x.T @ p['w_x'][:n])
+    attended.append((h @ p['w_h'][:, :n]).T + x)
+  return np.hstack(attended)
