@@ -1,4 +1,4 @@
-"""Windows -> one series per clip -> CCC. Also `python -m avjax.evaluate RUN [--split validation|test] [--report]`."""
+"""Evaluates a run, or gathers several: python -m avjax.evaluate RUN, or python -m avjax.evaluate --runs RUNS"""
 
 import argparse
 import functools
@@ -35,6 +35,10 @@ def main(argv):
   print(summarize_run(results, config.targets, arguments.run))
 
 
-if __name__ == '__main__':
+def run():
+  """The console command avjax-evaluate."""
   errors.run_command(main, sys.argv)
 
+
+if __name__ == '__main__':
+  run()

@@ -1,7 +1,6 @@
-"""Our weights out: python -m avjax.export RUN --output model/, and python -m avjax.export --check model/
+"""Exports a trained model: python -m avjax.export RUN --output model/, and python -m avjax.export --check model/
 
-A folder that needs no avjax: weights.safetensors, model.stablehlo (jax.export, for CPU, CUDA and TPU, any number of clips),
-model.json (what goes in and out, the config, checksums) and README.md, a model card made from the run's own JSON.
+The folder needs no avjax; avjax/weights/exported.py says what is in it.
 """
 
 import argparse
@@ -22,7 +21,7 @@ def main(argv):
   parser.add_argument('run', metavar='RUN', nargs='?', help='folder of a run (the --workdir it was trained with)')
   parser.add_argument('--output', help='folder to write; must not exist or be empty')
   parser.add_argument('--check', metavar='MODEL', help='instead: a folder that was exported')
-  parser.add_argument('--tolerance', type=float, default=OTHER_MACHINE, help='of --check, in the unit of predictions')
+  parser.add_argument('--tolerance', type=float, default=OTHER_MACHINE, help='of --check, in the unit of the predictions')
   arguments = parser.parse_args(argv[1:])
   logging.set_verbosity(logging.ERROR)
   if bool(arguments.check) == bool(arguments.run) or bool(arguments.run) != bool(arguments.output):
@@ -36,6 +35,10 @@ def main(argv):
   print(f'{folder} runs here, on {jax.default_backend()}: its predictions differ from the run\'s by at most {difference:.1e}')
 
 
-if __name__ == '__main__':
+def run():
+  """The console command avjax-export."""
   errors.run_command(main, sys.argv)
 
+
+if __name__ == '__main__':
+  run()

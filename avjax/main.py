@@ -1,7 +1,8 @@
 """Trains, or goes on training: python -m avjax.main --config=configs/grjca.py --workdir=RUN --config.data.dir=RECORDS
 
-With fold=all (or 0+3) and target=both in the argument of the config, one run after another, each in its own folder of RUN.
-With --coordinator, --processes and --process, or --distributed where the cluster tells them, one of several processes.
+With fold=all (or 0+3) and target=both in the argument of the config it trains one run after another, each in a folder
+of its own under RUN. With --coordinator, --processes and --process, or with --distributed where the cluster tells them,
+it is one of several processes.
 """
 
 import pathlib
@@ -12,55 +13,66 @@ from absl import logging
 from avjax import command_line, errors
 from avjax.training.stop import StopSignal
 
+NOT_FINITE = 3  # exit status of a run whose loss or gradient stays not finite
+
 
 def main(argv):
+  """Runs the command; returns its exit status."""
   if {'--help', '-h'} & set(argv):
     print(__doc__)
     return 0
-  logging.set_verbosity(logging.FATAL)  # the libraries'; avjax has its own log, and what they raise is met
+  logging.set_verbosity(logging.FATAL)  # of the libraries: avjax has a log of its own, and handles what they raise
   values, configs = command_line.parse(argv)
   several = bool(values.distributed or values.coordinator)
   with StopSignal(several) as stop:
-    return run_all(values, configs, stop)
+    return train_all(values, configs, stop)
 
 
-def run_all(values, configs, stop):
-  """Trains the runs one after another; the exit status."""
+def train_all(values, configs, stop):
+  """Trains the runs {name: config} one after another; returns the exit status.
+
+  A run that diverges does not keep the others from training, but makes the status NOT_FINITE, also if a later one is
+  stopped. An interruption that was asked for is no failure.
+  """
+  # JAX and TensorFlow are imported only now that the command line has been accepted.
   import jax
 
-  from avjax.evaluation.results import summarize_run
+  from avjax.evaluation import results
   from avjax.system import sharding
-  from avjax.training import loop
-  from avjax.training.plan import (
-    prepare,  # JAX and TensorFlow start only once the flags are right
-  )
+  from avjax.training import loop, plan
+  from avjax.training.state import Diverged
+
   if stop.several:
     sharding.start(values.coordinator, values.processes, values.process)
   workdirs = {name: pathlib.Path(values.workdir, name) for name in configs}
-  if len(configs) > 1:  # what is wrong with the last of twelve runs is said before the first begins
+  if len(configs) > 1:  # so that what is wrong with the last of twelve runs is said before the first one begins
     for name, config in configs.items():
-      prepare(config, workdirs[name])
-  failed = []
+      plan.prepare(config, workdirs[name])
+  diverged = []
   for name, config in configs.items():
     if name and sharding.is_primary():
       print(f'\n{workdirs[name]}', file=sys.stderr)
     try:
-      results = loop.train(config, workdirs[name], stop)
-    except SystemExit:  # not finite: the other runs are as good as before
-      failed.append(name)
+      found = loop.train(config, workdirs[name], stop)
+    except Diverged:
+      diverged.append(name)
       continue
-    if results is None:  # stopped
-      return 0
+    if found is None:  # stopped
+      break
     if sharding.is_primary():
-      print(summarize_run(results, config.targets, workdirs[name]))
+      print(results.summarize_run(found, config.targets, workdirs[name]))
     jax.clear_caches()
     if name and stop.asked:
-      return 0
-  if failed and len(configs) > 1:
-    print(f'not finite: {", ".join(failed)}', file=sys.stderr)
-  return 3 if failed else 0
+      break
+  if diverged and len(configs) > 1:
+    print(f'not finite: {", ".join(diverged)}', file=sys.stderr)
+  return NOT_FINITE if diverged else 0
+
+
+def run():
+  """The console command avjax-train."""
+  errors.run_command(main, sys.argv)
 
 
 if __name__ == '__main__':
-  errors.run_command(main, sys.argv)
-
+  run()

@@ -1,6 +1,6 @@
-"""Published weights in: python -m avjax.pretrained ir50 --source res50_ir_0.887.pth --output ir50.safetensors
+"""Converts published weights: python -m avjax.pretrained ir50 --source res50_ir_0.887.pth --output ir50.safetensors
 
-Also the weights that a run starts from, `config.init`.
+What it writes is what `config.init` takes.
 """
 
 import argparse
@@ -38,15 +38,7 @@ def main(argv):
   output = pathlib.Path(arguments.output)
   files.check_free(output)
 
-  if arguments.architecture == 'model':
-    config = command_line.read_flags(['pretrained', f'--config={arguments.config}', *overrides])[0].config
-    system, shapes = name_maps.of_model(config), shapes_of_model(config)
-    source = weight_files.read_published(arguments.source)
-  else:
-    source = weight_files.read_published(arguments.source)
-    tensorflow = arguments.architecture == 'vggish' and any(name.startswith('vggish/') for name in source)
-    system = name_maps.TOWERS[arguments.architecture + ('_tensorflow' if tensorflow else '')]
-    shapes = shapes_of(arguments.architecture)
+  source, shapes, system = read_source(arguments, overrides)
   try:
     converted = convert(source, shapes, system)
   except InputError as error:
@@ -57,21 +49,42 @@ def main(argv):
     raise InputError(f'{arguments.source} does not hold {arguments.architecture}: '
                      f'{", ".join(f"{n} {kind}" for kind, n in kinds.items())}; each is listed above')
   metadata = {'architecture': arguments.architecture, 'source': pathlib.Path(arguments.source).name,
-              'source_sha256': weight_files.sha256_of_file(arguments.source), 'licence': arguments.licence or system.licence,
-              'avjax': avjax.__version__}
+              'source_sha256': weight_files.sha256_of_source(arguments.source),
+              'licence': arguments.licence or system.licence, 'avjax': avjax.__version__}
   weight_files.save(output, converted.arrays, metadata)
   weight_files.load(output)  # what was written can be read
+  print_summary(output, metadata, converted, len(shapes))
+
+
+def read_source(arguments, overrides):
+  """Returns ({name: array} of the source, {path: shape} of ours, the name_maps.Published that joins them)."""
+  if arguments.architecture == 'model':
+    config = command_line.load_config([f'--config={arguments.config}', *overrides])
+    published, shapes = name_maps.of_model(config), shapes_of_model(config)
+    return weight_files.read_published(arguments.source), shapes, published
+  source = weight_files.read_published(arguments.source)
+  tensorflow = arguments.architecture == 'vggish' and any(name.startswith('vggish/') for name in source)
+  published = name_maps.TOWERS[arguments.architecture + ('_tensorflow' if tensorflow else '')]
+  return source, shapes_of(arguments.architecture), published
+
+
+def print_summary(output, metadata, converted, wanted):
+  """Prints what was written, where it comes from, and what was left out. wanted: number of arrays of the model."""
   count = sum(x.size for x in converted.arrays.values())
-  print(f'{output}: {arguments.architecture}, {len(converted.arrays)} arrays, {count:,} numbers')
+  print(f'{output}: {metadata["architecture"]}, {len(converted.arrays)} arrays, {count:,} numbers')
   for name in ('source', 'source_sha256', 'licence'):
     print(f'{name:<14}{metadata[name]}')
   for name in format_names(converted.left_out):
     print(f'left out      {name}')
-  fresh = len(shapes) - len(converted.arrays)
+  fresh = wanted - len(converted.arrays)
   if fresh:
     print(f'not in it     {fresh} arrays of the projection to 512 features, which start from random values')
 
 
-if __name__ == '__main__':
+def run():
+  """The console command avjax-pretrained."""
   errors.run_command(main, sys.argv)
 
+
+if __name__ == '__main__':
+  run()

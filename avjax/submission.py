@@ -21,6 +21,10 @@ def main(argv):
   print(f'{arguments.file} is sound: {rows:,} rows of {clips} clips')
 
 
-if __name__ == '__main__':
+def run():
+  """The console command avjax-submission."""
   errors.run_command(main, sys.argv)
 
+
+if __name__ == '__main__':
+  run()

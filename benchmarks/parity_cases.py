@@ -17,7 +17,7 @@ from avjax.models.layers import nothing_trainable
 from avjax.models.towers.ir50 import IR50
 from avjax.models.towers.resnet50 import ResNet50
 from avjax.models.towers.vggish import VGGish
-from avjax.system import step
+from avjax.system import System
 from avjax.weights import name_maps
 from avjax.weights.convert import convert, shapes_of, shapes_of_model
 from configs import lfan, rjca_author
@@ -94,7 +94,7 @@ def ours(case, source, dtype, gradients=('eval', 'train')):
 def _ours(case, source, dtype, gradients):
   if case in CONFIGS:
     config = CONFIGS[case]
-    model, system = step.make_model(config), name_maps.of_model(config)
+    model, system = System.from_config(config).model, name_maps.of_model(config)
     shapes = shapes_of_model(config)
     call = lambda variables, xs, is_trainable: model.apply(variables, *xs, jnp.ones(xs[0].shape[:2], bool), is_trainable,
                                                      mutable=['batch_stats'])

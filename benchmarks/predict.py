@@ -26,7 +26,7 @@ from avjax.inference.video import predict_video
 from avjax.media import detection, video
 from avjax.runs import checkpoint
 from avjax.runs import folder as run_folder
-from avjax.system import step
+from avjax.system import System
 from benchmarks.pages import fill
 from configs import grjca
 
@@ -57,7 +57,7 @@ def full_size(folder):
   if not (folder / 'config.json').exists():
     run_folder.open_folder(config, folder, {}, {})
     checkpoints = checkpoint.Checkpoints(folder)
-    checkpoints.save(checkpoints.best, 1, step.init_variables(config, step.make_model(config), 0), {'epoch': 0, 'ccc': 0.0})
+    checkpoints.save(checkpoints.best, 1, System.from_config(config).init(0), {'epoch': 0, 'ccc': 0.0})
     checkpoints.close()
   return folder
 

@@ -14,8 +14,7 @@ import jax
 import numpy as np
 
 from avjax.models.layers import nothing_trainable
-from avjax.system import step
-from avjax.weights.exported import input_specs
+from avjax.system import System, steps
 from benchmarks.pages import fill
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -76,32 +75,44 @@ def flops(jaxpr):
 
 def measure(config):
   """{'parameters', 'flops'} of the model of a config: its parameters, and the FLOPs of a prediction for one clip."""
-  model = step.make_model(config)
-  variables = jax.eval_shape(lambda: step.init_variables(config, model, 0))
+  system = System.from_config(config)
   sizes = {'clips': 1, 'rows': 1200}  # rows of log-mel do not count
   batch = {name: jax.ShapeDtypeStruct([sizes.get(size, size) for size in shape], dtype)
-           for name, (shape, dtype, _) in input_specs(config).items()}
-  program = jax.make_jaxpr(step.make_predict_step(config, model))(variables, batch)
-  return {'parameters': step.count(variables['params']), 'flops': flops(program.jaxpr)}
+           for name, (shape, dtype, _) in system.inputs.specs().items()}
+  program = jax.make_jaxpr(system.predict_step)(system.shapes, batch)
+  return {'parameters': steps.parameter_count(system.shapes['params']), 'flops': flops(program.jaxpr)}
 
 
 def behind_towers(config):
   """The same model on features in the widths of its towers."""
-  return step.without_towers(config, {'face': 512, 'voice': 128})
+  return on_features(config, {'visual': 512, 'audio': 128})
+
+
+def on_features(config, widths):
+  """Returns the config of the same system on features of these widths, {modality: width}, in place of its towers."""
+  config = config.copy_and_resolve_references()
+  config.data.features = {}
+  for modality, width in widths.items():
+    if config.model[modality].tower != 'none':
+      config.model[modality].tower = f'features/{modality}'
+      config.data.features[modality] = width
+  return config
 
 
 def sees_later_frames(config):
   """Whether a frame's prediction depends on frames after it: a window behind the towers, small, whose end is changed."""
-  config = step.without_towers(config, {'face': 6, 'voice': 4})
+  config = on_features(config, {'visual': 6, 'audio': 4})
   config.data.length = 12
-  model, rng = step.make_model(config), np.random.default_rng(0)
+  system, rng = System.from_config(config), np.random.default_rng(0)
   # Drawn, not as a run begins: some systems start with weights of zero.
-  shapes = jax.eval_shape(lambda: step.init_variables(config, model, 0))
+  shapes = system.shapes
   variables = {'params': jax.tree.map(lambda x: np.float32(rng.normal(0, 0.2, x.shape)), shapes['params']),
                'batch_stats': jax.tree.map(lambda x: np.float32(rng.uniform(0.5, 1, x.shape)), shapes['batch_stats'])}
-  batch = {name: rng.normal(size=(1, 12, width)).astype(np.float32) for name, width in (('features/face', 6), ('features/voice', 4))}
+  batch = {name: rng.normal(size=(1, 12, width)).astype(np.float32) for name, width in (('features/visual', 6), ('features/audio', 4))}
   real, later = np.ones((1, 12), bool), np.arange(12)[:, None] >= 8
-  predict = jax.jit(lambda batch: model.apply(variables, *step.model_inputs(config, batch), real, nothing_trainable, mutable=['gates'])[0])
+  def predict(batch):  # before it is clipped, so that no change is hidden
+    return system.model.apply(variables, *system.inputs.prepare(batch), real, nothing_trainable, mutable=['gates'])[0]
+  predict = jax.jit(predict)
   before, after = predict(batch), predict({name: x + later for name, x in batch.items()})
   return bool(config.smooth > 1 or np.abs(before - after)[:, :8].max() > 0)
 

@@ -1,4 +1,4 @@
-"""Windows -> one series per clip -> CCC. Also `python -m avjax.evaluate RUN [--split validation|test] [--report]`."""
+"""From one series per clip to CCC, and the files that a run gets of it: predictions, results, pictures, a report."""
 
 import csv
 import pathlib
@@ -7,24 +7,24 @@ import numpy as np
 
 from avjax import errors, files
 from avjax.data.dataset import Records
-from avjax.data.splits import fold_chunks
+from avjax.data.splits import TEST
 from avjax.evaluation.series import predict_records
 from avjax.reports import plots, run_report
-from avjax.runs import folder as run_folder
-from avjax.runs.load import load_best
-from avjax.system import sharding, step
+from avjax.runs.load import load_best, load_system
+from avjax.system import sharding, steps
 from avjax.targets import TARGETS, metrics
 
 
 def score(series, targets):
-  """CCC, PCC and RMSE of a partition over all annotated frames of all clips, and the CCC of each clip.
+  """Computes CCC, PCC and RMSE of a partition over all annotated frames of all clips, and the CCC of each clip.
 
+  series: {clip: Series}; targets: their names, in the order of the predictions.
   Returns {'frames': n, 'clips': n, target: {'ccc', 'pcc', 'rmse', 'per_clip': {clip: ccc}}}.
   """
   scored = {clip: s for clip, s in series.items() if s.annotated.any()}
   result = {'clips': len(scored), 'frames': int(sum(s.annotated.sum() for s in scored.values()))}
   for i, target in enumerate(targets if scored else ()):  # a test partition has no labels
-    pairs = {clip: (s.prediction[s.annotated, i], s.va[s.annotated, TARGETS[target].column]) for clip, s in scored.items()}
+    pairs = {clip: (s.prediction[s.annotated, i], s.labels[s.annotated, TARGETS[target].column]) for clip, s in scored.items()}
     prediction, label = (np.concatenate([pair[j] for pair in pairs.values()]) for j in (0, 1))
     result[target] = {name: metric(prediction, label) for name, metric in metrics.METRICS.items()}
     result[target]['per_clip'] = {clip: metrics.ccc(*pair) for clip, pair in pairs.items()}
@@ -32,9 +32,9 @@ def score(series, targets):
 
 
 def write_predictions(folder, series, targets):
-  """One CSV per clip: frame id, time in seconds, the prediction of each target, its label where annotated, and the masks."""
+  """Writes one CSV per clip: frame id, time in seconds, prediction and, where annotated, label of each target, masks."""
   folder.mkdir(parents=True, exist_ok=True)
-  for old in folder.glob('*.csv'):  # of other records
+  for old in folder.glob('*.csv'):  # from an evaluation on other records
     if old.stem not in series:
       old.unlink()
   for clip, s in series.items():
@@ -42,13 +42,13 @@ def write_predictions(folder, series, targets):
       writer = csv.writer(file)
       writer.writerow(['frame', 'time', *targets, *(f'{t}_label' for t in targets), 'face_present', 'audio_present'])
       for n in range(len(s.frames)):
-        labels = [f'{s.va[n, TARGETS[t].column]:.6g}' if s.annotated[n] else '' for t in targets]
+        labels = [f'{s.labels[n, TARGETS[t].column]:.6g}' if s.annotated[n] else '' for t in targets]
         writer.writerow([int(s.frames[n]), f'{s.times[n]:.4f}', *(f'{p:.6f}' for p in s.prediction[n]), *labels,
                          int(s.face_present[n]), int(s.audio_present[n])])
 
 
 def format_scores(result, targets):
-  """The result as a text table for people."""
+  """Returns the scores as a table of text."""
   if not result['frames']:
     return 'no annotated frames: predictions only'
   lines = [f'{"":<10}{"CCC":>8}{"PCC":>8}{"RMSE":>8}']
@@ -60,7 +60,10 @@ def format_scores(result, targets):
 
 
 def write_results(workdir, config, split, series, extra):
-  """Writes a partition's CSVs, results and pictures into the folder of a run (the primary process does); returns the results."""
+  """Writes the CSVs, results and pictures of a partition into the folder of a run; returns the results.
+
+  Only the primary process writes. extra: what else the results hold, such as {'best_epoch': ...}.
+  """
   folder = pathlib.Path(workdir)
   results = {'partition': split, 'fold': config.fold, **extra, **score(series, config.targets)}
   if not sharding.is_primary():
@@ -74,7 +77,7 @@ def write_results(workdir, config, split, series, extra):
 
 
 def summarize_run(results, targets, workdir):
-  """What a run ends with: its table, and where everything lies."""
+  """Returns what a run prints at its end: the table of scores, and where everything lies."""
   folder, split = pathlib.Path(workdir), results['partition']
   where = {'checkpoint': 'checkpoints/best', 'metrics': 'metrics.jsonl', 'results': f'results_{split}.json',
            'predictions': f'predictions/{split}', 'curves': 'curves.png', 'traces': f'traces_{split}.png', 'report': 'report.html'}
@@ -84,21 +87,28 @@ def summarize_run(results, targets, workdir):
 
 
 def evaluate_run(workdir, split, data_dir=None, report=False):
-  """Evaluates the best checkpoint of a run and writes predictions, results and pictures into its folder; returns (config, results).
+  """Evaluates the best checkpoint of a run; writes predictions, results and pictures into its folder.
 
-  split: 'validation' or 'test'. data_dir: records, by default those the run was trained on. None where they have no test clips.
-  report: whether to write report.html, too.
+  Args:
+    workdir: folder of the run.
+    split: 'validation' or 'test'.
+    data_dir: records, by default those that the run was trained on.
+    report: whether to write report.html, too.
+
+  Returns (config, results), or None where the records have no clips of this split.
   """
-  config = run_folder.read_config(workdir)
+  config, system = load_system(workdir)
   records = Records(data_dir or config.data.dir, config.data)
-  part = 'test' if split == 'test' else fold_chunks(config.fold)[1]
+  part = TEST if split == 'test' else records.fold(config.fold)[1]
   if not records.size([part]):
     return None
-  _, model, variables, meta = load_best(workdir)
+  _, system, variables, meta = load_best(workdir)
   mesh = sharding.make_mesh()
   batches = records.batches([part], config.batch_size)
-  series = predict_records(batches, step.make_predict_step(config, model), sharding.replicate(variables, mesh), config, mesh)
+  series = predict_records(batches, system, sharding.replicate(variables, mesh), mesh, batch_size=config.batch_size,
+                           smooth=config.smooth)
   results = write_results(workdir, config, split, series, {'best_epoch': meta['epoch']})
   if report:
-    run_report.write(workdir, config, results, series)
+    run_report.write(workdir, config, results, series, parameter_count=steps.parameter_count(variables['params']),
+                     has_input=system.inputs.has_input)
   return config, results

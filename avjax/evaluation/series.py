@@ -1,82 +1,122 @@
-"""Windows -> one series per clip -> CCC. Also `python -m avjax.evaluate RUN [--split validation|test] [--report]`."""
+"""From overlapping windows to one series per clip: the mean over windows for each frame, smoothed where a config says so."""
+
+from __future__ import annotations
 
 import dataclasses
 
 import jax
 import numpy as np
 
+from avjax import ranges
 from avjax.data.windows import Merger
-from avjax.system import sharding, step
+from avjax.system import System, sharding
 
-AVERAGED = ('times', 'va', 'annotated', 'face_present', 'audio_present')  # of a record, over windows: the same in each
+SMOOTH = ranges.Range(lambda width: width >= 1 and width % 2 == 1, 'an odd number of frames')
+# Record fields that are equal in every window that covers a frame.
+CONSTANT_FIELDS = ('times', 'va', 'annotated', 'face_present', 'audio_present')
 
 
 @dataclasses.dataclass
 class Series:
-  """One clip, a row a frame: frames (N,) from 1, times (N,) in s, prediction (N,targets), va (N,2), gates {name: (N,K)}.
+  """The predictions for one clip, a row per frame.
 
-  The masks (N,) are those of data_prep.records.
+  frames (N,) ids from 1; times (N,) in s; prediction (N,targets); labels (N,2), valence and arousal, 0 where not
+  annotated; annotated, face_present, audio_present (N,) bool, as in avjax.data.records; gates {name: (N,K)}.
   """
+
   frames: np.ndarray
   times: np.ndarray
   prediction: np.ndarray
-  va: np.ndarray
+  labels: np.ndarray
   annotated: np.ndarray
   face_present: np.ndarray
   audio_present: np.ndarray
-  gates: dict
+  gates: dict[str, np.ndarray]
 
 
-def predict_records(batches, predict_step, variables, config, mesh):
-  """Runs the model over batches of records, averages overlapping windows per frame, and smooths where the config says so.
+def predict_records(batches, system: System, variables, mesh, *, batch_size: int, smooth: int) -> dict[str, Series]:
+  """Predicts for batches of records, averages overlapping windows per frame, and smooths over `smooth` frames.
 
-  batches yields dicts with the fields of data_prep.records. Returns {clip: Series} in order of name.
+  Args:
+    batches: yields dicts with the fields of avjax.data.records.
+    system: its `predict_step` runs.
+    variables: of the model, on the devices of the mesh.
+    mesh: the devices.
+    batch_size: the largest number of records in a batch; smaller batches are padded to it.
+    smooth: width of the moving average over frames, an odd number; 1 does not smooth.
+
+  Returns {clip: Series} in order of name. What is kept meanwhile grows with the frames, not with the windows.
   """
-  predictions = WindowMerger(predict_step, variables, config, mesh)
+  rows, clips = sharding.padded_size(batch_size, mesh), {}
   for batch in batches:
-    predictions.add(batch)
-  return predictions.series()
+    count = len(batch['clip'])
+    device_batch = sharding.shard(sharding.pad_rows(system.inputs.select(batch), rows), mesh)
+    output = sharding.gather(system.predict_step(variables, device_batch))
+    output = jax.tree.map(lambda x, count=count: x[:count], output)
+    for i, clip in enumerate(batch['clip']):
+      window = jax.tree.map(lambda x, i=i: x[i], output)
+      fields = {name: batch[name][i] for name in CONSTANT_FIELDS}
+      clips.setdefault(clip.decode(), WindowMerger()).add(batch['frames'][i], batch['real'][i], window, fields)
+  return {clip: clips.pop(clip).series(system, smooth) for clip in sorted(clips)}
 
 
 class WindowMerger:
-  """`predict` for batches that come one by one; what is kept grows with the frames, not with the windows that overlap on them."""
+  """Merges the windows of one clip: predictions and gates are averaged per frame, all else is the same in each window."""
 
-  def __init__(self, predict_step, variables, config, mesh):
-    self.predict_step, self.variables, self.config, self.mesh, self.clips = predict_step, variables, config, mesh, {}
+  def __init__(self):
+    self.means, self.constants = Merger(), {}
 
-  def add(self, batch):
-    """Runs the model over a batch of records."""
-    rows, size = len(batch['clip']), sharding.padded_size(self.config.batch_size, self.mesh)
-    device = sharding.shard(sharding.pad_rows(step.on_device(batch, self.config), size), self.mesh)
-    output = jax.tree.map(lambda x: x[:rows], sharding.gather(self.predict_step(self.variables, device)))
-    for i, clip in enumerate(batch['clip']):
-      real = np.asarray(batch['real'][i], bool)
-      values = {name: batch[name][i] for name in AVERAGED} | {'prediction': output['prediction'][i]} | {
-          f'gates/{name}': scores[i] for name, scores in output['gates'].items()}
-      self.clips.setdefault(clip.decode(), Merger()).add(np.asarray(batch['frames'][i])[real], {
-          name: np.asarray(value)[real] for name, value in values.items()})
+  def add(self, frames, frame_mask, output, fields):
+    """Takes a window.
 
-  def series(self):
-    """{clip: Series} in order of name, once all windows are in."""
-    return {clip: _merged_series(self.clips.pop(clip), self.config) for clip in sorted(self.clips)}
+    Args:
+      frames: (L,) frame ids, none twice.
+      frame_mask: (L,) bool, False on padding.
+      output: {'prediction': (L,targets), 'gates': {name: (L,K)}}.
+      fields: {name: (L,...)}, the record's CONSTANT_FIELDS.
+    """
+    frame_mask = np.asarray(frame_mask, bool)
+    frames = np.asarray(frames)[frame_mask]
+    averaged = {'prediction': output['prediction'], **{f'gates/{name}': x for name, x in output['gates'].items()}}
+    self.means.add(frames, {name: np.asarray(x)[frame_mask] for name, x in averaged.items()})
+    for name, value in fields.items():
+      value = np.asarray(value)
+      kept = self.constants.get(name, np.zeros((0, *value.shape[1:]), value.dtype))
+      missing = len(self.means.counts) - len(kept)
+      kept = np.pad(kept, [(0, missing), *[(0, 0)] * (value.ndim - 1)]) if missing else kept
+      kept[frames] = value[frame_mask]
+      self.constants[name] = kept
+
+  def series(self, system: System, smooth: int) -> Series:
+    """Returns the Series of the clip, once all its windows are in."""
+    frames, means = self.means.means()
+    fields = {name: kept[frames] for name, kept in self.constants.items()}
+    return make_series(frames, means, fields, system, smooth)
 
 
-def moving_average(series, frames, counted, width):
-  """The centred moving average of (N,targets) over an odd number of frames, by frame id: gaps do not bring distant frames together.
+def make_series(frames, means, fields, system: System, smooth: int) -> Series:
+  """Makes a Series of what was merged: frames (N,), {'prediction' and 'gates/NAME': (N,...)}, the CONSTANT_FIELDS (N,...)."""
+  masks = {name: np.asarray(fields[name], bool) for name in ('annotated', 'face_present', 'audio_present')}
+  counted = system.inputs.has_input(masks['face_present'], masks['audio_present'])
+  gates = {name.removeprefix('gates/'): scores for name, scores in means.items() if name.startswith('gates/')}
+  return Series(frames, np.asarray(fields['times'], np.float64), moving_average(means['prediction'], frames, counted, smooth),
+                np.asarray(fields['va'], np.float64), **masks, gates=gates)
 
-  frames (N,) ascending; counted (N,) bool: the others are left out of every average. Where none is counted the value stays.
+
+def moving_average(values, frames, counted, width: int):
+  """Returns the centred moving average of values (N,targets) over an odd number of frames.
+
+  Args:
+    values: (N,targets).
+    frames: (N,) ids, ascending. Neighbours are told by id, so that a gap does not bring distant frames together.
+    counted: (N,) bool; the other frames are left out of every average. Where no neighbour counts, the value stays.
+    width: frames, an odd number.
   """
-  total = np.cumsum(np.pad(np.where(counted[:, None], series, 0), ((1, 0), (0, 0))), axis=0)
+  if width == 1:
+    return values
+  total = np.cumsum(np.pad(np.where(counted[:, None], values, 0), ((1, 0), (0, 0))), axis=0)
   count = np.cumsum(np.pad(counted.astype(int), (1, 0)))
-  first, last = np.searchsorted(frames, frames - width // 2), np.searchsorted(frames, frames + width // 2, side='right')
+  first = np.searchsorted(frames, frames - width // 2)
+  last = np.searchsorted(frames, frames + width // 2, side='right')
   among = (count[last] - count[first])[:, None]
-  return np.where(among > 0, (total[last] - total[first]) / np.maximum(among, 1), series) if width > 1 else series
-
-
-def _merged_series(merger, config):
-  """The Series of a clip whose windows are merged."""
-  frames, merged = merger.means()
-  gates = {name.removeprefix('gates/'): merged.pop(name) for name in list(merged) if name.startswith('gates/')}
-  masks = {name: merged[name] > 0.5 for name in ('annotated', 'face_present', 'audio_present')}
-  prediction = moving_average(merged['prediction'], frames, step.seen(config, masks['face_present'], masks['audio_present']), config.smooth)
-  return Series(frames, merged['times'], prediction, merged['va'], **masks, gates=gates)
+  return np.where(among > 0, (total[last] - total[first]) / np.maximum(among, 1), values)

@@ -1,68 +1,116 @@
-"""Towers -> TCN -> fusion -> head, and nothing else."""
+"""The whole network: towers, a frame at a time, then everything over time: temporal part, fusion, head."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 
+from avjax import ranges
+from avjax.errors import InputError
+from avjax.models import heads, towers  # noqa: F401  (their classes register themselves)
 from avjax.models.fusion import FUSIONS
-from avjax.models.heads import HEADS
 from avjax.models.layers import Norm
+from avjax.models.registry import AUDIO_TOWERS, HEADS, VISUAL_TOWERS
 from avjax.models.tcn import TCN
-from avjax.models.towers.ir50 import IR50
-from avjax.models.towers.resnet50 import ResNet50
-from avjax.models.towers.vggish import VGGish
 
-VISUAL_TOWERS = {'ir50': IR50, 'resnet50': ResNet50}
-AUDIO_TOWERS = ('vggish',)
-FEATURES = 'features/'  # how the name of a tower begins in whose place features of another backbone are given
-
-
-def make_tower(modality, settings, name=None):
-  """The module (N,...), trains, mask (N,) -> (N,D) of a tower, from config.model.visual or config.model.audio as a mapping."""
-  if modality == 'audio':
-    return VGGish(**{key: value for key, value in settings.items() if key != 'tower'}, name=name)
-  return VISUAL_TOWERS[settings['tower']](**settings.get(settings['tower'], {}), name=name)
+TOWERS = {'visual': VISUAL_TOWERS, 'audio': AUDIO_TOWERS}
+MODALITIES = tuple(TOWERS)
+FEATURES = 'features/'  # features/NAME in place of a tower: features of another backbone, from the records
 
 
 class AudioVisual(nn.Module):
-  """Frame-wise valence and/or arousal of B clips of L frames.
+  """Predicts the targets of B clips of L frames, a value per frame.
 
-  Fields are plain mappings of keyword arguments for the parts; see `configs/grjca.py`, section `model`.
+  length: L of the records. targets: number of outputs. settings: `config.model` as nested dicts with the sections
+  visual, audio, temporal, fusion and head; configs/base.py shows every key.
   """
-  length: int       # L of the records
-  targets: int      # 1, or 2 for valence and arousal together
-  visual: dict      # tower: its name, features/NAME or none; and under each name, that tower's arguments
-  audio: dict       # tower: its name, features/NAME or none; and VGGish's arguments
-  temporal: dict    # visual and audio widths, and the TCN's other arguments; no widths, no TCN
-  fusion: dict      # name, and its arguments
-  head: dict        # name, and its arguments
 
-  @nn.compact
+  length: int
+  targets: int
+  settings: Mapping[str, Any]
+
+  def setup(self):
+    # Attributes are the names of the parameters: visual/..., audio_tcn/..., fusion/..., head/...
+    temporal = dict(self.settings['temporal'])
+    widths, norm = {modality: temporal.pop(modality) for modality in MODALITIES}, temporal.pop('norm')
+    for modality in MODALITIES:
+      setattr(self, modality, make_tower(modality, self.settings[modality]))
+      tcn = TCN(widths[modality], **temporal) if widths[modality] else None
+      setattr(self, f'{modality}_tcn', tcn)
+      setattr(self, f'{modality}_norm', Norm() if tcn and norm else None)
+    fusion, head = dict(self.settings['fusion']), dict(self.settings['head'])
+    self.fusion = FUSIONS[fusion.pop('name')](self.length, **fusion)
+    self.head = HEADS[head.pop('name')](self.targets, **head)
+
   def __call__(self, images, log_mel, mask, is_trainable):
-    """images (B,L,H,W,3) in [-1, 1], log_mel (B,L,96,64), mask (B,L) True on real frames -> (B,L,targets).
+    """Predicts from images and log-mel windows: `decode` of `encode`, whose arguments these are. -> (B,L,targets)."""
+    return self.decode(*self.encode(images, log_mel, mask, is_trainable), mask, is_trainable)
 
-    In [-1, 1] if the head ends in tanh. Where features (B,L,D) stand in for a tower, they are its input; where there is none, None.
+  def encode(self, images, log_mel, mask, is_trainable):
+    """Runs the towers, a frame at a time.
+
+    Args:
+      images: (B,L,H,W,3) in [-1, 1]; features (B,L,Dv) where these stand in for the tower; None without one.
+      log_mel: VGGish windows (B,L,96,64), or features (B,L,Da), or None.
+      mask: (B,L), True on frames and False on padding.
+      is_trainable: see avjax/models/layers.py.
+
+    Returns visual (B,L,Dv) and audio (B,L,Da) features, None for a modality that the system does not use.
     """
-    visual, audio = self.tower('visual', images, mask, is_trainable), self.tower('audio', log_mel, mask, is_trainable)
-    visual, audio = self.over_time('visual', visual, mask, is_trainable), self.over_time('audio', audio, mask, is_trainable)
-    fusion, head = dict(self.fusion), dict(self.head)
-    fused = FUSIONS[fusion.pop('name')](self.length, **fusion, name='fusion')(visual, audio, mask, is_trainable)
-    return HEADS[head.pop('name')](self.targets, **head, name='head')(fused, mask, is_trainable)
+    visual = self._tower(self.visual, images, mask, is_trainable)
+    return visual, self._tower(self.audio, log_mel, mask, is_trainable)
 
-  def tower(self, modality, x, mask, is_trainable):
-    """Features (B,L,D) of one modality, a frame at a time; None if the system does not use it."""
-    settings = getattr(self, modality)
-    name = settings['tower']
-    if name == 'none':
-      return None
-    if name.startswith(FEATURES):
+  def decode(self, visual, audio, mask, is_trainable):
+    """Predicts from what `encode` returns, (B,L,Dv) and (B,L,Da) -> (B,L,targets), in [-1, 1] if the head has a tanh."""
+    visual = self._over_time(self.visual_tcn, self.visual_norm, visual, mask, is_trainable)
+    audio = self._over_time(self.audio_tcn, self.audio_norm, audio, mask, is_trainable)
+    return self.head(self.fusion(visual, audio, mask, is_trainable), mask, is_trainable)
+
+  def _tower(self, tower, x, mask, is_trainable):
+    if tower is None:
       return x
-    y = make_tower(modality, settings, name=modality)(x.reshape(-1, *x.shape[2:]), is_trainable, mask.reshape(-1))
+    y = tower(x.reshape(-1, *x.shape[2:]), is_trainable, mask.reshape(-1))
     return y.reshape(*mask.shape, -1)
 
-  def over_time(self, modality, x, mask, is_trainable):
-    """The temporal part of one modality: TCN and norm, (B,L,C) -> (B,L,D)."""
-    temporal = {name: value for name, value in self.temporal.items() if name not in ('visual', 'audio', 'norm')}
-    widths = self.temporal[modality]
-    if x is None or not widths:
+  def _over_time(self, tcn, norm, x, mask, is_trainable):
+    if x is None or tcn is None:
       return x
-    x = TCN(widths, **temporal, name=f'{modality}_tcn')(x, is_trainable)
-    return Norm(name=f'{modality}_norm')(x, is_trainable, mask[..., None]) if self.temporal['norm'] else x
+    x = tcn(x, is_trainable)
+    return x if norm is None else norm(x, is_trainable, mask[..., None])
+
+
+def make_tower(modality, settings):
+  """Builds the tower that a section of the config, `visual` or `audio`, names: (N,...) -> (N,D); None without one."""
+  name = settings['tower']
+  if name == 'none' or name.startswith(FEATURES):
+    return None
+  tower = TOWERS[modality].choose(name)
+  return tower(**tower_arguments(tower, settings))
+
+
+def tower_arguments(tower, settings):
+  """The arguments of a tower: the section under its name, or what stands beside `tower` for one that is `inline`."""
+  if getattr(tower, 'inline', False):
+    return {key: value for key, value in settings.items() if key != 'tower' and not isinstance(value, Mapping)}
+  return dict(settings.get(settings['tower'], {}))
+
+
+def check_settings(settings):
+  """Raises InputError, which names the key, where `config.model` as nested dicts describes no model.
+
+  The ranges are those that towers, temporal part, fusion and head declare beside their code.
+  """
+  for modality, registry in TOWERS.items():
+    name = settings[modality]['tower']
+    ranges.OneOf((*registry, 'none'), prefix=FEATURES).check(registry.key, name)
+    if name in registry:
+      tower = registry[name]
+      section = f'model.{modality}' if getattr(tower, 'inline', False) else f'model.{modality}.{name}'
+      ranges.check(section, tower_arguments(tower, settings[modality]), tower.ranges)
+  ranges.check('model.temporal', settings['temporal'], TCN.ranges)
+  for part, registry in (('fusion', FUSIONS), ('head', HEADS)):
+    ranges.check(f'model.{part}', settings[part], registry.choose(settings[part]['name']).ranges)
+  fusion = settings['fusion']
+  for modality in fusion.get('inputs', FUSIONS[fusion['name']].needs):
+    if settings[modality]['tower'] == 'none':
+      raise InputError(f'config.model.{modality}.tower is none, but the fusion {fusion["name"]} needs it')

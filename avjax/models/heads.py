@@ -1,16 +1,20 @@
-"""Regressors: fused features (B,L,D), mask (B,L) -> predictions (B,L,targets). `config.model.head.name` chooses.
+"""Heads: fused features (B,L,D) and frame mask (B,L) -> predictions (B,L,targets).
 
-Those without tanh may leave [-1, 1] in training, and are cut to it where they predict.
+A head without tanh may leave [-1, 1] in training; what is predicted is clipped to it.
 """
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from avjax.models.layers import Dropout, Norm, leaky_relu
+from avjax.models.registry import HEADS
+from avjax.ranges import DROPOUT, at_least
 
 
+@HEADS.register('mlp', ranges={'hidden': at_least(1)})
 class MLP(nn.Module):
-  """The paper's MLP, in the sizes of the authors' code: dense, norm, LeakyReLU, dense, tanh."""
+  """Dense, norm, LeakyReLU, dense, tanh: the paper's MLP in the sizes of the authors' code."""
+
   targets: int = 1
   hidden: int = 256
 
@@ -21,8 +25,10 @@ class MLP(nn.Module):
     return jnp.tanh(nn.Dense(self.targets, name='output')(x))
 
 
+@HEADS.register('linear')
 class Linear(nn.Module):
-  """One dense layer, and tanh if wanted: LFAN's regressor; without tanh, the leader-follower's of 2021, and the baseline's."""
+  """One dense layer, with tanh for LFAN, without for the leader-follower of 2021 and the baseline."""
+
   targets: int = 1
   tanh: bool = True
 
@@ -33,8 +39,10 @@ class Linear(nn.Module):
     return jnp.tanh(x) if self.tanh else x
 
 
+@HEADS.register('affine')
 class Affine(nn.Module):
-  """For each target dense to D/2, norm, dense to 1, with nothing between: the head of Meng, Zhou, both Zhang, and CtyunAI."""
+  """Dense to D/2, norm, dense to 1, for each target by itself and without activation: Meng, Zhou, both Zhang, CtyunAI."""
+
   targets: int = 1
   tanh: bool = False
 
@@ -48,8 +56,10 @@ class Affine(nn.Module):
     return jnp.tanh(x) if self.tanh else x
 
 
+@HEADS.register('perceptron', ranges={'hidden': at_least(1), 'dropout': DROPOUT})
 class Perceptron(nn.Module):
-  """Dense, ReLU, dropout, dense, and tanh if wanted: HSEmotion's frame-wise perceptron (tanh), Mamba-VA's and JCA 2022's heads."""
+  """Dense, ReLU, dropout, dense, with tanh for HSEmotion's frame-wise perceptron, without for Mamba-VA and JCA 2022."""
+
   targets: int = 1
   hidden: int = 128
   dropout: float = 0.0
@@ -63,6 +73,3 @@ class Perceptron(nn.Module):
     x = Dropout(self.dropout, name='dropout')(nn.relu(x) if self.relu else x, is_trainable)
     x = nn.Dense(self.targets, name='output')(x)
     return jnp.tanh(x) if self.tanh else x
-
-
-HEADS = {'mlp': MLP, 'linear': Linear, 'affine': Affine, 'perceptron': Perceptron}

@@ -1,8 +1,8 @@
 """Layers that several models share, and the one convention about training and frozen modules.
 
-Every model is called with `is_trainable`, a function from a module's path ('visual/stage4/unit0/norm1') to whether that module
-is being trained. A frozen batch norm uses its running statistics and a frozen dropout lets everything through, whatever
-the rest of the model does. `evaluation` trains nothing.
+Every model is called with `is_trainable`, a function that tells of a module's path ('visual/stage4/unit0/norm1')
+whether that module is being trained. A frozen batch norm uses its running statistics and a frozen dropout passes
+everything through, whatever the rest of the model does.
 """
 
 import math
@@ -25,16 +25,18 @@ def everything_trainable(path):
 
 
 def is_trained(module, is_trainable):
-  """Whether `is_trainable` names this module, by its path from the root of the model."""
+  """Whether this module is being trained, by its path from the root of the model."""
   return is_trainable('/'.join(module.path))
 
 
 class Norm(nn.Module):
-  """Batch norm over all axes but the last, as PyTorch computes it. x (..., C); mask (..., 1) leaves padding out.
+  """Normalises x (..., C) over all axes but the last, as PyTorch's batch norm does.
 
-  Flax's own differs in one number: PyTorch divides the variance by n to normalise and by n - 1 for the running average.
-  Leaves: params scale, bias; batch_stats mean, var; all (C,).
+  mask (..., 1): False where x is padding, which is left out of the statistics.
+  Flax's own BatchNorm differs in one number: PyTorch divides the variance by n to normalise, but by n - 1 for the
+  running average. Leaves: params scale, bias; batch_stats mean, var; all (C,).
   """
+
   momentum: float = 0.1
   epsilon: float = 1e-5
 
@@ -59,14 +61,15 @@ class Norm(nn.Module):
 
 
 class Dropout(nn.Dropout):
-  """Dropout where the module is trained, the identity elsewhere."""
+  """Drops activations where the module is trained, and passes them through elsewhere."""
 
   def __call__(self, x, is_trainable):
     return super().__call__(x, deterministic=not is_trained(self, is_trainable))
 
 
 class PReLU(nn.Module):
-  """max(x, 0) + slope * min(x, 0) with one slope a channel, or one for all, 0.25 at the start. x (..., C)."""
+  """max(x, 0) + slope * min(x, 0), x (..., C), with one slope per channel, or one `shared` by all; it starts at 0.25."""
+
   shared: bool = False
 
   @nn.compact
@@ -81,11 +84,12 @@ def leaky_relu(x):
 
 
 class TorchDense(nn.Module):
-  """A dense layer that starts as PyTorch's Linear does, weight and bias from U(-1/sqrt(n), 1/sqrt(n)), n inputs.
+  """A dense layer, x (..., n) -> (..., width), that starts as PyTorch's Linear does.
 
-  x (..., n) -> (..., width). With `block` (a number of frames, for layers over time), x (..., block) meets the leading
-  block x block part of a width x width weight.
+  Weight and bias are drawn from U(-1/sqrt(n), 1/sqrt(n)). For a layer over time, `block` is the number of frames:
+  x (..., block) is multiplied with the leading block x block part of a width x width weight.
   """
+
   width: int
 
   @nn.compact

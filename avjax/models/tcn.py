@@ -1,24 +1,24 @@
-"""Temporal convolution network (Bai et al. 2018) in the form that the predecessors use: causal and weight-normed."""
+"""Temporal convolution network (Bai et al. 2018) as the predecessors use it: causal and with weight normalisation."""
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from avjax.models.layers import Dropout, PReLU, leaky_relu
+from avjax.ranges import DROPOUT, OneOf, at_least, at_least_each
 
 xavier_sqrt2 = nn.initializers.variance_scaling(2.0, 'fan_avg', 'uniform')  # Xavier uniform with gain sqrt 2
 
 
-ACTIVATIONS = ('leaky_relu', 'prelu')
-
 
 class CausalConv(nn.Module):
-  """Weight-normed convolution over time, (B,L,C) -> (B,L,width), that sees frame t and frames before it.
+  """Convolves over time with weight normalisation, (B,L,C) -> (B,L,width).
 
-  The farthest lies (kernel - 1) * dilation frames back.
+  Frame t sees itself and earlier frames; the earliest lies (kernel - 1) * dilation frames back.
   """
+
   width: int
   kernel: int
   dilation: int
@@ -27,7 +27,7 @@ class CausalConv(nn.Module):
   def __call__(self, x):
     direction = self.param('direction', xavier_sqrt2, (self.kernel, x.shape[-1], self.width))
     norm = jnp.sqrt(jnp.sum(direction ** 2, axis=(0, 1)))
-    scale = self.param('scale', lambda key: norm)  # so the weight starts as the direction itself
+    scale = self.param('scale', lambda key: norm)  # the weight starts as the direction itself
     bias = self.param('bias', nn.initializers.zeros, (self.width,))
     past = (self.kernel - 1) * self.dilation
     return jax.lax.conv_general_dilated(x, direction * scale / norm, (1,), [(past, 0)], rhs_dilation=(self.dilation,),
@@ -35,12 +35,22 @@ class CausalConv(nn.Module):
 
 
 class TCN(nn.Module):
-  """Levels of two causal convolutions with a residual, dilation 2^level: (B,L,C) -> (B,L,widths[-1]).
+  """Levels of two causal convolutions with a residual and dilation 2^level: (B,L,C) -> (B,L,widths[-1]).
 
-  Four levels of kernel 5 see 1 + 2 * 4 * (1 + 2 + 4 + 8) = 121 frames. Padding at a clip's end never reaches a real frame.
-  activation: 'leaky_relu', or 'prelu' with one slope for all channels. kernels: of branches whose mean stands in for each
-  convolution (multi-scale).
+  Four levels of kernel 5 see 1 + 2 * 4 * (1 + 2 + 4 + 8) = 121 frames. The padding at a clip's end never reaches a
+  frame, since convolutions look back only.
+
+  activation: 'leaky_relu', or 'prelu' with one slope for all channels.
+  kernels: if given, each convolution is the mean of branches with these kernel sizes (multi-scale).
   """
+
+  ranges = {
+      'kernel': at_least(1),
+      'kernels': at_least_each(1),
+      'dropout': DROPOUT,
+      'activation': OneOf(('leaky_relu', 'prelu')),
+  }
+
   widths: Sequence[int]
   kernel: int = 5
   dropout: float = 0.1

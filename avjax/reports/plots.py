@@ -53,7 +53,7 @@ def traces(series, scores, targets, path, most=4):
   for row, clip in zip(axes, shown):
     s = series[clip]
     for axis, (i, target) in zip(row, enumerate(targets)):
-      label = np.where(s.annotated, s.va[:, TARGETS[target].column], np.nan)
+      label = np.where(s.annotated, s.labels[:, TARGETS[target].column], np.nan)
       axis.plot(s.times, label, color=LABEL, lw=1, label='annotation')
       axis.plot(s.times, s.prediction[:, i], color=COLOURS[target], lw=1.5, label=target)
       axis.set_title(f'{clip}   {target} CCC {scores[target]["per_clip"][clip]:.2f}', fontsize=9, loc='left')

@@ -4,7 +4,6 @@ import html
 import math
 import pathlib
 
-import jax
 import numpy as np
 
 import avjax
@@ -13,7 +12,6 @@ from avjax.config import flatten
 from avjax.errors import InputError
 from avjax.reports import legend, templates
 from avjax.runs.history import History
-from avjax.system import step
 from avjax.targets import TARGETS, metrics
 
 SIDE = 1000     # of the box that every picture is drawn in and stretched from
@@ -23,7 +21,7 @@ TRACES = 3      # best clips, and worst
 NO_NUMBER = '—'
 
 
-def write(workdir, config, results, series):
+def write(workdir, config, results, series, *, parameter_count, has_input):
   """Writes workdir/report.html. results: what evaluate.write_results returns; series {clip: evaluate.Series}."""
   folder = pathlib.Path(workdir)
   if not results['frames']:
@@ -37,10 +35,10 @@ def write(workdir, config, results, series):
       'title': html.escape(f'{name}, {" and ".join(targets)}, fold {results["fold"]}'),
       'notes': templates.items([f'run {folder.name}', f'{results["partition"]} partition', f'system {name}',
                            f'trained {len(history)} epochs' if history else 'no metrics.jsonl']),
-      'headline': _headline(config, results, targets), 'curves': _curves(history, results, targets),
+      'headline': _headline(parameter_count, results, targets), 'curves': _curves(history, results, targets),
       'ranking': _ranking(results, targets, series, ranked),
       'scatter': ''.join(_scatter(target, results[target], *_pairs(series, i, target)) for i, target in enumerate(targets)),
-      'traces': _traces(results, targets, series, ranked), 'gates': _gates(config, series),
+      'traces': _traces(results, targets, series, ranked), 'gates': _gates(has_input, series),
       'settings': _table(flatten(config)), 'versions': _table(flatten(versions)), 'version': avjax.__version__}
   with errors.writing(folder):
     (folder / 'report.html').write_text(templates.fill('run_report.html', **parts), encoding='utf-8', errors='replace')
@@ -61,16 +59,14 @@ def _pairs(series, i, target):
   """Prediction and annotation (N,) of one target over all annotated frames."""
   column = TARGETS[target].column
   return (np.concatenate([s.prediction[s.annotated, i] for s in series.values()]),
-          np.concatenate([s.va[s.annotated, column] for s in series.values()]))
+          np.concatenate([s.labels[s.annotated, column] for s in series.values()]))
 
 
-def _headline(config, results, targets):
+def _headline(parameters, results, targets):
   """The numbers that a run is known by."""
   boxes = [f'<div class="panel score"><h2><i class="key {target}"></i> {target}</h2><dl>' + ''.join(
       f'<div class="{metric}"><dt>{metric.upper()}</dt><dd>{_number(results[target][metric])}</dd></div>' for metric in metrics.METRICS)
       + '</dl></div>' for target in targets]
-  model = step.make_model(config)
-  parameters = step.count(jax.eval_shape(lambda: step.init_variables(config, model, config.seed))['params'])
   facts = {'clips': f'{results["clips"]:,}', 'frames': f'{results["frames"]:,}', 'best epoch': results['best_epoch'] + 1,
            'fold': results['fold'], 'parameters': f'{parameters:,}'}
   return ''.join(boxes) + '<div class="panel facts"><dl>' + ''.join(
@@ -222,7 +218,7 @@ def _trace(results, target, i, clip, s):
   gaps = set(np.flatnonzero(np.diff(times) > 1.5 * np.median(np.diff(times)))) if len(times) > 1 else set()
   ccc = _number(results[target]['per_clip'][clip])
   picture = Picture((times[0], times[-1]), (-1, 1), f'{clip}: {target} and its annotation over time, CCC {ccc}')
-  picture.line(times, _thinned(np.where(s.annotated, s.va[:, TARGETS[target].column], np.nan), every), 'annotation', gaps)
+  picture.line(times, _thinned(np.where(s.annotated, s.labels[:, TARGETS[target].column], np.nan), every), 'annotation', gaps)
   picture.line(times, _thinned(s.prediction[:, i], every), target, gaps)
   seconds = _steps(times[0], times[-1], 6)
   picture.ticks((), (-1, 0, 1))
@@ -255,14 +251,14 @@ def _key(value):
   return f'{value:.6f}' if math.isfinite(value) else '-2'
 
 
-def _gates(config, series):
+def _gates(has_input, series):
   """Mean and spread of every gate column over all frames in which something was seen, and how often it is the highest.
 
   Nothing for a system without gates.
   """
   rows = []
   for name in legend.in_order(next(iter(series.values())).gates):
-    scores = np.concatenate([s.gates[name][step.seen(config, s.face_present, s.audio_present)] for s in series.values()])
+    scores = np.concatenate([s.gates[name][has_input(s.face_present, s.audio_present)] for s in series.values()])
     scores = scores[np.isfinite(scores).all(axis=1)]
     of, words = legend.gate_words(name, scores.shape[1])
     for k, word in enumerate(words if len(scores) else ()):

@@ -1,23 +1,29 @@
-"""Windows -> one series per clip -> CCC. Also `python -m avjax.evaluate RUN [--split validation|test] [--report]`."""
+"""Loading the best state of a run."""
 
-import jax
+from __future__ import annotations
 
-from avjax import errors
-from avjax.errors import one_line
+import contextlib
+
+from ml_collections import ConfigDict
+
+from avjax.errors import as_input_error
 from avjax.runs import folder as run_folder
 from avjax.runs.checkpoint import Checkpoints
-from avjax.system import step
+from avjax.system import System
+
+
+def load_system(workdir) -> tuple[ConfigDict, System]:
+  """Returns the config of the run in workdir and the system that it describes; InputError if its config is not valid."""
+  config = run_folder.read_config(workdir)
+  with as_input_error(f'{workdir}/config.json is not a valid config of a run'):
+    system = System.from_config(config)
+    _ = system.shapes  # sizes that do not go together are found here
+  return config, system
 
 
 def load_best(workdir):
-  """Returns (config, model, variables, meta) of the best checkpoint of a run. InputError if it has none yet."""
-  config = run_folder.read_config(workdir)
-  try:
-    model = step.make_model(config)
-    shapes = jax.eval_shape(lambda: step.init_variables(config, model, config.seed))
-  except (AttributeError, LookupError, TypeError) as error:  # a file that somebody has edited
-    raise errors.InputError(f'{workdir}/config.json is no sound config of a run: {one_line(error)}') from error
-  checkpoints = Checkpoints(workdir, read_only=True)
-  restored = checkpoints.restore_best(lambda meta: shapes)
-  checkpoints.close()
-  return config, model, *restored
+  """Returns (config, system, variables, meta) of the best checkpoint of a run. InputError if it has none yet."""
+  config, system = load_system(workdir)
+  with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
+    variables, meta = checkpoints.restore_best(lambda meta: system.shapes)
+  return config, system, variables, meta

@@ -2,17 +2,22 @@
 
 import jax.numpy as jnp
 
-SCOPES = ('sequence', 'batch')
-VARIANCES = ('biased', 'mixed')
-EPSILON = 1e-8  # keeps a constant prediction of a constant label finite: CCC 0, gradient 0
+from avjax.ranges import OneOf
+
+RANGES = {'scope': OneOf(('sequence', 'batch')), 'variance': OneOf(('biased', 'mixed'))}
+EPSILON = 1e-8  # keeps the CCC of a constant prediction and a constant label finite: it is 0, and so is its gradient
 
 
 def ccc(prediction, label, mask, axis, variance='biased'):
-  """Concordance over `axis`, counting only where mask is True.
+  """Returns the concordance correlation over `axis` (eq. 21), of what the mask counts.
 
-  prediction, label, mask of one shape; returns that shape without `axis`. 0 where nothing counts. variance: 'biased' divides
-  variances and covariance by the count n, so that CCC(x, x) = 1; 'mixed' is the predecessors' code, which divides the
-  variances by n - 1 and the covariance by n, so that CCC(x, x) = 1 - 1/n.
+  Args:
+    prediction, label, mask: arrays of one shape; the mask is True on what counts.
+    axis: an axis, or several.
+    variance: 'biased' divides variances and covariance by the count n, so that CCC(x, x) = 1. 'mixed', as in the
+      predecessors' code, divides the variances by n - 1 but the covariance by n, so that CCC(x, x) = 1 - 1/n.
+
+  Returns an array of that shape without `axis`; 0 where nothing counts.
   """
   weight = mask.astype(prediction.dtype)
   count = jnp.maximum(weight.sum(axis, keepdims=True), 1)
@@ -27,10 +32,14 @@ def ccc(prediction, label, mask, axis, variance='biased'):
 
 
 def ccc_loss(prediction, label, mask, scope='sequence', variance='biased'):
-  """L = sum over targets of (1 - CCC) (eq. 22). prediction, label (B,L,targets), mask (B,L) -> scalar in [0, 2 * targets].
+  """Returns the loss, the sum over targets of 1 - CCC (eq. 22), a scalar in [0, 2 * targets].
 
-  scope: 'sequence' takes CCC within each clip and the mean over clips that have a counted frame, as the predecessors do;
-  'batch' takes one CCC over all frames of the batch, as most rivals do. variance: see `ccc`.
+  Args:
+    prediction, label: (B,L,targets).
+    mask: (B,L), True on the frames that count.
+    scope: 'sequence' takes the CCC within each clip and the mean over clips in which a frame counts, as the
+      predecessors do; 'batch' takes one CCC over all frames of the batch, as most other systems do.
+    variance: see `ccc`.
   """
   mask = jnp.broadcast_to(mask[..., None], prediction.shape)
   if scope == 'batch':

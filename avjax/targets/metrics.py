@@ -1,10 +1,10 @@
-"""What is reported: CCC, PCC and RMSE in float64. Each takes prediction and label (N,) and returns a float."""
+"""Metrics that are reported, in float64: CCC, PCC and RMSE. Each takes prediction and label (N,) and returns a float."""
 
 import numpy as np
 
 
 def ccc(prediction, label):
-  """Concordance correlation (paper, eq. 21), biased variances; 0 where both are the same constant (0/0)."""
+  """Concordance correlation (paper, eq. 21) with biased variances; 0 where both are the same constant (0/0)."""
   prediction, label = np.asarray(prediction, np.float64), np.asarray(label, np.float64)
   covariance = np.mean((prediction - prediction.mean()) * (label - label.mean()))
   denominator = prediction.var() + label.var() + (prediction.mean() - label.mean()) ** 2

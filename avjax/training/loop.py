@@ -1,11 +1,10 @@
 """The training loop: stages x epochs, from top to bottom."""
 
+from __future__ import annotations
+
 import contextlib
-import dataclasses
 import logging
-import math
 import pathlib
-import sys
 import time
 
 import jax
@@ -18,160 +17,91 @@ from avjax.reports import plots
 from avjax.runs import folder as run_folder
 from avjax.runs.checkpoint import Checkpoints
 from avjax.runs.history import History
-from avjax.system import sharding, step
+from avjax.system import sharding, steps
 from avjax.targets.metrics import METRICS
-from avjax.training import optimizer, unfreezing
-from avjax.training.plan import prepare
+from avjax.training.plan import Plan, prepare
 from avjax.training.progress import Progress, start_logging
-from avjax.training.stop import Stopped
+from avjax.training.state import Diverged, RunState
+from avjax.training.stop import Stopped, StopSignal
+from avjax.training.unfreezing import Schedule
 from avjax.weights.initialize import describe_origins
 
 logger = logging.getLogger('avjax')
 
 
-def train(config, workdir, stop):
+def train(config, workdir, stop: StopSignal):
   """Trains what the config describes in workdir, or goes on with the run there.
 
-  stop: a StopSignal. Returns the results on the validation partition (see evaluate.score), or None if it was asked to stop before
-  the end. Raises InputError, before anything is written, for a config, records or a workdir that do not fit; SystemExit(3)
+  Returns the results on the validation partition (see evaluation.results.score), or None if it was asked to stop before
+  the end. Raises InputError, before anything is written, for a config, records or a workdir that do not fit; Diverged
   where too many updates in a row, or a whole epoch, had a loss or gradient that was not finite.
   """
-  try:
-    workdir = pathlib.Path(workdir)
-    return run_stages(prepare(config, workdir), workdir, stop)
-  except Stopped:
-    return None
+  workdir = pathlib.Path(workdir)
+  plan = prepare(config, workdir)
+  run, notes = restore_or_begin(plan, workdir)
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(run_folder.locked(workdir))
+    run_folder.open_folder(plan.config, workdir, plan.records.manifest, plan.origins)
+    start_logging(workdir / 'train.log', sharding.is_primary())
+    checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir)))
+    mesh = sharding.make_mesh()
+    log_start(plan, workdir, run, notes, mesh)
+    if plan.source and plan.source != workdir and run.best is not None:
+      checkpoints.save(checkpoints.best, run.schedule.best_epoch + 1, run.best, run.best_meta)
+    history = History(workdir, run.schedule.epoch, sharding.is_primary())
+    try:
+      run.state = sharding.replicate(run.state, mesh)
+      series = run_stages(plan, run, checkpoints, history, stop, mesh)
+    except Stopped:
+      return None
+    except Diverged as error:
+      logger.error('%s. %s keeps the last state that was sound: go on from it with --config.resume, a lower rate and another '
+                   '--workdir', error, workdir)
+      raise
+  if sharding.is_primary():
+    plots.curves(history.history(), plan.config.targets, workdir / 'curves.png')
+  return write_results(workdir, plan.config, 'validation', series, {'best_epoch': run.schedule.best_epoch})
 
 
-def run_stages(plan, workdir, stop):
-  """`train` of what is prepared; raises Stopped once the state is saved."""
-  config, model, records, stages, source = plan.config, plan.model, plan.records, plan.stages, plan.source
-  batches_per_epoch = math.ceil(plan.sizes[0] / config.batch_size)
-  mesh = sharding.make_mesh()
-  drawn = step.init_variables(config, model, config.seed)
-  variables = jax.tree.map(lambda given, x: x if isinstance(given, jax.ShapeDtypeStruct) else given, plan.variables, drawn)
-  optimizers = [optimizer.make_optimizer(is_trainable, config.optimizer)
-                for is_trainable in stages]
+def run_stages(plan: Plan, run: RunState, checkpoints, history, stop, mesh):
+  """Trains stage after stage until the schedule is done; returns the validation series of the best epoch.
 
-  def new_state(stage, variables):
-    return step.State(**variables, opt_state=optimizers[stage].init(variables['params']))
-
-  # Where the run stands: the schedule, the batches done of the current epoch, their (loss, gradient norm), and how many updates
-  # in a row had been skipped before them.
-  settings = {name: value for name, value in config.schedule.items() if name != 'reload_best'}
-  schedule = unfreezing.Schedule(len(stages), **settings)
-  state, batches_done, log, skipped, best, notes = new_state(0, variables), 0, [], 0, None, []
-  if source:
-    saved = Checkpoints(source, read_only=True)
-    state, meta, best, notes = saved.restore_last(
-        lambda meta: jax.eval_shape(lambda: new_state(meta['schedule']['stage'], variables)), lambda meta: jax.eval_shape(lambda: variables))
-    saved.close()
-    best, best_meta = best or (None, None)
-    schedule, batches_done, log, skipped = (unfreezing.Schedule(**meta['schedule'] | settings), meta['batches_done'], meta['log'],
-                                            meta['skipped'])
-    if source != workdir:  # it begins with a whole epoch, and is done when its own schedule says so
-      batches_done, log, schedule.done = 0, [], False
-      if schedule.epoch >= schedule.max_epochs:
-        raise InputError(f'config.resume={source}: it has had its {schedule.epoch} epochs; raise config.schedule.max_epochs')
-
-  lock = contextlib.ExitStack()
-  lock.enter_context(run_folder.locked(workdir))
-  run_folder.open_folder(config, workdir, records.manifest, plan.origins)
-  start_logging(workdir / 'train.log', sharding.is_primary())
-  for note in notes:
-    logger.warning(note)
-  checkpoints = Checkpoints(workdir)
-  if source == workdir:
-    logger.info('resumed after %d epochs and %d of %d batches, stage %d', schedule.epoch, batches_done, batches_per_epoch,
-                schedule.stage + 1)
-  elif source:
-    if best is not None:
-      checkpoints.save(checkpoints.best, schedule.best_epoch + 1, best, {'epoch': best_meta['epoch'], 'ccc': best_meta['ccc']})
-    logger.info('goes on from %s after %d epochs, stage %d; changed: %s', source, schedule.epoch, schedule.stage + 1,
-                ', '.join(plan.changed) or 'nothing')
-    for line in describe_origins(config, plan.origins):
-      logger.info('%s, at the start of that run', line)
-  else:
-    logger.info('%s for %s: %s parameters, %d training and %d validation records, %d device(s)', config.model.fusion.name,
-                ' and '.join(config.targets), f'{step.count(variables["params"]):,}', *plan.sizes, mesh.size)
-    for line in describe_origins(config, plan.origins):
-      logger.info(line)
-    for tower in ('visual', 'audio'):
-      never = step.count(variables['params'], lambda path: path.startswith(f'{tower}/') and not stages[-1](path))
-      if never and not {tower, 'model'} & plan.origins.keys():
-        logger.warning('%s of the %s tower\'s random weights are never trained: give config.init.%s a file of pretrained ones, '
-                       'as the paper does', f'{never:,}', {'visual': 'face'}.get(tower, tower), tower)
-  state = sharding.replicate(state, mesh)
-  metrics = History(workdir, schedule.epoch, sharding.is_primary())
-  predict_step = step.make_predict_step(config, model)
-  padded = sharding.padded_size(config.batch_size, mesh)
-  key = jax.random.key(config.seed)
-
-  def validate(variables, watch=lambda batches: batches):
-    batches = watch(records.batches([plan.validation_split], config.batch_size))
-    series = predict_records(batches, predict_step, sharding.replicate(variables, mesh), config, mesh)
-    return series, score(series, config.targets)
-
-  def save():
-    meta = {'schedule': dataclasses.asdict(schedule), 'batches_done': batches_done, 'log': np.array(log, float).tolist(),
-            'skipped': skipped}
-    checkpoints.save(checkpoints.last, schedule.epoch * batches_per_epoch + batches_done, state, meta)
-
-  def give_up(why):
-    logger.error('%s. %s keeps the last state that was sound: go on from it with --config.resume, a lower rate and another '
-                 '--workdir', why, workdir)
-    sys.exit(3)
-
-  def check_skipped(log):
-    """Ends the run if too many of the last updates, the last ones of the epoch before among them, were skipped."""
-    row = skipped_in_a_row(log)
-    row += skipped if row == len(log) else 0
-    if row > config.skip_most:
-      give_up(f'more than skip_most = {config.skip_most} updates in a row were skipped: loss or gradient is not finite')
-    return row
-
+  Raises Stopped once the state is saved, or Diverged, which saves nothing.
+  """
+  config, schedule, batches_per_epoch = plan.config, run.schedule, plan.batches_per_epoch
   stage, seconds = None, 0.0
   try:
     while not schedule.done:
-      if stage != schedule.stage:  # one compilation a stage
+      if stage != schedule.stage:  # one compilation per stage
         stage = schedule.stage
-        train_step = step.make_train_step(config, model, stages[stage], optimizers[stage])
+        train_step = plan.system.make_train_step(plan.stages[stage], plan.optimizers[stage])
       epoch, start = schedule.epoch, time.perf_counter()
-      title = f'stage {stage + 1}/{len(stages)}  epoch {epoch + 1}'
-      shuffle = np.random.SeedSequence([config.seed, epoch if config.shuffle == 'every_epoch' else 0])
-      order = int(shuffle.generate_state(1)[0])
-      with Progress(title, batches_per_epoch, batches_done, seconds, schedule.max_epochs - epoch - 1) as progress:
-        for batch in stop.watch(records.batches(plan.train_splits, config.batch_size, order, batches_done)):
-          rate = schedule.rate(batches_done, batches_per_epoch)
-          batch_key = jax.random.fold_in(key, epoch * batches_per_epoch + batches_done)
-          device_batch = sharding.shard(sharding.pad_rows(step.on_device(batch, config), padded), mesh)
-          state, values = train_step(state, device_batch, batch_key, np.float32(rate))
-          log.append((values['loss'], values['gradient_norm']))
-          batches_done += 1
-          progress.update(len(batch['clip']), rate, schedule.best)
-          check_skipped(log[:-2])  # two batches late, so that the device is not waited for
-      row = check_skipped(log)
-      values = np.array(log, float)  # waits for the device
-      good = np.isfinite(values).all(axis=1)
-      loss, gradient_norm = values[good].mean(axis=0) if good.any() else (np.nan, np.nan)
+      title = f'stage {stage + 1}/{len(plan.stages)}  epoch {epoch + 1}'
+      with Progress(title, batches_per_epoch, run.batches_done, seconds, schedule.max_epochs - epoch - 1) as progress:
+        train_epoch(plan, run, train_step, progress, stop, mesh)
+      check_finite(run, config.skip_most)
+      log = np.array(run.log, float)  # waits for the device
+      good = np.isfinite(log).all(axis=1)
+      loss, gradient_norm = log[good].mean(axis=0) if good.any() else (np.nan, np.nan)
       speed = progress.done / (time.perf_counter() - start)
-      _, scores = validate(state.variables, stop.watch)
+
+      scores = score(validate(plan, run.state.variables, stop, mesh), config.targets)
       ccc = float(np.mean([scores[target]['ccc'] for target in config.targets]))
       if not np.isfinite([loss, ccc]).all():
-        give_up(f'epoch {epoch + 1} is not finite: loss {loss:g}, CCC {ccc:g}')
+        raise Diverged(f'epoch {epoch + 1} is not finite: loss {loss:g}, CCC {ccc:g}')
       rate = schedule.rate(batches_per_epoch - 1, batches_per_epoch)
       event = schedule.observe(ccc)
       if event == 'improved':
-        best = jax.device_get(state.variables)
-        checkpoints.save(checkpoints.best, schedule.epoch, best, {'epoch': epoch, 'ccc': ccc})
-      if schedule.stage != stage:  # a group opens upon the best state, with a fresh Adam
-        state = sharding.replicate(new_state(schedule.stage, best), mesh)
+        run.best, run.best_meta = jax.device_get(run.state.variables), {'epoch': epoch, 'ccc': ccc}
+        checkpoints.save(checkpoints.best, schedule.epoch, run.best, run.best_meta)
+      if schedule.stage != stage:  # a group opens upon the best state, with a fresh optimizer
+        run.state = sharding.replicate(plan.initial_state(schedule.stage, run.best), mesh)
       elif config.schedule.reload_best:
-        state = state.replace(**sharding.replicate(best, mesh))
-      batches_done, log, skipped = 0, [], row
+        run.state = run.state.replace(**sharding.replicate(run.best, mesh))
+      run.end_epoch()
 
       seconds = time.perf_counter() - start
-      metrics.write(schedule.epoch * batches_per_epoch, {
+      history.write(schedule.epoch * batches_per_epoch, {
           'epoch': epoch, 'stage': stage + 1, 'rate': rate, 'train_loss': float(loss), 'gradient_norm': float(gradient_norm),
           'skipped_updates': int((~good).sum()), 'validation_ccc': ccc, 'best_ccc': schedule.best, 'examples_per_second': speed,
           'seconds': seconds, 'event': event,
@@ -181,28 +111,95 @@ def run_stages(plan, workdir, stop):
                   seconds, event)
       if not good.all():
         logger.warning('%d of its %d updates were skipped: loss or gradient was not finite', (~good).sum(), len(good))
-      save()  # last, so that a line of metrics is written again rather than missing
-    series, _ = validate(best, stop.watch)
+      save(plan, run, checkpoints)  # last, so that a line of metrics is written again rather than missing
+    return validate(plan, run.best, stop, mesh)
   except Stopped:
     if not schedule.done:
-      save()
+      save(plan, run, checkpoints)
     logger.info('stopped and saved after %d epochs and %d of %d batches; the same command goes on', schedule.epoch,
-                batches_done, batches_per_epoch)
+                run.batches_done, batches_per_epoch)
     raise
-  finally:
-    checkpoints.close()
-    lock.close()
-
-  if sharding.is_primary():
-    plots.curves(metrics.history(), config.targets, workdir / 'curves.png')
-  return write_results(workdir, config, 'validation', series, {'best_epoch': schedule.best_epoch})
 
 
-def skipped_in_a_row(log):
-  """How many of the last entries of (loss, gradient norm) are not finite."""
-  count = 0
-  for values in reversed(log):
-    if np.isfinite(np.array(values, float)).all():
-      break
-    count += 1
-  return count
+def train_epoch(plan: Plan, run: RunState, train_step, progress, stop, mesh):
+  """Trains on those batches of the current epoch that are not done. Raises Stopped between two batches, or Diverged."""
+  config, schedule = plan.config, run.schedule
+  epoch_seed = schedule.epoch if config.shuffle == 'every_epoch' else 0
+  order = int(np.random.SeedSequence([config.seed, epoch_seed]).generate_state(1)[0])
+  rows, key = sharding.padded_size(config.batch_size, mesh), jax.random.key(config.seed)
+  for batch in stop.watch(plan.records.batches(plan.train_splits, config.batch_size, order, run.batches_done)):
+    rate = schedule.rate(run.batches_done, plan.batches_per_epoch)
+    batch_key = jax.random.fold_in(key, run.step(plan.batches_per_epoch))
+    device_batch = sharding.shard(sharding.pad_rows(plan.system.inputs.select(batch), rows), mesh)
+    device_rate = sharding.replicate(np.float32(rate), mesh)
+    with jax.transfer_guard_host_to_device('disallow'):  # everything is on the devices before the step begins
+      run.state, metrics = train_step(run.state, device_batch, batch_key, device_rate)
+    run.add_batch(metrics)
+    progress.update(len(batch['clip']), rate, schedule.best)
+    check_finite(run, config.skip_most, leave_out=2)  # two batches late, so that nobody waits for the device
+
+
+def check_finite(run: RunState, most: int, leave_out: int = 0):
+  """Raises Diverged if more than `most` updates in a row were skipped; leave_out: newest ones that do not count yet."""
+  if run.skipped_in_a_row(leave_out) > most:
+    raise Diverged(f'more than skip_most = {most} updates in a row were skipped: loss or gradient is not finite')
+
+
+def validate(plan: Plan, variables, stop, mesh):
+  """Returns {clip: Series} of the validation partition. Raises Stopped."""
+  batches = stop.watch(plan.records.batches([plan.validation_split], plan.config.batch_size))
+  return predict_records(batches, plan.system, sharding.replicate(variables, mesh), mesh,
+                         batch_size=plan.config.batch_size, smooth=plan.config.smooth)
+
+
+def save(plan: Plan, run: RunState, checkpoints):
+  """Saves where the run stands as its newest state."""
+  checkpoints.save(checkpoints.last, run.step(plan.batches_per_epoch), run.state, run.to_meta())
+
+
+def restore_or_begin(plan: Plan, workdir):
+  """Returns the RunState that the plan starts from, its arrays on the host, and notes for the log."""
+  variables = plan.initial_variables()
+  settings = plan.schedule_settings
+  if not plan.source:
+    return RunState(plan.initial_state(0, variables), Schedule(len(plan.stages), **settings)), []
+  with contextlib.closing(Checkpoints(plan.source, read_only=True)) as saved:
+    state, meta, best, notes = saved.restore_last(
+        lambda meta: jax.eval_shape(lambda: plan.initial_state(meta['schedule']['stage'], variables)),
+        lambda meta: jax.eval_shape(lambda: variables))
+  run = RunState.from_meta(state, meta, settings)
+  if best:
+    run.best, run.best_meta = best[0], {name: best[1][name] for name in ('epoch', 'ccc')}
+  if plan.source != workdir:
+    run.begin_fork()
+    if run.schedule.epoch >= run.schedule.max_epochs:
+      raise InputError(f'config.resume={plan.source}: it has had its {run.schedule.epoch} epochs; raise '
+                       'config.schedule.max_epochs')
+  return run, notes
+
+
+def log_start(plan: Plan, workdir, run: RunState, notes, mesh):
+  """Says in the log what the run starts from, or goes on from."""
+  for note in notes:
+    logger.warning(note)
+  schedule, config = run.schedule, plan.config
+  if plan.source == workdir:
+    logger.info('resumed after %d epochs and %d of %d batches, stage %d', schedule.epoch, run.batches_done,
+                plan.batches_per_epoch, schedule.stage + 1)
+    return
+  if plan.source:
+    logger.info('goes on from %s after %d epochs, stage %d; changed: %s', plan.source, schedule.epoch, schedule.stage + 1,
+                ', '.join(plan.changed) or 'nothing')
+    for line in describe_origins(config, plan.origins):
+      logger.info('%s, at the start of that run', line)
+    return
+  logger.info('%s for %s: %s parameters, %d training and %d validation records, %d device(s)', config.model.fusion.name,
+              ' and '.join(config.targets), f'{steps.parameter_count(run.state.params):,}', *plan.sizes, mesh.size)
+  for line in describe_origins(config, plan.origins):
+    logger.info(line)
+  last = plan.stages[-1]
+  for tower in ('visual', 'audio'):
+    never = steps.parameter_count(run.state.params, lambda path: path.startswith(f'{tower}/') and not last(path))
+    if never and not {tower, 'model'} & plan.origins.keys():
+      logger.warning('%s of the %s tower\'s random weights are never trained: give config.init.%s a file of pretrained ones, '
+                     'as the paper does', f'{never:,}', {'visual': 'face'}.get(tower, tower), tower)

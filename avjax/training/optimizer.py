@@ -1,27 +1,29 @@
-"""The optax transform of one stage: Adam with weight decay on the open groups, nothing at all on the frozen ones."""
+"""The optax transform of one stage: Adam with weight decay on the trained parameters, and nothing on the frozen ones."""
 
 import re
 
-import jax
 import optax
 from flax import traverse_util
 
-DECAYS = ('coupled', 'decoupled')
+from avjax import ranges
+RANGES = {'clip': ranges.NOT_NEGATIVE, 'decay': ranges.OneOf(('coupled', 'decoupled'))}
 
 
 def adam(weight_decay, rate_factors=(), decay='coupled', clip=0.0):
-  """Adam, whose updates are for a rate of 1.
+  """Returns Adam with unit learning rate; the caller multiplies updates by -rate.
 
-  decay: 'coupled' adds weight_decay * parameter to the gradient before the moments (PyTorch's Adam), 'decoupled' to the update
-  (AdamW). clip: the largest norm of all gradients together, 0 for any. rate_factors: pairs (pattern, factor) that scale the
-  rate of parameters whose path the pattern matches in full.
+  Args:
+    weight_decay: times the parameter, is added to the gradient or to the update.
+    rate_factors: pairs (pattern, factor); each scales the rate of parameters whose path the pattern matches in full.
+    decay: 'coupled' adds it to the gradient before the moments (PyTorch's Adam), 'decoupled' to the update (AdamW).
+    clip: the largest norm of all gradients together; 0 does not clip.
   """
   def scale(updates, params=None):
     del params
     flat = traverse_util.flatten_dict(updates, sep='/')
     for path, update in flat.items():
       for pattern, factor in rate_factors:
-        # Frozen leaves reach this transform as optax.MaskedNode.
+        # optax hands frozen leaves to this transform as MaskedNode.
         if re.fullmatch(pattern, path) and not isinstance(update, optax.MaskedNode):
           flat[path] = update * factor
     return traverse_util.unflatten_dict(flat, sep='/')
@@ -32,11 +34,10 @@ def adam(weight_decay, rate_factors=(), decay='coupled', clip=0.0):
 
 
 def make_optimizer(is_trainable, settings):
-  """A masked optimizer: parameters that `is_trainable` names follow `adam`, all others get an update of exactly zero.
+  """Returns a masked optimizer: trainable parameters follow `adam`, all others get an update of exactly zero.
 
-  settings: the arguments of `adam`, such as config.optimizer.
-
-  optax.masked alone would let the raw gradients of the others through. The caller scales updates by minus the rate.
+  settings: the arguments of `adam`, such as config.optimizer. (optax.masked by itself would pass on the raw gradients
+  of the other parameters.)
   """
   def labels(params):
     flat = traverse_util.flatten_dict(params, sep='/')
@@ -49,8 +50,3 @@ def check_rate_factors(rate_factors, paths):
   for pattern, _ in rate_factors:
     if not any(re.fullmatch(pattern, path) for path in paths):
       raise ValueError(f'rate factor pattern {pattern!r} matches no parameter of the model')
-
-
-def apply(params, updates, rate):
-  """params - rate * updates, leaf by leaf."""
-  return jax.tree.map(lambda p, u: p - rate * u, params, updates)

@@ -8,6 +8,8 @@ the next group opens and everything starts over, until the last group is done. d
 import dataclasses
 import re
 
+from avjax import ranges
+
 # Readings of "linearly warmed up to 1e-5 within an epoch, repetitive until epoch 5": the share of the full rate for batch b of
 # B, in epoch e of the E epochs of warm-up; all count from 0.
 WARMUPS = {
@@ -19,6 +21,14 @@ WARMUPS = {
 RELEASES = {
     'at_minimum': lambda rate, minimum: rate <= minimum * (1 + 1e-9),
     'below_minimum': lambda rate, minimum: rate < minimum * (1 - 1e-9),
+}
+
+
+RANGES = {
+    'max_epochs': ranges.at_least(1),
+    'warmup': ranges.OneOf(tuple(WARMUPS)),
+    'release': ranges.OneOf(tuple(RELEASES)),
+    'factor': ranges.Range(lambda factor: 0 < factor < 1, 'between 0 and 1'),
 }
 
 

@@ -1,10 +1,6 @@
-"""Published weights in: python -m avjax.pretrained ir50 --source res50_ir_0.887.pth --output ir50.safetensors
-
-Also the weights that a run starts from, `config.init`.
-"""
+"""Converting published weights: their arrays under our names and in our layout, with every mismatch listed."""
 
 import dataclasses
-import logging
 import re
 
 import jax
@@ -18,32 +14,34 @@ from avjax.models.layers import nothing_trainable
 from avjax.models.towers.ir50 import IR50
 from avjax.models.towers.resnet50 import ResNet50
 from avjax.models.towers.vggish import VGGish
-from avjax.system import step
-
-logger = logging.getLogger('avjax')
+from avjax.system import System
 
 
 @dataclasses.dataclass
 class Converted:
-  """arrays: {path of ours: float32 array}; mismatches: lines, none if all is well; left_out: names in the file not used."""
+  """What `convert` returns.
+
+  arrays: {our path: float32 array}; mismatches: a line for each, none if all is well; left_out: names that are not used.
+  """
+
   arrays: dict
   mismatches: list
   left_out: list
 
 
 def shapes_of(architecture):
-  """{'params/...' and 'batch_stats/...': shape} of a published tower: ir50, resnet50 or vggish."""
-  if architecture == 'vggish':
-    variables = jax.eval_shape(lambda: VGGish().init(jax.random.key(0), jnp.zeros((1, WINDOW_ROWS, MEL_BANDS))))
-  else:
-    tower = {'ir50': IR50, 'resnet50': ResNet50}[architecture]()
-    variables = jax.eval_shape(lambda: tower.init(jax.random.key(0), jnp.zeros((1, 40, 40, 3)), nothing_trainable))
-  return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(variables, sep='/').items()}
+  """Returns {'params/...' and 'batch_stats/...': shape} of a published tower: ir50, resnet50 or vggish."""
+  tower, frame = {'ir50': (IR50(), (40, 40, 3)), 'resnet50': (ResNet50(), (40, 40, 3)),
+                  'vggish': (VGGish(), (WINDOW_ROWS, MEL_BANDS))}[architecture]
+  return flat_shapes(jax.eval_shape(lambda: tower.init(jax.random.key(0), jnp.zeros((1, *frame)), nothing_trainable)))
 
 
 def shapes_of_model(config):
-  """The same of the whole model that a config describes."""
-  variables = jax.eval_shape(lambda: step.init_variables(config, step.make_model(config), 0))
+  """Returns the same for the whole model that a config describes."""
+  return flat_shapes(System.from_config(config).shapes)
+
+
+def flat_shapes(variables):
   return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(variables, sep='/').items()}
 
 

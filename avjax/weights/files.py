@@ -92,7 +92,7 @@ def read_published(path):
     return read_tensorflow(path)
   files.check_readable(path)
   digits = HASHED.search(path.name)
-  if digits and not sha256_of_file(path).startswith(digits[1]):
+  if digits and not files.sha256(path).startswith(digits[1]):
     raise InputError(f'{path} is damaged: its SHA-256 does not begin with the {digits[1]} of its name; download it again, or '
                      'rename it if they are no SHA-256')
   with open(path, 'rb') as file:
@@ -155,11 +155,8 @@ def read_tensorflow(path):
     raise InputError(f'{path} is no sound TensorFlow checkpoint: {errors.one_line(error)}') from error
 
 
-def sha256_of_file(path):
-  """The SHA-256 of a file's bytes; of the prefix of a TensorFlow checkpoint, that of its index and data one after another."""
-  total = hashlib.sha256()
-  for part in [path] if os.path.isfile(path) else [f'{path}.index', *sorted(glob.glob(f'{glob.escape(str(path))}.data-*'))]:
-    with open(part, 'rb') as file:
-      while block := file.read(1 << 20):
-        total.update(block)
-  return total.hexdigest()
+def sha256_of_source(path):
+  """Returns the SHA-256 of a published file; of the prefix of a TensorFlow checkpoint, that of its index and data in order."""
+  if os.path.isfile(path):
+    return files.sha256(path)
+  return files.sha256(f'{path}.index', *sorted(glob.glob(f'{glob.escape(str(path))}.data-*')))

@@ -1,8 +1,4 @@
-"""Published weights in: python -m avjax.pretrained ir50 --source res50_ir_0.887.pth --output ir50.safetensors
-
-Also the weights that a run starts from, `config.init`.
-"""
-
+"""The weights that a run starts from: the files that `config.init` names."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,11 +13,11 @@ ORIGIN = ('architecture', 'source', 'source_sha256', 'licence')  # what a file o
 
 
 def initialize(config, variables):
-  """Puts the files that config.init names in place of random variables. Returns (variables, {part: metadata of its file}).
+  """Puts the files that config.init names in place of random variables.
 
-  Strict: InputError unless a file is sound, says where it comes from, is of the architecture that the config has, and has
-  every leaf of its part in the right shape, in float32 and with values that weights can have. The one exception is the
-  projection that follows resnet50, which its file does not have.
+  Returns (variables, {part: metadata of its file}). InputError unless a file is undamaged, says where it comes from, is
+  of the architecture that the config has, and has every leaf of its part in the right shape, in float32 and with values
+  that weights can have. The one exception is the projection after resnet50, which its file does not have.
   """
   given = {part: path for part, path in config.init.items() if path}
   if 'model' in given and len(given) > 1:
@@ -50,11 +46,12 @@ def initialize(config, variables):
                        f'({"; ".join(differs[:2])})')
     flat.update((name, jnp.asarray(x)) for name, x in arrays.items())
     origins[part] = metadata
-  return dict.fromkeys(variables, {}) | traverse_util.unflatten_dict(flat, sep='/'), origins  # a model may have no statistics
+  collections = dict.fromkeys(variables, {})  # a model may have no statistics, which flattening drops
+  return collections | traverse_util.unflatten_dict(flat, sep='/'), origins
 
 
 def describe_origins(config, origins):
-  """Lines for the log: what each tower that the config has starts from."""
+  """Yields lines for the log: what each tower that the config has starts from."""
   names = {'model': 'whole model', 'visual': 'face tower', 'audio': 'audio tower'}
   for part in ('model',) if 'model' in origins else ('visual', 'audio'):
     tower, origin = config.model[part].tower if part != 'model' else '', origins.get(part)

@@ -13,7 +13,7 @@ from avjax import command_line
 from avjax.config import expand, parse_argument
 from avjax.errors import InputError
 from avjax.models.fusion import FUSIONS
-from avjax.system import step
+from avjax.system import System, steps
 from avjax.training.plan import make_stages
 from benchmarks.systems import CONFIGS
 from configs import grjca
@@ -22,8 +22,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 def parameters(config):
-  model = step.make_model(config)
-  return jax.eval_shape(lambda: step.init_variables(config, model, 0))['params']
+  return System.from_config(config).shapes['params']
 
 
 @pytest.mark.parametrize('argument', ['', 'mini'])
@@ -31,7 +30,7 @@ def parameters(config):
 def test_every_config(name, argument):
   config = importlib.import_module(f'configs.{name}').get_config(argument)
   assert config.model.fusion.name in FUSIONS
-  stages = make_stages(config, step.paths(parameters(config)))  # raises unless every parameter is in one group
+  stages = make_stages(config, steps.parameter_paths(parameters(config)))  # raises unless every parameter is in one group
   assert len(stages) == 3
   reference = grjca.get_config(argument)
   for section in ('data', 'schedule', 'crop', 'batch_size', 'targets'):  # the protocol, which is the same for all
@@ -135,14 +134,14 @@ def test_group_sizes():
   frozen = sum(size for path, size in sizes.items() if path.startswith('visual/') and not stages[2](path))
   assert frozen == 37_283_520 - 6_556_160 - 13_115_392 - 3 * unit
   convolutions = 9 * (64 + 64 * 128 + 128 * 256 + 256 * 256 + 256 * 512 + 512 * 512) + 64 + 128 + 2 * 256 + 2 * 512
-  assert step.count(parameters(config), lambda path: not stages[2](path)) == frozen + convolutions
+  assert steps.parameter_count(parameters(config), lambda path: not stages[2](path)) == frozen + convolutions
 
 
 @pytest.mark.parametrize('name', ['ir50', 'resnet50'])
 def test_both_face_towers(name):
   config = grjca.get_config()
   config.model.visual.tower = name
-  assert len(make_stages(config, step.paths(parameters(config)))) == 3
+  assert len(make_stages(config, steps.parameter_paths(parameters(config)))) == 3
 
 
 @pytest.mark.parametrize('argument, words', [

@@ -13,7 +13,7 @@ import time
 from avjax import errors, main
 from avjax.data import dataset
 from avjax.runs import checkpoint
-from avjax.system import step
+from avjax.system import System
 
 number, (kind, *place) = int(sys.argv[1]), sys.argv[2].split(':')
 place = [int(part) for part in place]
@@ -67,7 +67,7 @@ def in_save(save):
 if kind in ('train', 'validate'):
   dataset.Records.batches = at_batch(dataset.Records.batches)
 elif kind == 'compile':
-  step.make_train_step = in_compilation(step.make_train_step)
+  System.make_train_step = in_compilation(System.make_train_step)
 elif kind == 'save':
   checkpoint.Checkpoints.save = in_save(checkpoint.Checkpoints.save)
 errors.run_command(main.main, sys.argv[:1] + sys.argv[3:])

@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 from avjax import errors
 from avjax.runs import checkpoint
 from avjax.runs.folder import open_folder
-from avjax.system import step
+from avjax.system import System
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = ROOT / 'tests' / 'support' / 'tiny.py'
@@ -54,7 +54,7 @@ def drive(number, mark, arguments, **options):
 def made_run(folder, config, seed=3, origins={}, meta={'epoch': 0, 'ccc': 0.5}):
   """The folder of a run as training leaves it, with drawn parameters in its best checkpoint."""
   open_folder(config, folder, {'made': 'up'}, origins)
-  variables = step.init_variables(config, step.make_model(config), seed)
+  variables = System.from_config(config).init(seed)
   checkpoints = checkpoint.Checkpoints(folder)
   checkpoints.save(checkpoints.best, meta['epoch'] + 1, variables, meta)
   checkpoints.close()

@@ -98,7 +98,7 @@ def test_damaged_files(tmp_path):
 def test_a_predecessor_s_checkpoint_brought_along(tmp_path, case):
   """model_state_dict.pth, as their trainer saves it -> our file -> config.init.model -> the same predictions."""
   from avjax.models.layers import nothing_trainable
-  from avjax.system import step
+  from avjax.system import System
   reference, config = parity.make_reference(case).eval(), parity_cases.CONFIGS[case].copy_and_resolve_references()
   torch.save(reference.state_dict(), tmp_path / 'model_state_dict.pth')
   (tmp_path / 'sizes.py').write_text(f'from benchmarks.parity_cases import CONFIGS\nget_config = lambda: CONFIGS[{case!r}]\n')
@@ -107,10 +107,10 @@ def test_a_predecessor_s_checkpoint_brought_along(tmp_path, case):
                         capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
   config.init.model = str(tmp_path / 'ours.safetensors')
-  model = step.make_model(config)
-  variables, _ = initialize(config, step.init_variables(config, model, 5))
+  system = System.from_config(config)
+  variables, _ = initialize(config, system.init(5))
   images, log_mel = parity_cases.inputs(case, 3)
-  ours = model.apply(variables, images, log_mel, np.ones(images.shape[:2], bool), nothing_trainable)
+  ours = system.model.apply(variables, images, log_mel, np.ones(images.shape[:2], bool), nothing_trainable)
   theirs = reference(*map(parity.channels_first, (images, log_mel))).detach().numpy()
   assert theirs.std() > 1e-3
   np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)

@@ -1,7 +1,8 @@
-"""One recursion as the authors' public code computes it, beside the paper's own equations in joint_cross_attention.py.
+"""One recursion of attention as the authors' public code computes it; joint_cross_attention.py has the paper's equations.
 
-Source: models/dense_coattn.py and models/av_crossatten.py of RJCMA, Recurrent-Joint-Attention and Dynamic-CrossAttention,
-which follow dense co-attention (Nguyen and Okatani 2018); docs/weights.md lists the names of their parameters.
+Source: models/dense_coattn.py and models/av_crossatten.py of RJCMA, Recurrent-Joint-Attention and
+Dynamic-CrossAttention, which follow dense co-attention (Nguyen and Okatani 2018). docs/weights.md lists the names of
+their parameters.
 """
 
 import flax.linen as nn
@@ -13,9 +14,10 @@ from avjax.models.layers import Dropout, TorchDense
 class CoAttention(nn.Module):
   """One modality attends to the joint features: x (B,L,Dm), joint (B,L,D), both zero on padding -> (B,L,Dm).
 
-  The attention is over channels, Dm x D, where the paper's is over frames, L x L. The key mixes time, so L is part of the
-  weights: a clip of L' < length frames uses their leading block.
+  The attention is over channels, Dm x D, where the paper's is over frames, L x L. The key mixes frames, so the weights
+  have a side of L: a clip of L' < length frames uses their leading block.
   """
+
   length: int
   dropout: float
 
@@ -32,21 +34,22 @@ class CoAttention(nn.Module):
 
 
 class JointCoAttention(nn.Module):
-  """One recursion: visual (B,L,Dv) and audio (B,L,Da) each attend to [X_v; X_a], or with `joint_fc` to FC([X_v; X_a]).
+  """One recursion: visual (B,L,Dv) and audio (B,L,Da) each attend to [X_v; X_a], in the same shapes.
 
-  RJCMA computes FC of the joint features and drops the result (False); the two other repositories use it (True).
+  With `joint_fc` they attend to FC([X_v; X_a]), as in two of the repositories; RJCMA computes this and drops the result.
   """
+
   length: int
   dropout: float
   joint_fc: bool
 
   @nn.compact
   def __call__(self, visual, audio, mask, is_trainable):
-    real = mask[..., None]
-    visual, audio = visual * real, audio * real
+    frame_mask = mask[..., None]
+    visual, audio = visual * frame_mask, audio * frame_mask
     joint = jnp.concatenate([visual, audio], axis=-1)
     if self.joint_fc:
-      joint = TorchDense(joint.shape[-1], name='joint')(joint) * real
+      joint = TorchDense(joint.shape[-1], name='joint')(joint) * frame_mask
     visual = CoAttention(self.length, self.dropout, name='visual')(visual, joint, is_trainable)
     audio = CoAttention(self.length, self.dropout, name='audio')(audio, joint, is_trainable)
-    return visual * real, audio * real
+    return visual * frame_mask, audio * frame_mask

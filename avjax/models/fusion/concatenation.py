@@ -8,7 +8,8 @@ from avjax.models.registry import FUSIONS
 
 @FUSIONS.register('concatenation')
 class Concatenation(nn.Module):
-  """[X_v; X_a] and nothing else: (B,L,Dv), (B,L,Da) -> (B,L,Dv+Da)."""
+  """Concatenates the features, [X_v; X_a]: (B,L,Dv), (B,L,Da) -> (B,L,Dv+Da)."""
+
   length: int
 
   def __call__(self, visual, audio, mask, is_trainable):

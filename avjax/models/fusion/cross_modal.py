@@ -1,16 +1,21 @@
-"""Cross-modal transformer, a reconstruction of USTC-IAT-United (arXiv:2503.10523), whose sizes are not public: the face asks the voice."""
+"""Cross-modal transformer: a reconstruction of USTC-IAT-United (arXiv:2503.10523), whose sizes are not public."""
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from avjax.models.fusion.transformer import EncoderLayer
 from avjax.models.registry import FUSIONS
+from avjax.ranges import DROPOUT, at_least
 
 
-@FUSIONS.register('cross_modal')
+@FUSIONS.register('cross_modal', ranges={'width': at_least(1), 'blocks': at_least(1), 'heads': at_least(1), 'dropout': DROPOUT})
 class CrossModal(nn.Module):
-  """[V; V<-A], (B,L,2*width): in each block the face is the query, the voice key and value; then two dense layers."""
-  length: int  # not used: any number of frames attend to one another
+  """Lets the visual features attend to the audio features: (B,L,Dv), (B,L,Da) -> [V; V attended], (B,L,2*width).
+
+  In each block visual is the query, audio is key and value, and two dense layers follow.
+  """
+
+  length: int  # Not used: any number of frames attend to one another.
   width: int = 256
   blocks: int = 2
   heads: int = 4

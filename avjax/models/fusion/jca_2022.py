@@ -1,16 +1,22 @@
-"""JCA as first published (Praveen et al., CVPRW 2022), whose equations are not those of the present paper's section 3.2.
+"""JCA as first published (Praveen et al., CVPRW 2022), whose equations differ from the present paper's section 3.2.
 
-Source: models/cam.py of the authors' public code (JointCrossAttentional-AV-Fusion), with its joint features at the width of both.
+Source: models/cam.py of the authors' public code (JointCrossAttentional-AV-Fusion). Its joint features are as wide as
+both modalities together.
 """
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from avjax.models.registry import FUSIONS
+from avjax.ranges import at_least
 
 
 class Attention2022(nn.Module):
-  """One modality attends to the joint features: x (B,L,Dm), joint (B,L,D) -> (B,L,Dm). Three of its weights mix time."""
+  """One modality attends to the joint features: x (B,L,Dm), joint (B,L,D) -> (B,L,Dm).
+
+  Three of its weights mix frames and so have a side of L; `maps` is the size of the other side.
+  """
+
   length: int
   maps: int
 
@@ -26,9 +32,10 @@ class Attention2022(nn.Module):
     return jnp.einsum('bdk,kl->bld', h, w_h) + x                                   # (B,L,Dm)
 
 
-@FUSIONS.register('jca_2022')
+@FUSIONS.register('jca_2022', ranges={'width': at_least(1)})
 class JCA2022(nn.Module):
-  """Each modality to `width` features, each attends to both: (B,L,2*width)."""
+  """Projects each modality to `width` features, of which each then attends to both: -> (B,L,2*width)."""
+
   length: int
   width: int = 128
   maps: int = 32
@@ -36,8 +43,8 @@ class JCA2022(nn.Module):
   @nn.compact
   def __call__(self, visual, audio, mask, is_trainable):
     del is_trainable
-    real = mask[..., None]
-    audio, visual = (nn.Dense(self.width, name=name)(x) * real for name, x in (('audio_in', audio), ('visual_in', visual)))
+    frame_mask = mask[..., None]
+    audio, visual = (nn.Dense(self.width, name=name)(x) * frame_mask for name, x in (('audio_in', audio), ('visual_in', visual)))
     joint = jnp.concatenate([audio, visual], axis=-1)
     attended = [Attention2022(self.length, self.maps, name=name)(x, joint) for name, x in (('audio', audio), ('visual', visual))]
-    return jnp.concatenate(attended, axis=-1) * real
+    return jnp.concatenate(attended, axis=-1) * frame_mask

@@ -1,7 +1,7 @@
 """Joint cross-attention and its recursions and gates: JCA, RJCA, DCA, GRJCA, HGRJCA (paper, eq. 1 to 20).
 
-Rows are frames here, (B,L,D), where the paper writes columns, D x L. `mask` (B,L) is True on real frames. Zeroing padded
-rows of X and J is mask enough: tanh(0) = 0 keeps them out of every sum over time.
+Frames are rows here, (B,L,D), where the paper writes them as columns, D x L. The mask (B,L) is True on frames and False
+on padding. To zero the padded rows of X and J is enough: since tanh(0) = 0, they drop out of every sum over frames.
 """
 
 import flax.linen as nn
@@ -9,14 +9,17 @@ import jax.numpy as jnp
 
 from avjax.models.fusion.author_attention import JointCoAttention
 from avjax.models.registry import FUSIONS
+from avjax.ranges import DROPOUT, POSITIVE, OneOf, at_least
 
 
 class Attention(nn.Module):
   """One modality attends to the joint representation: x (B,L,Dm), joint (B,L,D) -> (B,L,Dm).
 
-  w_c and w_h mix time, so L is part of the weights: a clip of L' < length frames uses their leading L' x L' block. They
-  start as normal(1/L): eq. 3 and 5 sum over L frames, and under Xavier features grow tenfold with every recursion.
+  w_c and w_h are L x L, since they mix frames: a clip of L' < length frames uses their leading L' x L' block. They are
+  drawn with standard deviation 1/L because eq. 3 and 5 sum over L frames: from Xavier's initialisation the features
+  would grow tenfold with every recursion.
   """
+
   length: int
 
   @nn.compact
@@ -32,28 +35,33 @@ class Attention(nn.Module):
 
 
 class JointCrossAttention(nn.Module):
-  """One recursion: visual (B,L,Dv) and audio (B,L,Da) each attend to J = FC([X_a; X_v]). Same shapes out."""
+  """One recursion: visual (B,L,Dv) and audio (B,L,Da) each attend to J = FC([X_a; X_v]), in the same shapes."""
+
   length: int
 
   @nn.compact
   def __call__(self, visual, audio, mask):
-    real = mask[..., None]
-    visual, audio = visual * real, audio * real
+    frame_mask = mask[..., None]
+    visual, audio = visual * frame_mask, audio * frame_mask
     pair = jnp.concatenate([audio, visual], axis=-1)
-    joint = nn.Dense(pair.shape[-1], name='joint')(pair) * real
+    joint = nn.Dense(pair.shape[-1], name='joint')(pair) * frame_mask
     visual = Attention(self.length, name='visual')(visual, joint)
     audio = Attention(self.length, name='audio')(audio, joint)
-    return visual * real, audio * real
+    return visual * frame_mask, audio * frame_mask
 
 
-@FUSIONS.register('rjca')
+@FUSIONS.register('rjca', ranges={
+    'recursions': at_least(1), 'temperature': POSITIVE, 'formulation': OneOf(('paper', 'author')), 'dropout': DROPOUT})
 class RJCA(nn.Module):
-  """Recursive joint cross-attention (section 3.2): the features of the last recursion, concatenated. (B,L,Dv+Da).
+  """Recursive joint cross-attention (section 3.2): concatenates the features of the last recursion, (B,L,Dv+Da).
 
-  JCA is one recursion. The gated systems differ in `choose` alone, which makes one series of X^(0), ..., X^(M).
-  formulation: 'paper', or 'author' for the recursion of the authors' public code, which alone has dropout and joint_fc and
-  puts the face first.
+  JCA is a single recursion. The gated systems override only `choose`, which combines X^(0), ..., X^(M) of a modality.
+
+  formulation: 'paper', or 'author' for the recursion of the authors' public code, which puts visual before audio.
+  dropout, joint_fc: of the formulation 'author' only.
+  temperature: T of eq. 11 and 16, of the gated systems only.
   """
+
   length: int
   recursions: int = 3
   temperature: float = 0.1
@@ -63,8 +71,8 @@ class RJCA(nn.Module):
 
   @nn.compact
   def __call__(self, visual, audio, mask, is_trainable):
-    real = mask[..., None]
-    visuals, audios = [visual * real], [audio * real]
+    frame_mask = mask[..., None]
+    visuals, audios = [visual * frame_mask], [audio * frame_mask]
     for t in range(1, self.recursions + 1):
       if self.formulation == 'author':
         layer = JointCoAttention(self.length, self.dropout, self.joint_fc, name=f'recursion_{t}')
@@ -74,14 +82,18 @@ class RJCA(nn.Module):
       visuals.append(visual)
       audios.append(audio)
     pair = [self.choose('audio', audios), self.choose('visual', visuals)]
-    return jnp.concatenate(pair[::-1] if self.formulation == 'author' else pair, axis=-1) * real
+    return jnp.concatenate(pair[::-1] if self.formulation == 'author' else pair, axis=-1) * frame_mask
 
   def choose(self, modality, series):
+    """Combines the series X^(0), ..., X^(M) of a modality, each (B,L,Dm), into one (B,L,Dm)."""
     del modality
     return series[-1]
 
   def gate(self, name, x, series):
-    """ReLU of the series' sum weighted by a gate that reads x (B,L,Dm). The scores (B,L,K) are sown as gates/`name`."""
+    """Weighs a series of K features (B,L,Dm) by a gate that reads x (B,L,Dm): ReLU of their weighted sum, (B,L,Dm).
+
+    The scores (B,L,K), which sum to 1 over K, are sown as gates/`name`.
+    """
     scores = nn.Dense(len(series), name=f'gate_{name}')(x)   # eq. 9, 10, 14, 15: (B,L,K)
     scores = nn.softmax(scores / self.temperature, axis=-1)  # eq. 11, 16
     self.sow('gates', name, scores, reduce_fn=lambda _, new: new, init_fn=lambda: None)
@@ -90,7 +102,7 @@ class RJCA(nn.Module):
 
 @FUSIONS.register('dca')
 class DCA(RJCA):
-  """Dynamic cross-attention (Praveen and Alam 2024): a gate between the unattended and the last attended features."""
+  """Dynamic cross-attention (Praveen and Alam 2024): gates between the unattended and the last attended features."""
 
   def choose(self, modality, series):
     return self.gate(modality, series[-1], [series[0], series[-1]])
@@ -98,7 +110,7 @@ class DCA(RJCA):
 
 @FUSIONS.register('grjca')
 class GRJCA(RJCA):
-  """Gated recursive joint cross-attention (section 3.3): a gate over the unattended features and every recursion."""
+  """Gated recursive joint cross-attention (section 3.3): gates over the unattended features and every recursion."""
 
   def choose(self, modality, series):
     return self.gate(modality, series[-1], series)
@@ -106,7 +118,7 @@ class GRJCA(RJCA):
 
 @FUSIONS.register('hgrjca')
 class HGRJCA(RJCA):
-  """Hierarchical GRJCA (section 3.4): a gate at every recursion between X^(t-1) and X^(t), then one over the gated."""
+  """Hierarchical GRJCA (section 3.4): gates at every recursion between X^(t-1) and X^(t), then over the gated features."""
 
   def choose(self, modality, series):
     gated = [self.gate(f'{modality}_{t}', series[t], series[t - 1:t + 1]) for t in range(1, len(series))]

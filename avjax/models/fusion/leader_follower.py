@@ -1,5 +1,6 @@
-"""Leader-follower attention: the face leads, attention between modalities follows. Its first form, LFAN, and CAN.
+"""Leader-follower attention in its first form and as LFAN, and CAN, the channel attention of the same authors.
 
+The visual features lead: they stay as they are, and what attention between the modalities finds is appended.
 Sources: models/model.py and models/transformer.py of the authors' public code (ABAW2, ABAW3, ABAW5).
 """
 
@@ -8,15 +9,17 @@ import jax.numpy as jnp
 
 from avjax.models.layers import Dropout
 from avjax.models.registry import FUSIONS
+from avjax.ranges import DROPOUT, at_least
 
 
-@FUSIONS.register('lfan')
+@FUSIONS.register('lfan', ranges={'width': at_least(1), 'heads': at_least(1), 'dropout': DROPOUT})
 class LFAN(nn.Module):
-  """[X_v; follower], (B,L,Dv + 2*width): in every frame, modalities are tokens that attend to one another.
+  """Appends the follower to the visual features, (B,L,Dv + 2*width): in every frame the modalities are two tokens that attend.
 
   width: of each modality's part of the follower, over all heads.
   """
-  length: int  # not used: frames do not meet here
+
+  length: int  # Not used: no frame sees another one here.
   width: int = 32
   heads: int = 2
   dropout: float = 0.1
@@ -37,13 +40,14 @@ class LFAN(nn.Module):
     return jnp.concatenate([visual, follower], axis=-1) * mask[..., None]
 
 
-@FUSIONS.register('leader_follower')
+@FUSIONS.register('leader_follower', ranges={'width': at_least(1)})
 class LeaderFollower(nn.Module):
-  """The first form (Zhang, Ding, Wei and Guan 2021): [X_v; follower], (B,L,Dv + 2*width), one head.
+  """Appends the follower as in its first form (Zhang, Ding, Wei and Guan 2021), (B,L,Dv + 2*width), with one head.
 
-  The softmax runs over queries for each key, the other way round than usual: that is how their code has it.
+  For each key the softmax runs over the queries, not for each query over the keys as usual: so it is in their code.
   """
-  length: int  # not used: frames do not meet here
+
+  length: int  # Not used: no frame sees another one here.
   width: int = 32
 
   @nn.compact
@@ -58,10 +62,14 @@ class LeaderFollower(nn.Module):
     return jnp.concatenate([visual, follower], axis=-1) * mask[..., None]
 
 
-@FUSIONS.register('can')
+@FUSIONS.register('can', ranges={'width': at_least(1)})
 class CAN(nn.Module):
-  """Channel attention (Zhang, Zhao and Guan 2023): each modality to `width`, then features weighted by a softmax over all of them."""
-  length: int  # not used
+  """Channel attention (Zhang, Zhao and Guan 2023): projects each modality to `width`, then weighs all features, (B,L,2*width).
+
+  The weights are a softmax over the features of both modalities.
+  """
+
+  length: int  # Not used: no frame sees another one here.
   width: int = 128
 
   @nn.compact

@@ -1,4 +1,4 @@
-"""LSTM over the face's features: a reconstruction of AIWELL-UOC (arXiv:2503.12260), of which only the abstract says how it is built."""
+"""LSTM over the visual features: a reconstruction of AIWELL-UOC (arXiv:2503.12260) from its abstract."""
 
 import functools
 
@@ -6,12 +6,14 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from avjax.models.registry import FUSIONS
+from avjax.ranges import at_least
 
 
-@FUSIONS.register('lstm', needs=('visual',))
+@FUSIONS.register('lstm', needs=('visual',), ranges={'width': at_least(1), 'layers': at_least(1)})
 class LSTM(nn.Module):
-  """Layers of LSTM over the face alone, (B,L,Dv) -> (B,L,width), or (B,L,2*width) in both directions."""
-  length: int  # not used
+  """Runs layers of LSTM over the visual features only, (B,L,Dv) -> (B,L,width), or (B,L,2*width) if bidirectional."""
+
+  length: int  # Not used: an LSTM takes any number of frames.
   width: int = 256
   layers: int = 1
   bidirectional: bool = False
@@ -19,8 +21,8 @@ class LSTM(nn.Module):
   @nn.compact
   def __call__(self, visual, audio, mask, is_trainable):
     del audio, is_trainable
-    x, lengths = visual, mask.sum(axis=1)  # padding is at the end
-    cell = functools.partial(nn.OptimizedLSTMCell, self.width, param_dtype=x.dtype)  # the type of its first state, too
+    x, lengths = visual, mask.sum(axis=1)  # padding is at the end of a clip
+    cell = functools.partial(nn.OptimizedLSTMCell, self.width, param_dtype=x.dtype)  # also the type of its first state
     for i in range(self.layers):
       forward = nn.RNN(cell(name=f'forward{i}'))(x, seq_lengths=lengths)
       if self.bidirectional:

@@ -1,7 +1,7 @@
-"""Charon, or Mamba-VA (Liang et al. 2025, arXiv:2503.10104): selective state spaces over the face's features; the voice is not used.
+"""Selective state spaces over the visual features: Charon, or Mamba-VA (Liang et al. 2025, arXiv:2503.10104).
 
-Source: VA/model/mamba.py of the authors' public code; its initialisation of A and of the time step is replaced by Mamba's own
-(Gu and Dao 2023), which theirs overwrites.
+Source: VA/model/mamba.py of the authors' public code. It draws A and the time step anew after Mamba has initialised
+them; here they start as in Mamba itself (Gu and Dao 2023).
 """
 
 import flax.linen as nn
@@ -10,12 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from avjax.models.registry import FUSIONS
+from avjax.ranges import at_least
 
 
 def selective_scan(decay, drive, read):
-  """h_t = decay_t * h_(t-1) + drive_t, y_t = sum over states of read_t * h_t, with h = 0 before the first frame.
+  """Computes h_t = decay_t * h_(t-1) + drive_t from h = 0, and y_t, the sum over states of read_t * h_t.
 
-  decay, drive (B,L,D,N), read (B,L,N) -> (B,L,D). In log L steps: (a, b) then (c, d) is (a c, b c + d).
+  decay, drive (B,L,D,N), read (B,L,N) -> y (B,L,D). It takes log L steps, since two updates make one: (a, b) and then
+  (c, d) is (a c, b c + d).
   """
   def after(first, then):
     return first[0] * then[0], first[1] * then[0] + then[1]
@@ -24,21 +26,25 @@ def selective_scan(decay, drive, read):
 
 
 def start_weight(key, shape, dtype=jnp.float32):
-  """The weight before such a step: U(-1/sqrt(rank), 1/sqrt(rank))."""
+  """Draws the weight of the time step's projection, (rank,D), from U(-1/sqrt(rank), 1/sqrt(rank))."""
   return jax.random.uniform(key, shape, dtype, -shape[0] ** -0.5, shape[0] ** -0.5)
 
 
 def start_step(key, shape, dtype=jnp.float32, least=1e-3, most=1e-1):
-  """A bias under which softplus gives time steps between least and most, evenly in their logarithm."""
+  """Draws a bias whose softplus is a time step between least and most, uniform in its logarithm."""
   step = jnp.exp(jax.random.uniform(key, shape, dtype) * (np.log(most) - np.log(least)) + np.log(least))
   return step + jnp.log(-jnp.expm1(-step))  # the inverse of softplus
 
 
 class Mamba(nn.Module):
-  """One Mamba layer, (B,L,D) -> (B,L,D): gated, convolved over `taps` frames, and a recurrence with N states a channel. Causal."""
+  """One Mamba layer, (B,L,D) -> (B,L,D): causal convolution over `taps` frames, gated recurrence with N states per channel.
+
+  rank: of the projection that gives the time step.
+  """
+
   states: int = 8
   taps: int = 4
-  rank: int = 16  # of the time step's projection
+  rank: int = 16
 
   @nn.compact
   def __call__(self, x):
@@ -54,10 +60,11 @@ class Mamba(nn.Module):
     return nn.Dense(width, use_bias=False, name='out')(y * nn.silu(z))
 
 
-@FUSIONS.register('mamba', needs=('visual',))
+@FUSIONS.register('mamba', needs=('visual',), ranges={'layers': at_least(1), 'states': at_least(1), 'rank': at_least(1)})
 class MambaVA(nn.Module):
-  """Each frame's features to mean 0 and variance 1, then layers of Mamba with a residual and a norm. (B,L,Dv) -> (B,L,Dv)."""
-  length: int  # not used
+  """Standardises each frame's visual features, then runs layers of Mamba with a residual and a norm: -> (B,L,Dv)."""
+
+  length: int  # Not used: the recurrence takes any number of frames.
   layers: int = 4
   states: int = 8
   rank: int = 16

@@ -1,4 +1,4 @@
-"""One modality alone: the controls of every table, and what frame-wise systems use."""
+"""One modality without the other: the controls of every table, and the fusion of frame-wise systems."""
 
 import flax.linen as nn
 
@@ -7,7 +7,8 @@ from avjax.models.registry import FUSIONS
 
 @FUSIONS.register('visual', needs=('visual',))
 class Visual(nn.Module):
-  """The face's features as they are, (B,L,Dv)."""
+  """Passes the visual features on, (B,L,Dv)."""
+
   length: int
 
   def __call__(self, visual, audio, mask, is_trainable):
@@ -17,7 +18,8 @@ class Visual(nn.Module):
 
 @FUSIONS.register('audio', needs=('audio',))
 class Audio(nn.Module):
-  """The voice's features as they are, (B,L,Da)."""
+  """Passes the audio features on, (B,L,Da)."""
+
   length: int
 
   def __call__(self, visual, audio, mask, is_trainable):

@@ -1,10 +1,11 @@
 """Transformer encoders over the concatenated features: Meng 2022, Zhou 2023, Zhang Ziyang 2023, Zhang Wei 2023, CtyunAI 2025.
 
-They differ in what stands before the encoder and in its sizes, which their configs give. Sources: the public code of each (upczww/abaw5 and
-abaw6, situAI/ABAW2022, FuxiVirtualHuman/ABAW5, ABAW2023-HFUT/ABAW5); of CtyunAI, abaw6, which its abstract continues.
+They differ in what stands before the encoder and in its sizes, which their configs give. Sources: the public code of
+each (upczww/abaw5 and abaw6, situAI/ABAW2022, FuxiVirtualHuman/ABAW5, ABAW2023-HFUT/ABAW5); for CtyunAI that of abaw6,
+which its abstract continues.
 """
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -12,15 +13,15 @@ import numpy as np
 
 from avjax.models.layers import Dropout, is_trained
 from avjax.models.registry import FUSIONS
-
-POSITIONS = ('none', 'sinusoidal')
+from avjax.ranges import DROPOUT, OneOf, Range, at_least
 
 
 class EncoderLayer(nn.Module):
-  """PyTorch's TransformerEncoderLayer: attention and two dense layers, each with a residual and a norm after it. (B,L,D) -> (B,L,D).
+  """Attention and two dense layers, each with a residual and then a norm, as PyTorch's TransformerEncoderLayer.
 
-  Frames attend to those of x itself, or of another modality's `over` (B,L,D').
+  (B,L,D) -> (B,L,D). The frames of x attend to one another, or to the frames of `over` (B,L,D'), another modality.
   """
+
   heads: int
   hidden: int
   dropout: float
@@ -39,22 +40,29 @@ class EncoderLayer(nn.Module):
 
 
 def sinusoidal(length, width):
-  """Positions of Vaswani et al. 2017: (L,D), sines in even columns, cosines in odd ones."""
+  """Returns the positions of Vaswani et al. 2017, (L,D): sines in even columns, cosines in odd ones."""
   angles = np.arange(length)[:, None] / 10000 ** (np.arange(0, width, 2) / width)
   positions = np.zeros((length, width))
   positions[:, 0::2], positions[:, 1::2] = np.sin(angles), np.cos(angles[:, :width // 2])
   return positions
 
 
-@FUSIONS.register('transformer')
+@FUSIONS.register('transformer', ranges={
+    'inputs': Range(lambda names: 0 < len(names) and set(names) <= {'visual', 'audio'}, 'visual, audio or both'),
+    'positions': OneOf(('none', 'sinusoidal')), 'layers': at_least(1), 'heads': at_least(1), 'dropout': DROPOUT,
+    'dropout_in': DROPOUT})
 class Transformer(nn.Module):
-  """[X_v; X_a] -> dense layers -> transformer encoder: (B,L,Dv), (B,L,Da) -> (B,L,stem[-1]).
+  """Concatenation, dense layers, transformer encoder: (B,L,Dv), (B,L,Da) -> (B,L,stem[-1]).
 
-  Without positions, as in most of these systems, the encoder does not know the order of the frames; the temporal part does.
+  Without positions, as in most of these systems, the encoder does not know the order of the frames; the temporal part
+  before it does.
 
-  inputs: modalities, in order. each: width of a dense layer for each of them, 0 for none. stem: widths of dense layers over
-  all; slope: of the LeakyReLU between these, None for nothing. dropout_in: before the encoder.
+  inputs: the modalities that are concatenated, in this order.
+  each: width of a dense layer on each modality before that, 0 for none.
+  stem: widths of the dense layers after it; slope: of the LeakyReLU between these, None for no activation.
+  dropout_in: dropout before the encoder.
   """
+
   length: int
   inputs: Sequence[str] = ('visual', 'audio')
   each: int = 0

@@ -1,27 +1,29 @@
-"""Face towers: IR-50, which is what the authors' code calls ResNet-50, and the ResNet-50 that the paper cites.
+"""Visual tower IR-50, which the authors' code calls ResNet-50: images (N,H,W,3) in [-1, 1] -> features (N,512)."""
 
-Both map images (N,H,W,3) in [-1, 1] to features (N,features). `mask` (N,) leaves padded frames out of the statistics
-of batch norms that are trained.
-"""
-
-from typing import Sequence
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from avjax.models.layers import Dropout, Norm, PReLU
+from avjax.models.registry import VISUAL_TOWERS
 from avjax.models.towers.residual import Units, conv
+from avjax.ranges import DROPOUT, length
 
 
 class UnitIR(nn.Module):
-  """One ArcFace IR unit: norm, conv, PReLU, strided conv, norm, plus the shortcut. (N,H,W,C) -> (N,H/stride,W/stride,width)."""
+  """Adds norm, convolution, PReLU, strided convolution, norm to a shortcut: one ArcFace IR unit.
+
+  (N,H,W,C) -> (N,H/stride,W/stride,width). mask: as in `IR50`, but (N,1,1,1).
+  """
+
   width: int
   stride: int = 1
 
   @nn.compact
   def __call__(self, x, is_trainable, mask=None):
     if x.shape[-1] == self.width:
-      shortcut = x[:, ::self.stride, ::self.stride]  # a max-pool of size 1
+      shortcut = x[:, ::self.stride, ::self.stride]  # PyTorch's max-pool of size 1
     else:
       shortcut = Norm(name='shortcut_norm')(conv(self.width, 1, self.stride, 'shortcut_conv')(x), is_trainable, mask)
     x = Norm(name='norm1')(x, is_trainable, mask)
@@ -30,12 +32,15 @@ class UnitIR(nn.Module):
     return x + shortcut
 
 
+@VISUAL_TOWERS.register('ir50', ranges={'widths': length(4), 'units': length(4), 'dropout': DROPOUT})
 class IR50(nn.Module):
-  """ArcFace IR-50 for 40x40 crops: (N,40,40,3) -> (N,512) of unit length.
+  """Encodes faces by ArcFace IR-50: (N,40,40,3) -> (N,512) of unit length. 37.3 M parameters.
 
-  Source: models/arcface_model.py and models/backbone.py of the predecessors' public code (RJCMA, ABAW3). 37.3 M parameters.
-  Parameters: input/..., stage1..4/unit*/..., output/....
+  mask (N,): False on padded frames, which the statistics of trained batch norms leave out.
+  Parameters: input/..., stage1..4/unit*/..., output/...
+  Source: models/arcface_model.py and models/backbone.py of the predecessors' public code (RJCMA, ABAW3).
   """
+
   features: int = 512
   widths: Sequence[int] = (64, 128, 256, 512)
   units: Sequence[int] = (3, 4, 14, 3)
@@ -45,13 +50,14 @@ class IR50(nn.Module):
   def __call__(self, images, is_trainable, mask=None):
     mask = None if mask is None else mask[:, None, None, None]
     x = StemIR(self.widths[0], name='input')(images, is_trainable, mask)
-    for i, (width, count) in enumerate(zip(self.widths, self.units)):
+    for i, (width, count) in enumerate(zip(self.widths, self.units, strict=True)):
       x = Units(UnitIR, count, width, 1 if i == 0 else 2, name=f'stage{i + 1}')(x, is_trainable, mask)
     return OutputIR(self.features, self.dropout, name='output')(x, is_trainable, mask)
 
 
 class StemIR(nn.Module):
-  """conv, norm, PReLU: (N,H,W,3) -> (N,H,W,width)."""
+  """Convolution, norm, PReLU: (N,H,W,3) -> (N,H,W,width)."""
+
   width: int
 
   @nn.compact
@@ -60,7 +66,8 @@ class StemIR(nn.Module):
 
 
 class OutputIR(nn.Module):
-  """norm, dropout, flatten, dense, norm, unit length: (N,H,W,C) -> (N,features)."""
+  """Norm, dropout, flattening, dense layer, norm, scaling to unit length: (N,H,W,C) -> (N,features)."""
+
   features: int
   dropout: float
 

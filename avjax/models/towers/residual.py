@@ -1,8 +1,4 @@
-"""Face towers: IR-50, which is what the authors' code calls ResNet-50, and the ResNet-50 that the paper cites.
-
-Both map images (N,H,W,3) in [-1, 1] to features (N,features). `mask` (N,) leaves padded frames out of the statistics
-of batch norms that are trained.
-"""
+"""What the residual towers share: a convolution as PyTorch pads it, and stages of units."""
 
 import flax.linen as nn
 
@@ -10,14 +6,15 @@ he_init = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
 
 def conv(width, kernel, stride=1, name=None):
-  """A bias-free convolution with PyTorch's symmetric padding (XLA's SAME pads a strided one unevenly)."""
+  """Makes a convolution without bias and with PyTorch's symmetric padding (XLA's SAME pads a strided one unevenly)."""
   pad = kernel // 2
   return nn.Conv(width, (kernel, kernel), (stride, stride), ((pad, pad), (pad, pad)), use_bias=False,
                  kernel_init=he_init, name=name)
 
 
 class Units(nn.Module):
-  """A stage: `count` units named unit0, unit1, ..., of which the first has the stride."""
+  """Runs a stage: `count` units named unit0, unit1, ..., of which the first has the stride."""
+
   unit: type[nn.Module]
   count: int
   width: int

@@ -1,19 +1,21 @@
-"""Face towers: IR-50, which is what the authors' code calls ResNet-50, and the ResNet-50 that the paper cites.
+"""Visual tower ResNet-50, which the paper cites: images (N,H,W,3) in [-1, 1] -> features (N,512)."""
 
-Both map images (N,H,W,3) in [-1, 1] to features (N,features). `mask` (N,) leaves padded frames out of the statistics
-of batch norms that are trained.
-"""
-
-from typing import Sequence
+from collections.abc import Sequence
 
 import flax.linen as nn
 
 from avjax.models.layers import Norm
+from avjax.models.registry import VISUAL_TOWERS
 from avjax.models.towers.residual import Units, conv
+from avjax.ranges import length
 
 
 class Bottleneck(nn.Module):
-  """He et al.'s bottleneck, with the stride in the 3x3 convolution as torchvision has it; widens to 4 * width."""
+  """He et al.'s bottleneck unit, with the stride in the 3x3 convolution as torchvision has it.
+
+  (N,H,W,C) -> (N,H/stride,W/stride,4*width).
+  """
+
   width: int
   stride: int = 1
 
@@ -28,11 +30,14 @@ class Bottleneck(nn.Module):
     return nn.relu(x + shortcut)
 
 
+@VISUAL_TOWERS.register('resnet50', ranges={'widths': length(4), 'units': length(4)})
 class ResNet50(nn.Module):
-  """He et al.'s ResNet-50 (arXiv:1512.03385) without its classifier, projected: (N,H,W,3) -> (N,2048) -> (N,512).
+  """Encodes faces by He et al.'s ResNet-50 (arXiv:1512.03385) without its classifier, and a projection.
 
-  23.5 M parameters before the projection. Parameters: input/..., stage1..4/unit*/..., output/...
+  (N,H,W,3) -> (N,2048) -> (N,512). 23.5 M parameters before the projection. mask (N,): False on padded frames, which
+  the statistics of trained batch norms leave out. Parameters: input/..., stage1..4/unit*/..., output/...
   """
+
   features: int = 512
   widths: Sequence[int] = (64, 128, 256, 512)
   units: Sequence[int] = (3, 4, 6, 3)
@@ -41,13 +46,14 @@ class ResNet50(nn.Module):
   def __call__(self, images, is_trainable, mask=None):
     mask = None if mask is None else mask[:, None, None, None]
     x = StemResNet(self.widths[0], name='input')(images, is_trainable, mask)
-    for i, (width, count) in enumerate(zip(self.widths, self.units)):
+    for i, (width, count) in enumerate(zip(self.widths, self.units, strict=True)):
       x = Units(Bottleneck, count, width, 1 if i == 0 else 2, name=f'stage{i + 1}')(x, is_trainable, mask)
     return nn.Dense(self.features, name='output')(x.mean(axis=(1, 2)))
 
 
 class StemResNet(nn.Module):
-  """7x7 conv of stride 2, norm, ReLU, 3x3 max-pool of stride 2: (N,H,W,3) -> (N,H/4,W/4,width)."""
+  """7x7 convolution of stride 2, norm, ReLU, 3x3 max-pool of stride 2: (N,H,W,3) -> (N,H/4,W/4,width)."""
+
   width: int
 
   @nn.compact

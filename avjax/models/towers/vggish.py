@@ -1,30 +1,42 @@
 """Audio tower: VGGish (Hershey et al. 2017) without its last ReLU, its PCA and its quantisation."""
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import flax.linen as nn
 
+from avjax.models.registry import AUDIO_TOWERS
+from avjax.ranges import length
+
 
 def max_pool(x):
-  """2x2 max-pool of stride 2, (N,H,W,C) -> (N,H/2,W/2,C): as a reshape, whose gradient XLA runs many times faster on a CPU."""
+  """2x2 max-pool of stride 2: (N,H,W,C) -> (N,H/2,W/2,C).
+
+  It is a reshape and a maximum because XLA runs their gradient many times faster on a CPU than that of a pooling window.
+  """
   n, h, w, c = x.shape
   return x.reshape(n, h // 2, 2, w // 2, 2, c).max(axis=(2, 4))
 
 
+@AUDIO_TOWERS.register('vggish', ranges={'widths': length(6)})
 class VGGish(nn.Module):
-  """Log-mel examples (N,96,64) -> features (N,128). 72.1 M parameters; named as in the published TensorFlow graph.
+  """Encodes log-mel windows: (N,96,64) -> (N,128). 72.1 M parameters.
 
-  The features are flattened height, width, channel, as there, so that published weights need no reordering.
+  Names and the order in which features are flattened (height, width, channel) are those of the published TensorFlow
+  graph, so that published weights need no reordering.
   """
+
+  inline = True  # its arguments stand beside `tower` in config.model.audio, not in a section of their own
+
   features: int = 128
   widths: Sequence[int] = (64, 128, 256, 256, 512, 512)
   hidden: int = 4096
 
   @nn.compact
   def __call__(self, log_mel, is_trainable=None, mask=None):
-    del is_trainable, mask  # nothing in it is different in training, or looks at more than its own window
+    del is_trainable, mask  # nothing in it differs in training, and every window is encoded by itself
     x = log_mel[..., None]  # (N,96,64,1)
-    for name, width in zip(('conv1', 'conv2', 'conv3_1', 'conv3_2', 'conv4_1', 'conv4_2'), self.widths):
+    for name, width in zip(('conv1', 'conv2', 'conv3_1', 'conv3_2', 'conv4_1', 'conv4_2'), self.widths,
+                           strict=True):
       x = nn.relu(nn.Conv(width, (3, 3), name=name)(x))
       if not name.endswith('_1'):  # the second convolution of a pair is pooled
         x = max_pool(x)

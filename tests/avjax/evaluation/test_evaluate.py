@@ -12,7 +12,7 @@ from avjax.data.dataset import Records
 from avjax.data.splits import fold_chunks
 from avjax.evaluation.results import score, write_predictions
 from avjax.evaluation.series import Series, predict_records
-from avjax.system import sharding
+from avjax.system import System, sharding
 from avjax.targets import TARGETS, metrics
 
 
@@ -29,13 +29,14 @@ def test_overlaps_are_averaged_and_scored_by_frame(records):
   data = Records(records, dict(length=12, stride=8, face=16))
   _, split = fold_chunks(0)
   mesh = sharding.make_mesh()
-  config.batch_size = 3
-  series = predict_records(data.batches([split], 3), predictor, {}, config, mesh)
+  system = System.from_config(config)
+  vars(system)['predict_step'] = predictor
+  series = predict_records(data.batches([split], 3), system, {}, mesh, batch_size=3, smooth=1)
   (clip, s), = series.items()
   # Clip 200 has 28 annotated frames, so windows start at the 1st, 9th and 17th of them; frame k has valence k / 100.
   ids = [*range(1, 20), *range(25, 34)]
   assert clip == '200' and s.frames.tolist() == ids
-  np.testing.assert_allclose(s.va[:, 0], np.array(ids) / 100, atol=1e-7)
+  np.testing.assert_allclose(s.labels[:, 0], np.array(ids) / 100, atol=1e-7)
   np.testing.assert_allclose(s.times, (np.array(ids) - 1) / 25, atol=1e-6)
   starts = [0, 8, 16]
   errors = [np.mean([ids[w] / 100 for w in starts if w <= i < w + 12]) for i in range(28)]

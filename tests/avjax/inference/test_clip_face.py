@@ -32,7 +32,9 @@ def follow(monkeypatch):
   def run(images, times):
     looks.clear()
     monkeypatch.setattr(video, 'read_frames', lambda path, longest: iter(images))
-    return FoundFaces('film', video.Timeline(np.array(times, float), 0.0, None), 'largest', Clock(), tqdm(disable=True)), len(looks)
+    found = FoundFaces(video.Timeline(np.array(times, float), 0.0, None), Clock())
+    found.find('film', 'largest', tqdm(disable=True))
+    return found, len(looks)
   monkeypatch.setattr(detection, 'detect', detect)
   return run
 

@@ -70,7 +70,7 @@ def test_the_same_predictions_as_evaluation(tmp_path):
     with open(folder / 'predictions' / split / f'{path.stem}.csv', newline='') as file:
       rows = list(csv.DictReader(file))
     for source in sources:
-      found = avjax.predict(path, source, crops=crops)
+      found = avjax.predict_video(path, source, crops=crops)
       assert len(found.frames) == len(rows) and len(rows) > 150
       np.testing.assert_array_equal(found.frames, [int(row['frame']) for row in rows])
       for target in ('valence', 'arousal'):
@@ -81,15 +81,15 @@ def test_the_same_predictions_as_evaluation(tmp_path):
 
 def test_each_frame_goes_through_the_towers_once(clip, tiny_run, monkeypatch):
   (predictor,), seen = load_predictors(tiny_run), []
-  tower = predictor.towers['face']
-  predictor.towers['face'] = lambda x: seen.append(len(x)) or tower(x)
-  predict_with([predictor], *clip[:1], None, 'largest', clip[1], None, False)
+  encode = predictor.encode
+  predictor.encode = lambda variables, batch: seen.append(batch['faces'].shape[1]) or encode(variables, batch)
+  predict_with([predictor], clip[0], crops=clip[1])
   assert sum(seen) == 32  # 30 frames in two blocks of 16, though windows of 12 every 8 hold 48
-  assert predictor.features['face'] == [] and predictor.count == 30
+  assert predictor.features['visual'] == [] and predictor.count == 30
 
 
 def test_what_is_written(clip, tiny_run, tmp_path):
-  result = avjax.predict(clip[0], tiny_run, tmp_path / 'out', crops=clip[1], overlay=True)
+  result = avjax.predict_video(clip[0], tiny_run, tmp_path / 'out', crops=clip[1], overlay=True)
   assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['clip.csv', 'clip.html', 'clip.png', 'clip_overlay.mp4']
   table = read_csv(tmp_path / 'out' / 'clip.csv')
   assert list(table)[:6] == ['frame', 'time', 'valence', 'arousal', 'face_found', 'audio_present']
@@ -108,7 +108,7 @@ def test_what_is_written(clip, tiny_run, tmp_path):
   with av.open(str(tmp_path / 'out' / 'clip_overlay.mp4')) as film:
     assert film.streams.video[0].frames == 30 and film.streams.audio
   with pytest.raises(InputError, match='clip.csv is there already and is not overwritten'):
-    avjax.predict(clip[0], tiny_run, tmp_path / 'out', crops=clip[1])
+    avjax.predict_video(clip[0], tiny_run, tmp_path / 'out', crops=clip[1])
   assert np.array_equal(read_csv(tmp_path / 'out' / 'clip.csv')['valence'], table['valence'])
 
 
@@ -118,38 +118,38 @@ def test_two_runs_at_once_are_each_alone(clip, tmp_path):
     config = tiny.get_config(f'target={target}')
     config.data.stride = 12 if target == 'arousal' else 8
     runs.append(made_run(tmp_path / target, config, seed))
-  both = avjax.predict(clip[0], runs, crops=clip[1])
+  both = avjax.predict_video(clip[0], runs, crops=clip[1])
   for folder, target in zip(runs, ('valence', 'arousal')):
-    alone = avjax.predict(clip[0], folder, crops=clip[1])
+    alone = avjax.predict_video(clip[0], folder, crops=clip[1])
     assert alone.targets == [target]
     np.testing.assert_array_equal(getattr(both, target), getattr(alone, target))
     np.testing.assert_array_equal(both.gates[f'{target}/visual'], alone.gates['visual'])
   with pytest.raises(InputError, match='the runs predict valence, valence'):
-    avjax.predict(clip[0], [runs[0], runs[0]], crops=clip[1])
+    avjax.predict_video(clip[0], [runs[0], runs[0]], crops=clip[1])
 
 
 def test_where_nothing_was_seen_nothing_is_predicted(clip, tiny_run, tmp_path):
   """No sound: frames without a face stay empty. No face either: one line, and no file."""
   write_video(tmp_path / 'mute.mp4', 30)
-  found = avjax.predict(tmp_path / 'mute.mp4', tiny_run, crops=clip[1])
+  found = avjax.predict_video(tmp_path / 'mute.mp4', tiny_run, crops=clip[1])
   np.testing.assert_array_equal(np.flatnonzero(np.isnan(found.valence)), [4, 5])
   np.testing.assert_array_equal(np.flatnonzero(np.isnan(found.gates['visual'][:, 0])), [4, 5])
   assert 'no sound' in found.notes
-  found = avjax.predict(clip[0], tiny_run)  # grey pictures with a tone: the voice alone
+  found = avjax.predict_video(clip[0], tiny_run)  # grey pictures with a tone: the voice alone
   assert not found.face_found.any() and np.isfinite(found.valence).all() and 'no face in 30 of 30 frames' in found.notes
   with pytest.raises(InputError, match='no face is found in it and it has no sound'):
-    avjax.predict(tmp_path / 'mute.mp4', tiny_run, tmp_path / 'out')
+    avjax.predict_video(tmp_path / 'mute.mp4', tiny_run, tmp_path / 'out')
   assert not (tmp_path / 'out').exists()
   config = tiny.get_config()
   config.model.audio.tower, config.model.fusion = 'none', {'name': 'visual'}
   with pytest.raises(InputError, match='mute.mp4: no face|clip.mp4: no face is found in it; there is nothing'):
-    avjax.predict(clip[0], made_run(tmp_path / 'visual', config))
+    avjax.predict_video(clip[0], made_run(tmp_path / 'visual', config))
 
 
 @pytest.mark.parametrize('rate, frames', [(8, 16), (120, 240), (25, 50), (25, 1)])
 def test_unusual_rates_and_lengths(rate, frames, tiny_run, tmp_path):
   write_video(tmp_path / 'clip.mp4', frames, 0.3 * np.sin(np.arange(44_100 * (frames // rate + 1)) / 20), rate=rate)
-  found = avjax.predict(tmp_path / 'clip.mp4', tiny_run, tmp_path / 'out')
+  found = avjax.predict_video(tmp_path / 'clip.mp4', tiny_run, tmp_path / 'out')
   assert len(found.frames) == frames and np.isfinite(found.valence).all()
   np.testing.assert_allclose(found.times, np.arange(frames) / rate, atol=1e-3)
   assert any('frames a second' in note for note in found.notes) == (rate in (8, 120))
@@ -159,7 +159,7 @@ def test_unusual_rates_and_lengths(rate, frames, tiny_run, tmp_path):
 def test_a_variable_rate_keeps_its_times(tiny_run, tmp_path):
   pts = np.cumsum([0, *[40, 80] * 14, 40])
   write_video(tmp_path / 'clip.mp4', 30, tone(45), pts=pts)
-  found = avjax.predict(tmp_path / 'clip.mp4', tiny_run, tmp_path / 'out')
+  found = avjax.predict_video(tmp_path / 'clip.mp4', tiny_run, tmp_path / 'out')
   np.testing.assert_allclose(found.times, pts / 1000, atol=1e-4)
   np.testing.assert_allclose(read_csv(tmp_path / 'out' / 'clip.csv')['time'], pts / 1000, atol=1e-4)
 
@@ -174,7 +174,7 @@ def test_a_very_large_picture(tiny_run, tmp_path):
     container.mux(stream.encode())
   assert next(video.read_frames(tmp_path / 'clip.mp4', 640)).shape == (360, 640, 3)
   with pytest.raises(InputError, match='no face is found in it and it has no sound'):
-    avjax.predict(tmp_path / 'clip.mp4', tiny_run)
+    avjax.predict_video(tmp_path / 'clip.mp4', tiny_run)
 
 
 def test_bad_input_is_one_line_and_exit_code_2(clip, tiny_run, tmp_path):
@@ -214,14 +214,14 @@ def test_what_python_gets_wrong_is_said_before_the_work(clip, tiny_run, tmp_path
                            ('whole number of frames, not 2.5', {'stride': 2.5}), ('names no folder', {'output': ''}),
                            ('holds no crop of frames 1 to 30', {'crops': tmp_path})):
     with pytest.raises(InputError, match=words):
-      avjax.predict(clip[0], tiny_run, **arguments)
+      avjax.predict_video(clip[0], tiny_run, **arguments)
   with pytest.raises(InputError, match='no run is given'):
-    avjax.predict(clip[0], [])
+    avjax.predict_video(clip[0], [])
 
 
 def test_a_crop_that_cannot_be_read_is_no_face_and_is_said(clip, tiny_run):
   (clip[1] / '00009.jpg').write_bytes(b'no picture')
-  found = avjax.predict(clip[0], tiny_run, crops=clip[1])
+  found = avjax.predict_video(clip[0], tiny_run, crops=clip[1])
   np.testing.assert_array_equal(np.flatnonzero(~found.face_found), [4, 5, 8])
   assert '1 of the crops cannot be read: no face in their frames' in found.notes
 
@@ -234,7 +234,7 @@ def test_what_somebody_else_writes_meanwhile_stays(clip, tiny_run, tmp_path, mon
     original(*arguments)
   monkeypatch.setattr(plots, 'clip', slow)
   with pytest.raises(InputError, match='clip.html is there already'):
-    avjax.predict(clip[0], tiny_run, tmp_path / 'out', crops=clip[1])
+    avjax.predict_video(clip[0], tiny_run, tmp_path / 'out', crops=clip[1])
   assert [(path.name, path.read_text()) for path in (tmp_path / 'out').iterdir()] == [('clip.html', 'mine')]
 
 
@@ -253,7 +253,7 @@ def test_two_frames_at_one_time_are_refused(clip, tiny_run, tmp_path):
   write_video(tmp_path / 'x.ts', 10)
   (tmp_path / 'xx.ts').write_bytes((tmp_path / 'x.ts').read_bytes() * 2)
   with pytest.raises(InputError, match='frames 1 and 2 are shown at the same time'):
-    avjax.predict(tmp_path / 'xx.ts', tiny_run, tmp_path / 'out')
+    avjax.predict_video(tmp_path / 'xx.ts', tiny_run, tmp_path / 'out')
 
 
 def test_names_of_any_bytes(clip, tiny_run, tmp_path):
@@ -265,7 +265,7 @@ def test_names_of_any_bytes(clip, tiny_run, tmp_path):
   long = tmp_path / ('x' * 251 + '.mp4')
   shutil.copy(clip[0], long)
   with pytest.raises(InputError, match='is too long'):
-    avjax.predict(long, tiny_run, tmp_path / 'out2')
+    avjax.predict_video(long, tiny_run, tmp_path / 'out2')
   (tmp_path / 'file').write_text('mine')
   done = call(clip[0], '--run', tiny_run, '--output', tmp_path / 'file', '--crops', clip[1], module='avjax.predict')
   assert done.returncode == 2 and one_line(done.stderr) and (tmp_path / 'file').read_text() == 'mine'
@@ -277,7 +277,7 @@ def test_an_exported_model_that_was_edited_is_refused(tiny_run, clip, tmp_path):
   description['config']['targets'] = ['arousal', 'valence']
   (tmp_path / 'model' / 'model.json').write_text(json.dumps(description))
   with pytest.raises(InputError, match='model.json has been changed'):
-    avjax.predict(clip[0], tmp_path / 'model', crops=clip[1])
+    avjax.predict_video(clip[0], tmp_path / 'model', crops=clip[1])
 
 
 def test_what_is_lost_of_a_damaged_film_is_said(tiny_run, tmp_path):
@@ -286,7 +286,7 @@ def test_what_is_lost_of_a_damaged_film_is_said(tiny_run, tmp_path):
   assert interruptions(video.read_timeline(tmp_path / 'whole.mkv')) == []
   whole = (tmp_path / 'whole.mkv').read_bytes()
   (tmp_path / 'short.mkv').write_bytes(whole[:len(whole) // 2])
-  found = avjax.predict(tmp_path / 'short.mkv', tiny_run)
+  found = avjax.predict_video(tmp_path / 'short.mkv', tiny_run)
   assert 50 < len(found.frames) < 150 and f'the file says that it lasts 8.0 s; its pictures end after {len(found.frames) / 25:.1f} s' in found.notes
   write_video(tmp_path / 'hole.mp4', 30, pts=np.arange(30) * 40 + 5000 * (np.arange(30) > 14))
   assert interruptions(video.read_timeline(tmp_path / 'hole.mp4')) == ['no new picture for 5.0 s from 0.6 s on']
@@ -298,7 +298,7 @@ def test_what_is_lost_of_a_damaged_film_is_said(tiny_run, tmp_path):
 @pytest.mark.parametrize('name', ['grid_s1_bbaf2n.mpg', 'grid_lrwp9a.mpg', 'WolfgangLanger_Pexels.mp4', 'openmpf_video_01.mp4'])
 def test_real_clips(name, tiny_run, tmp_path):
   """A person sees a face in every frame of these: it is found in at least 95 %, and is one face that moves smoothly."""
-  found = avjax.predict(MEDIA / name, tiny_run, tmp_path)
+  found = avjax.predict_video(MEDIA / name, tiny_run, tmp_path)
   assert found.face_found.mean() >= 0.95
   centre = found.boxes[:, :2] + found.boxes[:, 2:] / 2
   assert np.nanmax(np.abs(np.diff(centre, axis=0))) < 0.25
@@ -307,7 +307,7 @@ def test_real_clips(name, tiny_run, tmp_path):
 
 @pytest.mark.skipif(not MEDIA.is_dir(), reason=f'the real clips are not here: {MEDIA} is absent')
 def test_people_of_a_group(tiny_run):
-  left, right = (avjax.predict(MEDIA / 'openmpf_video_01.mp4', tiny_run, face=side) for side in ('left', 'right'))
+  left, right = (avjax.predict_video(MEDIA / 'openmpf_video_01.mp4', tiny_run, face=side) for side in ('left', 'right'))
   assert np.nanmean(left.boxes[:, 0]) < np.nanmean(right.boxes[:, 0]) - 0.2
 
 

@@ -17,9 +17,11 @@ def build(fusion='grjca', tower='ir50'):
   """The model of a config in the smallest sizes, without dropout."""
   small = {'widths': (2, 3, 3, 4), 'units': (1, 1, 1, 1), 'features': 5} | ({'dropout': 0.0} if tower == 'ir50' else {})
   return AudioVisual(
-      length=LENGTH, targets=2, visual={'tower': tower, tower: small},
-      audio={'tower': 'vggish', 'widths': (2, 2, 2, 2, 2, 3), 'hidden': 5, 'features': 4}, temporal=TEMPORAL,
-      fusion={'name': fusion} | ({} if fusion == 'concatenation' else {'recursions': 2}), head={'name': 'mlp', 'hidden': 7})
+      length=LENGTH, targets=2, settings={
+          'visual': {'tower': tower, tower: small},
+          'audio': {'tower': 'vggish', 'widths': (2, 2, 2, 2, 2, 3), 'hidden': 5, 'features': 4}, 'temporal': TEMPORAL,
+          'fusion': {'name': fusion} | ({} if fusion == 'concatenation' else {'recursions': 2}),
+          'head': {'name': 'mlp', 'hidden': 7}})
 
 
 def batch(seed=1):

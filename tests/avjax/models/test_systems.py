@@ -21,7 +21,7 @@ from avjax.models.heads import Affine, Linear, Perceptron
 from avjax.models.layers import nothing_trainable
 from avjax.models.tcn import TCN
 from avjax.runs.checkpoint import Checkpoints
-from avjax.system import sharding, step
+from avjax.system import System, sharding, steps
 from avjax.training import optimizer
 from avjax.training.plan import check_ranges, make_stages
 from benchmarks.systems import CONFIGS
@@ -185,12 +185,12 @@ def test_moving_average_over_predictions():
 def test_predictions_are_smoothed_as_the_config_says(records):
   """A whole evaluation of HSEmotion's way: the moving average of what the same model predicts without it, faces that are missing left out."""
   config = tiny.get_config()
-  config.model.audio.tower = 'none'
-  data, mesh = Records(records, config.data), sharding.make_mesh()
-  model = lambda variables, batch: {'prediction': batch['faces'].mean(axis=(2, 3)) / 255, 'gates': {}}
+  config.model.audio.tower, config.model.fusion = 'none', {'name': 'visual'}
+  data, mesh, system = Records(records, config.data), sharding.make_mesh(), System.from_config(config)
+  vars(system)['predict_step'] = lambda variables, batch: {'prediction': batch['faces'].mean(axis=(2, 3)) / 255, 'gates': {}}
   found = {}
   for config.smooth in (1, 5):
-    found[config.smooth] = predict_records(data.batches(['chunk2'], 4), model, {}, config, mesh)['102']
+    found[config.smooth] = predict_records(data.batches(['chunk2'], 4), system, {}, mesh, batch_size=4, smooth=config.smooth)['102']
   plain = found[1]
   assert not plain.face_present.all() and len(plain.frames) < plain.frames[-1]  # it has missing faces, and gaps
   for i, k in enumerate(plain.frames):
@@ -264,7 +264,7 @@ def test_decoupled_decay_and_clipping():
   for t in (1, 2):
     g = rng.normal(size=5)
     updates, state = tx.update({'p': jnp.float32(g)}, state, device)
-    device = optimizer.apply(device, updates, np.float32(0.01))
+    device = steps.apply_updates(device, updates, np.float32(0.01))
     g = g * min(1, 0.5 / np.linalg.norm(g))
     m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g ** 2
     p = p - 0.01 * (m / (1 - 0.9 ** t) / (np.sqrt(v / (1 - 0.999 ** t)) + 1e-8) + 0.1 * p)
@@ -291,16 +291,16 @@ def test_every_config_takes_two_steps_and_is_restored(name, full, tmp_path):
     config.model.visual[tower].update({'widths': (2, 2, 2, 2), 'features': 4})
   config.model.audio.update({'widths': (1, 1, 1, 1, 1, 1), 'hidden': 8, 'features': 4})
   check_ranges(config)
-  model = step.make_model(config)
-  variables = step.init_variables(config, model, 0)
-  is_trainable = make_stages(config, step.paths(variables['params']))[0]
+  system = System.from_config(config)
+  variables = system.init(0)
+  is_trainable = make_stages(config, steps.parameter_paths(variables['params']))[0]
   tx = optimizer.make_optimizer(is_trainable, config.optimizer)
   rng = np.random.default_rng(1)
   features = {f'features/{part}': rng.normal(size=(3, 6, 4)).astype(np.float32) for part in ('face', 'voice')}
-  batch = step.on_device({**random_batch(config), **features}, config)
+  batch = system.inputs.select({**random_batch(config), **features})
   batch['real'][1, 4:] = batch['annotated'][1, 4:] = False
-  state = step.State(**jax.tree.map(jnp.copy, variables), opt_state=tx.init(variables['params']))
-  train_step = step.make_train_step(config, model, is_trainable, tx)
+  state = steps.make_state(jax.tree.map(jnp.copy, variables), tx)
+  train_step = system.make_train_step(is_trainable, tx)
   state, metrics = train_step(state, batch, jax.random.key(1), np.float32(1e-2))
   assert np.isfinite(metrics['loss']) and metrics['gradient_norm'] > 0
   before = traverse_util.flatten_dict(variables['params'], sep='/')
@@ -319,7 +319,7 @@ def test_every_config_takes_two_steps_and_is_restored(name, full, tmp_path):
 
   if not full:  # padding has a test of its own for every fusion
     return
-  predict = step.make_predict_step(config, model)
+  predict = system.predict_step
   found = np.asarray(predict(after.variables, batch)['prediction'])
   assert found.shape == (3, 6, 2) and np.abs(found).max() <= 1
   for field in {'faces', 'starts', *features} & batch.keys():

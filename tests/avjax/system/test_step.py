@@ -7,7 +7,7 @@ import optax
 import pytest
 from flax import traverse_util
 
-from avjax.system import preprocess, step
+from avjax.system import System, inputs, steps
 from avjax.training import optimizer
 from avjax.training.plan import make_stages
 from avjax.training.unfreezing import TrainableMask
@@ -24,14 +24,14 @@ def abstract_batch(config, clips, rows=400):
 
 def stage_flops(config, clips=1):
   """FLOPs of the lowered train step of each stage. Nothing is run: only shapes go in."""
-  model = step.make_model(config)
-  variables = jax.eval_shape(lambda: step.init_variables(config, model, 0))
+  system = System.from_config(config)
+  variables = system.shapes
   key = jax.eval_shape(lambda: jax.random.key(0))
   flops = []
-  for is_trainable in make_stages(config, step.paths(variables['params'])):
+  for is_trainable in make_stages(config, steps.parameter_paths(variables['params'])):
     tx = optimizer.make_optimizer(is_trainable, {'weight_decay': 1e-3})
-    state = jax.eval_shape(lambda v: step.State(**v, opt_state=tx.init(v['params'])), variables)
-    train_step = step.make_train_step(config, model, is_trainable, tx)
+    state = jax.eval_shape(lambda v: steps.make_state(v, tx), variables)
+    train_step = system.make_train_step(is_trainable, tx)
     lowered = train_step.lower(state, abstract_batch(config, clips), key, jax.ShapeDtypeStruct((), jnp.float32))
     flops.append(lowered.cost_analysis()['flops'])
   return flops
@@ -90,13 +90,13 @@ def random_batch(config, clips=3, rows=120):
 
 def test_each_stage_moves_its_groups_and_nothing_else():
   config = small_config()
-  model = step.make_model(config)
-  variables = step.init_variables(config, model, 0)
+  system = System.from_config(config)
+  variables = system.init(0)
   batch = random_batch(config)
-  for is_trainable in make_stages(config, step.paths(variables['params'])):
+  for is_trainable in make_stages(config, steps.parameter_paths(variables['params'])):
     tx = optimizer.make_optimizer(is_trainable, {'weight_decay': 1e-3})
-    state = step.State(**jax.tree.map(jnp.copy, variables), opt_state=tx.init(variables['params']))
-    after, metrics = step.make_train_step(config, model, is_trainable, tx)(state, batch, jax.random.key(1), np.float32(1e-2))
+    state = steps.make_state(jax.tree.map(jnp.copy, variables), tx)
+    after, metrics = system.make_train_step(is_trainable, tx)(state, batch, jax.random.key(1), np.float32(1e-2))
     assert np.isfinite(metrics['loss']) and metrics['gradient_norm'] > 0
     for collection in ('params', 'batch_stats'):
       old = traverse_util.flatten_dict(variables[collection], sep='/')
@@ -110,15 +110,15 @@ def test_frozen_modules_in_training_mode():
   """The predecessors' way: frozen norms use and update batch statistics; their parameters stay."""
   config = small_config()
   config.augment, config.model.temporal.dropout = False, 0.0
-  model = step.make_model(config)
-  variables, batch = step.init_variables(config, model, 0), random_batch(config)
-  is_trainable = make_stages(config, step.paths(variables['params']))[0]
+  variables, batch = System.from_config(config).init(0), random_batch(config)
+  is_trainable = make_stages(config, steps.parameter_paths(variables['params']))[0]
   tx = optimizer.make_optimizer(is_trainable, {'weight_decay': 1e-3})
   results = {}
   for mode in ('evaluation', 'training'):
     config.frozen_mode = mode
-    state = step.State(**jax.tree.map(jnp.copy, variables), opt_state=tx.init(variables['params']))
-    after, metrics = step.make_train_step(config, model, is_trainable, tx)(state, batch, jax.random.key(1), np.float32(1e-2))
+    system = System.from_config(config)
+    state = steps.make_state(jax.tree.map(jnp.copy, variables), tx)
+    after, metrics = system.make_train_step(is_trainable, tx)(state, batch, jax.random.key(1), np.float32(1e-2))
     results[mode] = float(metrics['loss']), traverse_util.flatten_dict(after.batch_stats, sep='/')
     for path, value in traverse_util.flatten_dict(after.params, sep='/').items():
       assert is_trainable(path) != np.array_equal(value, traverse_util.flatten_dict(variables['params'], sep='/')[path]), path
@@ -131,19 +131,19 @@ def test_frozen_modules_in_training_mode():
 
 def test_a_padded_row_changes_nothing():
   config = small_config()
-  model = step.make_model(config)
-  variables = step.init_variables(config, model, 0)
+  system = System.from_config(config)
+  variables = system.init(0)
   is_trainable = TrainableMask(('.*',))
   tx = optimizer.make_optimizer(is_trainable, {'weight_decay': 1e-3})
   batch = random_batch(config)
   padded = {name: np.concatenate([value, np.zeros_like(value[:1])]) for name, value in batch.items()}
   config.augment = False  # its draws depend on the number of rows
   config.model.temporal.dropout = 0.0
-  model = step.make_model(config)
+  system = System.from_config(config)
   losses = []
   for rows in (batch, padded):
-    state = step.State(**jax.tree.map(jnp.copy, variables), opt_state=tx.init(variables['params']))
-    after, metrics = step.make_train_step(config, model, is_trainable, tx)(state, rows, jax.random.key(1), np.float32(1e-3))
+    state = steps.make_state(jax.tree.map(jnp.copy, variables), tx)
+    after, metrics = system.make_train_step(is_trainable, tx)(state, rows, jax.random.key(1), np.float32(1e-3))
     losses.append((float(metrics['loss']), after.batch_stats))
   assert losses[0][0] == pytest.approx(losses[1][0], abs=1e-5)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), losses[0][1], losses[1][1])
@@ -161,7 +161,7 @@ def test_adam_is_coupled_and_masked():
   for t in range(1, 4):
     gradients = {name: rng.normal(size=5) for name in params}
     updates, opt_state = tx.update(jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), gradients), opt_state, device)
-    device = optimizer.apply(device, updates, np.float32(0.1))
+    device = steps.apply_updates(device, updates, np.float32(0.1))
     total = {name: gradients[name] + 1e-2 * params[name] for name in params}
     m = {name: 0.9 * m[name] + 0.1 * total[name] for name in params}
     v = {name: 0.999 * v[name] + 0.001 * total[name] ** 2 for name in params}
@@ -194,7 +194,7 @@ def test_one_crop_and_flip_a_clip():
   clips, frames, size, crop = 64, 3, 6, 4
   place = np.arange(size * size, dtype=np.uint8).reshape(size, size)
   faces = np.broadcast_to(place[None, None, :, :, None], (clips, frames, size, size, 3))
-  images = np.asarray(jax.jit(preprocess.images, static_argnums=1)(faces, crop, jax.random.key(0)))
+  images = np.asarray(jax.jit(inputs.images, static_argnums=1)(faces, crop, jax.random.key(0)))
   pixels = np.rint((images * 0.5 + 0.5) * 255).astype(int)[..., 0]
   assert (pixels == pixels[:, :1]).all()  # all frames of a clip alike
   allowed = {}
@@ -211,7 +211,7 @@ def test_one_crop_and_flip_a_clip():
 def test_centre_crop_and_range():
   faces = np.zeros((1, 1, 6, 6, 3), np.uint8)
   faces[0, 0, 1, 1], faces[0, 0, 4, 4] = 255, 51
-  image = preprocess.images(jnp.asarray(faces), 4)
+  image = inputs.images(jnp.asarray(faces), 4)
   assert image.shape == (1, 1, 4, 4, 3) and image[0, 0, 0, 0, 0] == 1 and image[0, 0, 1, 1, 0] == -1
   assert float(image[0, 0, 3, 3, 0]) == pytest.approx(2 * 51 / 255 - 1)
 
@@ -220,7 +220,7 @@ def test_windows_are_gathered_bit_for_bit():
   rng = np.random.default_rng(0)
   log_mel = rng.normal(size=(2, 300, 64)).astype(np.float16)
   starts = rng.integers(0, 205, (2, 7)).astype(np.int32)
-  got = np.asarray(jax.jit(preprocess.windows)(log_mel, starts))
+  got = np.asarray(jax.jit(inputs.windows)(log_mel, starts))
   for b in range(2):
     for n in range(7):
       assert np.array_equal(got[b, n], log_mel[b, starts[b, n]:starts[b, n] + 96].astype(np.float32))

@@ -11,7 +11,7 @@ from avjax.data.dataset import Records
 from avjax.errors import InputError
 from avjax.evaluation.results import evaluate_run
 from avjax.runs import folder as run_folder
-from avjax.system import step
+from avjax.system import System
 from avjax.training.plan import prepare
 from avjax.weights import files as weight_files
 from avjax.weights.exported import export_run
@@ -50,7 +50,7 @@ def test_train_evaluate_and_export(config, featured, tmp_path):
   assert rows[-1]['train_loss'] < rows[0]['train_loss'] - 0.1
   stored = run_folder.read_config(workdir)
   assert stored.data.features.to_dict() == {'pixels': 144}
-  variables = step.init_variables(stored, step.make_model(stored), 0)
+  variables = System.from_config(stored).init(0)
   assert set(variables['params']) == {'visual_tcn', 'fusion', 'head'}
   assert start(config, workdir, featured, *budget) == 0  # it is complete
 
@@ -68,10 +68,11 @@ def test_features_of_both_modalities(featured, tmp_path):
   config = importlib.import_module('configs.concatenation').get_config('mini')
   config.model.visual.tower, config.model.audio.tower = 'features/pixels', 'features/ones'
   config.data.dir = str(featured)
-  config = prepare(config, tmp_path / 'run').config
-  assert step.input_fields(config) == ('features/pixels', 'features/ones', 'real')
+  plan = prepare(config, tmp_path / 'run')
+  config, inputs = plan.config, plan.system.inputs
+  assert inputs.fields == ('features/pixels', 'features/ones', 'real')
   batch = next(Records(featured, config.data).batches(['chunk5'], 2))
-  visual, audio = step.model_inputs(config, step.on_device(batch, config))
+  visual, audio = inputs.prepare(inputs.select(batch))
   assert visual.shape == (2, 120, 144) and audio.shape == (2, 120, 5)
   assert (audio == batch['real'][..., None]).all() and np.std(visual) > 0.1
 

@@ -17,7 +17,7 @@ import avjax.weights.exported as export
 from avjax import files
 from avjax.errors import InputError
 from avjax.runs.load import load_best
-from avjax.system import step
+from avjax.system import System
 from avjax.weights import files as weight_files
 from avjax.weights import stablehlo_check
 from flax import traverse_util
@@ -77,8 +77,8 @@ def inputs(config, clips, rows, seed):
 
 def test_identical_predictions_without_avjax(workdir, model, tmp_path):
   """In a process of its own, for other numbers of clips and rows: the run's own predictions and gates, bit for bit."""
-  config, network, variables, _ = load_best(workdir)
-  predict = step.make_predict_step(config, network)
+  config, system, variables, _ = load_best(workdir)
+  predict = system.predict_step
   for clips, rows in ((1, 130), (3, 200)):
     batch = inputs(config, clips, rows, clips)
     np.savez(tmp_path / 'inputs.npz', **batch)
@@ -199,7 +199,7 @@ def test_the_current_folder_is_not_written_over(workdir, tmp_path, monkeypatch):
 def test_an_exported_model_is_a_start_for_a_run(workdir, model):
   config, _, variables, _ = load_best(workdir)
   config.init.model = str(model / 'weights.safetensors')
-  fresh = step.init_variables(config, step.make_model(config), 9)
+  fresh = System.from_config(config).init(9)
   found, origins = initialize(config, fresh)
   flat = traverse_util.flatten_dict
   assert all((x == flat(variables)[name]).all() for name, x in flat(found).items())

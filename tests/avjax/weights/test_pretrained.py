@@ -10,7 +10,7 @@ import tiny
 from fault.harness import call, flags
 
 from avjax.errors import InputError
-from avjax.system import step
+from avjax.system import System
 from avjax.training.plan import check_ranges
 from avjax.weights import files as weight_files
 from avjax.weights.convert import traverse_util
@@ -21,7 +21,7 @@ from avjax.weights.initialize import describe_origins, initialize
 def start():
   """(config, variables) of tests/support/tiny.py."""
   config = tiny.get_config()
-  return config, step.init_variables(config, step.make_model(config), 0)
+  return config, System.from_config(config).init(0)
 
 
 ORIGIN = {'source': 'made.pth', 'source_sha256': '12345678' * 8, 'licence': 'none'}
@@ -89,7 +89,7 @@ def test_resnet50_s_projection_is_not_in_its_file(start, tmp_path):
   config = start[0].copy_and_resolve_references()
   config.model.visual.tower = 'resnet50'
   check_ranges(config)
-  variables = step.init_variables(config, step.make_model(config), 0)
+  variables = System.from_config(config).init(0)
   config.init.visual = tower_file(tmp_path / 'v.safetensors', variables, 'visual', 'resnet50',
                                   lambda arrays: {name: x for name, x in arrays.items() if '/output/' not in name})
   found, _ = initialize(config, variables)

@@ -1,0 +1,119 @@
+"""What a model reads of a record, and how it becomes the input of the towers: crop, flip, normalise, gather windows."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from avjax.data.records import MEL_BANDS, WINDOW_ROWS
+from avjax.models.audio_visual import FEATURES, MODALITIES
+
+# The fields of a record that each tower reads, where features of another backbone do not replace it.
+TOWER_FIELDS = {'visual': ('faces',), 'audio': ('log_mel', 'starts')}
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+  """The fields of a record that a model reads, their sizes, and what the towers make of them.
+
+  length: L frames of a window. face: pixels per side of a stored face. crop: pixels per side of what the tower sees.
+  towers: {modality: name of the tower, features/NAME, or none}. features: {NAME: width} of features in the records.
+  """
+
+  length: int
+  face: int
+  crop: int
+  towers: Mapping[str, str]
+  features: Mapping[str, int]
+
+  @property
+  def fields(self) -> tuple[str, ...]:
+    """The names of the fields of a record that the model reads, in order."""
+    read = []
+    for modality in MODALITIES:
+      tower = self.towers[modality]
+      if tower.startswith(FEATURES):
+        read.append(tower)
+      elif tower != 'none':
+        read.extend(TOWER_FIELDS[modality])
+    return (*read, 'real')
+
+  def select(self, batch):
+    """Returns the part of a batch of records that a training step needs: the model's fields, and the labels."""
+    return {name: batch[name] for name in (*self.fields, 'va', 'annotated')}
+
+  def has_input(self, face_present, audio_present):
+    """Tells for each frame, (n,) bool, whether it has a face or sound that the model uses."""
+    uses = [self.towers[modality] != 'none' for modality in MODALITIES]
+    return (uses[0] & face_present) | (uses[1] & audio_present)
+
+  def prepare(self, batch, key=None):
+    """Returns what the towers take of a batch on the device, (visual, audio); None for a modality without a tower.
+
+    visual: images (B,L,crop,crop,3), augmented if there is a key. audio: log-mel windows (B,L,96,64). Where features
+    stand in for a tower, they are passed on.
+    """
+    prepared = []
+    for modality in MODALITIES:
+      tower = self.towers[modality]
+      if tower == 'none':
+        prepared.append(None)
+      elif tower.startswith(FEATURES):
+        prepared.append(batch[tower])
+      elif modality == 'visual':
+        prepared.append(images(batch['faces'], self.crop, key))
+      else:
+        prepared.append(windows(batch['log_mel'], batch['starts']))
+    return tuple(prepared)
+
+  def specs(self):
+    """Returns {field: (shape, dtype, description)}; 'clips' and 'rows' in a shape stand for any number."""
+    length, face = self.length, self.face
+    known = {
+        'faces': (('clips', length, face, face, 3), np.uint8, 'RGB'),
+        'log_mel': (('clips', 'rows', MEL_BANDS), np.float16, 'VGGish log-mel, 100 rows a second'),
+        'starts': (('clips', length), np.int32, 'the row at which the window of each frame starts'),
+        'real': (('clips', length), np.bool_, 'False on padding'),
+    }
+    for name, width in self.features.items():
+      known[FEATURES + name] = (('clips', length, width), np.float32, 'of another backbone')
+    return {name: known[name] for name in self.fields}
+
+  def blank(self):
+    """Returns a batch of one clip of one frame, all zeros; no parameter's shape depends on the number of frames given."""
+    sizes = {'clips': 1, 'rows': WINDOW_ROWS, self.length: 1}
+    # Only the first two axes belong to the batch: a face may have as many pixels as a window has frames.
+    return {name: jnp.zeros((*(sizes.get(size, size) for size in shape[:2]), *shape[2:]), dtype)
+            for name, (shape, dtype, _) in self.specs().items()}
+
+
+def images(faces, crop, key=None):
+  """Crops and normalises faces, uint8 (B,L,S,S,3) -> float32 (B,L,crop,crop,3) in [-1, 1].
+
+  With a key each clip gets one random crop and one random flip, the same for all its frames (training); without, the
+  centre crop. Pixels become (x - 0.5) / 0.5: the 0.5 of the paper's section 4.3.2 is the argument of Normalize.
+  """
+  margin = faces.shape[2] - crop
+  if key is None:
+    first = margin // 2
+    faces = faces[:, :, first : first + crop, first : first + crop]
+  else:
+
+    def augment(key, clip):
+      crop_key, flip_key = jax.random.split(key)
+      row, column = jax.random.randint(crop_key, (2,), 0, margin + 1)
+      clip = jax.lax.dynamic_slice(clip, (0, row, column, 0), (clip.shape[0], crop, crop, 3))
+      return jnp.where(jax.random.bernoulli(flip_key), clip[:, :, ::-1], clip)
+
+    faces = jax.vmap(augment)(jax.random.split(key, faces.shape[0]), faces)
+  return (faces.astype(jnp.float32) / 255 - 0.5) / 0.5
+
+
+def windows(log_mel, window_starts):
+  """Gathers each frame's log-mel window: float16 rows (B,R,64) and first rows (B,L) -> float32 (B,L,96,64)."""
+  rows = window_starts[..., None] + jnp.arange(WINDOW_ROWS)  # (B,L,96)
+  return jax.vmap(lambda mel, index: mel[index])(log_mel, rows).astype(jnp.float32)

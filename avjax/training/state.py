@@ -1,0 +1,77 @@
+"""Where a run stands between two batches: what a checkpoint keeps beside the arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from avjax.system import steps
+from avjax.training.unfreezing import Schedule
+
+
+class Diverged(Exception):
+  """Loss or gradient stayed not finite: the run cannot go on from here."""
+
+
+@dataclasses.dataclass
+class RunState:
+  """Where a run stands.
+
+  state: parameters, statistics and optimizer of the current stage, on the devices while the run is trained.
+  schedule: the stage, the epoch, and the best CCC so far.
+  batches_done: batches of the current epoch that are done.
+  log: (loss, gradient norm) of each of these.
+  skipped: updates in a row that were skipped at the end of the epoch before, since loss or gradient was not finite.
+  best, best_meta: variables of the best epoch on the host and {'epoch', 'ccc'}; None before the first epoch has ended.
+  """
+
+  state: steps.State
+  schedule: Schedule
+  batches_done: int = 0
+  log: list = dataclasses.field(default_factory=list)
+  skipped: int = 0
+  best: Any = None
+  best_meta: dict | None = None
+
+  def to_meta(self) -> dict:
+    """Returns what a checkpoint keeps beside the arrays, as JSON."""
+    return {'schedule': dataclasses.asdict(self.schedule), 'batches_done': self.batches_done,
+            'log': np.array(self.log, float).tolist(), 'skipped': self.skipped}
+
+  @classmethod
+  def from_meta(cls, state: steps.State, meta: dict, settings: dict) -> RunState:
+    """Returns what `to_meta` described; settings: arguments of Schedule, which the config may have changed since."""
+    return cls(state, Schedule(**meta['schedule'] | settings), meta['batches_done'], meta['log'], meta['skipped'])
+
+  def begin_fork(self):
+    """Begins another run here: with a whole epoch, and done only when its own schedule says so."""
+    self.batches_done, self.log, self.schedule.done = 0, [], False
+
+  def step(self, batches_per_epoch: int) -> int:
+    """Returns the number of batches done over all epochs, by which checkpoints are numbered."""
+    return self.schedule.epoch * batches_per_epoch + self.batches_done
+
+  def add_batch(self, metrics):
+    """Counts a batch; metrics: what the training step returned, which may still be on its way from the device."""
+    self.log.append((metrics['loss'], metrics['gradient_norm']))
+    self.batches_done += 1
+
+  def skipped_in_a_row(self, leave_out: int = 0) -> int:
+    """Returns how many of the last updates were skipped, those at the end of the epoch before included.
+
+    leave_out: newest entries of the log that are not looked at, so that nobody waits for the device.
+    """
+    log = self.log[: max(len(self.log) - leave_out, 0)]
+    count = 0
+    for values in reversed(log):
+      if np.isfinite(np.array(values, float)).all():
+        return count
+      count += 1
+    return count + self.skipped
+
+  def end_epoch(self):
+    """Clears what belongs to the epoch that has ended, but for the updates skipped at its end."""
+    self.skipped = self.skipped_in_a_row()
+    self.batches_done, self.log = 0, []
