@@ -99,11 +99,11 @@ def pictures(clip, folder, output):
   shutil.rmtree(output)
 
 
-SUMMARY = """![The page of a clip: the video, the valence-arousal circle, the curves and the gates](docs/predict_page.png)
+SUMMARY = """![Video, valence-arousal circle, curves and gates on the page of a clip](docs/predict_page.png)
 
-This picture is of the demo's model, which has only seen drawn faces, so its numbers mean nothing here.
+This picture is of the demo's model, which has only seen drawn faces: its numbers mean nothing here.
 (Clip: GRID corpus, Cooke et al. 2006, CC BY 4.0.) On {cores} CPU cores the whole command handles {demo}
-frames per second with the demo's model and {full} with `configs/grjca.py`."""
+frames per second with the demo's model, and {full} with a model of `configs/grjca.py`."""
 
 DETAILS = """On {cores} CPU cores, with faces found by {detector}, in frames per second:
 
@@ -111,11 +111,12 @@ DETAILS = """On {cores} CPU cores, with faces found by {detector}, in frames per
 |---|---|---|---|---|---|---|
 {rows}
 
-The video is {clip}, {frames} frames in {seconds:.0f} s. The column "whole command" counts from the start of
-the command and includes the compilation of the model. The towers of `configs/grjca.py` take {work:.1f} GFLOP
-per frame, so predicting in real time on two cores needs a smaller model. At {rate} frames per second the
-demo's model needs at most {short} MB of memory for a video of one minute, and {long} MB for one of thirty.
-`python -m benchmarks.predict` writes [predict.json](predict.json) and this block.
+The video is {clip}, {frames} frames in {seconds:.0f} s. The column "whole
+command" counts from the start of the command and includes the compilation of the model. The towers
+of `configs/grjca.py` take {work:.1f} GFLOP per frame, so predicting in real time on two cores needs a
+smaller model. At {rate} frames per second the demo's model needs at most {short} MB of memory for a
+video of one minute, and {long} MB for one of thirty. `python -m benchmarks.predict` writes
+[predict.json](predict.json) and this block.
 
 This is the file `clip.png` of the clip in README.md (GRID corpus, Cooke et al. 2006, CC BY 4.0):
 
