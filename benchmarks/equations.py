@@ -1,26 +1,45 @@
-"""Where each equation of the paper stands in the code: python -m benchmarks.equations writes docs/equations.md.
+"""Finds the line of code of each equation of the paper; writes docs/equations.md.
 
-An equation is found by the comment that ends its line, `# eq. 9, 10, 14, 15: (B,L,K)`. tests/test_docs.py keeps the page true.
+python -m benchmarks.equations
+
+An equation is found by the comment that ends its line, such as `# eq. 9, 10, 14, 15: (B,L,K)`.
+tests/test_docs.py compares the page with the code.
 """
 
 import pathlib
 import re
 
 ROOT = pathlib.Path(__file__).parents[1]
-SAYS = {
-    1: 'joint cross-correlation of the voice', 2: 'joint cross-correlation of the face', 3: 'attention map of the voice',
-    4: 'attention map of the face', 5: 'attended features of the voice', 6: 'attended features of the face',
-    7: 'the same in recursion t, voice', 8: 'the same in recursion t, face', 9: 'gate scores of the face',
-    10: 'gate scores of the voice', 11: 'softmax of the scores at temperature T', 12: 'gated features of the voice',
-    13: 'gated features of the face', 14: 'gate scores of recursion t, face', 15: 'gate scores of recursion t, voice',
-    16: 'softmax of these scores', 17: 'gated features of recursion t, face', 18: 'gated features of recursion t, voice',
-    19: 'gated over the recursions, voice', 20: 'gated over the recursions, face', 21: 'concordance correlation coefficient',
-    22: 'loss'}
+MEANINGS = {
+    1: 'joint cross-correlation, audio',
+    2: 'joint cross-correlation, visual',
+    3: 'attention map, audio',
+    4: 'attention map, visual',
+    5: 'attended features, audio',
+    6: 'attended features, visual',
+    7: 'attended features of recursion t, audio',
+    8: 'attended features of recursion t, visual',
+    9: 'gate scores, visual',
+    10: 'gate scores, audio',
+    11: 'softmax of the scores at temperature T',
+    12: 'gated features, audio',
+    13: 'gated features, visual',
+    14: 'gate scores of recursion t, visual',
+    15: 'gate scores of recursion t, audio',
+    16: 'softmax of the scores of recursion t',
+    17: 'gated features of recursion t, visual',
+    18: 'gated features of recursion t, audio',
+    19: 'features gated over the recursions, audio',
+    20: 'features gated over the recursions, visual',
+    21: 'concordance correlation coefficient (CCC)',
+    22: 'loss',
+}
 HEAD = '''# Equations
 
-Where each equation of the paper stands in the code. Rows are frames in the code, (B,L,D), where the paper writes columns, D x L.
-The tests compare all of them with a float64 reference written from the paper (tests/support/oracle.py). Made by
-`python -m benchmarks.equations`.
+This table leads from each equation of the paper to its line of code. In the code a row is a frame,
+(B,L,D); in the paper a column is a frame, D x L. The tests compare every equation with a float64
+reference that was written from the paper (tests/support/oracle.py). `python -m benchmarks.equations`
+writes this page.
 
 | equation | what it is | where | line |
 |---|---|---|---|
@@ -28,7 +47,7 @@ The tests compare all of them with a float64 reference written from the paper (t
 
 
 def numbers(text):
-  """'5 to 8' and '12, 13, 17 to 20' as a list of numbers."""
+  """Reads '5 to 8' or '12, 13, 17 to 20' as a list of numbers."""
   found = []
   for part in text.split(','):
     first, _, last = part.partition(' to ')
@@ -37,7 +56,7 @@ def numbers(text):
 
 
 def places():
-  """{equation: [(file, line number, code)]}."""
+  """Returns {equation: [(file, line number, code)]} of all equations in avjax/."""
   found = {}
   for path in sorted((ROOT / 'avjax').rglob('*.py')):
     for number, line in enumerate(path.read_text().splitlines(), 1):
@@ -48,10 +67,10 @@ def places():
 
 
 def page():
-  """docs/equations.md."""
+  """Returns the text of docs/equations.md."""
   found = places()
-  rows = [f'| {equation} | {SAYS[equation]} | [{file}:{number}](../{file}#L{number}) | `{code}` |'
-          for equation in sorted(SAYS) for file, number, code in found[equation]]
+  rows = [f'| {equation} | {meaning} | [{file}:{number}](../{file}#L{number}) | `{code}` |'
+          for equation, meaning in MEANINGS.items() for file, number, code in found[equation]]
   return HEAD + '\n'.join(rows) + '\n'
 
 

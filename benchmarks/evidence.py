@@ -1,10 +1,13 @@
-"""Does GRJCA learn on the mini set, and how much of that is owed to it? Writes docs/evidence.json and its table in README.md.
+"""Measures how well GRJCA learns the mini set, and how well its controls do.
 
 python -m benchmarks.evidence --source MINI --data_dir RECORDS --output FOLDER
 
-Every row is validation of fold 0: subjects that are not in training. The controls are early concatenation in place of
-the fusion, training labels taken from another clip, the best constant, and a ridge regression on simple features. Runs
-that are finished in FOLDER are not repeated. None of it says anything about Aff-Wild2.
+Writes docs/evidence.json, the pictures of the demo, and the blocks `evidence` and `demo` in README.md.
+
+Every row is the validation partition of fold 0, whose subjects are not in training. The controls are
+early concatenation in place of the fusion, training labels taken from another clip, the best constant,
+and a ridge regression on simple features. Runs that are finished in FOLDER are not repeated. None of
+this says anything about Aff-Wild2.
 """
 
 import argparse
@@ -35,8 +38,10 @@ ANNOTATIONS = '*ABAW Annotations/VA_Estimation_Challenge/Train_Set/*.txt'
 
 
 def train(config, seed, records, workdir, *overrides):
-  """Trains with the command that a person would type; returns scores, epochs and seconds of training and validation."""
-  # A run that has ended returns at once, and one of another config is refused.
+  """Trains with the command that a person would type; returns scores, epochs, and seconds of training and validation.
+
+  A run that is finished returns at once, and a run of another config in the same folder is refused.
+  """
   subprocess.run([sys.executable, '-m', 'avjax.main', f'--config=configs/{config}.py:mini', f'--workdir={workdir}',
                   f'--config.data.dir={records}', f'--config.seed={seed}', *overrides], cwd=ROOT, check=True)
   scores = json.loads((workdir / 'results_validation.json').read_text())
@@ -46,29 +51,37 @@ def train(config, seed, records, workdir, *overrides):
 
 
 def row(scores):
+  """Rounds the scores of both targets to four digits."""
   return {target: {name: round(scores[target][name], 4) for name in metrics.METRICS} for target in ('valence', 'arousal')}
 
 
 def shuffled(source, folder):
-  """A copy of the set in which each training clip carries the annotation of the next, cut or repeated to its length."""
+  """Makes a copy of the set in which each training clip has the annotation of the next clip.
+
+  The annotation is cut or repeated to the length of the clip.
+  """
   shutil.rmtree(folder, ignore_errors=True)
   shutil.copytree(source, folder, copy_function=os.link)
   files = sorted(folder.glob(ANNOTATIONS))
   texts = [file.read_text().splitlines() for file in files]
-  for file, (header, *own), (_, *other) in zip(files, texts, texts[1:] + texts[:1]):
-    file.unlink()  # it is a link to the original
+  for file, (header, *own), (_, *other) in zip(files, texts, texts[1:] + texts[:1], strict=True):
+    file.unlink()  # removes only the link to the original
     file.write_text('\n'.join([header, *(other[i % len(other)] for i in range(len(own)))]) + '\n')
   return folder
 
 
 def build(source, data_dir, *options):
+  """Builds records in the sizes of the mini configs."""
   data = grjca.get_config('mini').data
   subprocess.run([sys.executable, '-m', 'data_prep.build', '--source', str(source), '--data_dir', str(data_dir),
                   *(word for name in ('length', 'stride', 'face') for word in (f'--{name}', str(data[name]))), *options], cwd=ROOT, check=True)
 
 
 def features(data, splits):
-  """Simple features of each annotated frame: a 12 x 12 grey face, mean and deviation of its log-mel window; and its labels."""
+  """Returns simple features (N,D) and labels (N,2) of the N annotated frames of some splits.
+
+  The features are a grey face of 12 x 12 pixels, and mean and standard deviation of the log-mel window.
+  """
   inputs, labels = [], []
   for batch in data.batches(splits, 1):
     rows = batch['starts'][0][:, None] + np.arange(records.WINDOW_ROWS)
@@ -83,7 +96,7 @@ def features(data, splits):
 
 
 def ridge(data):
-  """Ridge regression; its penalty is chosen on the last training chunk."""
+  """Scores a ridge regression whose penalty is chosen on the last training split."""
   splits, held_out = fold_chunks(0)
 
   def fit(splits, penalty):
@@ -104,7 +117,7 @@ def ridge(data):
 
 
 def constant(data):
-  """The mean of the training labels: CCC 0 by definition; its RMSE is what must be beaten."""
+  """Scores the mean of the training labels. Its CCC is 0 by definition; its RMSE is what must be beaten."""
   splits, held_out = fold_chunks(0)
   mean, y = features(data, splits)[1].mean(0), features(data, [held_out])[1]
   return row({target: {name: metric(np.full(len(y), mean[i]), y[:, i]) for name, metric in metrics.METRICS.items()}
@@ -112,7 +125,7 @@ def constant(data):
 
 
 def table(rows):
-  """The rows as Markdown."""
+  """Formats the rows as a Markdown table."""
   lines = ['| | valence CCC | arousal CCC | valence RMSE | arousal RMSE | epochs | seconds |', '|---|---|---|---|---|---|---|']
   for name, values in rows.items():
     cells = [f'{values[target][metric]:.3f}' for metric in ('ccc', 'rmse') for target in ('valence', 'arousal')]
@@ -121,11 +134,11 @@ def table(rows):
 
 
 def arguments_of(module, doc):
-  """The command line of a benchmark that trains on the mini set: source, data_dir and output."""
+  """Parses the command line of a benchmark that trains on the mini set: source, data_dir and output."""
   parser = argparse.ArgumentParser(prog=f'python -m {module}', description=doc.splitlines()[0])
   for name in ('source', 'data_dir', 'output'):
     parser.add_argument(f'--{name}', required=True, type=pathlib.Path)
-  logging.set_verbosity(logging.ERROR)  # TFDS's remarks
+  logging.set_verbosity(logging.ERROR)  # silences the remarks of TFDS
   return parser.parse_args()
 
 
@@ -161,6 +174,7 @@ def main():
 
 
 def folder(output, name):
+  """Returns the folder of the run that has this name in the table."""
   return output / name.replace(' ', '_').replace(',', '').replace("'", '')
 
 

@@ -1,7 +1,7 @@
-"""Blocks between markers in Markdown pages, which commands write."""
+"""Replaces the blocks of Markdown pages that benchmarks write."""
 
 
 def fill(text, name, block):
-  """Puts a block between the markers <!-- name --> and <!-- /name --> of a Markdown text."""
+  """Returns the Markdown text with `block` between its markers <!-- name --> and <!-- /name -->."""
   before, rest = text.split(f'<!-- {name} -->')
   return f'{before}<!-- {name} -->\n{block}\n<!-- /{name} -->' + rest.split(f'<!-- /{name} -->')[1]

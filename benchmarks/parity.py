@@ -1,8 +1,10 @@
-"""avjax against PyTorch on made weights: python -m benchmarks.parity (all that `make parity` prints and writes).
+"""Compares avjax with PyTorch on synthetic weights; writes docs/parity.json and the block in docs/weights.md.
 
-For IR-50, ResNet-50, VGGish and the predecessors' RJCA and LFAN: outputs and the gradient of every parameter in evaluation
-and in training mode, and the running averages after three passes in training mode. With --golden, PyTorch's results are
-written for tests that have no torch.
+python -m benchmarks.parity
+
+For IR-50, ResNet-50, VGGish and the predecessors' RJCA and LFAN it compares the outputs and the gradient
+of every parameter, in evaluation and in training mode, and the running averages after three passes in
+training mode. With --golden it also writes PyTorch's results, for tests that run without torch.
 """
 
 import argparse
@@ -25,7 +27,7 @@ DOCS = pathlib.Path(__file__).parents[1] / 'docs'
 
 
 def make_reference(case):
-  """The PyTorch module of a case with made weights."""
+  """Builds the PyTorch module of a case, with synthetic weights."""
   if case in cases.CONFIGS:
     model = torch_reference.Predecessor(cases.CONFIGS[case])
   else:
@@ -37,13 +39,13 @@ def make_reference(case):
 
 
 def channels_first(x):
-  """Our layout of an input -> PyTorch's."""
+  """Moves an input from our layout to that of PyTorch."""
   x = torch.from_numpy(x)
   return x.movedim(-1, -3).contiguous() if x.shape[-1] == 3 else x.unsqueeze(-3)
 
 
 def reference(case, model, dtype):
-  """PyTorch's results, under the names of parity_cases.ours."""
+  """Computes PyTorch's results, under the names that parity_cases.ours uses."""
   model, results = copy.deepcopy(model).to(getattr(torch, dtype)), {}
   cast = lambda *which: [channels_first(x).to(getattr(torch, dtype)) for x in cases.inputs(case, *which)]
   for mode in ('eval', 'train'):
@@ -62,15 +64,17 @@ def reference(case, model, dtype):
 
 
 def canonical(name):
-  """The older of PyTorch's two ways to name a weight norm."""
+  """Renames the parameters of a weight norm to the older of PyTorch's two styles."""
   return name.replace('parametrizations.weight.original0', 'weight_g').replace('parametrizations.weight.original1', 'weight_v')
 
 
 def compare(actual, expected):
-  """{'output', 'gradient', 'running average' in either mode: the largest relative difference of any array of the kind}.
+  """Finds the largest relative difference of any array of each kind.
 
-  Relative to the array, or, for gradients that vanish in exact arithmetic, such as of a bias before a norm, to a thousandth
-  of the whole gradient.
+  A difference is relative to the norm of the array. For a gradient the divisor is at least a thousandth of
+  the norm of the whole gradient, since some vanish in exact arithmetic, such as that of a bias before a norm.
+
+  Returns {kind: (difference, name of the array)}, with the kinds of KINDS.
   """
   assert actual.keys() == expected.keys(), actual.keys() ^ expected.keys()
   worst = {}
@@ -84,7 +88,7 @@ def compare(actual, expected):
 
 
 def scale(results, name):
-  """The length of all gradients of a mode together; 0 for what is no gradient."""
+  """Returns the norm of all gradients of a mode together; 0 for the name of anything but a gradient."""
   mode = name.partition('/')[0]
   if '/' not in name or mode == 'stats':
     return 0.0
@@ -92,6 +96,7 @@ def scale(results, name):
 
 
 def write_golden(case, model_shapes, results):
+  """Writes PyTorch's results of a case to tests/avjax/golden, rounded to eight digits."""
   cases.GOLDEN.mkdir(exist_ok=True)
   golden = {'torch': torch.__version__.split('+')[0], 'source': model_shapes,
             'outputs': {mode: results[mode].ravel()[:512].astype(float).tolist() for mode in ('eval', 'train')},
@@ -103,7 +108,7 @@ def write_golden(case, model_shapes, results):
 
 
 def table_of(results):
-  """Markdown."""
+  """Formats the results as a Markdown table."""
   lines = ['| largest relative difference | output, evaluation | gradients | output, training | gradients | running averages |',
            '|---|---|---|---|---|---|']
   for name, row in results['largest_relative_difference'].items():
@@ -133,7 +138,7 @@ def main(argv):
             flush=True)
       failed += [f'{case}, {dtype}: {kind} differs by {error:.1e} at {name}'
                  for kind, (error, name) in worst.items() if error > tolerance]
-  if set(arguments.cases) == set(cases.CASES) and not failed:  # docs keep what held
+  if set(arguments.cases) == set(cases.CASES) and not failed:  # the docs change only if all cases agree
     results = {'tolerance': cases.TOLERANCES, 'jax': jax.__version__, 'torch': torch.__version__.split('+')[0],
                'numpy': np.__version__, 'machine': platform.machine(), 'arrays': arrays, 'largest_relative_difference': table}
     (DOCS / 'parity.json').write_text(json.dumps(results, indent=1) + '\n')

@@ -1,6 +1,7 @@
-"""What parity is measured on, without torch: made weights under published names, inputs, and avjax's side of the results.
+"""Makes the cases of parity without torch: weights under published names, inputs, and the results of avjax.
 
-`python -m benchmarks.parity` has the other side. Weights and inputs come from NumPy's RandomState, whose stream is frozen.
+benchmarks/parity.py has PyTorch's results. Weights and inputs are drawn by NumPy's RandomState, whose
+stream is guaranteed not to change.
 """
 
 import functools
@@ -25,13 +26,14 @@ from configs import lfan, rjca_author
 GOLDEN = pathlib.Path(__file__).parents[1] / 'tests' / 'avjax' / 'golden'
 STEPS = 3  # forward passes in training mode, after which the running averages are compared
 TOLERANCES = {'float32': 1e-4, 'float64': 1e-9}
-# Which draw of weights and inputs. In float32 rounding may decide on which side of a ReLU's kink an activation falls, and then
-# all gradients below it differ by 1e-3 or more, between PyTorch's own float32 and float64 too. In these draws none lies so near.
+# The seed of the weights and inputs of each case. In float32, rounding may decide on which side of a
+# ReLU's kink an activation falls. Then all gradients below it differ by 1e-3 or more, also between
+# PyTorch's own float32 and float64. With these seeds no activation lies so near.
 DRAWS = {'ir50': 5, 'resnet50': 6, 'vggish': 2, 'rjca_author': 1, 'lfan': 1}
 
 
 def whole(config):
-  """The config of a predecessors' model with its own fusion and head, on towers of a few channels and short clips."""
+  """Shrinks the towers and clips of a predecessors' config, but not its fusion and head."""
   config.targets, config.data.length = ('valence',), 24
   config.model.visual.ir50.update({'widths': (2, 2, 4, 4), 'units': (1, 1, 2, 1), 'features': 32, 'dropout': 0.0})
   config.model.audio.update({'widths': (1, 1, 2, 2, 2, 2), 'hidden': 16, 'features': 16})
@@ -40,17 +42,17 @@ def whole(config):
 
 
 CONFIGS = {'rjca_author': whole(rjca_author.get_config()), 'lfan': whole(lfan.get_config())}
-CONFIGS['rjca_author'].model.temporal.update({'visual': (128,) * 4, 'audio': (32,) * 4})  # of 512 and 128; LFAN's are its own
+CONFIGS['rjca_author'].model.temporal.update({'visual': (128,) * 4, 'audio': (32,) * 4})  # in place of 512 and 128; LFAN keeps its widths
 CASES = ('ir50', 'resnet50', 'vggish', *CONFIGS)
 
 
 def draw(case, name, shape):
-  """A standard normal array that depends on its case and name alone."""
+  """Draws a standard normal array that depends only on its case and name."""
   return np.random.RandomState(zlib.crc32(f'{DRAWS[case]}/{name}'.encode())).standard_normal(shape).astype(np.float32)
 
 
 def weight(case, name, shape):
-  """A made weight: convolutions and dense layers keep the scale of what they are given, norms and slopes are positive."""
+  """Draws a weight: layers keep the scale of their input, and norms and slopes are positive."""
   x, leaf = draw(case, name, shape), name.rsplit('.', 1)[-1]
   if leaf == 'running_mean':
     return 0.1 * x
@@ -58,7 +60,8 @@ def weight(case, name, shape):
     return np.exp(0.2 * x)
   if leaf == 'bias':
     return 0.1 * x
-  if len(shape) == 1:  # norms and PReLU; the last norm of a residual branch is quieter than the trunk, as in trained towers
+  # Norms and PReLU. The last norm of a residual branch is smaller than the trunk, as in trained towers.
+  if len(shape) == 1:
     sizes = {'bn3.weight': 0.2, 'res_layer.4.weight': 0.2, 'res_layer.2.weight': 0.25, 'input_layer.2.weight': 0.25}
     size = next((size for ending, size in sizes.items() if name.endswith(ending)), 1.0)
     return np.float32(size) * np.exp(0.2 * x)
@@ -66,9 +69,9 @@ def weight(case, name, shape):
 
 
 def inputs(case, number, mode='train'):
-  """Input `number` of a case, in our layout: a tower's input, or images (B,L,40,40,3) and log_mel (B,L,96,64).
+  """Draws input `number` of a case in our layout: that of a tower, or images (B,L,40,40,3) and log_mel (B,L,96,64).
 
-  In evaluation an example is computed without regard to the others of its batch: one will do.
+  In evaluation one example is enough, since the others of a batch do not change its result.
   """
   sizes = {'ir50': (3, 40, 40, 3), 'resnet50': (3, 48, 48, 3), 'vggish': (1, 96, 64)}
   if case in sizes:
@@ -80,12 +83,17 @@ def inputs(case, number, mode='train'):
 
 
 def ours(case, source, dtype, gradients=('eval', 'train')):
-  """avjax's results for a state dict `source` of made weights.
+  """Computes the results of avjax for a state dict of synthetic weights.
 
-  Returns {'eval': output, 'train': output, 'eval/NAME': gradient, 'train/NAME': gradient, 'stats/NAME': running average
-  after STEPS passes}, where NAME is the published name and gradients are laid out as there; the scalar that is
-  differentiated is the sum of the output times a drawn direction. dtype: in which JAX computes; gradients: the modes to
-  differentiate.
+  Args:
+    case: one of CASES.
+    source: the state dict, {published name: array}.
+    dtype: 'float32' or 'float64', in which JAX computes.
+    gradients: the modes whose gradients are computed.
+
+  Returns {'eval': output, 'train': output, 'eval/NAME': gradient, 'train/NAME': gradient, 'stats/NAME':
+  running average after STEPS passes}. NAME is the published name, and gradients have the published layout.
+  The gradients are those of the sum of the output times a drawn direction.
   """
   with jax.enable_x64(dtype == 'float64'):
     return _ours(case, source, dtype, gradients)
@@ -106,7 +114,7 @@ def _ours(case, source, dtype, gradients):
   converted = convert(source, shapes, system)
   assert not converted.mismatches, converted.mismatches
   arrays = dict(converted.arrays)
-  if case == 'resnet50':  # the projection that follows becomes the identity
+  if case == 'resnet50':  # its projection becomes the identity
     arrays.update({'params/output/kernel': np.eye(2048, dtype=np.float32), 'params/output/bias': np.zeros(2048, np.float32)})
   cast = lambda tree: jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)
   variables = {'batch_stats': {}, **cast(traverse_util.unflatten_dict(arrays, sep='/'))}
@@ -121,7 +129,7 @@ def _ours(case, source, dtype, gradients):
     (_, (output, stats)), gradient = jax.value_and_grad(forward, has_aux=True)(*arguments)
     return output, stats, gradient
 
-  # In float64 a convolution is a plain loop, which the compiler has to optimize even where tests have it optimize nothing.
+  # A float64 convolution is a plain loop, which must be optimized although the tests turn optimization off.
   jit = functools.partial(jax.jit, static_argnums=3, compiler_options={'xla_backend_optimization_level': '1'})
   without = jit(lambda *arguments: (*forward(*arguments)[1], {}))
   differentiated = jit(with_gradient)
@@ -141,13 +149,16 @@ def _ours(case, source, dtype, gradients):
 
 
 def everything(path):
-  """The `is_trainable` of a model whose every module is trained."""
+  """Is the `is_trainable` of a model in which every module is trained."""
   del path
   return True
 
 
 def to_published(entry):
-  """The inverse of entry.ours, from the places it sends numbers to: (group, x) -> {group + published name: x in the published layout}."""
+  """Inverts entry.ours, by looking where it puts each number.
+
+  Returns a function (group, x) -> {group + published name: x in the published layout}.
+  """
   @functools.cache
   def places():
     return entry.ours(np.arange(np.prod(entry.shape), dtype=np.int32).reshape(entry.shape)).ravel()
@@ -160,7 +171,7 @@ def to_published(entry):
 
 
 def fingerprint(name, x):
-  """Four numbers that stand for an array: its length, and its products with three drawn vectors of signs.
+  """Summarises an array by four numbers: its norm, and its products with three drawn vectors of signs.
 
   A difference d between two arrays changes each product by about |d|.
   """
@@ -170,5 +181,8 @@ def fingerprint(name, x):
 
 
 def read_golden(case):
-  """What `python -m benchmarks.parity --golden` has written: {'source': {name: shape}, 'outputs', 'fingerprints'}."""
+  """Reads what `python -m benchmarks.parity --golden` wrote for a case.
+
+  Returns {'source': {name: shape}, 'outputs', 'scales', 'fingerprints', 'torch'}.
+  """
   return json.loads((GOLDEN / f'{case}.json').read_text())

@@ -1,9 +1,13 @@
-"""Memory and speed of avjax.predict, and the pictures of it in README.md. Writes docs/predict.json, docs/predict_page.png, docs/predict_clip.png.
+"""Measures the memory and speed of avjax.predict, and makes its pictures.
 
 python -m benchmarks.predict --run RUN --clip CLIP --picture CLIP2 --output FOLDER
 
-RUN is a finished run, such as the demo's. CLIP is a video with a face; it is also repeated, at 25 frames a second and 320 pixels wide, for
-one minute and for thirty. A run of full size has random weights: they cost what any do. CLIP2 is what the pictures show.
+Writes docs/predict.json, docs/predict_page.png, docs/predict_clip.png and the blocks `predict` in
+README.md and docs/predict.md.
+
+RUN is a finished run, such as the demo's. CLIP is a video with a face. It is also repeated, at 25 frames
+per second and 320 pixels wide, to last one minute and thirty minutes. The run of full size has random
+weights, which cost as much time as trained ones. CLIP2 is the video that the pictures show.
 """
 
 import argparse
@@ -35,7 +39,7 @@ MINUTES, RATE = (1, 30), 25
 
 
 def repeated(clip, path, minutes):
-  """Writes the pictures of a clip over and over, with a tone."""
+  """Writes a video that repeats the frames of a clip for some minutes, with a tone as its sound."""
   with av.open(str(path), 'w') as container:
     picture, track = container.add_stream('libx264', rate=RATE, options={'preset': 'ultrafast'}), container.add_stream('aac', rate=16_000, layout='mono')
     images = list(video.read_frames(clip, 320))
@@ -52,7 +56,7 @@ def repeated(clip, path, minutes):
 
 
 def full_size(folder):
-  """A run of configs/grjca.py with random weights."""
+  """Makes a run of configs/grjca.py with random weights, unless it is there; returns its folder."""
   config = grjca.get_config()
   if not (folder / 'config.json').exists():
     run_folder.open_folder(config, folder, {}, {})
@@ -63,8 +67,11 @@ def full_size(folder):
 
 
 def measure(clip, folder, output):
-  """Runs the command in a process of its own: {'frames', 'seconds' of video, 'peak_mb', 'frames_per_second' of each stage}."""
-  # VmHWM begins anew with a program; ru_maxrss would begin with this process's own.
+  """Runs the command in a process of its own and measures it.
+
+  Returns {'frames', 'seconds' (of video), 'wall_seconds', 'peak_mb', 'frames_per_second': {stage: ...}}.
+  """
+  # VmHWM starts from zero in a new program; ru_maxrss would start from the peak of this process.
   code = ('import re, sys, time; from avjax import predict; start = time.perf_counter(); predict.main(sys.argv); '
           'print("PEAK", int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) // 1024, "WALL", time.perf_counter() - start)')
   done = subprocess.run([sys.executable, '-c', code, str(clip), '--run', str(folder), '--output', str(output)], cwd=ROOT, check=True,
@@ -79,7 +86,7 @@ def measure(clip, folder, output):
 
 
 def pictures(clip, folder, output):
-  """The page of a clip as a browser shows it, and its plot, for README.md."""
+  """Writes the pictures of the docs: the plot of a clip, and its page as a browser shows it."""
   sys.path.insert(0, str(ROOT / 'tests' / 'support'))
   import browser
   predict_video(clip, folder, output, stride=20)
@@ -87,39 +94,60 @@ def pictures(clip, folder, output):
   with browser.Browser(1200, 1000) as page:
     page.open(output / f'{clip.stem}.html')
     page.evaluate("new Promise(done => { video.muted = true; video.currentTime = video.duration / 2; video.onseeked = done })")
-    time.sleep(3)  # Chromium's own spinner fades
+    time.sleep(3)  # until Chromium's own spinner has faded
     (ROOT / 'docs' / 'predict_page.png').write_bytes(page.screenshot())
   shutil.rmtree(output)
 
 
-BLOCK = """![The page of a clip: the video, the valence-arousal circle, the curves, and what the gates trusted](docs/predict_page.png)
+SUMMARY = """![Video, valence-arousal circle, curves and gates on the page of a clip](docs/predict_page.png)
 
-The model of this picture is the demo's, which has seen drawn faces alone: its numbers mean nothing here. (Clip: GRID corpus, Cooke et
-al. 2006, CC BY 4.0.) On {cores} CPU cores, faces by {detector}, frames a second:
+This picture is of the demo's model, which has only seen drawn faces: its numbers mean nothing here.
+(Clip: GRID corpus, Cooke et al. 2006, CC BY 4.0.) On {cores} CPU cores the whole command handles {demo}
+frames per second with the demo's model, and {full} with a model of `configs/grjca.py`."""
 
-| model | finding the face | towers | fusion | decoding | writing the page's video | all together |
+DETAILS = """On {cores} CPU cores, with faces found by {detector}, in frames per second:
+
+| model | finding the face | towers | fusion | decoding | writing the page's video | whole command |
 |---|---|---|---|---|---|---|
 {rows}
 
-({clip}, {frames} frames of {seconds:.0f} s; all together from the start of the command, with the model's compilation.) The towers of
-`configs/grjca.py` take {work:.1f} GFLOP a frame, so that real time on two cores is for smaller models. The most memory, at {rate} frames a
-second: {short} MB for one minute, {long} MB for thirty. `python -m benchmarks.predict` writes
-[docs/predict.json](docs/predict.json) and this block. The picture `clip.png` of the same clip:
+The video is {clip}, {frames} frames in {seconds:.0f} s. The column "whole
+command" counts from the start of the command and includes the compilation of the model. The towers
+of `configs/grjca.py` take {work:.1f} GFLOP per frame, so predicting in real time on two cores needs a
+smaller model. At {rate} frames per second the demo's model needs at most {short} MB of memory for a
+video of one minute, and {long} MB for one of thirty. `python -m benchmarks.predict` writes
+[predict.json](predict.json) and this block.
 
-![Valence and arousal over time, and under them the gates](docs/predict_clip.png)"""
+This is the file `clip.png` of the clip in README.md (GRID corpus, Cooke et al. 2006, CC BY 4.0):
+
+![Valence and arousal over time, and under them the gates](predict_clip.png)"""
 
 
-def block(found):
-  """What README.md says of it, from docs/predict.json."""
+def whole_command(row):
+  """The frames per second of the whole command, from a measurement."""
+  return f'{row["frames"] / row["wall_seconds"]:.0f}'
+
+
+def summary(found):
+  """Formats what README.md says, from docs/predict.json."""
+  return SUMMARY.format(cores=found['cores'], demo=whole_command(found['small model']),
+                        full=whole_command(found['full size']))
+
+
+def details(found):
+  """Formats what docs/predict.md says, from docs/predict.json and docs/systems.json."""
   rows = []
   for name, title in (('small model', 'demo'), ('full size', '`configs/grjca.py`')):
     row = found[name]
     speeds = [f'{row["frames_per_second"][stage]:,}' for stage in ('faces', 'towers', 'fusion', 'decode', 'page')]
-    rows.append(f'| {title} | ' + ' | '.join([*speeds, f'{row["frames"] / row["wall_seconds"]:.0f}']) + ' |')
-  first, full = found['small model'], json.loads((ROOT / 'docs' / 'systems.json').read_text())['grjca']
+    rows.append(f'| {title} | ' + ' | '.join([*speeds, whole_command(row)]) + ' |')
+  first = found['small model']
+  full = json.loads((ROOT / 'docs' / 'systems.json').read_text())['grjca']
   work = (full['whole']['flops'] - full['without_towers']['flops']) / grjca.get_config().data.length / 1e9
-  return BLOCK.format(cores=found['cores'], detector=found['detector'], rows='\n'.join(rows), clip=found['clip'], frames=first['frames'],
-                      seconds=first['seconds'], work=work, rate=RATE, short=found['1 min']['peak_mb'], long=found['30 min']['peak_mb'])
+  return DETAILS.format(
+      cores=found['cores'], detector=found['detector'], rows='\n'.join(rows), clip=found['clip'],
+      frames=first['frames'], seconds=first['seconds'], work=work, rate=RATE,
+      short=found['1 min']['peak_mb'], long=found['30 min']['peak_mb'])
 
 
 def main():
@@ -140,8 +168,8 @@ def main():
     found[f'{minutes} min'] = measure(long, arguments.run, output / 'out')
   found['memory ratio'] = round(found['30 min']['peak_mb'] / found['1 min']['peak_mb'], 3)
   (ROOT / 'docs' / 'predict.json').write_text(json.dumps(found, indent=1) + '\n')
-  readme = ROOT / 'README.md'
-  readme.write_text(fill(readme.read_text(), 'predict', block(found)))
+  for page, block in ((ROOT / 'README.md', summary), (ROOT / 'docs' / 'predict.md', details)):
+    page.write_text(fill(page.read_text(), 'predict', block(found)))
   print(json.dumps(found, indent=1))
 
 

@@ -1,4 +1,7 @@
-"""Puts the figures of docs/reliability.json, which `make fault` measures, into the table of docs/reliability.md."""
+"""Writes the table of docs/reliability.md from docs/reliability.json, which `make fault` measures.
+
+python -m benchmarks.reliability
+"""
 
 import json
 import pathlib
@@ -9,10 +12,10 @@ DOCS = pathlib.Path(__file__).parents[1] / 'docs'
 
 
 def table(found):
-  """The figures as Markdown, a row a test."""
+  """Formats the figures as a Markdown table, with a row for each test."""
   def cell(value):
     return f'{value:.1e}' if isinstance(value, float) and value < 0.01 else str(value)
-  lines = ['| what was done, and what was counted | found |', '|---|---|']
+  lines = ['| what was done: what was counted | result |', '|---|---|']
   for name, value in found.items():
     lines.append(f'| {name} | ' + (', '.join(map(cell, value)) if isinstance(value, list) else cell(value)) + ' |')
   return '\n'.join(lines)

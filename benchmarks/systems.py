@@ -1,7 +1,10 @@
-"""What each system is, where it comes from, its parameters and FLOPs: docs/systems.json, and the table in README.md.
+"""Measures the parameters and FLOPs of every system; writes docs/systems.json and the table in docs/systems.md.
 
-python -m benchmarks.systems. Full sizes, one target, a clip of 300 frames. FLOPs are the multiplications and additions of all matrix
-products and convolutions of one prediction; what is done element by element does not count.
+python -m benchmarks.systems
+
+Sizes are the full ones, for one target and a clip of 300 frames. FLOPs are the multiplications and
+additions of all matrix products and convolutions of one prediction; elementwise operations are not
+counted.
 """
 
 import importlib
@@ -18,9 +21,11 @@ from avjax.system import System, steps
 from benchmarks.pages import fill
 
 ROOT = pathlib.Path(__file__).parents[1]
-CONFIGS = {path.stem for path in (ROOT / 'configs').glob('*.py')}
-NUMPY, BOTH, HEAD = 'float64 NumPy', 'float64 NumPy, PyTorch', 'its head alone: float64 NumPy'
-# config: (where its equations and sizes come from, what the tests compare it with)
+PAGE = ROOT / 'docs' / 'systems.md'
+NOT_SYSTEMS = {'__init__', 'base', 'golden'}  # what else is in configs/
+CONFIGS = {path.stem for path in (ROOT / 'configs').glob('*.py')} - NOT_SYSTEMS
+NUMPY, BOTH, HEAD = 'float64 NumPy', 'float64 NumPy, PyTorch', 'float64 NumPy, only its head'
+# {config: (where its equations and sizes come from, what the tests compare it with)}
 SYSTEMS = {
     'grjca': ('the paper, eq. 9 to 13', NUMPY),
     'hgrjca': ('the paper, eq. 14 to 20', NUMPY),
@@ -50,12 +55,15 @@ SYSTEMS = {
 
 
 def describe(config):
-  """What a config of configs/ is, in a line: the first of its docstring."""
+  """Describes a config of configs/ by the first line of its docstring."""
   return importlib.import_module(f'configs.{config}').__doc__.splitlines()[0].removesuffix('.')
 
 
 def flops(jaxpr):
-  """Multiplications and additions of the matrix products and convolutions of a jaxpr; a scan's as often as it runs."""
+  """Counts the multiplications and additions of the matrix products and convolutions of a jaxpr.
+
+  The body of a scan counts as often as it runs.
+  """
   total = 0
   for equation in jaxpr.eqns:
     name, params = equation.primitive.name, equation.params
@@ -63,10 +71,10 @@ def flops(jaxpr):
     if name == 'dot_general':
       (contracted, _), _ = params['dimension_numbers']
       total += 2 * math.prod(shapes[-1]) * math.prod(shapes[0][axis] for axis in contracted)
-    elif name == 'conv_general_dilated':  # a kernel holds the inputs of its own group alone
+    elif name == 'conv_general_dilated':  # a kernel spans only the inputs of its own group
       total += 2 * math.prod(shapes[-1]) * math.prod(shapes[1]) // shapes[1][params['dimension_numbers'].rhs_spec[0]]
     elif name == 'while':
-      raise ValueError('the steps of a while loop are not known')
+      raise ValueError('the number of steps of a while loop is not known')
     else:
       inner = [getattr(value, 'jaxpr', value) for value in jax.tree.leaves(list(params.values()))]
       total += params.get('length', 1) * sum(flops(program) for program in inner if hasattr(program, 'eqns'))
@@ -74,9 +82,12 @@ def flops(jaxpr):
 
 
 def measure(config):
-  """{'parameters', 'flops'} of the model of a config: its parameters, and the FLOPs of a prediction for one clip."""
+  """Counts the parameters of the model of a config, and the FLOPs of its prediction for one clip.
+
+  Returns {'parameters': ..., 'flops': ...}.
+  """
   system = System.from_config(config)
-  sizes = {'clips': 1, 'rows': 1200}  # rows of log-mel do not count
+  sizes = {'clips': 1, 'rows': 1200}  # the number of log-mel rows does not change the FLOPs
   batch = {name: jax.ShapeDtypeStruct([sizes.get(size, size) for size in shape], dtype)
            for name, (shape, dtype, _) in system.inputs.specs().items()}
   program = jax.make_jaxpr(system.predict_step)(system.shapes, batch)
@@ -84,7 +95,7 @@ def measure(config):
 
 
 def behind_towers(config):
-  """The same model on features in the widths of its towers."""
+  """Returns the config of the same model on features as wide as those of its towers."""
   return on_features(config, {'visual': 512, 'audio': 128})
 
 
@@ -118,13 +129,14 @@ def sees_later_frames(config):
 
 
 def table(found):
-  """The systems as Markdown, numbers in millions and in 10^9."""
-  lines = ['| config | system | origin | tested against | sees later frames | parameters, M | of these no tower | GFLOPs a clip | of these '
-           'no tower |', '|---|---|---|---|---|---|---|---|---|']
+  """Formats the systems as a Markdown table, parameters in millions and FLOPs in 10^9."""
+  lines = ['| config | system | origin | tested against | sees later frames '
+           '| parameters, M | without towers | GFLOPs per clip | without towers |',
+           '|---|---|---|---|---|---|---|---|---|']
   for name, row in found.items():
     numbers = [f'{row[part][what] / scale:,.2f}' for what, scale in (('parameters', 1e6), ('flops', 1e9))
                for part in ('whole', 'without_towers')]
-    lines.append(f'| [{name}](configs/{name}.py) | ' + ' | '.join(
+    lines.append(f'| [{name}](../configs/{name}.py) | ' + ' | '.join(
         [row['system'], *SYSTEMS[name], 'yes' if row['sees_later_frames'] else 'no', *numbers]) + ' |')
   return '\n'.join(lines)
 
@@ -133,14 +145,14 @@ def main():
   found = {}
   unknown = CONFIGS ^ SYSTEMS.keys()
   if unknown:
-    sys.exit(f'error: {", ".join(sorted(unknown))}: each config needs a row of SYSTEMS in benchmarks/systems.py, and each row a config')
+    sys.exit(f'error: {", ".join(sorted(unknown))}: each file of configs/ needs a row of SYSTEMS in '
+             'benchmarks/systems.py, and each row a file')
   for name in SYSTEMS:
     get_config = importlib.import_module(f'configs.{name}').get_config
     found[name] = {'system': describe(name), 'sees_later_frames': sees_later_frames(get_config('mini')), 'whole': measure(get_config()),
                    'without_towers': measure(behind_towers(get_config()))}
   (ROOT / 'docs' / 'systems.json').write_text(json.dumps(found, indent=1) + '\n')
-  readme = ROOT / 'README.md'
-  readme.write_text(fill(readme.read_text(), 'systems', table(found)))
+  PAGE.write_text(fill(PAGE.read_text(), 'systems', table(found)))
   print(table(found))
 
 

@@ -1,6 +1,9 @@
-"""The schedule of staged unfreezing as a picture: python -m benchmarks.timeline writes docs/schedule.png.
+"""Draws the schedule of staged unfreezing; writes docs/schedule.png.
 
-Two runs under each reading of the paper: one whose validation CCC never improves, and one that improves until epoch 40.
+python -m benchmarks.timeline
+
+It shows two runs under each reading of the paper: one whose validation CCC never improves, and one
+that improves until epoch 40.
 """
 
 import pathlib
@@ -12,15 +15,18 @@ import matplotlib.pyplot as plt
 
 from avjax.training.unfreezing import Schedule
 
-BATCHES = 20  # an epoch
+BATCHES = 20  # per epoch
 READINGS = {'paper (default)': {}, "author (the authors' code)": {'warmup': 'author', 'release': 'below_minimum'},
             'linear5': {'warmup': 'linear5'}}
 RUNS = {'never improves': lambda epoch: 0.0, 'improves until epoch 40': lambda epoch: min(epoch, 40) / 100}
-GROUPS = ('#deebf7', '#9ecae1', '#4292c6')  # one group open, two, three
+GROUPS = ('#deebf7', '#9ecae1', '#4292c6')  # colours for one, two and three open groups
 
 
 def drive(settings, ccc_of):
-  """(epochs as fractions, rates, [(epoch, stage)] at which groups open, epoch of the end)."""
+  """Drives a schedule with the validation CCC that `ccc_of` gives for each epoch.
+
+  Returns the epochs as fractions, the rates, [(epoch, stage)] at which groups open, and the last epoch.
+  """
   schedule, times, rates, opened = Schedule(3, **settings), [], [], [(0, 0)]
   while not schedule.done:
     for batch in range(BATCHES):
@@ -34,10 +40,10 @@ def drive(settings, ccc_of):
 
 def main():
   figure, axes = plt.subplots(len(READINGS), len(RUNS), figsize=(11, 6.5), sharex=True, sharey=True, layout='constrained')
-  for row, (reading, settings) in zip(axes, READINGS.items()):
-    for axis, (run, ccc_of) in zip(row, RUNS.items()):
+  for row, (reading, settings) in zip(axes, READINGS.items(), strict=True):
+    for axis, (run, ccc_of) in zip(row, RUNS.items(), strict=True):
       times, rates, opened, end = drive(settings, ccc_of)
-      for (first, stage), (last, _) in zip(opened, [*opened[1:], (end, None)]):
+      for (first, stage), (last, _) in zip(opened, [*opened[1:], (end, None)], strict=True):
         axis.axvspan(first, last, color=GROUPS[stage], lw=0)
         axis.text(first + 0.7, 1.6e-5, f'group {stage + 1}\nfrom {first}', fontsize=8, va='bottom')
       axis.axvline(end, color='black', lw=1)

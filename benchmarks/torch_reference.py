@@ -1,7 +1,8 @@
-"""The towers and two whole models of the predecessors once more, in PyTorch: the other side of `make parity`.
+"""Builds the towers and two whole models of the predecessors in PyTorch, for `make parity` to compare with.
 
-Written from the descriptions in docs/weights.md, not from the predecessors' files; the names of modules are theirs, so that
-a state dict from here has the names under which weights circulate. Dropout is left out: no two libraries draw it alike.
+The code was written from the descriptions in docs/weights.md, not from the predecessors' files. The
+names of modules are theirs, so that a state dict from here has the names under which weights are
+published. Dropout is left out, since no two libraries draw it alike.
 """
 
 import math
@@ -35,7 +36,7 @@ class IR50(nn.Module):
     super().__init__()
     self.input_layer = nn.Sequential(nn.Conv2d(3, widths[0], 3, 1, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.PReLU(widths[0]))
     body, inputs = [], widths[0]
-    for i, (width, count) in enumerate(zip(widths, units)):
+    for i, (width, count) in enumerate(zip(widths, units, strict=True)):
       for j in range(count):
         body.append(UnitIR(inputs, width, 2 if i > 0 and j == 0 else 1))
         inputs = width
@@ -72,13 +73,13 @@ class ResNet50(nn.Module):
     super().__init__()
     self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64)
     inputs = 64
-    for i, (width, count) in enumerate(zip((64, 128, 256, 512), (3, 4, 6, 3))):
+    for i, (width, count) in enumerate(zip((64, 128, 256, 512), (3, 4, 6, 3), strict=True)):
       blocks = []
       for j in range(count):
         blocks.append(Bottleneck(inputs, width, 2 if i > 0 and j == 0 else 1))
         inputs = 4 * width
       setattr(self, f'layer{i + 1}', nn.Sequential(*blocks))
-    self.fc = nn.Linear(2048, 1000)  # in the file, not in our tower
+    self.fc = nn.Linear(2048, 1000)  # published files have it; our tower does not
 
   def forward(self, x):
     x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, 1)
@@ -126,14 +127,14 @@ class TemporalConvNet(nn.Module):
   def __init__(self, inputs, widths, kernel=5):
     super().__init__()
     self.network = nn.Sequential(*(TemporalBlock(i, o, kernel, 2 ** level)
-                                   for level, (i, o) in enumerate(zip((inputs, *widths), widths))))
+                                   for level, (i, o) in enumerate(zip((inputs, *widths), widths, strict=False))))
 
   def forward(self, x):
     return self.network(x)
 
 
 class DenseCoAttention(nn.Module):
-  """The attention of one recursion of RJCA in the authors' formulation, modality 1 the face, 2 the voice."""
+  """The attention of one recursion of RJCA in the authors' formulation; modality 1 is visual, 2 is audio."""
 
   def __init__(self, dims, length):
     super().__init__()
@@ -160,7 +161,8 @@ class CoAttentionLayer(nn.Module):
     self.linears = nn.ModuleList(nn.Sequential(nn.Linear(sum(dims), dim)) for dim in dims)
 
   def forward(self, *xs):
-    return [x + F.relu(linear(weighted)) for x, linear, weighted in zip(xs, self.linears, self.dense_coattn(*xs))]
+    attended = zip(xs, self.linears, self.dense_coattn(*xs), strict=True)
+    return [x + F.relu(linear(weighted)) for x, linear, weighted in attended]
 
 
 class CoAttention(nn.Module):
@@ -177,7 +179,7 @@ class CoAttention(nn.Module):
 
 
 class MultimodalAttention(nn.Module):
-  """LFAN's attention: in every frame the modalities are tokens."""
+  """LFAN's attention, in which the modalities of a frame are the tokens."""
 
   def __init__(self, dims, width, heads):
     super().__init__()
@@ -197,7 +199,7 @@ class MultimodalAttention(nn.Module):
 
 
 class LeaderFollower(nn.Module):
-  """[leader; follower], the leader being the face."""
+  """[leader; follower]: the leader is visual, the follower both modalities attended."""
 
   def __init__(self, dims, width, heads):
     super().__init__()
@@ -210,7 +212,10 @@ class LeaderFollower(nn.Module):
 
 
 class Predecessor(nn.Module):
-  """A whole model: images (B,L,3,40,40), log_mel (B,L,1,96,64) -> (B,L,1) in [-1, 1]. Sizes from a config of ours."""
+  """A whole model: images (B,L,3,40,40), log_mel (B,L,1,96,64) -> (B,L,1) in [-1, 1].
+
+  The sizes come from a config of avjax.
+  """
 
   def __init__(self, config):
     super().__init__()

@@ -1,9 +1,10 @@
-"""Trains every system on the mini set for a few epochs: docs/results.json, and its table docs/results.md.
+"""Trains every system on the mini set for a few epochs; writes docs/results.json and docs/results.md.
 
 python -m benchmarks.zoo --source MINI --data_dir RECORDS --output FOLDER
 
-Validation of fold 0, subjects that are not in training. The two systems that were published on features of other backbones are also
-trained on a feature file, which holds pixels here. Runs that are finished in FOLDER are not repeated.
+The scores are those of the validation partition of fold 0, whose subjects are not in training. Two
+systems that were published on features of other backbones are also trained on a feature file, which has
+pixels here. Runs that are finished in FOLDER are not repeated.
 """
 
 import concurrent.futures
@@ -19,15 +20,17 @@ from benchmarks import systems
 from benchmarks.evidence import ROOT, arguments_of, build, folder, train
 from data_prep.sources import affwild2
 
-EPOCHS, IN_ONE_STAGE = 9, 6  # of each run, whatever its validation says; on features there is one stage
+EPOCHS = 9        # of each run, whatever its validation says
+IN_ONE_STAGE = 6  # epochs until the next group opens; on features there is only one stage
 ON_FEATURES = ('charon', 'ctyunai')
-SIDE = 12  # pixels a side of what stands for a backbone here
+SIDE = 12  # pixels per side of the faces that stand for the features of a backbone
 
 
 def write_features(source, target):
-  """Writes target/CLIP.npy for each clip of a set: grey crops of 12 x 12 pixels, a row a frame, zeros without a crop.
+  """Writes target/CLIP.npy for each clip of a set: grey crops of 12 x 12 pixels, one row per frame.
 
-  Each pixel has mean 0 and variance 1 over the frames of all clips that are not for validation or test.
+  A row is zero where there is no crop. Each pixel has mean 0 and variance 1 over the frames of the
+  training clips.
   """
   target.mkdir(parents=True, exist_ok=True)
   grey, present = {}, {}
@@ -43,7 +46,7 @@ def write_features(source, target):
 
 
 def table(rows):
-  """The rows as Markdown, the best mean CCC first."""
+  """Formats the rows as a Markdown table, with the best mean CCC first."""
   lines = ['| system | what it is | valence CCC | arousal CCC | mean | best epoch | seconds |', '|---|---|---|---|---|---|---|']
   for name, row in sorted(rows.items(), key=lambda item: -mean(item[1])):
     cells = [row['system'], *(f'{row[target]["ccc"]:.3f}' for target in ('valence', 'arousal')), f'{mean(row):.3f}',
@@ -53,26 +56,33 @@ def table(rows):
 
 
 def mean(row):
+  """Returns the mean CCC of valence and arousal."""
   return (row['valence']['ccc'] + row['arousal']['ccc']) / 2
 
 
 PAGE = """# Every system on the mini set
 
-Made by `make zoo`: each config of `configs/` in its smallest size (`mini`), {epochs} epochs of {records} training records, seed 0, one
-model for valence and arousal; CCC on the validation partition of fold 0, whose subjects are not in training. The numbers show that
-every system runs end to end under one protocol, the second group of layers from epoch {in_one_stage} on; some have hardly begun to learn
-after so few epochs. They do not rank the systems: the set is synthetic and small, all towers start from random weights, and {epochs}
-epochs are few; nothing here says anything about Aff-Wild2. The rows *on features* take grey crops of {side} x {side} pixels from a
-feature file (`data_prep.build --features`) in place of the face tower. Reconstructions are called so.
+`make zoo` trains each config of `configs/` in its smallest size (`mini`) for {epochs} epochs of {records} training
+records with seed 0, one model for valence and arousal, and writes this page. The numbers are CCC on the
+validation partition of fold 0, whose subjects are not in training.
+
+They show that every system runs from end to end under one protocol. The second group of layers opens at
+epoch {in_one_stage}, and after so few epochs some systems have hardly begun to learn. The numbers do not rank the
+systems: the set is synthetic and small, all towers start from random weights, and {epochs} epochs are few.
+Nothing here says anything about Aff-Wild2.
+
+In the rows *on features*, grey crops of {side} x {side} pixels from a feature file (`data_prep.build --features`)
+take the place of the visual tower. A reconstruction is named as such.
 
 {table}
 
-The best epoch is chosen on the same partition. Seconds of training and validation, two runs at a time on {cores} CPU cores.
+The best epoch is chosen on the same partition. Seconds are those of training and validation, with two
+runs at a time on {cores} CPU cores.
 """
 
 
 def page(found):
-  """docs/results.md, from what docs/results.json holds."""
+  """Returns the text of docs/results.md for the content of docs/results.json."""
   return PAGE.format(**{name: found[name] for name in ('epochs', 'records', 'cores')}, in_one_stage=IN_ONE_STAGE + 1, side=SIDE,
                      table=table(found['rows']))
 
@@ -92,7 +102,7 @@ def main():
     config, overrides = runs[name]
     return {'system': systems.describe(config), **train(config, 0, arguments.data_dir, folder(arguments.output, name), *budget, *overrides)}
   with concurrent.futures.ThreadPoolExecutor(2) as pool:
-    rows = dict(zip(runs, pool.map(result, runs)))
+    rows = dict(zip(runs, pool.map(result, runs), strict=True))
 
   manifest = json.loads(next(arguments.data_dir.glob('*/*/manifest.json')).read_text())
   records = sum(chunk['records'] for name, chunk in manifest['chunks'].items() if name not in ('chunk5', 'test'))

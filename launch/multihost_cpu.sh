@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# One run of several processes on this machine, as on several hosts: to see that a config runs distributed before it costs money.
+# Starts one run in several processes on this machine, as it would run on several hosts. Use it to see
+# that a config runs distributed before it costs money.
 #   launch/multihost_cpu.sh [--dry-run] PROCESSES DEVICES --config=configs/grjca.py:mini --workdir=RUN --config.data.dir=RECORDS
-# Each of the PROCESSES has DEVICES simulated devices. TERM or Ctrl-C stops them all at the same batch, with the state saved.
+# Each of the PROCESSES has DEVICES simulated devices. TERM or Ctrl-C stops all of them at the same batch
+# and saves the state.
 set -euo pipefail
 
 dry_run=
@@ -27,13 +29,13 @@ for ((i = 0; i < processes; i++)); do
 done
 if [ -n "$dry_run" ]; then exit; fi
 
-# One notice is enough: the processes tell each other.
+# One signal is enough: the process that receives it tells the others.
 trap 'kill -TERM "${children[0]}" 2>/dev/null || true' TERM INT
 status=0
 for child in "${children[@]}"; do
   until wait "$child"; do
     found=$?
-    if kill -0 "$child" 2>/dev/null; then continue; fi  # a signal to this script interrupted the wait
+    if kill -0 "$child" 2>/dev/null; then continue; fi  # only the wait was interrupted, by a signal
     status=$found
     break
   done

@@ -1,4 +1,4 @@
-"""Pages that follow from the code are of this code, and every file that a page links is there."""
+"""Checks that generated pages are what their generators write, and that every linked file exists."""
 
 import importlib
 import json
@@ -10,35 +10,62 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import equations, systems, zoo
+from avjax.evaluation.results import summarize_run
+from benchmarks import equations, evidence, predict, reliability, systems, zoo
 from benchmarks.pages import fill
 
 ROOT = pathlib.Path(__file__).parents[1]
-PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+DOCS = ROOT / 'docs'
+README = ROOT / 'README.md'
+PAGES = [README, ROOT / 'CONTRIBUTING.md', ROOT / 'CHANGELOG.md', *sorted(DOCS.glob('*.md'))]
+
+
+def load(name):
+  return json.loads((DOCS / name).read_text())
+
+
+BLOCKS = [
+    (README, 'evidence', lambda: evidence.table(load('evidence.json')['rows'])),
+    (README, 'predict', lambda: predict.summary(load('predict.json'))),
+    (DOCS / 'predict.md', 'predict', lambda: predict.details(load('predict.json'))),
+    (DOCS / 'systems.md', 'systems', lambda: systems.table(load('systems.json'))),
+    (DOCS / 'reliability.md', 'fault', lambda: reliability.table(load('reliability.json'))),
+]
+
+
+@pytest.mark.parametrize('page, name, block', BLOCKS, ids=[f'{page.name}-{name}' for page, name, _ in BLOCKS])
+def test_blocks_are_what_their_benchmarks_write(page, name, block):
+  assert fill(page.read_text(), name, block()) == page.read_text()
+
+
+def test_the_scores_of_the_demo(tmp_path):
+  """README.md shows the scores of the committed results; without a run, no paths follow them."""
+  printed = summarize_run(load('evidence.json')['demo'], ('valence', 'arousal'), tmp_path).strip()
+  assert f'<!-- demo -->\n```\n{printed}\n\ncheckpoint ' in README.read_text()
 
 
 def test_every_equation_has_its_line():
   assert sorted(equations.places()) == list(range(1, 23))
-  assert (ROOT / 'docs' / 'equations.md').read_text() == equations.page(), 'run python -m benchmarks.equations'
+  assert (DOCS / 'equations.md').read_text() == equations.page(), 'run python -m benchmarks.equations'
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
-def test_links(page):
+def test_every_relative_link_leads_to_a_file(page):
   for target in re.findall(r'\]\(([^)#]+)', page.read_text()):
     assert '://' in target or (page.parent / target).exists(), target
 
 
 def test_every_row_of_the_ambiguities_is_there():
-  rows = re.findall(r'^\| (\d+) \|', (ROOT / 'docs' / 'deviations.md').read_text(), re.M)
+  rows = re.findall(r'^\| (\d+) \|', (DOCS / 'deviations.md').read_text(), re.M)
   assert list(map(int, rows)) == list(range(1, 55))
 
 
 def test_the_switches_of_the_page_exist():
-  """What docs/deviations.md names as a switch is a key of configs/grjca.py."""
+  """Every switch that docs/deviations.md names is a key of configs/grjca.py."""
   from avjax.config import flatten
   from configs import grjca
   known = flatten(grjca.get_config())
-  for row in re.findall(r'^\| \d+ \|.*\| (.*?) \|$', (ROOT / 'docs' / 'deviations.md').read_text(), re.M):
+  for row in re.findall(r'^\| \d+ \|.*\| (.*?) \|$', (DOCS / 'deviations.md').read_text(), re.M):
     for switch in re.findall(r'`([a-z_.]+)`', row):
       if '.' in switch and not switch.startswith('submission'):
         assert any(key == switch or key.startswith(switch + '.') for key in known), switch
@@ -59,11 +86,9 @@ def test_flops_by_hand():
 
 
 def test_the_table_of_systems():
-  """README's is that of docs/systems.json, which has every config; what is no tower is measured again."""
-  found = json.loads((ROOT / 'docs' / 'systems.json').read_text())
+  """Every config has its row in docs/systems.json, and what is behind the towers is measured again."""
+  found = load('systems.json')
   assert found.keys() == systems.SYSTEMS.keys() == systems.CONFIGS
-  readme = (ROOT / 'README.md').read_text()
-  assert fill(readme, 'systems', systems.table(found)) == readme, 'run python -m benchmarks.systems'
   modules = {name: importlib.import_module(f'configs.{name}') for name in found}
   for name, module in modules.items():
     assert found[name]['system'] == module.__doc__.splitlines()[0].removesuffix('.')
@@ -71,13 +96,13 @@ def test_the_table_of_systems():
   assert found['aiwell']['whole'] == systems.measure(modules['aiwell'].get_config())
   causal = {name for name, row in found.items() if not row['sees_later_frames']}
   assert causal == {'leader_follower', 'lfan', 'can', 'aiwell', 'charon', 'baseline', 'visual', 'audio', 'concatenation'}
-  # By hand: what GRJCA has and RJCA has not is 4 scores of a gate for each modality, and the sum of 4 features that they weigh.
+  # By hand: GRJCA adds to RJCA the 4 gate scores of each modality, and the sum of 4 features that they weigh.
   gates = (512 + 128) * 4
   assert found['grjca']['whole']['flops'] - found['rjca']['whole']['flops'] == 2 * 300 * gates + 2 * 300 * 4 * (512 + 128)
   assert found['grjca']['whole']['parameters'] - found['rjca']['whole']['parameters'] == gates + 2 * 4
 
 
 def test_the_results_of_every_system():
-  found = json.loads((ROOT / 'docs' / 'results.json').read_text())
-  assert (ROOT / 'docs' / 'results.md').read_text() == zoo.page(found)
+  found = load('results.json')
+  assert (DOCS / 'results.md').read_text() == zoo.page(found), 'run make zoo'
   assert {name.split(',')[0] for name in found['rows']} == systems.CONFIGS
