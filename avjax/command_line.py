@@ -24,7 +24,7 @@ OVERRIDDEN_KEY = re.compile(r'--?(?:no)?config\.([^=]*)')  # --noconfig.KEY sets
 
 
 def parse(argv):
-  """Returns (flags, {name of the run: config}); raises InputError for a mistake in the command line.
+  """Returns (flags, {name of the run: config}); a mistake in the command line is an InputError.
 
   A single run has the name ''; of several, each is named by its target and fold.
   """
@@ -90,19 +90,18 @@ def read_configs(values, words):
 
 
 def find_config_file(name):
-  """Returns the path of a config file; configs/NAME.py may be the one that is installed with avjax."""
+  """Returns the path of a config file; configs/NAME.py may be the one installed beside avjax."""
   path = pathlib.Path(name)
   installed = pathlib.Path(__file__).parents[1] / path
-  if not path.exists() and path.parts[:1] == ('configs',) and installed.exists():
-    return installed
-  return path
+  is_system = path.parts[:1] == ('configs',) and installed.is_file()
+  return installed if is_system and not path.is_file() else path
 
 
 def run_config_file(path, arguments):
   """Loads a config file and returns get_config(argument) for each argument.
 
-  Without arguments (None) it is one call, get_config(). Raises InputError, which names the file, for
-  anything that the file raises.
+  Without arguments (None) it is one call, get_config(). Whatever the file raises becomes an
+  InputError that names it.
   """
   if not path.is_file():
     raise InputError(f'the config file cannot be read: {path}: No such file')

@@ -48,10 +48,7 @@ def expand(argument):
   choices = []
   for part in (argument or '').split(','):
     name, equals, value = part.partition('=')
-    if name in SEVERAL:
-      values = SEVERAL[name].get(value, value).split('+')
-    else:
-      values = [value]
+    values = SEVERAL[name].get(value, value).split('+') if name in SEVERAL else [value]
     choices.append([name + equals + one for one in values])
   return [','.join(parts) for parts in itertools.product(*choices)]
 

@@ -1,4 +1,4 @@
-"""Every config in configs/ describes a model whose parameters its groups cover; grjca.py is the paper's section 4.3."""
+"""Every config describes a model whose parameters its groups cover; grjca.py is section 4.3."""
 
 import difflib
 import importlib
@@ -16,7 +16,6 @@ from avjax.training.plan import make_stages
 from configs import grjca
 from configs.golden.__main__ import FOLDER, SYSTEMS, resolve
 
-
 RENEW = 'If this is meant: python -m configs.golden, and look at the diff of configs/golden/.'
 
 
@@ -30,10 +29,12 @@ def parameters(config):
 def test_every_config(name, argument):
   config = importlib.import_module(f'configs.{name}').get_config(argument)
   assert config.model.fusion.name in FUSIONS
-  stages = make_stages(config, step.paths(parameters(config)))  # raises unless every parameter is in one group
+  # This raises unless every parameter is in one group.
+  stages = make_stages(config, step.paths(parameters(config)))
   assert len(stages) == 3
   reference = grjca.get_config(argument)
-  for section in ('data', 'schedule', 'crop', 'batch_size', 'targets'):  # the protocol, which is the same for all
+  # The protocol is the same for all.
+  for section in ('data', 'schedule', 'crop', 'batch_size', 'targets'):
     assert config[section] == reference[section]
 
 
@@ -94,7 +95,10 @@ def test_an_argument_that_stands_for_several_runs(argument, runs):
 
 
 def test_group_sizes():
-  """The sizes of each group of the two towers, from the predecessors' index ranges (37.3 M and 72.1 M in all)."""
+  """The groups of the two towers have the sizes of the predecessors' index ranges.
+
+  The towers have 37.3 M and 72.1 M parameters in all.
+  """
   config = grjca.get_config()
   shapes = jax.tree_util.tree_flatten_with_path(parameters(config))[0]
   sizes = {'/'.join(key.key for key in path): leaf.size for path, leaf in shapes}
@@ -109,7 +113,8 @@ def test_group_sizes():
   # What is never trained: of IR-50, and the six convolutions of VGGish.
   frozen = sum(size for path, size in sizes.items() if path.startswith('visual/') and not stages[2](path))
   assert frozen == 37_283_520 - 6_556_160 - 13_115_392 - 3 * unit
-  convolutions = 9 * (64 + 64 * 128 + 128 * 256 + 256 * 256 + 256 * 512 + 512 * 512) + 64 + 128 + 2 * 256 + 2 * 512
+  kernels = 9 * (64 + 64 * 128 + 128 * 256 + 256 * 256 + 256 * 512 + 512 * 512)
+  convolutions = kernels + 64 + 128 + 2 * 256 + 2 * 512
   assert step.count(parameters(config), lambda path: not stages[2](path)) == frozen + convolutions
 
 
