@@ -6,7 +6,6 @@ config.
 """
 
 import importlib.machinery
-import importlib.util
 import pathlib
 import re
 import sys
@@ -106,7 +105,8 @@ def run_config_file(path, arguments):
   if not path.is_file():
     raise InputError(f'the config file cannot be read: {path}: No such file')
   loader = importlib.machinery.SourceFileLoader('config_file', str(path))
-  module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
+  module = types.ModuleType(loader.name)
+  module.__file__ = str(path)
   sys.modules[loader.name] = module  # dataclasses look their module up there
   try:
     loader.exec_module(module)
