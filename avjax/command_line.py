@@ -1,81 +1,155 @@
-"""Trains, or goes on training: python -m avjax.main --config=configs/grjca.py --workdir=RUN --config.data.dir=RECORDS
+"""Reads the flags of avjax.main, and builds the configs that --config and its overrides stand for.
 
-With fold=all (or 0+3) and target=both in the argument of the config, one run after another, each in its own folder of RUN.
-With --coordinator, --processes and --process, or --distributed where the cluster tells them, one of several processes.
+--config=FILE:ARGUMENT is resolved first: the file is loaded once, and its argument is expanded into
+one argument per run (fold=all, target=both). The overrides, --config.KEY=VALUE, then change each
+config.
 """
 
+import importlib.machinery
+import pathlib
+import re
+import sys
+import types
+
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from avjax.config import expand, flatten
-from avjax.ranges import nearest
 from avjax.errors import InputError
+from avjax.ranges import nearest
 
 OVERRIDE = '--config.'
+OVERRIDDEN_KEY = re.compile(r'--?(?:no)?config\.([^=]*)')  # --noconfig.KEY sets False
 
 
 def parse(argv):
-  """Returns (flags, {name of the run: config}) from the command line; any mistake in it is an InputError of one line.
+  """Returns (flags, {name of the run: config}); a mistake in the command line is an InputError.
 
   A single run has the name ''; of several, each is named by its target and fold.
   """
-  configs, runs = {}, one_run_each(argv)
-  for one in runs:
-    _, known, _ = read_flags([argument for argument in one if not argument.startswith(OVERRIDE)])
-    for argument in one:
-      key = argument.removeprefix(OVERRIDE).split('=')[0]
-      if argument.startswith(OVERRIDE) and key not in known:
-        raise InputError(f'the config has no key {key!r}{nearest(key, known)}')
-      if argument.startswith(OVERRIDE) and len(runs) > 1 and key in ('fold', 'targets'):
-        raise InputError(f'--config.{key} cannot be given where the argument of the config names several runs')
-    values, known, rest = read_flags(one)
-    if rest:
-      raise InputError(f'unexpected argument {rest[0]!r}')
-    if not values.workdir:
-      raise InputError('no --workdir; name the folder of the run')
-    if not known['data.dir']:
-      raise InputError('no --config.data.dir; name the folder that python -m data_prep.build wrote')
-    if not values.coordinator and (values.processes, values.process) != (None, None):
-      raise InputError('--processes and --process need --coordinator, host:port of the first process')
-    name = f'{values.config.targets[0] if len(values.config.targets) == 1 else "joint"}_fold{values.config.fold}'
-    configs[name if len(runs) > 1 else ''] = values.config
-  if len(configs) < len(runs):
+  values = define_config_flag()
+  flags.DEFINE_string('workdir', None, 'Folder of the run; a run there is resumed.', values)
+  one = 'One of several processes'
+  flags.DEFINE_bool('distributed', False, f'{one}, as the cluster says (TPU, Slurm, MPI).', values)
+  flags.DEFINE_string('coordinator', None, f'{one}: host:port of the first.', values)
+  flags.DEFINE_integer('processes', None, f'{one}: how many.', flag_values=values)
+  flags.DEFINE_integer('process', None, f'{one}: which one, from 0.', flag_values=values)
+  configs = read_configs(values, argv[1:])
+  if not values.workdir:
+    raise InputError('no --workdir; name the folder of the run')
+  if not all(flatten(config).get('data.dir') for config in configs):
+    raise InputError('no --config.data.dir; name the folder that python -m data_prep.build wrote')
+  if not values.coordinator and (values.processes, values.process) != (None, None):
+    raise InputError('--processes and --process need --coordinator, host:port of the first process')
+  if len(configs) == 1:
+    return values, {'': configs[0]}
+  named = {run_name(config): config for config in configs}
+  if len(named) < len(configs):
     raise InputError('the argument of the config names a fold or target twice')
-  return values, configs
+  return values, named
 
 
-def one_run_each(argv):
-  """The command line of each run that the argument of --config stands for."""
-  for i, word in enumerate(argv):
-    if word in ('--config', '-config') and i + 1 < len(argv):
-      return one_run_each([*argv[:i], f'--config={argv[i + 1]}', *argv[i + 2:]])
-    if word.startswith('--config=') and ':' in word:
-      file, argument = word.split(':', 1)
-      return [[*argv[:i], f'{file}:{one}', *argv[i + 1:]] for one in expand(argument)]
-  return [argv]
+def load_config(words):
+  """Returns the config that the words --config=FILE:ARGUMENT and --config.KEY=VALUE stand for."""
+  configs = read_configs(define_config_flag(), words)
+  if len(configs) > 1:
+    raise InputError(f'--config stands for {len(configs)} runs; give one target and one fold')
+  return configs[0]
 
 
 def read_flags(argv):
-  """Parses the flags. Returns (their values, the flattened config, what is left of argv)."""
+  """Returns a tuple whose first item has the config as `config`; load_config is the newer form."""
+  return (types.SimpleNamespace(config=load_config(argv[1:])),)
+
+
+def define_config_flag():
+  """Returns a set of absl flags that has only --config."""
   values = flags.FlagValues()
-  config_flags.DEFINE_config_file('config', None, 'Config file, with its argument after a colon.', values, sys_argv=argv)
-  flags.DEFINE_string('workdir', None, 'Folder of the run; a run that is there is resumed.', values)
-  flags.DEFINE_bool('distributed', False, 'One of several processes, as the cluster says (TPU slice, Slurm, Open MPI).', values)
-  flags.DEFINE_string('coordinator', None, 'One of several processes: host:port of the first.', values)
-  flags.DEFINE_integer('processes', None, 'One of several processes: how many.', flag_values=values)
-  flags.DEFINE_integer('process', None, 'One of several processes: which one, from 0.', flag_values=values)
+  values.set_gnu_getopt()  # flags are read after an unknown word too
+  help_text = 'Config file, with its argument after a colon.'
+  flags.DEFINE_string('config', None, help_text, values, allow_overwrite=False)
+  return values
+
+
+def read_configs(values, words):
+  """Reads the words of a command line into the flags `values`; returns the config of each run."""
   try:
-    rest = values(argv)[1:]
-    if values.config is None:
-      raise InputError('no --config; try --config=configs/grjca.py')
-    return values, flatten(values.config), rest
-  except InputError:
-    raise
-  except OSError as error:
-    raise InputError(f'the config file cannot be read: {" ".join(str(error).split()).split("Attempted ")[-1]}') from error
-  except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-    # What get_config raises comes wrapped, with its traceback as text.
-    raise InputError(str(error).split('InputError: ')[-1]) from error
+    overrides = values(['', *words], known_only=True)[1:]
+  except flags.Error as error:
+    raise InputError(str(error)) from error
+  for word in overrides:
+    if word.startswith('-') and not OVERRIDDEN_KEY.match(word):
+      name = word.split('=')[0].lstrip('-')
+      raise InputError(f'unknown flag {word.split("=")[0]!r}{nearest(name, values)}')
+  if not values.config:
+    raise InputError('no --config; try --config=configs/grjca.py')
+  name, colon, argument = values.config.partition(':')
+  configs = run_config_file(find_config_file(name), expand(argument) if colon else None)
+  return [apply_overrides(config, overrides, len(configs) > 1) for config in configs]
+
+
+def find_config_file(name):
+  """Returns the path of a config file; configs/NAME.py may be the one installed beside avjax."""
+  path = pathlib.Path(name)
+  installed = pathlib.Path(__file__).parents[1] / path
+  is_system = path.parts[:1] == ('configs',) and installed.is_file()
+  return installed if is_system and not path.is_file() else path
+
+
+def run_config_file(path, arguments):
+  """Loads a config file and returns get_config(argument) for each argument.
+
+  Without arguments (None) it is one call, get_config(). Whatever the file raises becomes an
+  InputError that names it.
+  """
+  if not path.is_file():
+    raise InputError(f'the config file cannot be read: {path}: No such file')
+  loader = importlib.machinery.SourceFileLoader('config_file', str(path))
+  module = types.ModuleType(loader.name)
+  module.__file__ = str(path)
+  sys.modules[loader.name] = module  # dataclasses look their module up there
+  try:
+    loader.exec_module(module)
+    if arguments is None:
+      configs = [module.get_config()]
+    else:
+      configs = [module.get_config(argument) for argument in arguments]
+  except InputError as error:
+    raise InputError(f'{path}: {error}') from error
   except Exception as error:  # the file is a person's own program, and may raise anything
-    file = next(word for word in argv if word.startswith('--config=')).removeprefix('--config=')
-    raise InputError(f'the config file {file} does not run: {type(error).__name__}: {error}') from error
+    message = f'the config file {path} does not run: {type(error).__name__}: {error}'
+    raise InputError(message) from error
+  for config in configs:
+    if not isinstance(config, ConfigDict):
+      raise InputError(f'{path}: get_config returns {type(config).__name__}, not ConfigDict')
+  return configs
+
+
+def apply_overrides(config, overrides, several):
+  """Returns the config, locked, after the words --config.KEY=VALUE have changed it.
+
+  A value must be of the type that it replaces; it is read as a literal, never executed. With
+  `several` runs, fold and targets cannot be overridden, because the argument gives them.
+  """
+  known = flatten(config)
+  for key in (match[1] for word in overrides if (match := OVERRIDDEN_KEY.match(word))):
+    if key not in known:
+      raise InputError(f'the config has no key {key!r}{nearest(key, known)}')
+    if several and key in ('fold', 'targets'):
+      message = 'cannot be given where the argument of the config names several runs'
+      raise InputError(f'--config.{key} {message}')
+  values = flags.FlagValues()
+  try:
+    config_flags.DEFINE_config_dict('config', config, flag_values=values, sys_argv=overrides)
+    rest = values(['', *overrides])[1:]
+  except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+    raise InputError(str(error)) from error
+  if rest:
+    raise InputError(f'unexpected argument {rest[0]!r}')
+  return values.config
+
+
+def run_name(config):
+  """Returns the name of one of several runs, such as 'valence_fold3'; it is a folder's name too."""
+  target = config.targets[0] if len(config.targets) == 1 else 'joint'
+  return f'{target}_fold{config.fold}'

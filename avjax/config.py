@@ -1,4 +1,4 @@
-"""Configs: their argument, their overrides, and how one is stored with a run."""
+"""Reads the argument of a config file, and flattens configs to the keys that overrides use."""
 
 import itertools
 
@@ -10,39 +10,55 @@ from avjax.targets import CHOICES
 
 FOLDS = ('0', '1', '2', '3', '4', '5')
 
-def parse_argument(argument):
-  """The argument of a config file, 'mini,target=arousal,fold=3' -> {'mini': True, 'target': 'arousal', 'fold': 3, ...}.
+# What each part of the argument of a config file takes; `mini` stands without a value.
+ARGUMENT = {
+  'mini': ('',),
+  'target': tuple(CHOICES),
+  'fold': FOLDS,
+  'protocol': ('paper', 'author'),
+}
+# What stands for several runs, and for which.
+SEVERAL = {'fold': {'all': '+'.join(FOLDS)}, 'target': {'both': 'valence+arousal'}}
 
-  target is valence, arousal or joint (one model with both outputs, eq. 22); fold is 0 to 5; protocol is paper or author.
-  Raises InputError for anything else.
+
+def parse_argument(argument):
+  """Parses the argument of a config file: 'mini,fold=3' -> {'mini': True, 'fold': 3, ...}.
+
+  target is valence, arousal or joint (one model with both outputs, eq. 22), or None where it is not
+  given; fold is 0 to 5; protocol is paper or author. Raises InputError for anything else.
   """
   parsed = {'mini': False, 'target': None, 'fold': '0', 'protocol': 'paper'}
-  allowed = {'mini': [''], 'target': list(CHOICES), 'fold': list(FOLDS), 'protocol': ['paper', 'author']}
   for part in filter(None, (argument or '').split(',')):
     name, _, value = part.partition('=')
-    if name not in parsed:
-      raise InputError(f'unknown config argument {name!r}{nearest(name, parsed)}')
-    if value not in allowed[name]:
-      raise InputError(f'config argument {part!r}: {name} takes {", ".join(allowed[name]) or "no value"}')
+    if name not in ARGUMENT:
+      raise InputError(f'unknown config argument {name!r}{nearest(name, ARGUMENT)}')
+    if value not in ARGUMENT[name]:
+      takes = ', '.join(ARGUMENT[name]) or 'no value'
+      raise InputError(f'config argument {part!r}: {name} takes {takes}')
     parsed[name] = True if name == 'mini' else value
   return parsed | {'fold': int(parsed['fold'])}
 
 
 def expand(argument):
-  """The arguments of the runs that one stands for: 'fold=0+3' -> ['fold=0', 'fold=3'].
+  """Returns the arguments of the runs that one argument stands for.
 
-  fold=all is folds 0 to 5 and fold=0+3 some of them; target=both is a run for valence and one for arousal.
+  'fold=0+3' -> ['fold=0', 'fold=3']; fold=all is folds 0 to 5, and target=both is a run for valence
+  and one for arousal.
   """
-  several = {'fold': {'all': '+'.join(FOLDS)}, 'target': {'both': 'valence+arousal'}}
-  parts = [part.partition('=') for part in (argument or '').split(',')]
-  choices = [several.get(name, {}).get(value, value).split('+') if name in several else [value] for name, _, value in parts]
-  return [','.join(name + equals + value for (name, equals, _), value in zip(parts, values)) for values in itertools.product(*choices)]
+  choices = []
+  for part in (argument or '').split(','):
+    name, equals, value = part.partition('=')
+    values = SEVERAL[name].get(value, value).split('+') if name in SEVERAL else [value]
+    choices.append([name + equals + one for one in values])
+  return [','.join(parts) for parts in itertools.product(*choices)]
 
 
 def flatten(config, prefix=''):
-  """{'data.length': 300, ...}: the leaves of a ConfigDict or a nested dict, by the names that overrides use."""
+  """Returns {'data.length': 300, ...}, the leaves of a ConfigDict or nested dict by dotted keys."""
   flat = {}
   for key, value in config.items():
-    nested = isinstance(value, (dict, ConfigDict))
-    flat.update(flatten(value, f'{prefix}{key}.') if nested else {f'{prefix}{key}': value})
+    if isinstance(value, dict | ConfigDict):
+      flat.update(flatten(value, f'{prefix}{key}.'))
+    else:
+      flat[f'{prefix}{key}'] = value
   return flat

@@ -111,11 +111,14 @@ def on_features(config, widths):
 
 
 def sees_later_frames(config):
-  """Whether a frame's prediction depends on frames after it: a window behind the towers, small, whose end is changed."""
+  """Tells whether the prediction of a frame depends on later frames.
+
+  Changes the end of a small window of features and looks whether the predictions before it change.
+  """
   config = on_features(config, {'visual': 6, 'audio': 4})
   config.data.length = 12
   system, rng = System.from_config(config), np.random.default_rng(0)
-  # Drawn, not as a run begins: some systems start with weights of zero.
+  # Weights are drawn here and not initialised, since some systems start with weights of zero.
   shapes = system.shapes
   variables = {'params': jax.tree.map(lambda x: np.float32(rng.normal(0, 0.2, x.shape)), shapes['params']),
                'batch_stats': jax.tree.map(lambda x: np.float32(rng.uniform(0.5, 1, x.shape)), shapes['batch_stats'])}

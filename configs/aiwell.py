@@ -2,15 +2,16 @@
 
 from ml_collections import ConfigDict
 
-from configs import grjca
+from configs import base
 
 
 def get_config(argument=''):
-  return grjca.get_config(argument, change)
+  return base.get_config(argument, change)
 
 
 def change(config):
   config.model.audio.tower = 'none'
-  config.model.temporal.update({'visual': (), 'audio': ()})
-  config.model.fusion = ConfigDict({'name': 'lstm', 'width': 256, 'layers': 1, 'bidirectional': False})
+  config.model.temporal.update(visual=(), audio=())
+  config.model.fusion = ConfigDict({'name': 'lstm', 'width': 256, 'layers': 1})
+  config.model.fusion.bidirectional = False
   config.model.head = ConfigDict({'name': 'linear'})

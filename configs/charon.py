@@ -1,18 +1,20 @@
-"""Charon, or Mamba-VA 2025: features of the face (theirs are MAE's), three of their four TCN levels, selective state spaces; AdamW, clipped gradients."""
+"""Charon, or Mamba-VA 2025: features of the face (theirs are MAE's), three of their four TCN \
+levels, selective state spaces; AdamW, clipped gradients."""
 
 from ml_collections import ConfigDict
 
-from configs import grjca
+from configs import base
 
 
 def get_config(argument=''):
-  return grjca.get_config(argument, change)
+  return base.get_config(argument, change)
 
 
 def change(config):
   config.model.audio.tower = 'none'
-  config.model.temporal.update({'visual': (512, 512, 256), 'audio': (), 'kernel': 15, 'dropout': 0.2, 'activation': 'prelu', 'norm': False})
+  config.model.temporal.update(visual=(512, 512, 256), audio=(), kernel=15, dropout=0.2)
+  config.model.temporal.update(activation='prelu', norm=False)
   config.model.fusion = ConfigDict({'name': 'mamba', 'layers': 4, 'states': 8, 'rank': 16})
   config.model.head = ConfigDict({'name': 'perceptron', 'hidden': 128, 'tanh': False})
   config.loss.scope = 'batch'
-  config.optimizer.update({'decay': 'decoupled', 'weight_decay': 0.01, 'clip': 1.0})
+  config.optimizer.update(decay='decoupled', weight_decay=0.01, clip=1.0)

@@ -1,19 +1,21 @@
-"""CtyunAI 2025, a reconstruction: features of the face (theirs are CLIP's), TCN, transformer encoder; the voice is not used."""
+"""CtyunAI 2025, a reconstruction: features of the face (theirs are CLIP's), TCN, transformer \
+encoder; the voice is not used."""
 
 from ml_collections import ConfigDict
 
-from configs import grjca
+from configs import base
 
 
 def get_config(argument=''):
-  return grjca.get_config(argument, change)
+  return base.get_config(argument, change)
 
 
 def change(config):
   config.model.audio.tower = 'none'
-  config.model.temporal.update({'visual': (512, 256, 128), 'audio': (), 'activation': 'prelu', 'norm': False})
-  config.model.fusion = ConfigDict({'name': 'transformer', 'inputs': ('visual',), 'positions': 'none',
-                                    'stem': (512,), 'layers': 8, 'heads': 4, 'hidden': 512, 'dropout': 0.3})
+  config.model.temporal.update(visual=(512, 256, 128), audio=(), activation='prelu', norm=False)
+  config.model.fusion = ConfigDict({'name': 'transformer', 'inputs': ('visual',)})
+  config.model.fusion.update(positions='none', stem=(512,), layers=8, heads=4, hidden=512)
+  config.model.fusion.dropout = 0.3
   config.model.head = ConfigDict({'name': 'affine'})
   config.loss.scope = 'batch'
-  config.optimizer.update({'decay': 'decoupled', 'weight_decay': 1e-5})
+  config.optimizer.update(decay='decoupled', weight_decay=1e-5)

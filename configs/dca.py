@@ -1,10 +1,11 @@
-"""DCA, dynamic cross-attention: as GRJCA with a gate between the unattended and the last attended features."""
+"""DCA, dynamic cross-attention: as GRJCA with a gate between the unattended and the last attended \
+features."""
 
-from configs import grjca
+from configs import base
 
 
 def get_config(argument=''):
-  return grjca.get_config(argument, change)
+  return base.get_config(argument, change)
 
 
 def change(config):

@@ -1,10 +1,10 @@
 """HGRJCA (section 3.4): as GRJCA with a gate at every recursion and one over the gated features."""
 
-from configs import grjca
+from configs import base
 
 
 def get_config(argument=''):
-  return grjca.get_config(argument, change)
+  return base.get_config(argument, change)
 
 
 def change(config):

@@ -1,17 +1,18 @@
-"""HSEmotion: a perceptron, frame by frame; predictions are smoothed over 101 frames. Their system of ABAW6: that of 2025 has no VA."""
+"""HSEmotion: a perceptron, frame by frame; predictions are smoothed over 101 frames. Their system \
+of ABAW6: that of 2025 has no VA."""
 
 from ml_collections import ConfigDict
 
-from configs import grjca
+from configs import base
 
 
 def get_config(argument=''):
-  return grjca.get_config(argument, change)
+  return base.get_config(argument, change)
 
 
 def change(config):
   config.model.audio.tower = 'none'
-  config.model.temporal.update({'visual': (), 'audio': ()})
+  config.model.temporal.update(visual=(), audio=())
   config.model.fusion = ConfigDict({'name': 'visual'})
   config.model.head = ConfigDict({'name': 'perceptron', 'hidden': 128})
   config.loss.scope = 'batch'

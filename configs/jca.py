@@ -1,11 +1,11 @@
 """JCA, joint cross-attention: RJCA with a single recursion (paper, section 5.1)."""
 
-from configs import grjca
+from configs import base
 
 
 def get_config(argument=''):
-  return grjca.get_config(argument, change)
+  return base.get_config(argument, change)
 
 
 def change(config):
-  config.model.fusion.update({'name': 'rjca', 'recursions': 1})
+  config.model.fusion.update(name='rjca', recursions=1)

@@ -1,14 +1,16 @@
-"""JCA as first published (CVPRW 2022), whose equations differ; on this protocol's towers in place of R(2+1)D and ResNet-18."""
+"""JCA as first published (CVPRW 2022), whose equations differ; on this protocol's towers in place \
+of R(2+1)D and ResNet-18."""
 
 from ml_collections import ConfigDict
 
-from configs import grjca
+from configs import base
 
 
 def get_config(argument=''):
-  return grjca.get_config(argument, change)
+  return base.get_config(argument, change)
 
 
 def change(config):
   config.model.fusion = ConfigDict({'name': 'jca_2022', 'width': 128, 'maps': 32})
-  config.model.head = ConfigDict({'name': 'perceptron', 'hidden': 128, 'relu': False, 'dropout': 0.6, 'tanh': False})
+  config.model.head = ConfigDict({'name': 'perceptron', 'hidden': 128, 'relu': False})
+  config.model.head.update(dropout=0.6, tanh=False)

@@ -1,15 +1,16 @@
-"""Leader-follower attention in its first form (Zhang, Ding, Wei and Guan 2021): no norm after the TCN, one head, no tanh."""
+"""Leader-follower attention in its first form (Zhang, Ding, Wei and Guan 2021): no norm after the \
+TCN, one head, no tanh."""
 
 from ml_collections import ConfigDict
 
-from configs import grjca
+from configs import base
 
 
 def get_config(argument=''):
-  return grjca.get_config(argument, change)
+  return base.get_config(argument, change)
 
 
 def change(config):
-  config.model.temporal.update({'visual': (128, 128, 128, 128), 'audio': (32, 32, 32, 32), 'norm': False})
+  config.model.temporal.update(visual=(128, 128, 128, 128), audio=(32, 32, 32, 32), norm=False)
   config.model.fusion = ConfigDict({'name': 'leader_follower', 'width': 32})
   config.model.head = ConfigDict({'name': 'linear', 'tanh': False})

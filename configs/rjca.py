@@ -1,10 +1,10 @@
 """RJCA, recursive joint cross-attention (section 3.2): as GRJCA without a gate."""
 
-from configs import grjca
+from configs import base
 
 
 def get_config(argument=''):
-  return grjca.get_config(argument, change)
+  return base.get_config(argument, change)
 
 
 def change(config):

@@ -1,14 +1,20 @@
-"""USTC-IAT-United 2025, a reconstruction: multi-scale TCNs, then attention in which the face asks the voice."""
+"""USTC-IAT-United 2025, a reconstruction: multi-scale TCNs, then attention in which the face asks \
+the voice."""
 
 from ml_collections import ConfigDict
 
-from configs import grjca
+from configs import base
 
 
 def get_config(argument=''):
-  return grjca.get_config(argument, change)
+  return base.get_config(argument, change, mini)
 
 
 def change(config):
-  config.model.temporal.update({'visual': (256, 256, 256, 256), 'audio': (128, 128, 128, 128), 'kernels': (3, 5, 7)})
-  config.model.fusion = ConfigDict({'name': 'cross_modal', 'width': 256, 'blocks': 2, 'heads': 4, 'hidden': 512, 'dropout': 0.1})
+  config.model.temporal.update(visual=(256, 256, 256, 256), kernels=(3, 5, 7))
+  config.model.fusion = ConfigDict({'name': 'cross_modal', 'width': 256, 'blocks': 2})
+  config.model.fusion.update(heads=4, hidden=512, dropout=0.1)
+
+
+def mini(config):
+  config.optimizer.rate_factors = ((r'fusion/.*', 0.1),)  # encoders whose norms come last

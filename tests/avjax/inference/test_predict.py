@@ -241,7 +241,7 @@ def test_what_somebody_else_writes_meanwhile_stays(clip, tiny_run, tmp_path, mon
 def test_an_interruption_is_one_line_whenever_it_comes(clip, tiny_run, tmp_path, monkeypatch):
   def interrupted(*_):
     raise KeyboardInterrupt
-  for name in ('make_runners', 'gather'):
+  for name in ('load_predictors', 'collect_prediction'):
     with monkeypatch.context() as patched:
       patched.setattr(predict, name, interrupted)
       done = call(clip[0], '--run', tiny_run, '--crops', clip[1], '--output', tmp_path / 'out', module='avjax.predict')

@@ -1,0 +1,94 @@
+"""The wheel holds what a person installs: packages, pages, configs, licence and commands."""
+
+import configparser
+import importlib
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+PACKAGES = ('avjax', 'data_prep', 'configs')
+COMMANDS = {
+  'avjax-train': 'avjax.main',
+  'avjax-evaluate': 'avjax.evaluate',
+  'avjax-predict': 'avjax.predict',
+  'avjax-export': 'avjax.export',
+  'avjax-pretrained': 'avjax.pretrained',
+  'avjax-submission': 'avjax.submission',
+  'avjax-prepare': 'data_prep.build',
+}
+
+
+@pytest.fixture(scope='module')
+def wheel(tmp_path_factory):
+  """The wheel, built without a network from a copy: a build leaves files beside its source."""
+  folder = tmp_path_factory.mktemp('source')
+  for name in PACKAGES:
+    shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns('__pycache__'))
+  for name in ('setup.cfg', 'pyproject.toml', 'README.md', 'LICENSE'):
+    shutil.copy(ROOT / name, folder)
+  words = ['-m', 'build', '--wheel', '--no-isolation', '--outdir', folder / 'dist', folder]
+  done = subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, text=True)
+  assert done.returncode == 0, done.stdout + done.stderr
+  (path,) = (folder / 'dist').glob('avjax-*.whl')
+  return path
+
+
+def read(wheel, name):
+  """Returns the text of a file of the wheel's own description."""
+  with zipfile.ZipFile(wheel) as archive:
+    (path,) = (path for path in archive.namelist() if path.endswith(f'.dist-info/{name}'))
+    return archive.read(path).decode()
+
+
+def test_the_files_of_the_wheel(wheel):
+  """Every module and every template of a page is in it, and no golden config."""
+  expected = {path for name in PACKAGES for path in (ROOT / name).rglob('*.py')}
+  expected |= set((ROOT / 'avjax' / 'reports').glob('*.html'))
+  expected = {str(path.relative_to(ROOT)) for path in expected if path.parent.name != 'golden'}
+  with zipfile.ZipFile(wheel) as archive:
+    found = {name for name in archive.namelist() if '.dist-info/' not in name}
+  assert found == expected and 'configs/base.py' in found
+  assert read(wheel, 'licenses/LICENSE') == (ROOT / 'LICENSE').read_text()
+  assert 'Apache-2.0' in read(wheel, 'METADATA')
+
+
+def test_the_console_commands(wheel):
+  """Each is a function that exists, and is that of `python -m` of the same module."""
+  parsed = configparser.ConfigParser()
+  parsed.read_string(read(wheel, 'entry_points.txt'))
+  commands = dict(parsed['console_scripts'])
+  assert commands == {name: f'{module}:run' for name, module in COMMANDS.items()}
+  for module in COMMANDS.values():
+    assert callable(importlib.import_module(module).run), module
+
+
+def test_the_wheel_in_an_environment_of_its_own(wheel, full, tmp_path):
+  """The long form: installed as a person installs it, the commands run in any folder."""
+  if not full:
+    pytest.skip('installs every dependency: only with --full')
+  subprocess.run([sys.executable, '-m', 'venv', tmp_path / 'venv'], check=True)
+  scripts = tmp_path / 'venv' / 'bin'
+  pip = [scripts / 'python', '-m', 'pip', 'install', '--quiet']
+  subprocess.run([*pip, '--constraint', ROOT / 'constraints.txt', wheel], check=True)
+  environment = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
+
+  def call(command, *words):
+    words = [scripts / command, *words]
+    return subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+  for command in COMMANDS:
+    done = call(command, '--help')
+    assert done.returncode == 0 and not done.stderr, (command, done.stderr)
+  assert '--overlay' in call('avjax-predict', '--help').stdout
+  done = call('avjax-train', '--config=configs/lfan.py:minni', '--workdir=W', '--config.data.dir=R')
+  assert done.returncode == 2 and done.stderr.startswith('error: '), done.stderr
+  assert len(done.stderr.splitlines()) == 1 and "did you mean 'mini'" in done.stderr
+  assert f'{tmp_path}/venv' in done.stderr  # the config is the installed one, and is named
+  done = call('avjax-train', '--config=configs/lfan.py', '--workdir=W', '--config.data.dir=R')
+  assert done.returncode == 2 and 'R holds no finished records' in done.stderr
