@@ -1,4 +1,4 @@
-"""python -m data_prep.verify DIR: every shard against the manifest, to the last byte."""
+"""python -m data_prep.verify DIR: compares every shard with the manifest, to the last byte."""
 
 import argparse
 
@@ -9,7 +9,7 @@ from avjax.errors import InputError
 
 def main(argv=None):
   parser = argparse.ArgumentParser(prog='python -m data_prep.verify', description=__doc__)
-  parser.add_argument('dir', help='the records folder')
+  parser.add_argument('dir', help='folder of the records')
   print(verify(parser.parse_args(argv).dir))
   return 0
 
@@ -24,9 +24,8 @@ def verify(data_dir):
   for name, shard in made['shards'].items():
     if files.sha256(folder / name) != shard['sha256']:
       raise InputError(f'shard {folder / name} is damaged: its SHA-256 is not that of the manifest; {hint}')
-  from data_prep import (
-    tfds_builder,  # here, so that damage is reported without waiting for TensorFlow
-  )
+  # Imported late, so that damage is reported without waiting for TensorFlow.
+  from data_prep import tfds_builder
   for name, shard in made['shards'].items():
     if tfds_builder.count_records(folder / name) != shard['records']:
       raise InputError(f'shard {folder / name} does not hold the {shard["records"]} records of the manifest; {hint}')
