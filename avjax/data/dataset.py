@@ -106,7 +106,7 @@ class Records:
     except tf.errors.OpError as error:
       changed = (path for path in map(pathlib.Path, shards)
                  if files.sha256(path) != self.manifest['shards'][path.name]['sha256'])
-      raise InputError(f'{next(changed, self.folder)} is damaged; copy it again, or build the records anew in another folder') from error
+      raise InputError(f'{next(changed, self.folder)} is damaged; {manifest.REMEDY}') from error
 
   def _parse(self, serialized):
     """Parses one record and pads its log_mel."""

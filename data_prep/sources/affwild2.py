@@ -41,7 +41,7 @@ class AffWild2(Source):
 
   def plan(self, args):
     roots = find_roots(args.source, args.videos, args.crops, args.annotations, args.test_list)
-    unreadable = frozenset(faces.read_unreadable(args.source))
+    unreadable = faces.read_unreadable(args.source)
     feature_folders = features.parse_folders(args.features)
 
     def plan_clip(clip):
