@@ -53,7 +53,7 @@ def test_every_field_of_a_frame_comes_from_the_same_frame(official, built):
   found = read(built)
   made = json.loads((built / 'affwild2/1.0.0/manifest.json').read_text())
   seen = {name: set() for name in clips}
-  for (name, window), record in found.items():
+  for (name, _), record in found.items():
     for field, (shape, dtype) in records.fields(LAYOUT).items():
       if dtype is not str:
         assert record[field].dtype == dtype and len(shape) == np.ndim(record[field]), field
