@@ -1,4 +1,4 @@
-"""python -m data_prep.build: an Aff-Wild2 folder in, TFRecord files with a manifest out.
+"""Makes TFRecord files and their manifest from videos, crops and annotations: python -m data_prep.build.
 
 The same input gives the same bytes, whatever the number of workers and however often it was interrupted.
 """
@@ -14,58 +14,82 @@ import pathlib
 import shutil
 import sys
 
-import numpy as np
-
 from avjax import errors, files
 from avjax.data import manifest, records
 from avjax.errors import InputError
-from avjax.media import faces
 from data_prep import clips, features, parallel
-from data_prep.sources import affwild2, annotations
+from data_prep.sources import SOURCES
 
-TOLERABLE = ('unlisted', 'out_of_range', 'length')
+TOLERABLE = {
+    'unlisted': 'videos and crops that belong to no clip',
+    'out_of_range': 'annotations outside [-1, 1], which then count as missing',
+    'length': f'annotations and videos that differ by more than {clips.MAX_LENGTH_DIFFERENCE} frames',
+}
 PACKAGES = ('av', 'librosa', 'numpy', 'pillow', 'tensorflow-datasets')
 
 
 def parse_args(argv=None):
-  parser = argparse.ArgumentParser(prog='python -m data_prep.build', description=__doc__.splitlines()[0])
-  parser.add_argument('--source', required=True, type=pathlib.Path, help='the Aff-Wild2 folder')
-  parser.add_argument('--data_dir', required=True, type=pathlib.Path, help='where the records go')
-  parser.add_argument('--length', type=int, default=300, help='frames a window')
-  parser.add_argument('--stride', type=int, default=200, help='frames from one window to the next')
-  parser.add_argument('--face', type=int, default=48, help='pixels a side of a face')
-  parser.add_argument('--workers', type=int, default=os.cpu_count(), help='processes that decode clips')
-  parser.add_argument('--max_shard_mib', type=int, default=150, help='largest size of one file')
-  parser.add_argument('--tolerate', default='', help=f'comma list of what is otherwise refused: {", ".join(TOLERABLE)}')
-  parser.add_argument('--features', nargs='+', action='extend', default=[], metavar='NAME=DIR',
-                      help='features of other backbones: folders of one .npy a clip, row k - 1 for frame k')
-  parser.add_argument('--videos', nargs='+', help='folders of videos, where not under their official names')
-  parser.add_argument('--crops', nargs='+', help='folders of aligned crops, likewise')
-  parser.add_argument('--annotations', help="the '<N>th ABAW Annotations' folder, likewise")
-  parser.add_argument('--test_list', help='the list of test clips, likewise')
+  """Returns the options, those of the source that --layout chooses among them; InputError if they cannot be used."""
+  parser = argparse.ArgumentParser(
+      prog='python -m data_prep.build', description=__doc__,
+      formatter_class=argparse.RawDescriptionHelpFormatter)
+  add_options(parser)
+  # The layout decides which other options there are, so it is read first.
+  first = argparse.ArgumentParser(prog=parser.prog, add_help=False)
+  add_layout(first)
+  layout = first.parse_known_args(argv)[0].layout
+  SOURCES[layout].add_options(parser.add_argument_group(
+      f'options of --layout {layout}', description=type(SOURCES[layout]).__doc__.splitlines()[0]))
   args = parser.parse_args(argv)
   args.tolerate = sorted(filter(None, args.tolerate.split(',')))
   for option in args.tolerate:
     if option not in TOLERABLE:
       raise InputError(f'--tolerate {option} is unknown; it takes {", ".join(TOLERABLE)}')
-  if min(args.length, args.stride, args.face, args.workers, args.max_shard_mib) < 1 or args.stride > args.length:
+  sizes = args.length, args.stride, args.face, args.workers, args.max_shard_mib
+  if min(sizes) < 1 or args.stride > args.length:
     raise InputError('sizes must be at least 1, and --stride at most --length so that no frame is left out')
   return args
 
 
+def add_layout(parser):
+  parser.add_argument('--layout', choices=SOURCES, default='affwild2',
+                      help='how the data set lies on disk, which decides the last group of options below '
+                           '(default: affwild2)')
+
+
+def add_options(parser):
+  """Adds the options that do not depend on the layout of the data set."""
+  parser.add_argument('--source', required=True, type=pathlib.Path, help='folder of the data set')
+  parser.add_argument('--data_dir', required=True, type=pathlib.Path, help='folder to which the records are written')
+  add_layout(parser)
+  parser.add_argument('--length', type=int, default=300, help='frames of a window (default: 300)')
+  parser.add_argument('--stride', type=int, default=200,
+                      help='frames from the start of one window to the next (default: 200)')
+  parser.add_argument('--face', type=int, default=48, help='pixels a side of a face (default: 48)')
+  parser.add_argument('--workers', type=int, default=os.cpu_count(),
+                      help='processes that decode clips (default: one per core)')
+  parser.add_argument('--max_shard_mib', type=int, default=150,
+                      help='largest size of one file, in MiB (default: 150)')
+  tolerable = ', '.join(f'{name} ({meaning})' for name, meaning in TOLERABLE.items())
+  parser.add_argument('--tolerate', default='', metavar='NAME,...',
+                      help=f'comma list of what is otherwise refused: {tolerable}')
+  parser.add_argument('--features', nargs='+', action='extend', default=[], metavar='NAME=DIR',
+                      help='features of other backbones: folders with one .npy file per clip, row k - 1 for frame k')
+
+
 def main(argv=None):
   args = parse_args(argv)
-  splits = plan(args)
+  splits = SOURCES[args.layout].plan(args)
   layout = records.Layout(args.length, args.stride, args.face, features.widths(itertools.chain(*splits.values())))
   source = fingerprint(splits, args.tolerate)
   target = args.data_dir / manifest.NAME / manifest.VERSION
   with files.locked(args.data_dir, busy=f'another build is writing to {args.data_dir}'):
     if target.exists():
-      return keep(target, layout, source, args.max_shard_mib)
+      return keep(target, layout, source, max_shard_mib=args.max_shard_mib)
     staging = args.data_dir / f'{manifest.NAME}.incomplete'
     shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed
     try:
-      made = build(splits, layout, staging, args.workers, args.max_shard_mib)
+      made = build(splits, layout, staging, workers=args.workers, max_shard_mib=args.max_shard_mib)
       made['source'], made['max_shard_mib'] = source, args.max_shard_mib
       manifest.write_manifest(staging / manifest.NAME / manifest.VERSION, made)
       target.parent.mkdir(exist_ok=True)
@@ -79,25 +103,11 @@ def main(argv=None):
   return 0
 
 
-def plan(args):
-  """Checks all that can be checked without opening a video. Returns {split: list of clips.Job}."""
-  roots = affwild2.find_roots(args.source, args.videos, args.crops, args.annotations, args.test_list)
-  unreadable, folders = frozenset(faces.read_unreadable(args.source)), features.parse_folders(args.features)
-  def job(clip):
-    crop_ids = np.array(sorted(faces.list_crops(clip.crops)), np.int32)
-    if not crop_ids.size:
-      raise InputError(f'{clip.crops} holds no crops such as 00001.jpg')
-    va, annotated = (None, None) if clip.annotation is None else annotations.read_annotation(
-        clip.annotation, 'out_of_range' in args.tolerate)
-    return clips.Job(clip, crop_ids, va, annotated, unreadable, features.find(folders, clip.name), 'length' in args.tolerate)
-  listed = affwild2.list_clips(roots, 'unlisted' in args.tolerate)
-  if not any(clip.annotation for clip in listed):
-    raise InputError(f'{roots.annotations} holds no annotations')
-  return {split: [job(clip) for clip in members] for split, members in affwild2.split_clips(listed).items()}
-
-
 def fingerprint(splits, tolerate):
-  """Returns a SHA-256 over what tells one source from another: names, annotations, sizes, features; no paths and no times."""
+  """Returns a SHA-256 over what tells one source from another: names, annotations, sizes and features.
+
+  Paths and times do not count, so that a data set that was moved is still the same.
+  """
   digest = hashlib.sha256(repr(tolerate).encode())
   for split, jobs in splits.items():
     for job in jobs:
@@ -105,17 +115,18 @@ def fingerprint(splits, tolerate):
       video = job.clip.video
       digest.update(repr((split, job.clip.name, video.name, video.stat().st_size, broken)).encode())
       digest.update(job.crop_ids.tobytes())
-      if job.va is not None:
-        digest.update(job.va.tobytes() + job.annotated.tobytes())
+      if job.labels is not None:
+        digest.update(job.labels.tobytes() + job.annotated.tobytes())
       for name, path in job.features.items():  # two backbones may give files of one size
         digest.update(f'{name} {files.sha256(path)}'.encode())
   return digest.hexdigest()
 
 
-def keep(target, layout, source, max_shard_mib):
+def keep(target, layout, source, *, max_shard_mib):
   """Accepts a finished data set of the same settings and source as the result; InputError for anything else."""
   if not (target / manifest.MANIFEST).is_file():
-    raise InputError(f'{target} is there without a {manifest.MANIFEST}, so it was not made by this program; remove it')
+    raise InputError(f'{target} is there without a {manifest.MANIFEST}, so it was not made by this program; '
+                     'remove it')
   found = manifest.check_sizes(target)
   wanted = {'layout': vars(layout), 'source': source, 'max_shard_mib': max_shard_mib}
   differing = [key for key, value in wanted.items() if found.get(key) != value]
@@ -126,10 +137,10 @@ def keep(target, layout, source, max_shard_mib):
   return 0
 
 
-def build(splits, layout, staging, workers, max_shard_mib):
+def build(splits, layout, staging, *, workers, max_shard_mib):
   """Decodes all clips in a pool of processes, writes the shards under staging, and returns the manifest."""
   kept = {split: {job.clip.name: 0 for job in members} for split, members in splits.items()}
-  splits = {split: [job for job in members if job.va is None or job.annotated.any()]
+  splits = {split: [job for job in members if job.labels is None or job.annotated.any()]
             for split, members in splits.items()}
   tally = collections.Counter()
 
@@ -145,10 +156,9 @@ def build(splits, layout, staging, workers, max_shard_mib):
 
   decode = functools.partial(clips.decode_clip, layout=layout)
   with parallel.ordered(decode, list(itertools.chain(*splits.values())), workers, 'clip') as decoded:
-    from data_prep import (
-      tfds_builder,  # here, so that the workers and the checks above start without TensorFlow
-    )
-    # TFDS refuses an empty split. It takes the others one after another, so all of them can share one stream of clips.
+    # Imported late, so that the workers and the checks above start without TensorFlow.
+    from data_prep import tfds_builder
+    # TFDS refuses an empty split. It takes the others one after another, so that all can share one stream of clips.
     filled = {split: examples(split, decoded) for split, members in splits.items() if members}
     shards = tfds_builder.write(layout, filled, staging, max_shard_mib)
   folder = staging / manifest.NAME / manifest.VERSION
@@ -167,9 +177,10 @@ def build(splits, layout, staging, workers, max_shard_mib):
 
 
 def summary(made, target):
+  """Returns the lines that are printed at the end: how much there is in each split, and what is masked."""
   counts = [(split, len(chunk['clips']), sum(chunk['clips'].values()), chunk['records'])
             for split, chunk in made['chunks'].items()]
-  total = ('all', *map(sum, list(zip(*counts))[1:]))
+  total = ('all', *map(sum, list(zip(*counts, strict=True))[1:]))
   lines = [f'{"split":8}{"clips":>7}{"frames":>11}{"records":>9}']
   lines += [f'{split:8}{n:7,}{frames:11,}{windows:9,}' for split, n, frames, windows in [*counts, total]]
   size = sum(shard['bytes'] for shard in made['shards'].values())

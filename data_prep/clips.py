@@ -1,102 +1,132 @@
-"""One clip, decoded and joined by frame id, and its cutting into records. What a worker process does."""
+"""One clip: what is planned for it, its decoding with everything joined by frame id, and its cutting into records."""
 
 import dataclasses
+import pathlib
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from avjax.data import windows
+from avjax.data.records import Layout
 from avjax.errors import InputError
 from avjax.media import audio, faces, video
 from data_prep import features
-from data_prep.sources.affwild2 import Clip
 
 MAX_LENGTH_DIFFERENCE = 30  # frames: annotation, crops and decoded video of the official set differ by a few
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
-  """A clip and what is known of it before its video is opened.
+class Clip:
+  """One annotated person of one video; `partition` is 'train', 'validation' or 'test', and test has no annotation."""
+  name: str
+  video: pathlib.Path
+  crops: pathlib.Path
+  annotation: pathlib.Path | None
+  partition: str
 
-  crop_ids (K,) int32 frames that have a crop, K >= 1; va (T,2) and annotated (T,), or None for a test clip; features {name: file}.
-  """
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """A clip and what is known of it before its video is opened: all that a worker process needs to decode it."""
   clip: Clip
-  crop_ids: np.ndarray
-  va: np.ndarray | None
-  annotated: np.ndarray | None
-  unreadable: frozenset
-  features: dict
-  ignore_length: bool = False
+  crop_ids: np.ndarray             # (K,) int32 frames that have a crop, ascending, K >= 1
+  labels: np.ndarray | None        # (T,2) float32 valence and arousal; None for a test clip
+  annotated: np.ndarray | None     # (T,) bool, True where both were annotated; None for a test clip
+  unreadable: frozenset[str]       # crops that may be broken, of all clips, such as clip/00026.jpg
+  features: dict[str, pathlib.Path]
+  ignore_length: bool = False      # whether lengths may differ by more than MAX_LENGTH_DIFFERENCE
 
 
 @dataclasses.dataclass(frozen=True)
 class DecodedClip:
-  """The n kept frames of a clip, in order, and its whole spectrogram; fields as in records.fields."""
+  """The n kept frames of a clip, in order, and its whole spectrogram.
+
+  Arrays have the types that records.fields gives for one frame; there, labels are called va and window_starts starts.
+  """
   name: str
   frames: np.ndarray
   times: np.ndarray
-  va: np.ndarray
+  labels: np.ndarray
   annotated: np.ndarray
   faces: np.ndarray
   face_present: np.ndarray
   log_mel: np.ndarray
-  starts: np.ndarray
+  window_starts: np.ndarray
   audio_present: np.ndarray
-  features: dict   # {name: (n,D)}
-  unreadable: int  # crops masked because they are broken
-  cut: int         # annotated rows beyond the end of the video
+  features: dict[str, np.ndarray]  # {name: (n,D)}
+  unreadable: int                  # how many crops are masked because they are broken
+  cut: int                         # how many annotated rows lie beyond the end of the video
 
 
-def decode_clip(job, layout):
+def list_crop_ids(clip: Clip) -> np.ndarray:
+  """Returns the frames of a clip that have a crop, (K,) int32, ascending; InputError if there are none."""
+  crop_ids = np.array(sorted(faces.list_crops(clip.crops)), np.int32)
+  if not crop_ids.size:
+    raise InputError(f'{clip.crops} holds no crops such as 00001.jpg')
+  return crop_ids
+
+
+def decode_clip(job: Job, layout: Layout) -> DecodedClip:
   """Reads crops, frame times and sound of a clip's annotated frames (of every frame, where there is no annotation).
 
-  Raises InputError where a file is broken, where lengths differ by more than MAX_LENGTH_DIFFERENCE frames, or where features have
-  another number of rows than the video has frames.
+  Raises InputError where a file is broken, where lengths differ by more than MAX_LENGTH_DIFFERENCE frames, or where
+  features have another number of rows than the video has frames.
   """
   timeline = video.read_timeline(job.clip.video)
   n = len(timeline.times)
   if not job.ignore_length:
-    compare(job, n)
+    check_lengths(job, n)
   for path in job.features.values():  # never cut: a row that is missing may be missing anywhere
     rows = len(features.open_rows(path))
     if rows != n:
-      raise InputError(f'{path} has {rows} rows, but {job.clip.video} has {n} frames; make a row for each frame that decoding gives')
-  if job.va is None:
-    va, annotated = np.zeros((n, 2), np.float32), np.zeros(n, bool)
-    kept = np.arange(n)
+      raise InputError(f'{path} has {rows} rows, but {job.clip.video} has {n} frames; '
+                       'make a row for each frame that decoding gives')
+  if job.labels is None:
+    labels, annotated = np.zeros((n, 2), np.float32), np.zeros(n, bool)
+    kept, beyond = np.arange(n), 0
   else:
-    va, annotated = job.va[:n], job.annotated[:n]
-    kept = np.flatnonzero(annotated)
+    labels, annotated = job.labels[:n], job.annotated[:n]
+    kept, beyond = np.flatnonzero(annotated), int(job.annotated[n:].sum())
   frames = (kept + 1).astype(np.int32)
   images, face_present, broken = faces.read_faces(job.clip.crops, frames, layout.face, job.unreadable)
-  rows, starts, audio_present = audio.hear(timeline, video.SoundReader(job.clip.video))
-  return DecodedClip(job.clip.name, frames, timeline.times[kept].astype(np.float32), va[kept], annotated[kept], images,
-                     face_present, rows, starts[kept], audio_present[kept],
-                     {name: features.read_rows(path, kept) for name, path in job.features.items()}, broken,
-                     0 if job.va is None else int(job.annotated[n:].sum()))
+  log_mel, window_starts, audio_present = audio.hear(timeline, video.SoundReader(job.clip.video))
+  return DecodedClip(
+      name=job.clip.name, frames=frames, times=timeline.times[kept].astype(np.float32),
+      labels=labels[kept], annotated=annotated[kept], faces=images, face_present=face_present,
+      log_mel=log_mel, window_starts=window_starts[kept], audio_present=audio_present[kept],
+      features={name: features.read_rows(path, kept) for name, path in job.features.items()},
+      unreadable=broken, cut=beyond)
 
 
-def compare(job, n):
+def check_lengths(job: Job, n: int) -> None:
   """Raises InputError where annotation or crops and the n decoded frames cannot belong together."""
   hint = '; to cut to the shorter, add --tolerate length'
-  if job.va is not None and abs(len(job.va) - n) > MAX_LENGTH_DIFFERENCE:
-    raise InputError(f'{job.clip.annotation} has {len(job.va)} rows, but {job.clip.video} has {n} frames{hint}')
+  if job.labels is not None and abs(len(job.labels) - n) > MAX_LENGTH_DIFFERENCE:
+    raise InputError(f'{job.clip.annotation} has {len(job.labels)} rows, '
+                     f'but {job.clip.video} has {n} frames{hint}')
   if job.crop_ids[-1] > n + MAX_LENGTH_DIFFERENCE:
-    raise InputError(f'{job.clip.crops} goes up to frame {job.crop_ids[-1]}, but {job.clip.video} has {n} frames{hint}')
+    raise InputError(f'{job.clip.crops} goes up to frame {job.crop_ids[-1]}, '
+                     f'but {job.clip.video} has {n} frames{hint}')
 
 
-def clip_records(clip, layout):
+def clip_records(clip: DecodedClip, layout: Layout) -> Iterator[dict[str, Any]]:
   """Yields the records of a decoded clip, window by window, as records.fields describes them."""
   for window, index in enumerate(windows.window_indices(len(clip.frames), layout.length, layout.stride)):
-    real = index >= 0
-    def cut(values):
-      filled = values[index]  # where index is -1 this takes the last frame, which the next line wipes out
-      filled[~real] = 0
-      return filled
-    rows, starts = audio.keep_rows(clip.log_mel, clip.starts[index[real]])
+    frame_mask = index >= 0
+    log_mel_rows, window_starts = audio.keep_rows(clip.log_mel, clip.window_starts[index[frame_mask]])
+    by_frame = {
+        'frames': clip.frames, 'times': clip.times, 'va': clip.labels, 'annotated': clip.annotated,
+        'faces': clip.faces, 'face_present': clip.face_present, 'audio_present': clip.audio_present,
+        **{f'features/{name}': values for name, values in clip.features.items()}}
     yield {
-        'clip': clip.name, 'window': window, 'real': real, 'frames': cut(clip.frames), 'times': cut(clip.times),
-        'va': cut(clip.va), 'annotated': cut(clip.annotated), 'faces': cut(clip.faces),
-        'face_present': cut(clip.face_present), 'audio_present': cut(clip.audio_present),
-        'log_mel': rows, 'starts': np.pad(starts, (0, layout.length - len(starts))),
-        **{f'features/{name}': cut(values) for name, values in clip.features.items()},
-    }
+        'clip': clip.name, 'window': window, 'real': frame_mask, 'log_mel': log_mel_rows,
+        'starts': np.pad(window_starts, (0, layout.length - len(window_starts))),
+        **{name: take_or_zero(values, index) for name, values in by_frame.items()}}
+
+
+def take_or_zero(values: np.ndarray, index: np.ndarray) -> np.ndarray:
+  """Returns values[index], with zeros where the index is -1."""
+  taken = values[index]
+  taken[index < 0] = 0
+  return taken

@@ -1,15 +1,17 @@
-"""Features of other backbones (CLIP, MAE, wav2vec2, ...): made elsewhere, one .npy a clip, row k - 1 for frame k."""
+"""Reads features of other backbones (CLIP, MAE, wav2vec2, ...), made elsewhere: one .npy a clip, row k - 1 for frame k."""
 
+import pathlib
 import re
+from collections.abc import Iterable
 
 import numpy as np
 
-from avjax.errors import InputError
+from avjax.errors import InputError, one_line
 from avjax.files import existing_folder
 
 
-def parse_folders(options):
-  """['clip=DIR', ...] -> {'clip': DIR}. InputError for a name that cannot be one, or a folder that is not there."""
+def parse_folders(options: Iterable[str]) -> dict[str, pathlib.Path]:
+  """Parses ['clip=DIR', ...] to {'clip': DIR}; InputError for a name that cannot be one, or a missing folder."""
   folders = {}
   for option in options:
     name, equals, path = option.partition('=')
@@ -21,8 +23,11 @@ def parse_folders(options):
   return folders
 
 
-def find(folders, clip):
-  """{name: file} of a clip. Two people of one video have two files, also of the sound that they share."""
+def find(folders: dict[str, pathlib.Path], clip: str) -> dict[str, pathlib.Path]:
+  """Finds the files {name: path} of a clip; InputError where one is missing.
+
+  Two people of one video have two files, also for features of the sound that they share.
+  """
   found = {name: path / f'{clip}.npy' for name, path in folders.items()}
   for name, path in found.items():
     if not path.is_file():
@@ -31,33 +36,35 @@ def find(folders, clip):
 
 
 def widths(jobs):
-  """{name: columns}, the same in all files of a name. InputError naming a file that is damaged or differs from the first."""
+  """Returns {name: columns}, equal in all files of a name; InputError for a file that is damaged or differs."""
   first = {}
   for job in jobs:
     for name, path in job.features.items():
       width = open_rows(path).shape[1]
       other, wanted = first.setdefault(name, (path, width))
       if width != wanted:
-        raise InputError(f'{path} has {width} columns, but {other} has {wanted}; the files of one name come from one backbone')
+        raise InputError(f'{path} has {width} columns, but {other} has {wanted}; '
+                         'the files of one name come from one backbone')
   return {name: width for name, (_, width) in first.items()}
 
 
-def open_rows(path):
-  """The rows of a file, (n,D) of some floating type, not yet read. InputError if it holds anything else."""
+def open_rows(path: pathlib.Path) -> np.ndarray:
+  """Maps the rows of a file, (n,D) of some floating type, without reading them; InputError if it holds anything else."""
   try:
     rows = np.load(path, mmap_mode='r', allow_pickle=False)
   except (EOFError, OSError, ValueError) as error:
-    raise InputError(f'{path} cannot be read as a .npy file: {error}') from error
+    raise InputError(f'{path} cannot be read as a .npy file: {one_line(error)}') from error
   if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.dtype.kind != 'f' or not rows.shape[1]:
     raise InputError(f'{path} does not hold a table of floating-point numbers, a row a frame')
   return rows
 
 
-def read_rows(path, kept):
-  """float32 rows (len(kept),D) of a file. InputError where a number in them is not finite."""
+def read_rows(path: pathlib.Path, kept: np.ndarray) -> np.ndarray:
+  """Reads some rows of a file, counted from 0: (len(kept),D) float32; InputError where a number is not finite."""
   with np.errstate(over='ignore'):
     rows = open_rows(path)[kept].astype(np.float32)
   broken = np.flatnonzero(~np.isfinite(rows).all(axis=1))
   if len(broken):
-    raise InputError(f'{path} has a number that is not finite in the row of frame {kept[broken[0]] + 1}; where nothing was found, write zeros')
+    raise InputError(f'{path} has a number that is not finite in the row of frame {kept[broken[0]] + 1}; '
+                     'where nothing was found, write zeros')
   return rows

@@ -1,4 +1,4 @@
-"""A pool of processes that gives its results in order, shows its progress and leaves no orphans."""
+"""Computes in a pool of processes that gives its results in order, shows its progress and leaves no orphans."""
 
 import collections
 import concurrent.futures
@@ -33,6 +33,7 @@ def ordered(function, items, workers, unit):
 
 
 def results(pool, function, items, ahead):
+  """Yields the results in order, while at most `ahead` calls are under way or wait to be taken."""
   pending = collections.deque()
   for item in items:
     pending.append(pool.submit(function, item))
@@ -55,7 +56,7 @@ def progress(values, total, unit):
 
 
 def prepare_worker():
-  """Leaves Ctrl-C to the main process, and ends this one once that is dead: else it would wait for work for ever."""
+  """Makes a worker ignore Ctrl-C and end with the main process: else it would wait for work for ever."""
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   def watch():
     multiprocessing.parent_process().join()

@@ -1,10 +1,10 @@
-"""The TensorFlow side of build: records.fields as a TFDS data set of TFRecord files."""
+"""Writes records as a TFDS data set of TFRecord files. The only module of data_prep that imports TensorFlow."""
 
 import contextlib
 import io
 import os
 
-# Before the import: TensorFlow greets with a page of remarks.
+# Set before the import, since TensorFlow greets with a page of remarks otherwise.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
@@ -33,6 +33,8 @@ class Affwild2(tfds.core.GeneratorBasedBuilder):
   def _info(self):
     return tfds.core.DatasetInfo(
         builder=self,
+        # Part of the bytes of dataset_info.json, whose SHA-256 is in the manifest, and so of the identity of the records:
+        # the text stays as it is, although records.py is now in avjax/data.
         description='Windows of annotated frames of Aff-Wild2; data_prep/records.py says what each field is.',
         features=tfds.features.FeaturesDict({
             name: feature(shape, dtype) for name, (shape, dtype) in records.fields(self.layout).items()}))
@@ -48,17 +50,19 @@ class Affwild2(tfds.core.GeneratorBasedBuilder):
 
 
 class SortingWriter(tfds.core.writer.ExampleWriter):
-  """Writes the fields of each record in order of name. TFDS leaves them in an order that changes from run to run."""
+  """Writes the fields of each record in order of name, since TFDS leaves them in an order that changes between runs."""
 
   def write(self, path, examples):
     return super().write(path, ((key, sort_fields(example)) for key, example in examples))
 
 
 def sort_fields(example):
+  """Returns a serialized record with its fields in order of name."""
   return tf.train.Example.FromString(example).SerializeToString(deterministic=True)
 
 
 def feature(shape, dtype):
+  """Returns the TFDS feature of a field of records.fields."""
   if dtype is str:
     return tfds.features.Text()
   if shape == ():
@@ -68,7 +72,16 @@ def feature(shape, dtype):
 
 
 def write(layout, examples, data_dir, max_shard_mib):
-  """Writes the TFDS data set under data_dir/affwild2/1.0.0; returns {split: records in each of its shards}."""
+  """Writes the TFDS data set under data_dir/affwild2/1.0.0.
+
+  Args:
+    layout: the records.Layout.
+    examples: {split: iterable of (key, record)}, without empty splits.
+    data_dir: folder of the data set.
+    max_shard_mib: largest size of one file.
+
+  Returns {split: records in each of its shards}.
+  """
   builder = Affwild2(layout, examples, data_dir)
   config = tfds.download.DownloadConfig(
       try_download_gcs=False, max_shard_size=max_shard_mib << 20, min_shard_size=(max_shard_mib << 20) // 2)

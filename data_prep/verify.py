@@ -1,6 +1,7 @@
-"""python -m data_prep.verify DIR: every shard against the manifest, to the last byte."""
+"""python -m data_prep.verify DIR: compares every shard with the manifest, to the last byte."""
 
 import argparse
+import os
 
 from avjax import errors, files
 from avjax.data import manifest
@@ -9,27 +10,25 @@ from avjax.errors import InputError
 
 def main(argv=None):
   parser = argparse.ArgumentParser(prog='python -m data_prep.verify', description=__doc__)
-  parser.add_argument('dir', help='the records folder')
+  parser.add_argument('dir', help='folder of the records')
   print(verify(parser.parse_args(argv).dir))
   return 0
 
 
-def verify(data_dir):
+def verify(data_dir: str | os.PathLike[str]) -> str:
   """Checks names, sizes, SHA-256 and record counts; returns a summary, or raises InputError naming what is damaged."""
   folder, made = manifest.version_folder(data_dir), manifest.check_sizes(data_dir)
-  hint = 'copy it again, or build the records anew in another folder'
   for name, digest in made['metadata'].items():
     if not (folder / name).is_file() or files.sha256(folder / name) != digest:
-      raise InputError(f'{folder / name} is missing or changed; {hint}')
+      raise InputError(f'{folder / name} is missing or changed; {manifest.REMEDY}')
   for name, shard in made['shards'].items():
     if files.sha256(folder / name) != shard['sha256']:
-      raise InputError(f'shard {folder / name} is damaged: its SHA-256 is not that of the manifest; {hint}')
-  from data_prep import (
-    tfds_builder,  # here, so that damage is reported without waiting for TensorFlow
-  )
+      raise InputError(f'shard {folder / name} is damaged: its SHA-256 is not that of the manifest; {manifest.REMEDY}')
+  # Imported late, so that damage is reported without waiting for TensorFlow.
+  from data_prep import tfds_builder
   for name, shard in made['shards'].items():
     if tfds_builder.count_records(folder / name) != shard['records']:
-      raise InputError(f'shard {folder / name} does not hold the {shard["records"]} records of the manifest; {hint}')
+      raise InputError(f'shard {folder / name} does not hold the {shard["records"]} records of the manifest; {manifest.REMEDY}')
   records, size = (sum(shard[key] for shard in made['shards'].values()) for key in ('records', 'bytes'))
   return f'OK: {len(made["shards"])} shards, {records:,} records, {size / 1e6:,.1f} MB in {folder}'
 

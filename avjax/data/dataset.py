@@ -1,11 +1,19 @@
-"""Records -> NumPy batches. The only file of avjax that imports TensorFlow, once a batch is asked for, and off the accelerator."""
+"""Reads records into batches of NumPy arrays.
+
+TensorFlow, which reads TFRecord files, is imported when the first batch is asked for, and never sees the accelerator.
+"""
 
 import functools
+import os
 import pathlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from avjax import files
 from avjax.data import manifest
+from avjax.data.splits import fold_chunks
 from avjax.errors import InputError
 
 SHUFFLE_BUFFER = 256  # records in memory: 2 MB each at 48 pixels and L = 300
@@ -13,6 +21,7 @@ SHUFFLE_BUFFER = 256  # records in memory: 2 MB each at 48 pixels and L = 300
 
 @functools.cache
 def tensorflow():
+  """Imports TensorFlow, without its GPU, and returns it."""
   import tensorflow as tf
   tf.config.set_visible_devices([], 'GPU')
   return tf
@@ -21,60 +30,73 @@ def tensorflow():
 class Records:
   """The records under `data_dir`, checked against their manifest when opened.
 
-  manifest: what `data_prep.manifest.read_manifest` returns. Raises InputError where shards are missing or cut short, or
-  where the records are not of the sizes in `layout` (a mapping with length, stride, face and features, such as config.data).
+  manifest is what `avjax.data.manifest.read_manifest` returns. Raises InputError where shards are missing or cut short, or
+  where the records are not of the sizes in `layout`: a mapping with length, stride, face and perhaps features, such as
+  config.data.
   """
 
-  def __init__(self, data_dir, layout):
+  def __init__(self, data_dir: str | os.PathLike[str], layout: Mapping[str, Any]):
     self.manifest = manifest.check_sizes(data_dir)
     for name in ('length', 'stride', 'face'):
-      size = layout[name]
-      if self.manifest['layout'][name] != size:
-        raise InputError(f'records in {data_dir} have {name} {self.manifest["layout"][name]}, the config has {size}; '
-                         f'build them with --{name} {size}, or pass --config.data.{name}={self.manifest["layout"][name]}')
+      stored, wanted = self.manifest['layout'][name], layout[name]
+      if stored != wanted:
+        raise InputError(f'records in {data_dir} have {name} {stored}, the config has {wanted}; '
+                         f'build them with --{name} {wanted}, or pass --config.data.{name}={stored}')
     self.folder = manifest.version_folder(data_dir)
-    wanted = layout.get('features', {})
-    for name, width in self.widths(wanted).items():
-      if width != wanted[name]:
-        raise InputError(f'records in {data_dir} have features {name} of width {width}, the run has {wanted[name]}')
+    features = layout.get('features', {})
+    for name, width in self.widths(features).items():
+      if width != features[name]:
+        raise InputError(f'records in {data_dir} have features {name} of width {width}, '
+                         f'the run has {features[name]}')
 
-  def widths(self, names):
-    """{name: width} of features of other backbones. InputError for one that the records do not have."""
+  def fold(self, k: int) -> tuple[tuple[str, ...], str]:
+    """Returns (the training splits, the validation split) of fold k of these records; InputError if there is none."""
+    return fold_chunks(k, self.manifest['chunks'])
+
+  def widths(self, names: Iterable[str]) -> dict[str, int]:
+    """Returns {name: width} of features of other backbones; InputError for one that the records do not have."""
     stored = self.manifest['layout'].get('features', {})
     for name in names:
       if name not in stored:
-        raise InputError(f'records in {self.folder} have no features {name!r}, only {", ".join(stored) or "faces and log-mel"}; '
+        found = ', '.join(stored) or 'faces and log-mel'
+        raise InputError(f'records in {self.folder} have no features {name!r}, only {found}; '
                          f'build them with --features {name}=DIR')
     return {name: stored[name] for name in names}
 
   @functools.cached_property
   def features(self):
-    """How TFDS reads a record."""
+    """The TFDS description of a record, which parses one."""
     import tensorflow_datasets as tfds
     return tfds.builder_from_directory(str(self.folder)).info.features
 
-  def size(self, splits):
-    """The number of records in these splits."""
+  def size(self, splits: Sequence[str]) -> int:
+    """Returns the number of records in these splits; InputError for one that the records do not have."""
+    chunks = self.manifest['chunks']
     for split in splits:
-      if split not in self.manifest['chunks']:
-        raise InputError(f'records in {self.folder} have no split {split!r}, only {", ".join(self.manifest["chunks"])}')
-    return sum(self.manifest['chunks'][split]['records'] for split in splits)
+      if split not in chunks:
+        raise InputError(f'records in {self.folder} have no split {split!r}, only {", ".join(chunks)}')
+    return sum(chunks[split]['records'] for split in splits)
 
-  def batches(self, splits, batch_size, seed=None, skip=0):
-    """Yields batches, dicts of arrays (B, ...) with the fields of `data_prep.records`; the last one may be smaller.
+  def batches(self, splits: Sequence[str], batch_size: int, seed: int | None = None, skip: int = 0
+              ) -> Iterator[dict[str, np.ndarray]]:
+    """Yields batches, dicts of arrays (B, ...) with the fields of `avjax.data.records`; the last may be smaller.
 
-    With a seed the order is shuffled, and is a function of the seed and the records alone; without, records come in the
-    order of the shards. `skip` batches are left out at the start. log_mel is padded to the longest of the data set.
-    Raises InputError naming a damaged shard.
+    Args:
+      splits: names of splits of the manifest.
+      batch_size: B.
+      seed: shuffles; the order is a function of the seed and the records. None keeps the order of the shards.
+      skip: how many batches are left out at the start.
+
+    log_mel is padded to the longest of the data set. Raises InputError that names a damaged shard.
     """
     tf = tensorflow()
-    files = sorted(name for name in self.manifest['shards'] if any(name.startswith(f'affwild2-{s}.') for s in splits))
-    files = [str(self.folder / name) for name in files]
+    shards = [str(self.folder / name) for name in sorted(self.manifest['shards'])
+              if any(name.startswith(f'{manifest.NAME}-{split}.') for split in splits)]
     if seed is None:
-      data = tf.data.TFRecordDataset(files)
+      data = tf.data.TFRecordDataset(shards)
     else:
-      files = [files[i] for i in np.random.default_rng(seed).permutation(len(files))]
-      data = tf.data.Dataset.from_tensor_slices(files).interleave(tf.data.TFRecordDataset, cycle_length=8)
+      shards = [shards[i] for i in np.random.default_rng(seed).permutation(len(shards))]
+      data = tf.data.Dataset.from_tensor_slices(shards).interleave(tf.data.TFRecordDataset, cycle_length=8)
       data = data.shuffle(SHUFFLE_BUFFER, seed=seed, reshuffle_each_iteration=False)
     data = data.skip(skip * batch_size)
     data = data.map(self._parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
@@ -82,14 +104,15 @@ class Records:
     try:
       yield from data.as_numpy_iterator()
     except tf.errors.OpError as error:
-      damaged = next((path for path in map(pathlib.Path, files) if files.sha256(path) != self.manifest['shards'][path.name]['sha256']),
-                     self.folder)
-      raise InputError(f'{damaged} is damaged; copy it again, or build the records anew in another folder') from error
+      changed = (path for path in map(pathlib.Path, shards)
+                 if files.sha256(path) != self.manifest['shards'][path.name]['sha256'])
+      raise InputError(f'{next(changed, self.folder)} is damaged; {manifest.REMEDY}') from error
 
   def _parse(self, serialized):
+    """Parses one record and pads its log_mel."""
     record = self.features.deserialize_example(serialized)
     tf = tensorflow()
     rows, longest = tf.shape(record['log_mel'])[0], self.manifest['max_rows']
-    mel = tf.pad(record['log_mel'], [[0, longest - rows], [0, 0]])
-    record['log_mel'] = tf.ensure_shape(mel, (longest, mel.shape[1]))
+    log_mel = tf.pad(record['log_mel'], [[0, longest - rows], [0, 0]])
+    record['log_mel'] = tf.ensure_shape(log_mel, (longest, log_mel.shape[1]))
     return record

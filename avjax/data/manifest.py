@@ -1,28 +1,30 @@
 """The manifest: written last, it marks a data set as complete and says what its files must be."""
 
-import json
 import os
 import pathlib
+from typing import Any
 
+from avjax import files
 from avjax.errors import InputError
 
 NAME, VERSION = 'affwild2', '1.0.0'
 MANIFEST = 'manifest.json'
+REMEDY = 'copy it again, or build the records anew in another folder'
 
 
-def version_folder(data_dir):
+def version_folder(data_dir: str | os.PathLike[str]) -> pathlib.Path:
   """Returns the folder of the shards, given it or the RECORDS folder two levels above it."""
   data_dir = pathlib.Path(data_dir)
   return data_dir if (data_dir / MANIFEST).is_file() else data_dir / NAME / VERSION
 
 
-def read_manifest(data_dir):
+def read_manifest(data_dir: str | os.PathLike[str]) -> dict[str, Any]:
   """Returns the manifest of a finished data set as a dict; InputError, with the command that makes one, without it.
 
   layout    length, stride, face and features of records.Layout
   max_rows  the largest R of all records
   source    fingerprint of the names, annotations and sizes that went in
-  chunks    {split: {'records': n, 'clips': {clip: frames kept}}}
+  chunks    {split: {'records': n, 'clips': {clip: frames kept}}}; the folds of the data set, see splits.py
   shards    {file name: {'records': n, 'bytes': n, 'sha256': hex}}
   metadata  {file name: sha256} of the files that describe the records
   masked    frames without a face, with a broken crop, without sound; each frame of a clip counted once; and
@@ -31,42 +33,38 @@ def read_manifest(data_dir):
   versions  of the packages that shaped the bytes
   """
   path = version_folder(data_dir) / MANIFEST
-  try:
-    manifest = json.loads(path.read_text())
-    manifest['layout'], manifest['max_rows'], manifest['chunks'], manifest['shards']
-    return manifest
-  except FileNotFoundError:
+  if not path.exists():
     raise InputError(f'{data_dir} holds no finished records; make them with '
-                     f'python -m data_prep.build --source AFFWILD2 --data_dir {data_dir}') from None
-  except (ValueError, KeyError, TypeError, OSError) as error:
-    raise InputError(f'{path} is damaged ({error}); build the records anew in another folder') from error
+                     f'python -m data_prep.build --source AFFWILD2 --data_dir {data_dir}')
+  files.check_readable(path)
+  try:
+    manifest = files.read_json(path)
+    for key in ('layout', 'max_rows', 'chunks', 'shards'):
+      if key not in manifest:
+        raise InputError(f'{path} is damaged: it lacks {key}')
+  except InputError as error:
+    raise InputError(f'{error}; {REMEDY}') from error
+  return manifest
 
 
-def check_sizes(data_dir):
+def check_sizes(data_dir: str | os.PathLike[str]) -> dict[str, Any]:
   """Compares the shards with the manifest without reading them, and returns the manifest.
 
   Raises InputError naming the shard that is missing, cut short, or does not belong. Cheap enough for every start.
   """
   folder, manifest = version_folder(data_dir), read_manifest(data_dir)
-  hint = 'copy it again, or build the records anew in another folder'
   for name, shard in manifest['shards'].items():
     path = folder / name
     if not path.is_file():
-      raise InputError(f'shard {path} is missing; {hint}')
+      raise InputError(f'shard {path} is missing; {REMEDY}')
     if path.stat().st_size != shard['bytes']:
-      raise InputError(f'shard {path} has {path.stat().st_size} bytes instead of {shard["bytes"]}; {hint}')
+      raise InputError(f'shard {path} has {path.stat().st_size} bytes instead of {shard["bytes"]}; {REMEDY}')
   for path in sorted(folder.glob(f'{NAME}-*')):
     if path.name not in manifest['shards']:
       raise InputError(f'shard {path} is not in the manifest; remove it')
   return manifest
 
 
-def write_manifest(folder, manifest):
+def write_manifest(folder: pathlib.Path, manifest: dict[str, Any]) -> None:
   """Writes the manifest in one step: a reader sees all of it or nothing."""
-  partial = folder / f'{MANIFEST}.partial'
-  with partial.open('w') as file:
-    json.dump(manifest, file, indent=1)
-    file.write('\n')
-    file.flush()
-    os.fsync(file.fileno())
-  partial.replace(folder / MANIFEST)
+  files.write_json(folder / MANIFEST, manifest)

@@ -1,4 +1,4 @@
-"""The record: one window of one clip. The only contract between data_prep and avjax.
+"""Describes the record, which data_prep writes and avjax reads: one window of one clip. manifest.py describes its files.
 
 A clip is one annotated person of one video (`10-60-1280x720_right`). Its annotated frames, in order, are cut into
 windows of L frames (paper, section 4.3.1); each window is one record. Everything in a record is joined by frame id:
@@ -9,32 +9,29 @@ import dataclasses
 
 import numpy as np
 
-MEL_BANDS = 64      # VGGish's mel bands
-WINDOW_ROWS = 96    # rows of 10 ms in one VGGish example: 0.96 s
+MEL_BANDS = 64      # mel bands of VGGish
+WINDOW_ROWS = 96    # rows of 10 ms in one input of VGGish: 0.96 s
 NO_SOUND = np.float16(np.log(0.01))  # the log-mel of digital silence
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """Sizes that every record of one data set shares.
-
-  L frames a window, the stride in frames, face pixels a side, and the width of each set of features of other backbones.
-  """
-  length: int = 300
-  stride: int = 200
-  face: int = 48
-  features: dict = dataclasses.field(default_factory=dict)
+  """Sizes that all records of one data set share."""
+  length: int = 300  # L, frames of a window
+  stride: int = 200  # frames from the start of one window to the next
+  face: int = 48     # S, pixels a side
+  features: dict[str, int] = dataclasses.field(default_factory=dict)  # widths of features of other backbones
 
 
-def fields(layout):
+def fields(layout: Layout) -> dict[str, tuple[tuple[int | None, ...], type]]:
   """Returns {name: (shape, dtype)} of one record; None is a dimension that varies from record to record.
 
   clip            name of the clip
   window          index of the window in its clip, from 0
   frames   (L,)   frame ids, from 1; 0 on padding (only a clip shorter than L is padded, at its end)
   times    (L,)   seconds from the start of the video stream; 0 on padding
-  real     (L,)   True on frames, False on padding
-  va       (L,2)  valence and arousal in [-1, 1]; 0 where not annotated
+  real     (L,)   the frame mask: True on frames, False on padding
+  va       (L,2)  the labels: valence and arousal in [-1, 1]; 0 where not annotated
   annotated(L,)   True where both values were annotated
   faces    (L,S,S,3) RGB crops; black where the face is missing
   face_present  (L,) True where there is a crop

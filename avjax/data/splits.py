@@ -1,4 +1,6 @@
-"""The splits of a data set and its folds: which parts of the records train and which one validates."""
+"""Folds: which splits of the records train and which one validates."""
+
+from collections.abc import Iterable
 
 from avjax.errors import InputError
 
@@ -7,11 +9,12 @@ CHUNKS = tuple(f'chunk{i}' for i in range(FOLD_COUNT))  # chunk5 is the official
 TEST = 'test'
 
 
-def fold_chunks(fold, splits=CHUNKS):
+def fold_chunks(fold: int, splits: Iterable[str] = CHUNKS) -> tuple[tuple[str, ...], str]:
   """Returns (the training splits, the validation split) of a fold, counted from 0; fold 0 is the official one.
 
-  splits: names of the splits of the records, such as the manifest's; the test split takes no part. Fold k validates on
-  the k-th last of the others, in order of name, and trains on the rest.
+  Fold k validates on the split that is k-th from the end, in order of name and from 0, and trains on the others. The
+  test split takes no part. splits: names, such as those of a manifest; `Records.fold` passes them.
+  Raises InputError for a fold that does not exist.
   """
   chunks = tuple(sorted(split for split in splits if split != TEST))
   if fold not in range(len(chunks)):

@@ -1,14 +1,17 @@
-"""Windows of L frames over a clip's annotated frames, and the way back: overlapping windows to one value per frame."""
+"""Cuts a clip's annotated frames into windows of L frames, and merges overlapping windows to one value per frame."""
 
 import numpy as np
 
 
-def window_starts(n, length=300, stride=200):
-  """The frame, counted from 0, at which each window of n frames begins; the last one is anchored at the end (paper, section 4.3.1)."""
+def window_starts(n: int, length: int = 300, stride: int = 200) -> list[int]:
+  """Returns the frame, counted from 0, at which each window over n frames begins.
+
+  The last window is anchored at the end (paper, section 4.3.1).
+  """
   return [*range(0, n - length, stride), max(n - length, 0)] if n else []
 
 
-def window_indices(n, length=300, stride=200):
+def window_indices(n: int, length: int = 300, stride: int = 200) -> np.ndarray:
   """Cuts n frames, counted from 0, into windows.
 
   Returns (W,L) int64 indices. A clip shorter than L gives one window, padded at its end with -1; no frames, no window.
@@ -18,24 +21,26 @@ def window_indices(n, length=300, stride=200):
 
 
 class Merger:
-  """The mean of overlapping windows for each frame of a clip. Windows come one by one; what is kept grows with frames alone."""
+  """Averages overlapping windows for each frame of a clip. Windows come one by one; memory grows with frames only."""
 
   def __init__(self):
     self.counts, self.totals = np.zeros(0, np.int64), {}
 
-  def add(self, frames, values):
-    """Takes a window: frames (L,), ids from 0, none twice; values {name: (L,) or (L,C)}, the same names each time."""
+  def add(self, frames: np.ndarray, values: dict[str, np.ndarray]) -> None:
+    """Adds a window: frames (L,), ids from 0, none twice; values {name: (L,) or (L,C)}, the same names each time."""
     if len(frames) and frames.max() >= len(self.counts):
       more = max(frames.max() + 1, len(self.counts) * 5 // 4) - len(self.counts)
       self.counts = np.pad(self.counts, (0, more))
-      self.totals = {name: np.concatenate([total, np.zeros((more, *total.shape[1:]))]) for name, total in self.totals.items()}
+      self.totals = {name: np.concatenate([total, np.zeros((more, *total.shape[1:]))])
+                     for name, total in self.totals.items()}
     self.counts[frames] += 1
     for name, value in values.items():
       if name not in self.totals:
         self.totals[name] = np.zeros((len(self.counts), *value.shape[1:]))
       self.totals[name][frames] += value
 
-  def means(self):
+  def means(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Returns the ids (N,) that had a window, ascending, and {name: (N,) or (N,C) float64}."""
     ids = np.flatnonzero(self.counts)
-    return ids, {name: total[ids] / self.counts[ids].reshape(-1, *[1] * (total.ndim - 1)) for name, total in self.totals.items()}
+    return ids, {name: total[ids] / self.counts[ids].reshape(-1, *[1] * (total.ndim - 1))
+                 for name, total in self.totals.items()}

@@ -1,10 +1,12 @@
-"""VGGish's log-mel spectrogram, stored once in rows of 10 ms, and the row where each frame's 0.96 s window starts."""
+"""Computes VGGish's log-mel spectrogram, once, in rows of 10 ms, and the row where each frame's 0.96 s window starts."""
+
+from collections.abc import Iterable, Iterator
 
 import librosa
 import numpy as np
 
 from avjax.data.records import MEL_BANDS, NO_SOUND, WINDOW_ROWS
-from avjax.media.video import SAMPLE_RATE
+from avjax.media.video import SAMPLE_RATE, Sound, SoundReader, Timeline
 
 WINDOW, HOP, FFT = 400, 160, 512  # samples: 25 ms, 10 ms
 LOW_HZ, HIGH_HZ = 125.0, 7500.0
@@ -13,7 +15,7 @@ ROW_SECONDS = 0.010
 BLOCK_ROWS = 6000  # rows computed at a time, which bounds the memory for a long video
 
 
-def mel_matrix():
+def mel_matrix() -> np.ndarray:
   """Returns VGGish's (257,64) float64 weights: triangles linear in HTK mel (librosa's are linear in Hz), no DC."""
   def mel(hertz):
     return 1127.0 * np.log(1.0 + hertz / 700.0)
@@ -25,20 +27,25 @@ def mel_matrix():
   return weights
 
 
-def log_mel(samples):
+def log_mel(samples: np.ndarray) -> np.ndarray:
   """Computes VGGish's log-mel rows of a whole sound track, lengthened by one second of its last sample.
 
   Args:
-    samples: (n,) int16 at 16 kHz, n >= 1. The extra second gives the last frames their whole window.
+    samples: (n,) int16 at 16 kHz, n >= 1.
+
+  The extra second gives the last frames their whole window.
 
   Returns (R,64) float32, R = 1 + (n + 15600) // 160, at least log(0.01).
   """
   return np.concatenate(list(log_mel_blocks([samples])))
 
 
-def log_mel_blocks(blocks):
-  """Yields the rows of `log_mel`, some at a time, of a sound track that comes in blocks; memory does not grow with its length."""
-  # librosa centres the 400 samples of a window within the FFT's 512: 56 zeros each side put them where VGGish has them.
+def log_mel_blocks(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+  """Yields the rows of `log_mel`, some at a time, for a sound track that comes in blocks of samples.
+
+  Memory does not grow with the length of the track.
+  """
+  # librosa centres the 400 samples of a window in the FFT's 512; 56 zeros on each side put them where VGGish has them.
   around = np.zeros((FFT - WINDOW) // 2, np.float32)
   weights, waiting, last, whole = mel_matrix().astype(np.float32), [around], None, (BLOCK_ROWS - 1) * HOP + FFT
 
@@ -60,7 +67,7 @@ def log_mel_blocks(blocks):
     yield rows_of(wave[first * HOP:first * HOP + whole])
 
 
-def window_starts(timeline, sound_start, rows):
+def window_starts(timeline: Timeline, sound_start: float, rows: int) -> np.ndarray:
   """Returns for each frame the row at which its window of 96 starts: the window begins when the frame is shown.
 
   Args:
@@ -80,57 +87,63 @@ def window_starts(timeline, sound_start, rows):
   return np.clip(np.rint(positions), 0, rows - WINDOW_ROWS).astype(np.int32)
 
 
-def place(timeline, sound):
-  """Where a video's frames lie in the spectrogram of its sound.
+def place(timeline: Timeline, sound: Sound | SoundReader | None) -> tuple[np.ndarray, np.ndarray]:
+  """Finds where a video's frames lie in the spectrogram of its sound.
 
   Args:
     timeline: Timeline of n frames.
     sound: Sound, or a SoundReader that has been read to its end, or None.
 
-  Returns starts (n,) int32 and present (n,) bool, True on frames that have sound.
+  Returns window_starts (n,) int32, as the function of that name, and audio_present (n,) bool, True on frames that have
+  sound.
   """
   n = len(timeline.times)
   if is_silent(sound):
     return np.zeros(n, np.int32), np.zeros(n, bool)
-  since = timeline.times + (timeline.start - sound.start)
-  present = (since >= 0) & (since < sound.count / SAMPLE_RATE)
+  seconds = timeline.times + (timeline.start - sound.start)  # since the first sample
+  audio_present = (seconds >= 0) & (seconds < sound.count / SAMPLE_RATE)
   for first, last in sound.gaps:
-    present &= (since < first) | (since >= last)
-  return window_starts(timeline, sound.start, 1 + (sound.count + SAMPLE_RATE - WINDOW) // HOP), present
+    audio_present &= (seconds < first) | (seconds >= last)
+  rows = 1 + (sound.count + SAMPLE_RATE - WINDOW) // HOP
+  return window_starts(timeline, sound.start, rows), audio_present
 
 
-def is_silent(sound):
-  """Whether there is no track, or nothing in it beyond the last bit: 96 rows of silence stand for it."""
+def is_silent(sound: Sound | SoundReader | None) -> bool:
+  """Returns whether there is no track, or no sample beyond 1 in 32768; 96 rows of silence stand for it."""
   return sound is None or sound.peak <= 1
 
 
-def hear(timeline, sound):
-  """Joins a video's frames with its sound: log_mel (R,64) float16, and starts and present of `place`.
+def hear(timeline: Timeline, sound: Sound | SoundReader | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Joins a video's frames with its sound.
 
-  sound: Sound, or a SoundReader, which this reads, or None.
+  sound: Sound, or a SoundReader, which this reads to its end, or None.
+  Returns log_mel_rows (R,64) float16, and window_starts and audio_present of `place`.
   """
   blocks = [rows.astype(np.float16) for rows in log_mel_blocks(sound or ())]
-  rows = np.full((WINDOW_ROWS, MEL_BANDS), NO_SOUND) if is_silent(sound) else np.concatenate(blocks)
-  return rows, *place(timeline, sound)
+  silent = is_silent(sound)  # a SoundReader knows this once it has been read
+  log_mel_rows = np.full((WINDOW_ROWS, MEL_BANDS), NO_SOUND) if silent else np.concatenate(blocks)
+  return log_mel_rows, *place(timeline, sound)
 
 
-def windows(sound, starts):
-  """Yields the window (96,64) float16 of each frame, as `hear` gives them, and keeps no more of the spectrogram than that.
+def windows(sound: Sound | SoundReader | None, window_starts: np.ndarray) -> Iterator[np.ndarray]:
+  """Yields each frame's window (96,64) float16 of log-mel rows, and keeps no more of the spectrogram than it needs.
 
-  sound: as `place` takes it; a SoundReader is read once more. starts (n,), ascending.
+  Args:
+    sound: as `place` takes it; a SoundReader is read once more.
+    window_starts: (n,) ascending, as `place` returns them.
   """
   if is_silent(sound):
-    yield from (np.full((WINDOW_ROWS, MEL_BANDS), NO_SOUND) for _ in starts)
+    yield from (np.full((WINDOW_ROWS, MEL_BANDS), NO_SOUND) for _ in window_starts)
     return
   rows, first, blocks = np.zeros((0, MEL_BANDS), np.float16), 0, log_mel_blocks(sound)
-  for start in starts:
+  for start in window_starts:
     while start + WINDOW_ROWS > first + len(rows):
       rows, first = rows[start - first:], min(start, first + len(rows))
       rows = np.concatenate([rows, next(blocks).astype(np.float16)])
     yield rows[start - first:][:WINDOW_ROWS]
 
 
-def keep_rows(rows, starts):
-  """Keeps of the spectrogram what these windows need: ((K,64) rows, starts renumbered); the windows stay the same."""
-  needed = np.unique(starts[:, None] + np.arange(WINDOW_ROWS))
-  return rows[needed], np.searchsorted(needed, starts).astype(np.int32)
+def keep_rows(log_mel_rows: np.ndarray, window_starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Keeps only the rows of a spectrogram that some windows need: (rows (K,64), window_starts renumbered)."""
+  needed = np.unique(window_starts[:, None] + np.arange(WINDOW_ROWS))
+  return log_mel_rows[needed], np.searchsorted(needed, window_starts).astype(np.int32)

@@ -1,6 +1,8 @@
-"""The official aligned crops of faces."""
+"""Reads the aligned crops of faces that come with a data set."""
 
+import pathlib
 import warnings
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from PIL import Image
@@ -15,38 +17,40 @@ KNOWN_UNREADABLE = frozenset({'40-30-1280x720/06926.jpg'})  # broken in the offi
 UNREADABLE_LIST = 'unreadable.txt'
 
 
-def list_crops(folder):
-  """Returns {frame id: path} of the crops of one clip; file 00001.jpg belongs to frame 1, other files do not count."""
+def list_crops(folder: pathlib.Path) -> dict[int, pathlib.Path]:
+  """Returns {frame id: path} of the crops of one clip; 00001.jpg belongs to frame 1, other files do not count."""
   return {int(path.stem): path for path in sorted(folder.iterdir())
           if path.suffix.lower() in ('.jpg', '.png') and path.stem.isascii() and path.stem.isdigit()}
 
 
-def read_unreadable(source):
+def read_unreadable(source: pathlib.Path) -> frozenset[str]:
   """Returns the broken crops to mask, `clip/00026.jpg`: the known one and the lines of SOURCE/unreadable.txt."""
   path = source / UNREADABLE_LIST
-  return KNOWN_UNREADABLE | set(path.read_text().split() if path.is_file() else ())
+  return KNOWN_UNREADABLE.union(path.read_text().split() if path.is_file() else ())
 
 
-def open_crop(path):
+def open_crop(path: pathlib.Path) -> Image.Image:
   """Reads one crop as a PIL image, RGB; InputError where it is broken or far too large."""
   try:
     with Image.open(path) as image:
       if max(image.size) > MAX_CROP_SIDE:  # known from the header: nothing has been decoded yet
-        raise InputError(f'{path} is {image.width} x {image.height} pixels; a crop has at most {MAX_CROP_SIDE} a side')
+        raise InputError(f'{path} is {image.width} x {image.height} pixels; '
+                         f'a crop has at most {MAX_CROP_SIDE} a side')
       return image.convert('RGB')
+  except InputError:
+    raise
   except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-    if isinstance(error, InputError):
-      raise
     raise InputError(f'{path} cannot be read as an image; mend it, or list {path.parent.name}/{path.name} in '
                      f'SOURCE/{UNREADABLE_LIST} to mask the frame') from error
 
 
-def fit(image, size):
-  """A PIL image as (size,size,3) uint8, resized bicubically."""
+def fit(image: Image.Image, size: int) -> np.ndarray:
+  """Returns a PIL image as (size,size,3) uint8, resized bicubically."""
   return np.asarray(image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BICUBIC))
 
 
-def read_faces(crops, frames, size, unreadable=KNOWN_UNREADABLE):
+def read_faces(crops: pathlib.Path, frames: Sequence[int], size: int,
+               unreadable: Collection[str] = KNOWN_UNREADABLE) -> tuple[np.ndarray, np.ndarray, int]:
   """Reads the crops of some frames of a clip.
 
   Args:
@@ -55,7 +59,10 @@ def read_faces(crops, frames, size, unreadable=KNOWN_UNREADABLE):
     size: pixels a side.
     unreadable: names `clip/00026.jpg` of crops that may be broken.
 
-  Returns (n,size,size,3) uint8 RGB, black where there is no face; (n,) bool, True where there is; the broken crops met.
+  Returns:
+    faces (n,size,size,3) uint8 RGB, black where there is none; face_present (n,) bool; how many crops are broken.
+
+  Raises InputError for a broken crop that is not in `unreadable`.
   """
   faces = np.zeros((len(frames), size, size, 3), np.uint8)
   present = np.zeros(len(frames), bool)

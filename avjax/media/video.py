@@ -1,77 +1,71 @@
-"""Decoding with PyAV: exact frame times, images and the sound of a video file."""
+"""Decodes video files with PyAV: exact frame times, images and sound."""
 
 import contextlib
 import dataclasses
+import os
 import pathlib
+from collections.abc import Iterator
 
 import av
 import numpy as np
 
-from avjax.errors import InputError
+from avjax.errors import InputError, one_line
 
-GAP_SECONDS = 0.1  # between two blocks of sound; less is the container's rounding
+GAP_SECONDS = 0.1  # a longer gap between two blocks of sound is a hole; a shorter one is the container's rounding
 SAMPLE_RATE = 16_000
-SILENCE = 60 * SAMPLE_RATE  # samples of a hole in the sound that are made at a time
-MAX_PIXELS = 8192 * 8192  # of one decoded image: 200 MB as RGB
+SILENCE = 60 * SAMPLE_RATE  # how many samples of a hole in the sound are made at a time
+MAX_PIXELS = 8192 * 8192  # a decoded image of this size takes 200 MB as RGB
 
-# FFmpeg reports damage on stderr, line by line; what matters is raised as an InputError.
+# FFmpeg would report damage on stderr, line by line; what matters is raised as an InputError.
 av.logging.set_level(av.logging.PANIC)
 
 
 @dataclasses.dataclass(frozen=True)
 class Timeline:
-  """When the frames of a video are shown.
-
-  times  (n,) float64 seconds, ascending, the first one 0
-  start  seconds from the container's zero to the first frame
-  rate   frames per second where constant, else None
-  says   seconds that the file says it lasts, sound and all, or None where it says nothing
-  """
-  times: np.ndarray
-  start: float
-  rate: float | None
-  container_duration: float | None = None
+  """When the frames of a video are shown."""
+  times: np.ndarray   # (n,) float64 seconds, ascending, the first one 0
+  start: float        # seconds from the container's zero to the first frame
+  rate: float | None  # frames per second where constant, else None
+  container_duration: float | None = None  # seconds that the file says it lasts, sound and all, if it says so
 
   @property
-  def mean_rate(self):
-    """Frames per second on average; 25 where there is one frame."""
+  def mean_rate(self) -> float:
+    """Frames per second on average; 25 where there is only one frame."""
     return (len(self.times) - 1) / self.times[-1] if len(self.times) > 1 else 25.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Sound:
-  """The mixed-down sound track: samples (n,) int16 at 16 kHz; start: seconds from the container's zero.
-
-  gaps: (from, to) in seconds after start where the track has no sound; the samples are 0 there.
-  """
-  samples: np.ndarray
-  start: float
-  gaps: tuple = ()
+  """A sound track, mixed down to one channel."""
+  samples: np.ndarray  # (n,) int16 at 16 kHz
+  start: float         # seconds from the container's zero to the first sample
+  gaps: tuple[tuple[float, float], ...] = ()  # (from, to) in seconds after start without sound; samples are 0 there
 
   @property
-  def count(self):
+  def count(self) -> int:
     """How many samples there are."""
     return len(self.samples)
 
   @property
-  def peak(self):
-    """The largest sample, whatever its sign."""
+  def peak(self) -> int:
+    """The largest absolute value of a sample."""
     return largest(self.samples) if self.count else 0
 
-  def __iter__(self):
+  def __iter__(self) -> Iterator[np.ndarray]:
     yield self.samples
 
 
 class SoundReader:
-  """Iterates over the int16 samples of a sound track, block by block; what it knows of the track is complete after that.
+  """Iterates over the samples of a sound track in blocks, (k,) int16 at 16 kHz each, without keeping them.
 
-  start, gaps, count and peak are those of `Sound`; start is None where there is no track, or nothing in it can be decoded.
+  After that start, gaps, count and peak are those of `Sound`; start is None where there is no track, or nothing in it can
+  be decoded.
   """
 
-  def __init__(self, path):
+  def __init__(self, path: str | os.PathLike[str]):
     self.path = path
 
-  def __iter__(self):
+  def __iter__(self) -> Iterator[np.ndarray]:
     self.start, self.gaps, self.count, self.peak = None, [], 0, 0
     for block in self.decode():
       if len(block):
@@ -79,7 +73,10 @@ class SoundReader:
         yield block
 
   def decode(self):
-    """As 16-bit integers the mix is FFmpeg's own to the bit; PyAV's float mix of two channels is louder by sqrt 2."""
+    """Yields blocks of samples, some of them empty, with zeros in holes of the track.
+
+    As 16-bit integers the mix is FFmpeg's own to the bit; PyAV's float mix of two channels is louder by sqrt 2.
+    """
     with opened(self.path) as (container, _):
       stream = container.streams.best('audio')
       if stream is None:
@@ -112,11 +109,12 @@ class SoundReader:
         yield from flushed(resampler)
 
 
-def read_timeline(path):
+def read_timeline(path: str | os.PathLike[str]) -> Timeline:
   """Returns the Timeline of the frames that decoding `path` gives; InputError where it is no video or cut short."""
   with opened(path) as (container, stream):
-    # Not the packets themselves: they are the whole file.
-    packets = [(packet.pts, packet.is_keyframe, packet.is_discard or packet.is_corrupt) for packet in container.demux(stream) if packet.size]
+    # The packets themselves are not kept: they are the whole file.
+    packets = [(packet.pts, packet.is_keyframe, packet.is_discard or packet.is_corrupt)
+               for packet in container.demux(stream) if packet.size]
     # MP4 counts its samples in the header, so one that ends early gives itself away.
     if container.format.name.startswith('mov') and len(packets) < stream.frames:
       raise InputError(f'{path} is cut short: {len(packets)} of its {stream.frames} frames are there')
@@ -125,12 +123,12 @@ def read_timeline(path):
                not any(doubtful for *_, doubtful in packets) and len(set(ticks)) == len(packets))
     base, rates = stream.time_base, [stream.average_rate, stream.guessed_rate, stream.base_rate]
     container_duration = container.duration / av.time_base if container.duration else None
-  if not trusted:  # AVI packets may hold two frames or none, edit lists hide some: only decoding tells
+  if not trusted:  # AVI packets may hold two frames or none, and edit lists hide some: only decoding tells
     with opened(path) as (container, stream):
       ticks = [frame.pts for frame in container.decode(stream)]
   if not ticks:
     raise InputError(f'{path} holds no picture')
-  if None in ticks:  # a stream without clock, such as raw H.264
+  if None in ticks:  # a stream may have no clock, such as raw H.264
     rate = float(next(filter(None, rates), 25))
     return Timeline(np.arange(len(ticks)) / rate, 0.0, rate, container_duration)
   ticks = np.sort(np.array(ticks, np.int64))
@@ -141,10 +139,10 @@ def read_timeline(path):
   return Timeline(times, float(ticks[0] * base), next(fits, None), container_duration)
 
 
-def read_frames(path, longest=None):
+def read_frames(path: str | os.PathLike[str], longest: int | None = None) -> Iterator[np.ndarray]:
   """Yields the frames of a video in order as (H,W,3) uint8 RGB, upright, at most MAX_PIXELS pixels each.
 
-  longest: pixels to which the longer side is made smaller where it has more.
+  longest: most pixels of the longer side; larger frames are made smaller. None leaves them as they are.
   """
   with opened(path) as (container, stream):
     stream.thread_type, rotation, matrix = 'AUTO', None, None
@@ -156,26 +154,27 @@ def read_frames(path, longest=None):
       if size != [frame.width, frame.height]:
         frame = frame.reformat(*size, interpolation='AREA')
       image = frame.to_ndarray(format='rgb24')
-      if frame.rotation != rotation:  # else as before: side_data keeps its frame alive until the next garbage collection
+      # Asked for only where it changes: side_data keeps its frame alive until the next garbage collection.
+      if frame.rotation != rotation:
         rotation, matrix = frame.rotation, frame.side_data.get('DISPLAYMATRIX')
         matrix = matrix and bytes(matrix)
       yield upright(image, matrix) if matrix else image
 
 
-def upright(image, matrix):
-  """The picture as it is to be shown: turned and mirrored as a display matrix says."""
+def upright(image: np.ndarray, matrix: bytes) -> np.ndarray:
+  """Returns an image turned and mirrored as a display matrix, the bytes of 9 int32, says."""
   a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5]  # a pixel at (x, y) is shown at (a x + c y, b x + d y)
   if abs(b) > abs(a):
     image, a, d = image.transpose(1, 0, 2), c, b
   return np.ascontiguousarray(image[::-1 if d < 0 else 1, ::-1 if a < 0 else 1])
 
 
-def largest(samples):
-  """The largest of some int16 samples, whatever their sign."""
+def largest(samples: np.ndarray) -> int:
+  """Returns the largest absolute value of int16 samples, (k,), k >= 1."""
   return max(int(samples.max()), -int(samples.min()))
 
 
-def read_sound(path):
+def read_sound(path: str | os.PathLike[str]) -> Sound | None:
   """Returns the Sound of a video, or None where there is no sound track or nothing in it can be decoded."""
   reader = SoundReader(path)
   blocks = list(reader)
@@ -184,35 +183,38 @@ def read_sound(path):
 
 
 def new_resampler():
+  """Returns a resampler to one channel of int16 samples at 16 kHz."""
   return av.AudioResampler(format='s16', layout='mono', rate=SAMPLE_RATE)
 
 
 def flushed(resampler):
-  """What a resampler still holds: blocks of samples."""
+  """Returns the blocks of samples that a resampler still holds."""
   return [block.to_ndarray()[0] for block in resampler.resample(None)]
 
 
-def address(path):
-  """What FFmpeg calls a file: the colon of 12:30.mp4 would be that of a protocol."""
+def address(path: str | os.PathLike[str]) -> str:
+  """Returns the absolute path of a file for FFmpeg, which takes the 12 of 12:30.mp4 for the name of a protocol."""
   return str(pathlib.Path(path).absolute())
 
 
 @contextlib.contextmanager
-def opened(path):
+def opened(path: str | os.PathLike[str]):
   """Opens a video file as (container, video stream); everything FFmpeg cannot read becomes an InputError."""
   try:
     with av.open(address(path)) as container:
       stream = container.streams.best('video')
-      if stream is None or container.format.name == 'tty':  # FFmpeg plays text, too
+      if stream is None or container.format.name == 'tty':  # FFmpeg plays text files, too
         raise InputError(f'{path} holds no video stream')
       check_size(path, stream.codec_context)
       yield container, stream
   except InputError:
     raise
   except (av.error.FFmpegError, OSError, ValueError) as error:
-    raise InputError(f'{path} cannot be read as a video: {getattr(error, "strerror", None) or error}') from error
+    reason = getattr(error, 'strerror', None) or one_line(error)
+    raise InputError(f'{path} cannot be read as a video: {reason}') from error
 
 
 def check_size(path, image):
+  """Raises InputError for an image, anything with width and height, of more than MAX_PIXELS pixels."""
   if image.width * image.height > MAX_PIXELS:
     raise InputError(f'{path} is {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are read')

@@ -1,25 +1,32 @@
-"""Writing a video with its sound, for the page and for the overlay: H.264 and AAC, which every browser plays."""
+"""Writes a video with its sound, for the page and for the overlay: H.264 and AAC, which every browser plays."""
 
 import contextlib
 import fractions
+import os
 
 import av
 import cv2
 import numpy as np
 
-from avjax.media.video import SAMPLE_RATE, SoundReader, address
+from avjax.media.video import SAMPLE_RATE, SoundReader, Timeline, address
 
-CLOCK = 90_000  # ticks a second
+CLOCK = 90_000  # ticks of the frames' times in a second
 ENCODER = {'preset': 'veryfast', 'crf': '28'}
 
 
 class ClipWriter:
-  """A context that takes the pictures of a video in order and writes them, smaller, at their own times with the video's sound.
+  """A context that takes the frames of a video in order and writes them, smaller, at their own times with its sound.
 
-  The first picture is at time 0. Memory does not grow with the length.
+  The first frame is at time 0. Memory does not grow with the length.
+
+  Args:
+    path: the file to write.
+    source: the video, whose sound is copied.
+    timeline: the Timeline of the video.
+    longest: most pixels of the longer side.
   """
 
-  def __init__(self, path, source, timeline, longest):
+  def __init__(self, path: str | os.PathLike[str], source: str | os.PathLike[str], timeline: Timeline, longest: int):
     self.path, self.timeline, self.longest, self.count = path, timeline, longest, 0
     self.reader = SoundReader(source)
     self.sound, self.heard = iter(self.reader), 0
@@ -33,15 +40,16 @@ class ClipWriter:
     if kind is None:
       self.close()
     elif self.container:
-      with contextlib.suppress(av.error.FFmpegError):  # the first error counts
+      with contextlib.suppress(av.error.FFmpegError):  # the error that ended the context is the one to report
         self.container.close()
 
   def open_streams(self, image):
-    """The streams, once the size and whether there is sound are known. H.264 takes even sizes alone."""
+    """Opens the streams, once the size is known and whether there is sound. H.264 takes only even sizes."""
     height, width = image.shape[:2]
     scale = min(self.longest / max(height, width), 1)
     self.size = [max(round(side * scale / 2), 1) * 2 for side in (width, height)]
-    self.picture = self.container.add_stream('libx264', rate=fractions.Fraction(self.timeline.rate or 25).limit_denominator(1001), options=ENCODER)
+    rate = fractions.Fraction(self.timeline.rate or 25).limit_denominator(1001)
+    self.picture = self.container.add_stream('libx264', rate=rate, options=ENCODER)
     self.picture.width, self.picture.height = self.size
     self.picture.pix_fmt = 'yuv420p'
     self.picture.codec_context.time_base = fractions.Fraction(1, CLOCK)
@@ -50,8 +58,8 @@ class ClipWriter:
       self.track = self.container.add_stream('aac', rate=SAMPLE_RATE, layout='mono')
       self.track.bit_rate = 48_000
 
-  def add(self, image):
-    """The next picture, (H,W,3) uint8 RGB. OSError or another error of FFmpeg's where it cannot be written."""
+  def add(self, image: np.ndarray) -> None:
+    """Writes the next frame, (H,W,3) uint8 RGB; OSError or another error of FFmpeg where it cannot be written."""
     if self.picture is None:
       self.open_streams(image)
     if tuple(self.size) != image.shape[1::-1]:
@@ -70,7 +78,7 @@ class ClipWriter:
       if start > until:
         return
       samples, self.heard = self.block, self.heard + len(self.block)
-      early = max(round(-start * SAMPLE_RATE), 0)  # before the first picture
+      early = max(round(-start * SAMPLE_RATE), 0)  # samples before the first frame are left out
       if len(samples) > early:
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[None, early:]), format='s16', layout='mono')
         frame.sample_rate, frame.time_base = SAMPLE_RATE, fractions.Fraction(1, SAMPLE_RATE)
@@ -79,7 +87,7 @@ class ClipWriter:
       self.block = next(self.sound, None)
 
   def close(self):
-    """Writes what is left; sound ends with the last picture."""
+    """Writes what the encoders still hold; the sound ends with the last frame."""
     if self.container:
       for stream in (self.picture, self.track):
         if stream is not None:

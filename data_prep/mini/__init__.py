@@ -1,8 +1,9 @@
-"""python -m data_prep.mini --output DIR: a small synthetic Aff-Wild2 in the official layout, with all that is awkward.
+"""Generates a small synthetic Aff-Wild2 in the official layout, with all that is awkward in the real one.
 
 Drawn faces and synthesised voices show valence and arousal, so that what can be learnt from the real set can be learnt
-here, on a small scale; scores on it say nothing about Aff-Wild2. Beside the layout lie _truth/<clip>.npz (what each
-person feels, what face and voice show of it, and when one of the two lies), unreadable.txt and mini.json.
+here, on a small scale; scores on it say nothing about Aff-Wild2. Here is the table of the videos and where their files
+go; video.py makes one video, of what latents.py, face.py and voice.py invent, and film.py writes it.
+`python -m data_prep.mini` is the command.
 """
 
 import concurrent.futures
@@ -11,13 +12,16 @@ import json
 import multiprocessing
 import os
 import pathlib
+from typing import Any
 
+from avjax import files
 from avjax.errors import InputError
-from data_prep.mini.latents import PRESETS, Dials
+from data_prep.mini.latents import DEFAULT_DIALS, PRESETS, Dials
 from data_prep.mini.video import BROKEN_FRAME, Places, Video, make_video
 
 VERSION = 1  # to be raised whenever the same settings give other files
-# Always there, whatever the size. One quirk a video; '' is a plain one at a rate or in a container that others lack.
+# These are always there, however many videos are asked for. Each has one quirk; '' is a plain video of a frame rate
+# that others lack.
 AWKWARD = (
     Video('105', 'train', 30, '.mp4', 'gaps'),                               # -5 at the start, inside, in one column
     Video('video12_1', 'train', 25, '.avi', 'missing_faces'),                # no crop at the start, in runs, once
@@ -47,7 +51,7 @@ DONE, BEGUN = 'mini.json', 'mini.partial.json'
 
 
 def list_videos(count):
-  """Returns `count` videos: the awkward ones, and plain ones of 15 frames/s, every third of them for validation."""
+  """Returns `count` videos: the awkward ones, and plain ones of 15 frames/s, every third of which is for validation."""
   if count < len(AWKWARD):
     raise InputError(f'--videos is at least {len(AWKWARD)}, the awkward ones that are always there, not {count}')
   plain = []
@@ -57,26 +61,22 @@ def list_videos(count):
   return [*AWKWARD, *plain]
 
 
-def generate(output, seed=0, videos=40, seconds=16.0, dials=Dials(), workers=None):
-  """Writes the data set, the same bytes for the same settings; one process per core unless `workers` says otherwise.
+def generate(output: str | os.PathLike[str], seed: int = 0, videos: int = 40, *, seconds: float = 16.0,
+             dials: Dials = DEFAULT_DIALS, workers: int | None = None) -> dict[str, int]:
+  """Writes the data set, the same bytes for the same settings.
 
   Args:
     output: folder, new or empty; a complete mini of the same settings stays as it is, an interrupted one is finished.
     seed: any int.
     videos: how many, at least len(AWKWARD).
     seconds: length of each, 6 to 300; less at rates above 24 frames/s, and in two short ones.
-    dials: a Dials.
+    dials: what faces and voices show, and how often they contradict each other.
+    workers: processes; None is one per core. The files are the same.
 
   Returns {'videos', 'clips', 'frames'}: their numbers; frames are counted per clip.
   Raises InputError where a setting is out of range or `output` holds anything else.
   """
-  if not 6 <= seconds <= 300:
-    raise InputError(f'--seconds lies between 6 and 300, not {seconds:g}')
-  if dials.preset not in PRESETS:
-    raise InputError(f'--preset is one of {", ".join(PRESETS)}, not {dials.preset!r}')
-  for name in ('rho', 'anti', 'kappa'):
-    if not 0 <= getattr(dials, name) <= 1:
-      raise InputError(f'--{name} lies between 0 and 1, not {getattr(dials, name):g}')
+  check_settings(seconds, dials)
   table = list_videos(videos)
   settings = {'version': VERSION, 'seed': seed, 'videos': videos, 'seconds': float(seconds),
               **dataclasses.asdict(dials)}
@@ -86,32 +86,42 @@ def generate(output, seed=0, videos=40, seconds=16.0, dials=Dials(), workers=Non
   output = pathlib.Path(output)
   if read_settings(output / DONE) == settings:
     return counts
-  if output.exists() and not output.is_dir():
-    raise InputError(f'{output} is not a folder')
-  if output.is_dir() and any(output.iterdir()) and read_settings(output / BEGUN) != settings:
+  if output.exists() and any(files.existing_folder(output).iterdir()) and read_settings(output / BEGUN) != settings:
     raise InputError(f'{output} is not empty and not a mini data set of these settings; name another folder')
 
   output.mkdir(parents=True, exist_ok=True)
-  (output / BEGUN).write_text(json.dumps(settings, indent=2) + '\n')
+  files.write_text(output / BEGUN, json.dumps(settings, indent=2) + '\n')
   jobs = [(i, video, find_places(output, i, video), seed, seconds, dials) for i, video in enumerate(table)]
   for _, _, places, *_ in jobs:
     for place in filter(None, dataclasses.astuple(places)):
       place.mkdir(parents=True, exist_ok=True)
   # The longest first, so that all processes end together.
   jobs.sort(key=lambda job: -job[1].frame_count(seconds) * len(job[1].clips))
-  # Spawned, not forked: the caller may hold threads (a test that has imported JAX).
+  # Spawned, not forked: the caller may hold threads, as a test does that has imported JAX.
   with concurrent.futures.ProcessPoolExecutor(workers or len(os.sched_getaffinity(0)),
                                               multiprocessing.get_context('spawn')) as pool:
-    list(pool.map(make_video, *zip(*jobs)))
+    list(pool.map(make_video, *zip(*jobs, strict=True)))
   write_lists(output, table, seconds)
   os.replace(output / BEGUN, output / DONE)
   return counts
 
 
-def read_settings(path):
+def check_settings(seconds, dials):
+  """Raises InputError, naming the option of the command, for a setting that is out of range."""
+  if not 6 <= seconds <= 300:
+    raise InputError(f'--seconds lies between 6 and 300, not {seconds:g}')
+  if dials.preset not in PRESETS:
+    raise InputError(f'--preset is one of {", ".join(PRESETS)}, not {dials.preset!r}')
+  for name in ('rho', 'anti', 'kappa'):
+    if not 0 <= getattr(dials, name) <= 1:
+      raise InputError(f'--{name} lies between 0 and 1, not {getattr(dials, name):g}')
+
+
+def read_settings(path: pathlib.Path) -> dict[str, Any] | None:
+  """Returns the settings that `generate` wrote to a file, or None where it wrote none."""
   try:
-    return json.loads(path.read_text())
-  except (OSError, ValueError):
+    return files.read_json(path)
+  except InputError:
     return None
 
 
@@ -124,10 +134,12 @@ def find_places(output, i, video):
 
 def write_lists(output, table, seconds):
   """Writes the test list, the template of a submission, the list of broken crops, and what macOS leaves in folders."""
-  tests = [(clip, video.frame_count(seconds)) for video in table if video.partition == 'test' for clip in video.clips]
-  rows = ['image_location,valence,arousal', *(f'{clip}/{k:05d}.jpg,,' for clip, n in tests for k in range(1, n + 1))]
-  for path, lines in ((TEST_LIST, [clip for clip, _ in tests]), (TEST_SAMPLE, rows), ('unreadable.txt', [
-      f'{video.name}/{BROKEN_FRAME:05d}.jpg' for video in table if video.quirk == 'broken_crop'])):
+  tests = [(clip, video.frame_count(seconds))
+           for video in table if video.partition == 'test' for clip in video.clips]
+  rows = ['image_location,valence,arousal',
+          *(f'{clip}/{k:05d}.jpg,,' for clip, n in tests for k in range(1, n + 1))]
+  broken = [f'{video.name}/{BROKEN_FRAME:05d}.jpg' for video in table if video.quirk == 'broken_crop']
+  for path, lines in ((TEST_LIST, [clip for clip, _ in tests]), (TEST_SAMPLE, rows), ('unreadable.txt', broken)):
     (output / path).parent.mkdir(parents=True, exist_ok=True)
     (output / path).write_text('\n'.join(lines) + '\n')
   for folder in sorted({crops for _, crops in FOLDERS}):

@@ -1,8 +1,9 @@
-"""python -m data_prep.mini --output DIR: a small synthetic Aff-Wild2 in the official layout, with all that is awkward.
+"""Writes a small synthetic Aff-Wild2 in the official layout: python -m data_prep.mini --output DIR.
 
 Drawn faces and synthesised voices show valence and arousal, so that what can be learnt from the real set can be learnt
-here, on a small scale; scores on it say nothing about Aff-Wild2. Beside the layout lie _truth/<clip>.npz (what each
-person feels, what face and voice show of it, and when one of the two lies), unreadable.txt and mini.json.
+here, on a small scale; scores on it say nothing about Aff-Wild2. It has all that is awkward in the real one. DIR also
+holds _truth/<clip>.npz (what each person feels, what face and voice show of it, and when one of the two lies),
+unreadable.txt (the broken crop) and mini.json (the settings).
 """
 
 import argparse
@@ -14,7 +15,7 @@ from data_prep.mini.latents import PRESETS, Dials
 
 
 def main(argv=None):
-  parser = argparse.ArgumentParser(prog='python -m data_prep.mini', description=__doc__.partition(': ')[2],
+  parser = argparse.ArgumentParser(prog='python -m data_prep.mini', description=__doc__,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--output', required=True, help='folder to write, new or empty')
   parser.add_argument('--seed', type=int, default=0)
@@ -30,7 +31,7 @@ def main(argv=None):
   args = parser.parse_args(argv)
   complete = (pathlib.Path(args.output) / mini.DONE).exists()
   dials = Dials(args.preset, args.rho, args.anti, args.kappa)
-  counts = mini.generate(args.output, args.seed, args.videos, args.seconds, dials, args.workers)
+  counts = mini.generate(args.output, args.seed, args.videos, seconds=args.seconds, dials=dials, workers=args.workers)
   print(f'{args.output}: {counts["videos"]} videos, {counts["clips"]} clips, {counts["frames"]} frames'
         + (', complete already' if complete else ''))
   return 0
@@ -38,4 +39,3 @@ def main(argv=None):
 
 if __name__ == '__main__':
   errors.run_command(main)
-

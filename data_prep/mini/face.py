@@ -1,7 +1,7 @@
-"""A drawn face, whose expression shows valence and arousal.
+"""Draws a face whose expression shows valence and arousal.
 
 Valence bends the mouth and lowers or slants the brows; arousal opens the eyes and raises the brows; the jaw follows the
-voice. Who it is (skin, hair, brows, glasses, beard, clothes, background) is drawn once per subject.
+voice. Who it is (skin, hair, brows, glasses, beard, clothes, background) is chosen at random, once per person.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import numpy as np
 
 CROP = 112             # pixels a side of the official aligned crops
 WIDTH, HEIGHT = 160, 120  # pixels of a raw frame for each person in it
-BITS = 4               # OpenCV draws at positions of 1 / ONE pixel
+BITS = 4               # OpenCV draws at multiples of 1 / ONE pixel
 ONE = 2 ** BITS
 
 SKIN = ((150, 196, 242), (128, 176, 226), (106, 150, 204), (82, 118, 172), (60, 88, 138), (164, 206, 248))  # BGR
@@ -21,7 +21,7 @@ CLOTHES = ((150, 90, 60), (70, 110, 70), (60, 60, 150), (120, 120, 120), (140, 8
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-  """Colours are BGR; sizes are pixels of the crop."""
+  """Who a face belongs to: what does not change from frame to frame. Colours are BGR; sizes are pixels of the crop."""
   skin: tuple
   hair: tuple
   clothes: tuple
@@ -36,8 +36,11 @@ class Identity:
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-  """The face's expression over N frames, each (N,): smile, frown, sad, lift, in about [-1, 1]; eyes and jaw, how open,
-  in about [0, 1]; x, y (N,) int, the crop's place in the raw frame; hidden, in [0, 1], how blurred and dark."""
+  """The face's expression over N frames, each field (N,).
+
+  smile, frown, sad, lift are in about [-1, 1]; eyes and jaw say how open they are, in about [0, 1]; x and y, int, are the
+  crop's place in the raw frame; hidden, in [0, 1], says how blurred and dark the face is.
+  """
   smile: np.ndarray
   frown: np.ndarray
   sad: np.ndarray
@@ -50,6 +53,7 @@ class Look:
 
 
 def invent_identity(rng):
+  """Returns a random Identity."""
   tint = rng.uniform(70, 200, 3)
   shade = np.linspace(1.1, 0.8, HEIGHT)[:, None, None] * np.linspace(*rng.permutation([0.9, 1.1]), WIDTH)[:, None]
   vary = rng.uniform(0.94, 1.06)
@@ -67,7 +71,15 @@ def invent_identity(rng):
 
 
 def express(rng, face, times, envelope, hidden):
-  """Returns the Look of a face that shows (N,2) valence and arousal while the mouth speaks with envelope (N,)."""
+  """Returns the Look of a face over N frames.
+
+  Args:
+    rng: random generator of blinks and movements of the head.
+    face: (N,2) valence and arousal that it shows.
+    times: (N,) seconds.
+    envelope: (N,) in [0, 1], how loud this person speaks.
+    hidden: (N,) in [0, 1], how blurred and dark the face is.
+  """
   valence, arousal = face.T
   low, high = np.maximum(-valence, 0), np.maximum(valence, 0)
   eyes = 0.60 + 0.36 * arousal - 0.12 * high
@@ -116,16 +128,19 @@ class Pen:
     cv2.fillPoly(self.image, [self.points(x, y)], colour, cv2.LINE_AA, BITS)
 
   def points(self, x, y):
+    """Returns the points in the units of OpenCV, (n,2) int32; y may be one number for all."""
     points = np.empty((len(x), 2))
     points[:, 0], points[:, 1] = x, y
-    return ((points + (self.x, self.y)) * ONE).astype(np.int32)
+    return ((points + np.array([self.x, self.y])) * ONE).astype(np.int32)
 
 
 def mix(colour, other, share):
-  return tuple((1 - share) * a + share * b for a, b in zip(colour, other))
+  """Returns a colour of which a share, in [0, 1], is the other one."""
+  return tuple((1 - share) * a + share * b for a, b in zip(colour, other, strict=True))
 
 
 def head(pen, identity):
+  """Draws hair, clothes, neck, ears and face."""
   skin, hair, width = identity.skin, identity.hair, identity.width
   if identity.style == 2:
     pen.ellipse((56, 62), (width + 9, 56), hair)
@@ -146,9 +161,10 @@ def head(pen, identity):
 
 
 def eyes_and_brows(pen, identity, look, i):
+  """Draws eyes, brows, glasses, the lines of a frown, and the nose."""
   skin, shade = identity.skin, mix(identity.skin, (0, 0, 0), 0.4)
   opening = 10 * look.eyes[i]
-  # High when aroused, low when angry; the inner end goes down in anger and up in sorrow.
+  # The brows are high when aroused and low when angry; their inner ends go down in anger and up in sorrow.
   height = 39 - 7 * look.lift[i] + 3 * look.frown[i]
   inner = 8 * look.frown[i] - 9 * look.sad[i]
   for side in (-1, 1):
@@ -175,6 +191,7 @@ BOW = 1 - ACROSS ** 2
 
 
 def mouth(pen, identity, look, i):
+  """Draws cheeks, mouth, teeth and lips."""
   smile, gape = look.smile[i], 16 * look.jaw[i]
   if smile > 0:
     for side in (-1, 1):

@@ -1,4 +1,4 @@
-"""Writing a short video file with PyAV, byte for byte the same every time."""
+"""Writes a short video file with PyAV, byte for byte the same every time."""
 
 import av
 import numpy as np
@@ -10,10 +10,11 @@ LAME_DELAY = 1105  # samples that LAME puts before the first one
 X264 = {'preset': 'ultrafast', 'crf': '28'}
 
 
-def write_film(path, size, images, ticks, rate, time_base, sound=None, sound_start=0.0, stereo=False):
+def write_film(path, size, images, *, ticks, rate, time_base, sound=None, sound_start=0.0, stereo=False):
   """Writes .mp4 as H.264/AAC or .avi as MPEG-4/MP3.
 
   Args:
+    path: where to, with one of the two endings.
     size: width and height in pixels, even.
     images: iterable of (H,W,3) uint8 BGR.
     ticks: when each is shown, int, in units of time_base.
@@ -45,13 +46,13 @@ def write_film(path, size, images, ticks, rate, time_base, sound=None, sound_sta
     if sound is not None:
       # AVI has no negative times: FFmpeg would shift the picture. So the lead-in takes the place of the first samples.
       skip = LAME_DELAY if path.suffix == '.avi' else 0
-      packets += track.encode(sound_frame(sound, hertz, stereo, sound_start, skip))
+      packets += track.encode(sound_frame(sound, hertz, stereo=stereo, start=sound_start, skip=skip))
     packets += [packet for stream in streams for packet in stream.encode()]
     for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
       container.mux(packet)
 
 
-def sound_frame(sound, hertz, stereo, start, skip):
+def sound_frame(sound, hertz, *, stereo, start, skip):
   """Returns the sound as one frame of the given rate, without its first `skip` samples at that rate.
 
   Mono is copied to both channels: FFmpeg would lower it by 3 dB.

@@ -1,6 +1,7 @@
-"""Valence and arousal of invented people, and how much of them face and voice show.
+"""Invents what people feel, their valence and arousal, and how much of it face and voice show.
 
-The latent pair is the label. Each modality shows a weighted, noisy copy; in a conflict segment one of the two lies.
+The latent pair is the label. Each modality shows a weighted, noisy copy of it; in a conflict segment one of the two
+lies.
 """
 
 import dataclasses
@@ -13,8 +14,8 @@ MARGIN = 1.5  # seconds of the grid before the first frame and after the last: s
 CLEAN, VOICE_LIES, FACE_LIES = 0, 1, 2
 SEGMENT = 5.5  # seconds of a conflict segment on average; they last 3 to 8
 
-# (weight, standard deviation of the noise) of (valence, arousal). `natural`: the face knows valence, the voice arousal.
-# `balanced`: each alone is noisy, so that much is gained by weighing them.
+# Each modality has a weight and a standard deviation of its noise, for valence and for arousal. `natural`: the face shows
+# valence better, the voice arousal. `balanced`: both are noisy, so that much is gained by weighing them.
 PRESETS = {
     'natural': {'face': ((1.0, 0.6), (0.10, 0.22)), 'voice': ((0.7, 1.0), (0.30, 0.10))},
     'balanced': {'face': ((1.0, 0.7), (0.35, 0.35)), 'voice': ((0.95, 1.0), (0.30, 0.25))},
@@ -23,8 +24,9 @@ PRESETS = {
 
 @dataclasses.dataclass(frozen=True)
 class Dials:
-  """What the modalities show: preset, and the conflict between them, each number in [0, 1].
+  """What the modalities show, and the conflict between them; each number is in [0, 1].
 
+  preset a name in PRESETS
   rho    share of the time in which one modality lies
   anti   how: 1 shows the opposite of the latents, 0 shows something unrelated
   kappa  how visibly: a lying face is blurred and dark, a lying voice noisy; 0 gives no hint
@@ -33,6 +35,9 @@ class Dials:
   rho: float = 0.1
   anti: float = 0.5
   kappa: float = 0.5
+
+
+DEFAULT_DIALS = Dials()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,9 +110,10 @@ def conflict(rng, times, seconds, rho, turn):
   """Draws the conflict segments of a video, between clean stretches of random length; face and voice lie by turns.
 
   A share rho of the time is in conflict: in each video, if that makes a segment of usual length, else in some videos,
-  picked by `turn` in [0, 1). Numbers spread evenly over the videos make the share exact over all of them as well.
+  which are picked by `turn` in [0, 1). Turns that are spread evenly over the videos make the share exact over all of
+  them as well.
 
-  Returns (n,) states.
+  Returns (n,) uint8 states at times (n,).
   """
   state = np.full(len(times), CLEAN, np.uint8)
   total, usual = rho * seconds, min(SEGMENT, seconds)
@@ -120,7 +126,7 @@ def conflict(rng, times, seconds, rho, turn):
   lengths = total / count * (1 + 0.25 * balanced(rng, count))
   starts = np.sort(rng.uniform(0, seconds - total, count)) + np.concatenate([[0], np.cumsum(lengths)[:-1]])
   liars = (VOICE_LIES, FACE_LIES) if turn < chance / 2 else (FACE_LIES, VOICE_LIES)
-  for i, (start, length) in enumerate(zip(starts, lengths)):
+  for i, (start, length) in enumerate(zip(starts, lengths, strict=True)):
     state[(times >= start) & (times < start + length)] = liars[i % 2]
   return state
 

@@ -1,4 +1,4 @@
-"""One invented video: its people, film, crops, annotations and truth, with the one thing that is awkward about it."""
+"""Makes one invented video: its people, film, crops, annotations and truth, with the one thing that is awkward about it."""
 
 import dataclasses
 import fractions
@@ -7,9 +7,7 @@ import pathlib
 import cv2
 import numpy as np
 
-from data_prep.mini import face as mini_face
-from data_prep.mini import latents as mini_latents
-from data_prep.mini import voice as mini_voice
+from data_prep.mini import face, latents, voice
 from data_prep.mini.film import write_film
 
 MOST_FRAMES = 24  # per second asked for: videos of higher rates are shorter in time instead
@@ -21,7 +19,7 @@ JPEG = [cv2.IMWRITE_JPEG_QUALITY, 90]
 
 @dataclasses.dataclass(frozen=True)
 class Video:
-  """A row of the table in mini.py: its quirk is '' or one of the names used below."""
+  """A row of the table of videos: its quirk, what is awkward about it, is '' or one of the names used below."""
   name: str
   partition: str  # 'train', 'validation' or 'test'
   fps: float
@@ -30,13 +28,16 @@ class Video:
 
   @property
   def clips(self):
+    """The names of the clips, one for each person."""
     return [f'{self.name}_left', f'{self.name}_right'] if self.quirk == 'two_subjects' else [self.name]
 
   @property
   def rate(self):
+    """Frames per second, as a Fraction."""
     return fractions.Fraction(round(self.fps * 1001), 1001).limit_denominator(1001)
 
   def frame_count(self, seconds):
+    """Returns how many frames it has where some seconds are asked for."""
     most = {'short': SHORT, 'tiny': TINY}.get(self.quirk, 10 ** 6)
     return min(most, round(min(self.fps, MOST_FRAMES) * seconds))
 
@@ -51,10 +52,10 @@ class Places:
 
 
 def make_video(index, video, places, seed, seconds, dials):
-  """Invents and writes the index-th video, of some seconds, with all that belongs to each person in it."""
-  cv2.setNumThreads(1)  # the videos are what runs side by side
+  """Invents and writes the index-th Video, of some seconds, and all that belongs to each person in it, to its Places."""
+  cv2.setNumThreads(1)  # a process for each video keeps the cores busy
   n = video.frame_count(seconds)
-  ticks, time_base = clock(video, n, mini_latents.generator(seed, 'clock', video.name))
+  ticks, time_base = clock(video, n, latents.generator(seed, 'clock', video.name))
   times = ticks * float(time_base)
   seconds = times[-1] + 1 / video.fps
 
@@ -62,14 +63,14 @@ def make_video(index, video, places, seed, seconds, dials):
             for side, clip in enumerate(video.clips)]
   speech, turns = people[0].speech, np.ones(len(people[0].speech.times), bool)
   if len(people) == 2:
-    speech, turns = mini_voice.take_turns(speech, people[1].speech)
+    speech, turns = voice.take_turns(speech, people[1].speech)
   speaks = [turns, ~turns][:len(people)]
-  noisy = sum(person.noisy * spoken for person, spoken in zip(people, speaks))
-  rng = mini_latents.generator(seed, 'sound', video.name)
-  wave = mini_voice.synthesise(rng, speech, noisy)
+  noisy = sum(person.noisy * spoken for person, spoken in zip(people, speaks, strict=True))
+  rng = latents.generator(seed, 'sound', video.name)
+  wave = voice.synthesise(rng, speech, noisy)
 
-  looks = [person.look(times, spoken) for person, spoken in zip(people, speaks)]
-  for person, spoken in zip(people, speaks):
+  looks = [person.look(times, spoken) for person, spoken in zip(people, speaks, strict=True)]
+  for person, spoken in zip(people, speaks, strict=True):
     (places.crops / person.clip).mkdir(parents=True, exist_ok=True)
     write_truth(places.truth / f'{person.clip}.npz', person, times, spoken)
     if places.annotations:
@@ -78,29 +79,32 @@ def make_video(index, video, places, seed, seconds, dials):
   picture_delay, sound_delay = {'late_video': (0.3, 0.0), 'late_sound': (0.0, 0.4)}.get(video.quirk, (0.0, 0.0))
   ticks = ticks + round(picture_delay / float(time_base))
   wave = cut_sound(video, wave, speech.times[0], seconds, since=sound_delay - picture_delay)
-  size = (len(people) * mini_face.WIDTH, mini_face.HEIGHT)
+  size = (len(people) * face.WIDTH, face.HEIGHT)
   path = places.videos / f'{video.name}{video.ending}'
-  write_film(path, size, images, ticks, video.rate, time_base, wave, sound_delay, stereo=video.quirk != '')
+  write_film(path, size, images, ticks=ticks, rate=video.rate, time_base=time_base, sound=wave,
+             sound_start=sound_delay, stereo=video.quirk != '')
 
 
 class Person:
-  """Someone invented: what they feel, how they look and speak, all drawn from the clip's name."""
+  """Someone invented: what they feel, how they look and speak. All of it follows from the seed and the clip's name."""
 
   def __init__(self, clip, seed, seconds, dials, turn):
+    """seconds: length of the video; turn as in latents.conflict."""
     def rng(role):
-      return mini_latents.generator(seed, role, clip)
+      return latents.generator(seed, role, clip)
     self.clip, self.kappa, self.move = clip, dials.kappa, rng('move')
-    self.performance = mini_latents.perform(rng('feel'), seconds, dials, turn)
-    self.identity = mini_face.invent_identity(rng('identity'))
-    self.speech = mini_voice.speak(rng('speak'), mini_voice.invent_speaker(rng('speaker')), self.performance)
-    lying = self.performance.at(self.speech.times).state == mini_latents.VOICE_LIES
+    self.performance = latents.perform(rng('feel'), seconds, dials, turn)
+    self.identity = face.invent_identity(rng('identity'))
+    self.speech = voice.speak(rng('speak'), voice.invent_speaker(rng('speaker')), self.performance)
+    lying = self.performance.at(self.speech.times).state == latents.VOICE_LIES
     self.noisy = 0.4 * dials.kappa * lying
 
   def look(self, times, spoken):
+    """Returns the face.Look at some times (N,); spoken (C,): whether it is this person's turn to speak."""
     shown = self.performance.at(times)
     envelope = np.interp(times, self.speech.times, self.speech.envelope * spoken)
-    return mini_face.express(self.move, shown.face, times, envelope,
-                             self.kappa * (shown.state == mini_latents.FACE_LIES))
+    return face.express(self.move, shown.face, times, envelope,
+                             self.kappa * (shown.state == latents.FACE_LIES))
 
 
 def clock(video, n, rng):
@@ -115,17 +119,16 @@ def film(video, places, people, looks, n):
   """Yields the raw images, everyone side by side, and writes the crops cut from them."""
   missing = missing_faces(n) if video.quirk == 'missing_faces' else ()
   for i in range(n):
-    images = [mini_face.draw(person.identity, look, i) for person, look in zip(people, looks)]
-    for person, look, image in zip(people, looks, images):
+    images = [face.draw(person.identity, look, i) for person, look in zip(people, looks, strict=True)]
+    for person, look, image in zip(people, looks, images, strict=True):
       if i in missing:
         continue
       x, y = look.x[i], look.y[i]
-      data = cv2.imencode('.jpg', image[y:y + mini_face.CROP, x:x + mini_face.CROP], JPEG)[1].tobytes()
+      data = cv2.imencode('.jpg', image[y:y + face.CROP, x:x + face.CROP], JPEG)[1].tobytes()
       if video.quirk == 'broken_crop' and i + 1 == BROKEN_FRAME:
         data = data[:len(data) // 2]
       (places.crops / person.clip / f'{i + 1:05d}.jpg').write_bytes(data)
     yield images[0] if len(images) == 1 else np.hstack(images)
-
 
 
 def missing_faces(n):
@@ -154,7 +157,7 @@ def annotation_gaps(n):
 
 
 def write_truth(path, person, times, spoken):
-  """Writes the Performance at the n frames (see mini_latents), and `speaks` (n,) bool: it is this person's turn."""
+  """Writes the Performance at the n frames (see latents.py), and `speaks` (n,) bool: it is this person's turn."""
   shown = person.performance.at(times)
   turn = np.interp(times, person.speech.times, spoken.astype(float)) > 0.5
   np.savez(path, speaks=turn, **{field.name: getattr(shown, field.name) for field in dataclasses.fields(shown)})
@@ -162,7 +165,7 @@ def write_truth(path, person, times, spoken):
 
 def cut_sound(video, wave, begins, seconds, since):
   """Returns a wave, which starts at time `begins`, from `since` to the end of the video, as the quirk will have it."""
-  first, last = (round((at - begins) * mini_voice.RATE) for at in (since, seconds))
+  first, last = (round((at - begins) * voice.RATE) for at in (since, seconds))
   wave = wave[first:last]
   if video.quirk == 'no_sound':
     return None

@@ -1,4 +1,4 @@
-"""A synthesised voice: harmonics under two formants, in syllables and phrases.
+"""Synthesises a voice that shows valence and arousal: harmonics under two formants, in syllables and phrases.
 
 Arousal raises level, pitch, speed and brightness; valence raises the formants and, a little, the pitch, and when it is
 low the pitch trembles.
@@ -8,7 +8,7 @@ import dataclasses
 
 import numpy as np
 
-RATE = 16_000
+RATE = 16_000     # samples a second
 CONTROL_HZ = 100  # the voice is steered on this grid and interpolated linearly between its points
 HARMONICS = 26
 FLOOR_DB = -55
@@ -16,7 +16,7 @@ FLOOR_DB = -55
 
 @dataclasses.dataclass(frozen=True)
 class Speaker:
-  """pitch in Hz at rest; tract: formants relative to a man's; breath: relative level of the breath noise."""
+  """Whose voice it is: pitch in Hz at rest; tract, formants relative to a man's; breath, relative level of the noise."""
   pitch: float
   tract: float
   breath: float
@@ -24,9 +24,11 @@ class Speaker:
 
 @dataclasses.dataclass(frozen=True)
 class Speech:
-  """What is steered, on C = CONTROL_HZ points a second: times (C,) seconds from the first frame; envelope (C,) in
-  [0, 1], how open the mouth is; pitch (C,) Hz; level (C,) dB; tilt (C,) the harmonics' power law; formants (C,2) Hz;
-  breath (C,) relative level of the noise."""
+  """How a voice is steered, at C points, CONTROL_HZ of them a second.
+
+  times (C,) seconds from the first frame; envelope (C,) in [0, 1], how open the mouth is; pitch (C,) Hz; level (C,) dB;
+  tilt (C,) exponent with which the harmonics fall off; formants (C,2) Hz; breath (C,) relative level of the noise.
+  """
   times: np.ndarray
   envelope: np.ndarray
   pitch: np.ndarray
@@ -37,6 +39,7 @@ class Speech:
 
 
 def invent_speaker(rng):
+  """Returns a random Speaker, low or high."""
   low = rng.random() < 0.5
   return Speaker(pitch=rng.uniform(105, 130) if low else rng.uniform(170, 205),
                  tract=rng.uniform(0.97, 1.03) + (0 if low else 0.12), breath=rng.uniform(0.05, 0.12))
@@ -72,7 +75,7 @@ def take_turns(one, other, seconds=3.0):
   """Returns the Speech of two people who speak in turns of some seconds, and (C,) True where the first one speaks."""
   first = np.floor(one.times / seconds) % 2 == 0
   fields = [np.where(first if a.ndim == 1 else first[:, None], a, b)
-            for a, b in zip(dataclasses.astuple(one)[1:], dataclasses.astuple(other)[1:])]
+            for a, b in zip(dataclasses.astuple(one)[1:], dataclasses.astuple(other)[1:], strict=True)]
   return Speech(one.times, *fields), first
 
 
@@ -80,6 +83,8 @@ def synthesise(rng, speech, noisy):
   """Computes the sound of a Speech.
 
   Args:
+    rng: random generator of the noise.
+    speech: a Speech of C points.
     noisy: (C,) in [0, 1], how much noise covers the voice; 1 is noise as loud as the voice.
 
   Returns (C * RATE / CONTROL_HZ,) float32 within [-1, 1], sampled at RATE; the first sample is at speech.times[0].
@@ -101,7 +106,7 @@ def synthesise(rng, speech, noisy):
 
   turns = np.cumsum(stretch(speech.pitch), dtype=np.float64) / RATE
   phase = (2 * np.pi * (turns % 1)).astype(np.float32)
-  # sin(k x) = 2 cos(x) sin((k - 1) x) - sin((k - 2) x): two operations a harmonic instead of a sine
+  # sin(k x) = 2 cos(x) sin((k - 1) x) - sin((k - 2) x) takes two operations a harmonic instead of a sine.
   before, sine, twice_cosine = np.zeros_like(phase), np.sin(phase), 2 * np.cos(phase)
   wave = np.zeros_like(phase)
   for i in range(HARMONICS):

@@ -1,26 +1,62 @@
-"""Aff-Wild2 as its organisers hand it out: folders in, a sorted list of clips out; partitions, chunks and folds."""
+"""Aff-Wild2 as its organisers hand it out: finds its clips, reads their annotations and splits them into chunks."""
 
 import dataclasses
+import itertools
 import pathlib
 import re
 
 from avjax import errors, files
 from avjax.data.splits import CHUNKS, TEST
 from avjax.errors import InputError
+from avjax.media import faces
+from data_prep import features
+from data_prep.clips import Clip, Job, list_crop_ids
+from data_prep.sources import Source, register
+from data_prep.sources.annotations import read_annotation
 
 VIDEO_FOLDERS = ('batch1', 'batch2', 'new_vids', 'batch3')
 CROP_FOLDERS = ('cropped_aligned', 'cropped_aligned_new_50_vids')
+TEST_LISTS = 'test_set/names_of_videos_in_each_test_set'
 VIDEO_ENDINGS = ('.mp4', '.avi')
 
 
-@dataclasses.dataclass(frozen=True)
-class Clip:
-  """One annotated person of one video; `partition` is 'train', 'validation' or 'test', and test has no annotation."""
-  name: str
-  video: pathlib.Path
-  crops: pathlib.Path
-  annotation: pathlib.Path | None
-  partition: str
+@register('affwild2')
+class AffWild2(Source):
+  """The Aff-Wild2 folder as its organisers hand it out, with the annotations of an ABAW challenge."""
+
+  def add_options(self, parser):
+    parser.add_argument(
+        '--videos', nargs='+', metavar='DIR',
+        help=f'folders of videos (default: those of {", ".join(VIDEO_FOLDERS)} in SOURCE or SOURCE/videos)')
+    parser.add_argument(
+        '--crops', nargs='+', metavar='DIR',
+        help=f'folders of aligned crops (default: those of {", ".join(CROP_FOLDERS)} in SOURCE)')
+    parser.add_argument(
+        '--annotations', metavar='DIR',
+        help="folder of annotations (default: '<N>th ABAW Annotations' in SOURCE)")
+    parser.add_argument(
+        '--test_list', metavar='FILE',
+        help=f'list of test clips, one a line (default: SOURCE/{TEST_LISTS}/Valence_Arousal_*.txt, '
+             'if there is one)')
+
+  def plan(self, args):
+    roots = find_roots(args.source, args.videos, args.crops, args.annotations, args.test_list)
+    unreadable = faces.read_unreadable(args.source)
+    feature_folders = features.parse_folders(args.features)
+
+    def plan_clip(clip):
+      crop_ids, labels, annotated = list_crop_ids(clip), None, None
+      if clip.annotation is not None:
+        labels, annotated = read_annotation(clip.annotation, 'out_of_range' in args.tolerate)
+      return Job(clip, crop_ids, labels=labels, annotated=annotated, unreadable=unreadable,
+                 features=features.find(feature_folders, clip.name),
+                 ignore_length='length' in args.tolerate)
+
+    clips = list_clips(roots, 'unlisted' in args.tolerate)
+    if not any(clip.annotation for clip in clips):
+      raise InputError(f'{roots.annotations} holds no annotations')
+    return {split: [plan_clip(clip) for clip in members]
+            for split, members in split_clips(clips).items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +107,7 @@ def find_roots(source, videos=None, crops=None, annotations=None, test_list=None
     if not test_list.is_file():
       raise InputError(f'{test_list} is not a file: --test_list names a text file with one clip a line')
   else:
-    lists = sorted((source / 'test_set' / 'names_of_videos_in_each_test_set').glob('Valence_Arousal_*.txt'))
+    lists = sorted((source / TEST_LISTS).glob('Valence_Arousal_*.txt'))
     if len(lists) > 1:
       raise InputError(f'{lists[0].parent} holds {len(lists)} lists; name the one to use with --test_list')
     test_list = lists[0] if lists else None
@@ -102,9 +138,9 @@ def list_clips(roots, ignore_unlisted=False):
     hint = '; to leave them out, add --tolerate unlisted'
     used = set(video_of.values())
     errors.raise_if_any('videos have neither annotation nor test listing',
-             [name for name, path in videos.items() if path not in used], hint)
+                        [name for name, path in videos.items() if path not in used], hint)
     errors.raise_if_any('folders of crops have neither annotation nor test listing',
-             [name for name in crops if name not in listed], hint)
+                        [name for name in crops if name not in listed], hint)
   return [Clip(name, video_of[name], crops[name], *listed[name]) for name in sorted(listed)]
 
 
@@ -118,7 +154,7 @@ def split_clips(clips):
   for i in range(1, 5):
     while 0 < cuts[i] < len(train) and train[cuts[i] - 1].video == train[cuts[i]].video:
       cuts[i] += 1
-  splits = {chunk: train[start:end] for chunk, start, end in zip(CHUNKS, cuts, cuts[1:])}
+  splits = {chunk: train[start:end] for chunk, (start, end) in zip(CHUNKS[:5], itertools.pairwise(cuts), strict=True)}
   splits[CHUNKS[5]] = [clip for clip in clips if clip.partition == 'validation']
   splits[TEST] = [clip for clip in clips if clip.partition == 'test']
   return splits

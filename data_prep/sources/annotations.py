@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from avjax.errors import InputError
+from avjax.errors import InputError, one_line
 
 NOT_ANNOTATED = -5  # the organisers' mark
 
@@ -14,17 +14,17 @@ def read_annotation(path, ignore_out_of_range=False):
 
   Args:
     path: the text file; line k + 1 belongs to frame k.
-    ignore_out_of_range: take values outside [-1, 1] other than -5 as not annotated, instead of refusing them.
+    ignore_out_of_range: whether values outside [-1, 1] other than -5 count as not annotated instead of being refused.
 
   Returns:
-    va (T,2) float32 in [-1, 1], 0 where not annotated; annotated (T,) bool, True where both values were given.
+    labels (T,2) float32 in [-1, 1], 0 where not annotated; annotated (T,) bool, True where both values were given.
 
   Raises InputError naming file and line for anything else: another header, another number of columns, text, NaN.
   """
   try:
     header, *lines = path.read_text(encoding='utf-8-sig').rstrip().splitlines() or ['']
   except (OSError, UnicodeDecodeError) as error:
-    raise InputError(f'{path} cannot be read as text: {error}') from error
+    raise InputError(f'{path} cannot be read as text: {one_line(error)}') from error
   if [word.strip().lower() for word in header.split(',')] != ['valence', 'arousal']:
     raise InputError(f"{path}, line 1: expected the header 'valence,arousal', found {header[:40]!r}")
   values = np.zeros((len(lines), 2))
@@ -40,6 +40,7 @@ def read_annotation(path, ignore_out_of_range=False):
 
 
 def parse(line, where):
+  """Returns the two numbers of a line; InputError, beginning with `where`, if it holds anything else."""
   try:
     valence, arousal = map(float, line.split(','))
   except ValueError:

@@ -1,6 +1,5 @@
 """A clip whose files do not fit together, or are broken, is refused by name."""
 
-import argparse
 import os
 
 import numpy as np
@@ -10,13 +9,15 @@ from official_set import ANNOTATIONS, tone, write_video
 from avjax.data import records
 from avjax.errors import InputError
 from data_prep import build, clips
+from data_prep.sources import SOURCES
 
 LAYOUT = records.Layout(12, 8, 16)
 
 
 def decode(source, name, tolerate=()):
-  args = argparse.Namespace(source=source, tolerate=tolerate, videos=None, crops=None, annotations=None, test_list=None, features=())
-  job, = (job for jobs in build.plan(args).values() for job in jobs if job.clip.name == name)
+  args = build.parse_args(['--source', str(source), '--data_dir', 'unused', '--tolerate', ','.join(tolerate)])
+  planned = SOURCES[args.layout].plan(args)
+  job, = (job for jobs in planned.values() for job in jobs if job.clip.name == name)
   return clips.decode_clip(job, LAYOUT)
 
 
@@ -30,26 +31,26 @@ def test_lengths_may_differ_by_thirty_frames(broken):
     annotate(broken, '104', rows)
     np.testing.assert_array_equal(decode(broken, '104').frames, np.arange(1, kept + 1))
   annotate(broken, '104', 20 + 31)
-  with pytest.raises(InputError, match='104.txt has 51 rows, but .*104.avi has 20 frames.*--tolerate length'):
+  with pytest.raises(InputError, match=r'104.txt has 51 rows, but .*104.avi has 20 frames.*--tolerate length'):
     decode(broken, '104')
   assert len(decode(broken, '104', ['length']).frames) == 20
 
 
 def test_crops_far_beyond_the_video_are_refused(broken):
   (broken / 'cropped_aligned/104/00020.jpg').rename(broken / 'cropped_aligned/104/00051.jpg')
-  with pytest.raises(InputError, match='goes up to frame 51, but .*104.avi has 20 frames'):
+  with pytest.raises(InputError, match=r'goes up to frame 51, but .*104.avi has 20 frames'):
     decode(broken, '104')
 
 
 def test_broken_files_are_named(broken):
   os.truncate(broken / 'cropped_aligned/104/00007.jpg', 300)
-  with pytest.raises(InputError, match='104/00007.jpg cannot be read as an image'):
+  with pytest.raises(InputError, match=r'104/00007.jpg cannot be read as an image'):
     decode(broken, '104')
   (broken / 'unreadable.txt').write_text('104/00007.jpg\n')
   clip = decode(broken, '104')
   assert clip.unreadable == 1 and np.flatnonzero(~clip.face_present).tolist() == [6]
   os.truncate(broken / 'batch1/103.mp4', 3000)
-  with pytest.raises(InputError, match='103.mp4 cannot be read as a video'):
+  with pytest.raises(InputError, match=r'103.mp4 cannot be read as a video'):
     decode(broken, '103')
 
 
@@ -81,5 +82,5 @@ def test_a_variable_rate_takes_sound_by_time(broken):
   write_video(broken / 'batch1/104.mp4', 20, tone(40), pts=pts)
   clip = decode(broken, '104')
   np.testing.assert_allclose(clip.times, pts / 1000, atol=1e-4)
-  heard = clip.log_mel[clip.starts].argmax(axis=1) - 18  # which of the 40 ms tones sounds
+  heard = clip.log_mel[clip.window_starts].argmax(axis=1) - 18  # which of the 40 ms tones sounds
   assert np.abs(heard - pts / 40).max() <= 1

@@ -1,7 +1,5 @@
 """Features of other backbones: each row arrives with its own frame, and what does not fit is refused."""
 
-import argparse
-
 import numpy as np
 import pytest
 from official_set import CLIPS, SIZES
@@ -10,6 +8,7 @@ from test_build import contents, read
 from avjax.data import manifest, records
 from avjax.errors import InputError
 from data_prep import build, clips, features
+from data_prep.sources import SOURCES
 
 
 def write(folder, width=3, scale=1.0):
@@ -27,9 +26,9 @@ def folder(tmp_path):
 
 
 def jobs(source, folder, tolerate=()):
-  args = argparse.Namespace(source=source, tolerate=tolerate, videos=None, crops=None, annotations=None, test_list=None,
-                            features=[f'clip={folder}'])
-  return {job.clip.name: job for jobs in build.plan(args).values() for job in jobs}
+  args = build.parse_args(['--source', str(source), '--data_dir', 'unused', '--tolerate', ','.join(tolerate),
+                           '--features', f'clip={folder}'])
+  return {job.clip.name: job for jobs in SOURCES[args.layout].plan(args).values() for job in jobs}
 
 
 def decode(source, folder, tolerate=()):

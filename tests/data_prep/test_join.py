@@ -1,7 +1,5 @@
 """On the mini set with its gaps: label, face and sound of every frame of every record come from the same frame id."""
 
-import argparse
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,6 +7,7 @@ from PIL import Image
 from avjax.data import records
 from avjax.media import audio, video
 from data_prep import build, clips, mini
+from data_prep.sources import SOURCES
 
 LAYOUT = records.Layout(length=40, stride=27, face=24)
 
@@ -21,8 +20,8 @@ def root(tmp_path_factory):
 
 
 def test_every_frame_of_every_record(root):
-  args = argparse.Namespace(source=root, tolerate=(), videos=None, crops=None, annotations=None, test_list=None, features=())
-  jobs = [job for members in build.plan(args).values() for job in members]
+  args = build.parse_args(['--source', str(root), '--data_dir', 'unused'])
+  jobs = [job for members in SOURCES[args.layout].plan(args).values() for job in members]
   broken = set((root / 'unreadable.txt').read_text().split())
   gaps = missing = 0
   for job in jobs:

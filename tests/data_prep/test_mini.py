@@ -271,7 +271,7 @@ def ccc(x, y):
 def test_emotions_of_unseen_people_are_recovered(root, clips):
   def gather(*partitions):
     people = [clip for clip in clips.values() if clip.partition in partitions and clip.name not in MUTE]
-    return [np.concatenate(column) for column in zip(*(features(root, clip) for clip in people))]
+    return [np.concatenate(column) for column in zip(*(features(root, clip) for clip in people), strict=True)]
   known, unseen = gather('train'), gather('validation', 'test')
   face, voice, both = (ridge(x, known[2], z) for x, z in (
       (known[0], unseen[0]), (known[1], unseen[1]), (np.hstack(known[:2]), np.hstack(unseen[:2]))))

@@ -47,7 +47,7 @@ def vggish(samples):
 def reference_windows(rate, rows, frames):
   """The predecessors' windowing: a window every h rows at round(i h), the last one repeated to the video's length."""
   h = (1 / rate) * (1.0 / 0.010)
-  starts = [round(i * h) for i in range(int(math.floor((rows - 96) / h)) + 1)]
+  starts = [round(i * h) for i in range(math.floor((rows - 96) / h) + 1)]
   return (starts + [starts[-1]] * frames)[:frames]
 
 
@@ -121,9 +121,9 @@ def test_windows_one_by_one_are_those_of_the_whole_spectrogram():
   rng = np.random.default_rng(1)
   sound = Sound(rng.integers(-3000, 3000, 14_000 * 160, dtype=np.int16), 0.2)
   timeline = Timeline(np.sort(np.concatenate([[0], rng.uniform(0, 150, 400), 70 + rng.uniform(0, 1, 100)])), 0.0, None)
-  for sound in (sound, Sound(sound.samples[:8000], 3.0), Sound(sound.samples[:8000] // 30_000, 0.0), None):
-    rows, starts, _ = audio.hear(timeline, sound)
-    found = list(audio.windows(sound, starts))
+  for other in (sound, Sound(sound.samples[:8000], 3.0), Sound(sound.samples[:8000] // 30_000, 0.0), None):
+    rows, starts, _ = audio.hear(timeline, other)
+    found = list(audio.windows(other, starts))
     np.testing.assert_array_equal(found, rows[starts[:, None] + np.arange(96)])
     assert found[0].dtype == np.float16
 

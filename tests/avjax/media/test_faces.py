@@ -66,5 +66,5 @@ def test_a_huge_picture_is_refused_before_it_is_decoded(tmp_path, monkeypatch, s
   path.write_bytes(b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', side, side, 8, 0, 0, 0, 0)) +
                    chunk(b'IDAT', pixels) + chunk(b'IEND', b''))
   monkeypatch.setattr(ImageFile.ImageFile, 'load', lambda image: pytest.fail('decoded'))
-  with pytest.raises(InputError, match='00001.png'):
+  with pytest.raises(InputError, match=r'00001.png'):
     open_crop(path)

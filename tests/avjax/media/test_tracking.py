@@ -16,7 +16,7 @@ def video(frames, **people):
 
 def chosen(frames, which='largest', rate=25, **people):
   track = tracking.choose(tracking.link(np.arange(frames) / rate, video(frames, **people)), which)
-  return track and list(zip(track.frames, (box[0] for box in track.boxes), (points[0][0] for points in track.points)))
+  return track and list(zip(track.frames, (box[0] for box in track.boxes), (points[0][0] for points in track.points), strict=True))
 
 
 def test_the_larger_of_two_and_the_one_on_either_side():

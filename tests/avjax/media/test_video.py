@@ -144,7 +144,7 @@ def test_an_mp4_whose_end_is_missing_is_cut_short(tmp_path):
       container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format='rgb24')))
     container.mux(stream.encode())
   os.truncate(path, path.stat().st_size // 2)
-  with pytest.raises(InputError, match='is cut short: [0-9]+ of its 30 frames are there'):
+  with pytest.raises(InputError, match=r'is cut short: [0-9]+ of its 30 frames are there'):
     video.read_timeline(path)
 
 
