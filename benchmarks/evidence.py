@@ -2,12 +2,13 @@
 
 python -m benchmarks.evidence --source MINI --data_dir RECORDS --output FOLDER
 
-Writes docs/evidence.json, the pictures of the demo, and the blocks `evidence` and `demo` in README.md.
+Writes docs/evidence.json, the pictures of the demo, and the blocks `evidence` and `demo` in
+README.md.
 
-Every row is the validation partition of fold 0, whose subjects are not in training. The controls are
-early concatenation in place of the fusion, training labels taken from another clip, the best constant,
-and a ridge regression on simple features. Runs that are finished in FOLDER are not repeated. None of
-this says anything about Aff-Wild2.
+Every row is the validation partition of fold 0, whose subjects are not in training. The controls
+are early concatenation in place of the fusion, training labels taken from another clip, the best
+constant, and a ridge regression on simple features. Runs that are finished in FOLDER are not
+repeated. None of this says anything about Aff-Wild2.
 """
 
 import argparse
@@ -38,8 +39,9 @@ ANNOTATIONS = '*ABAW Annotations/VA_Estimation_Challenge/Train_Set/*.txt'
 
 
 def train(config, seed, records, workdir, *overrides):
-  """Trains with the command that a person would type; returns scores, epochs, and seconds of training and validation.
+  """Trains with the command that a person would type.
 
+  Returns the scores, the epochs, and the seconds of training and validation.
   A run that is finished returns at once, and a run of another config in the same folder is refused.
   """
   subprocess.run([sys.executable, '-m', 'avjax.main', f'--config=configs/{config}.py:mini', f'--workdir={workdir}',
@@ -80,7 +82,8 @@ def build(source, data_dir, *options):
 def features(data, splits):
   """Returns simple features (N,D) and labels (N,2) of the N annotated frames of some splits.
 
-  The features are a grey face of 12 x 12 pixels, and mean and standard deviation of the log-mel window.
+  The features are a grey face of 12 x 12 pixels, and mean and standard deviation of the log-mel
+  window.
   """
   inputs, labels = [], []
   for batch in data.batches(splits, 1):
@@ -117,7 +120,7 @@ def ridge(data):
 
 
 def constant(data):
-  """Scores the mean of the training labels. Its CCC is 0 by definition; its RMSE is what must be beaten."""
+  """Scores the mean of the training labels: its CCC is 0 by definition, its RMSE is to be beaten."""
   splits, held_out = fold_chunks(0)
   mean, y = features(data, splits)[1].mean(0), features(data, [held_out])[1]
   return row({target: {name: metric(np.full(len(y), mean[i]), y[:, i]) for name, metric in metrics.METRICS.items()}
@@ -134,7 +137,7 @@ def table(rows):
 
 
 def arguments_of(module, doc):
-  """Parses the command line of a benchmark that trains on the mini set: source, data_dir and output."""
+  """Parses source, data_dir and output, the command line of what trains on the mini set."""
   parser = argparse.ArgumentParser(prog=f'python -m {module}', description=doc.splitlines()[0])
   for name in ('source', 'data_dir', 'output'):
     parser.add_argument(f'--{name}', required=True, type=pathlib.Path)

@@ -1,10 +1,13 @@
-"""Compares avjax with PyTorch on synthetic weights; writes docs/parity.json and the block in docs/weights.md.
+"""Compares avjax with PyTorch on synthetic weights.
 
 python -m benchmarks.parity
 
-For IR-50, ResNet-50, VGGish and the predecessors' RJCA and LFAN it compares the outputs and the gradient
-of every parameter, in evaluation and in training mode, and the running averages after three passes in
-training mode. With --golden it also writes PyTorch's results, for tests that run without torch.
+Writes docs/parity.json and the block `parity` in docs/weights.md.
+
+For IR-50, ResNet-50, VGGish and the predecessors' RJCA and LFAN it compares the outputs and the
+gradient of every parameter, in evaluation and in training mode, and the running averages after
+three passes in training mode. With --golden it also writes PyTorch's results, for tests that run
+without torch.
 """
 
 import argparse
@@ -71,8 +74,9 @@ def canonical(name):
 def compare(actual, expected):
   """Finds the largest relative difference of any array of each kind.
 
-  A difference is relative to the norm of the array. For a gradient the divisor is at least a thousandth of
-  the norm of the whole gradient, since some vanish in exact arithmetic, such as that of a bias before a norm.
+  A difference is relative to the norm of the array. For a gradient the divisor is at least a
+  thousandth of the norm of the whole gradient, since some vanish in exact arithmetic, such as that
+  of a bias before a norm.
 
   Returns {kind: (difference, name of the array)}, with the kinds of KINDS.
   """
@@ -88,7 +92,7 @@ def compare(actual, expected):
 
 
 def scale(results, name):
-  """Returns the norm of all gradients of a mode together; 0 for the name of anything but a gradient."""
+  """Returns the norm of all gradients of a mode together; 0 if `name` is not a gradient."""
   mode = name.partition('/')[0]
   if '/' not in name or mode == 'stats':
     return 0.0

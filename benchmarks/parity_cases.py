@@ -1,7 +1,9 @@
-"""Makes the cases of parity without torch: weights under published names, inputs, and the results of avjax.
+"""Makes what parity is measured on, without torch: weights, inputs, and the results of avjax.
 
-benchmarks/parity.py has PyTorch's results. Weights and inputs are drawn by NumPy's RandomState, whose
-stream is guaranteed not to change.
+Weights have the names under which they are published.
+
+benchmarks/parity.py has PyTorch's results. Weights and inputs are drawn by NumPy's RandomState,
+whose stream is guaranteed not to change.
 """
 
 import functools
@@ -69,8 +71,9 @@ def weight(case, name, shape):
 
 
 def inputs(case, number, mode='train'):
-  """Draws input `number` of a case in our layout: that of a tower, or images (B,L,40,40,3) and log_mel (B,L,96,64).
+  """Draws input `number` of a case, in our layout.
 
+  It is the input of a tower, or images (B,L,40,40,3) and log_mel (B,L,96,64).
   In evaluation one example is enough, since the others of a batch do not change its result.
   """
   sizes = {'ir50': (3, 40, 40, 3), 'resnet50': (3, 48, 48, 3), 'vggish': (1, 96, 64)}
@@ -91,9 +94,9 @@ def ours(case, source, dtype, gradients=('eval', 'train')):
     dtype: 'float32' or 'float64', in which JAX computes.
     gradients: the modes whose gradients are computed.
 
-  Returns {'eval': output, 'train': output, 'eval/NAME': gradient, 'train/NAME': gradient, 'stats/NAME':
-  running average after STEPS passes}. NAME is the published name, and gradients have the published layout.
-  The gradients are those of the sum of the output times a drawn direction.
+  Returns {'eval': output, 'train': output, 'eval/NAME': gradient, 'train/NAME': gradient,
+  'stats/NAME': running average after STEPS passes}. NAME is the published name, and gradients have
+  the published layout. The gradients are those of the sum of the output times a drawn direction.
   """
   with jax.enable_x64(dtype == 'float64'):
     return _ours(case, source, dtype, gradients)
@@ -171,7 +174,7 @@ def to_published(entry):
 
 
 def fingerprint(name, x):
-  """Summarises an array by four numbers: its norm, and its products with three drawn vectors of signs.
+  """Summarises an array by its norm and its products with three drawn vectors of signs.
 
   A difference d between two arrays changes each product by about |d|.
   """

@@ -5,9 +5,10 @@ python -m benchmarks.predict --run RUN --clip CLIP --picture CLIP2 --output FOLD
 Writes docs/predict.json, docs/predict_page.png, docs/predict_clip.png and the blocks `predict` in
 README.md and docs/predict.md.
 
-RUN is a finished run, such as the demo's. CLIP is a video with a face. It is also repeated, at 25 frames
-per second and 320 pixels wide, to last one minute and thirty minutes. The run of full size has random
-weights, which cost as much time as trained ones. CLIP2 is the video that the pictures show.
+RUN is a finished run, such as the demo's. CLIP is a video with a face. It is also repeated, at 25
+frames per second and 320 pixels wide, to last one minute and thirty minutes. The run of full size
+has random weights, which cost as much time as trained ones. CLIP2 is the video that the pictures
+show.
 """
 
 import argparse
@@ -69,7 +70,7 @@ def full_size(folder):
 def measure(clip, folder, output):
   """Runs the command in a process of its own and measures it.
 
-  Returns {'frames', 'seconds' (of video), 'wall_seconds', 'peak_mb', 'frames_per_second': {stage: ...}}.
+  Returns frames, seconds (of the video), wall_seconds, peak_mb, and frames_per_second by stage.
   """
   # VmHWM starts from zero in a new program; ru_maxrss would start from the peak of this process.
   code = ('import re, sys, time; from avjax import predict; start = time.perf_counter(); predict.main(sys.argv); '

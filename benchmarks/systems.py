@@ -1,6 +1,8 @@
-"""Measures the parameters and FLOPs of every system; writes docs/systems.json and the table in docs/systems.md.
+"""Measures the parameters and FLOPs of every system.
 
 python -m benchmarks.systems
+
+Writes docs/systems.json and the table in docs/systems.md.
 
 Sizes are the full ones, for one target and a clip of 300 frames. FLOPs are the multiplications and
 additions of all matrix products and convolutions of one prediction; elementwise operations are not

@@ -1,4 +1,4 @@
-"""Builds the towers and two whole models of the predecessors in PyTorch, for `make parity` to compare with.
+"""Builds the towers and two whole models of the predecessors in PyTorch, for `make parity`.
 
 The code was written from the descriptions in docs/weights.md, not from the predecessors' files. The
 names of modules are theirs, so that a state dict from here has the names under which weights are
@@ -87,7 +87,7 @@ class ResNet50(nn.Module):
 
 
 class VGGish(nn.Module):
-  """(N,1,96,64) -> (N,128), without the last ReLU; features are flattened height, width, channel."""
+  """(N,1,96,64) -> (N,128), without the last ReLU; flattened as height, width, channel."""
 
   def __init__(self, widths=(64, 128, 256, 256, 512, 512), hidden=4096, features=128):
     super().__init__()
@@ -134,7 +134,7 @@ class TemporalConvNet(nn.Module):
 
 
 class DenseCoAttention(nn.Module):
-  """The attention of one recursion of RJCA in the authors' formulation; modality 1 is visual, 2 is audio."""
+  """The attention of one recursion of RJCA as its authors have it; modality 1 is visual, 2 audio."""
 
   def __init__(self, dims, length):
     super().__init__()

@@ -1,10 +1,12 @@
-"""Trains every system on the mini set for a few epochs; writes docs/results.json and docs/results.md.
+"""Trains every system on the mini set for a few epochs.
 
 python -m benchmarks.zoo --source MINI --data_dir RECORDS --output FOLDER
 
+Writes docs/results.json and docs/results.md.
+
 The scores are those of the validation partition of fold 0, whose subjects are not in training. Two
-systems that were published on features of other backbones are also trained on a feature file, which has
-pixels here. Runs that are finished in FOLDER are not repeated.
+systems that were published on features of other backbones are also trained on a feature file,
+which has pixels here. Runs that are finished in FOLDER are not repeated.
 """
 
 import concurrent.futures

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Trains on a Cloud TPU slice, with one process on each of its hosts:
 #   launch/tpu_vm.sh [--dry-run] NAME ZONE configs/grjca.py /mnt/RECORDS /mnt/RUN [--config.KEY=VALUE ...]
-# NAME is an existing TPU VM (gcloud compute tpus tpu-vm create) with Python 3.11 or later. The commit that
-# is checked out here is copied to every host. Records and run must lie on a disk that all hosts have
-# mounted. The same command again continues the run.
+# NAME is an existing TPU VM (gcloud compute tpus tpu-vm create) with Python 3.11 or later. The
+# commit that is checked out here is copied to every host. Records and run must lie on a disk that
+# all hosts have mounted. The same command again continues the run.
 set -euo pipefail
 
 dry_run=

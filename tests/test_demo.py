@@ -1,4 +1,4 @@
-"""The demo, as `make demo` runs it: GRJCA learns valence and arousal of subjects that it has not seen."""
+"""Runs `make demo`: GRJCA learns valence and arousal of subjects that are not in training."""
 
 import json
 import os
@@ -13,7 +13,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 
 def test_demo(tmp_path):
-  environment = {name: value for name, value in os.environ.items() if name != 'XLA_FLAGS'}  # as fast as a person sees it
+  # Without the tests' XLA_FLAGS, so that it is as fast as for a person.
+  environment = {name: value for name, value in os.environ.items() if name != 'XLA_FLAGS'}
   makefile = (ROOT / 'Makefile').read_text()
   recipe = re.search(r'^demo: install\n((?:\t.*\n)+)', makefile, re.M).group(1)
   for line in recipe.splitlines():

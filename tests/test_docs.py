@@ -1,4 +1,4 @@
-"""Checks that generated pages are what their generators write, and that every linked file exists."""
+"""Checks that pages are what their generators write, and that every linked file exists."""
 
 import importlib
 import json
@@ -86,7 +86,7 @@ def test_flops_by_hand():
 
 
 def test_the_table_of_systems():
-  """Every config has its row in docs/systems.json, and what is behind the towers is measured again."""
+  """Every config has a row in docs/systems.json; what is behind the towers is measured again."""
   found = load('systems.json')
   assert found.keys() == systems.SYSTEMS.keys() == systems.CONFIGS
   modules = {name: importlib.import_module(f'configs.{name}') for name in found}
