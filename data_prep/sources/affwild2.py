@@ -1,4 +1,6 @@
-"""Aff-Wild2 as its organisers hand it out: finds its clips, reads their annotations and splits them into chunks."""
+"""Aff-Wild2 as its organisers hand it out: finds its clips, reads their annotations and splits them
+into chunks.
+"""
 
 import dataclasses
 import itertools
@@ -22,7 +24,8 @@ VIDEO_ENDINGS = ('.mp4', '.avi')
 
 @register('affwild2')
 class AffWild2(Source):
-  """The Aff-Wild2 folder as its organisers hand it out, with the annotations of an ABAW challenge."""
+  """The Aff-Wild2 folder as its organisers hand it out, with the annotations of an ABAW challenge.
+  """
 
   def add_options(self, parser):
     parser.add_argument(
@@ -61,7 +64,9 @@ class AffWild2(Source):
 
 @dataclasses.dataclass(frozen=True)
 class Roots:
-  """Where the parts of the data set lie. `videos` and `crops` may be several folders; no test list, no test clips."""
+  """Where the parts of the data set lie. `videos` and `crops` may be several folders; no test list,
+  no test clips.
+  """
   videos: tuple[pathlib.Path, ...]
   crops: tuple[pathlib.Path, ...]
   annotations: pathlib.Path
@@ -69,13 +74,15 @@ class Roots:
 
 
 def find_roots(source, videos=None, crops=None, annotations=None, test_list=None):
-  """Finds the parts of Aff-Wild2 under `source` by their official names; what is given explicitly is taken instead.
+  """Finds the parts of Aff-Wild2 under `source` by their official names; what is given explicitly
+  is taken instead.
 
   Args:
     source: the folder that holds the data set.
     videos: folders that hold videos, directly or one level down.
     crops: folders of aligned crops, each with one folder per clip.
-    annotations: the '<N>th ABAW Annotations' folder under whatever name, or its VA_Estimation_Challenge.
+    annotations: the '<N>th ABAW Annotations' folder under whatever name, or its
+      VA_Estimation_Challenge.
     test_list: text file with one clip name a line.
 
   Raises InputError where a part is missing or cannot be told from another.
@@ -117,8 +124,9 @@ def find_roots(source, videos=None, crops=None, annotations=None, test_list=None
 def list_clips(roots, ignore_unlisted=False):
   """Returns every clip of the data set, sorted by name.
 
-  Raises InputError where an annotation or a listed test clip has no video or no crops, and (unless ignore_unlisted)
-  where a video or a folder of crops belongs to no clip; also where a name occurs twice.
+  Raises InputError where an annotation or a listed test clip has no video or no crops, and (unless
+  ignore_unlisted) where a video or a folder of crops belongs to no clip; also where a name occurs
+  twice.
   """
   places = [place for root in roots.videos for place in [root, *filter(pathlib.Path.is_dir, visible(root))]]
   videos = unique((path.stem, path) for place in places for path in visible(place)
@@ -145,7 +153,8 @@ def list_clips(roots, ignore_unlisted=False):
 
 
 def split_clips(clips):
-  """Returns {split: clips} for chunk0 to chunk5 and test: the five fifths of the training list, validation, test.
+  """Returns {split: clips} for chunk0 to chunk5 and test: the five fifths of the training list,
+  validation, test.
 
   Two subjects of one video stay in one chunk. Splits may be empty.
   """
@@ -161,7 +170,8 @@ def split_clips(clips):
 
 
 def base_name(clip_name):
-  """Returns the name of the video that a clip was cut from: two-subject videos add _left or _right."""
+  """Returns the name of the video that a clip was cut from: two-subject videos add _left or _right.
+  """
   return re.sub(r'_(left|right)$', '', clip_name)
 
 
