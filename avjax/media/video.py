@@ -118,7 +118,7 @@ class SoundReader:
 def read_timeline(path: str | os.PathLike[str]) -> Timeline:
   """Returns the Timeline of the frames that decoding `path` gives.
 
-  Raises InputError where it is no video or cut short.
+  Raises InputError where it is not a video or is cut short.
   """
   with opened(path) as (container, stream):
     # The packets themselves are not kept: they are the whole file.
@@ -239,4 +239,5 @@ def check_size(path, image):
   """Raises InputError for an image, anything with width and height, of more than MAX_PIXELS pixels.
   """
   if image.width * image.height > MAX_PIXELS:
-    raise InputError(f'{path} is {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are read')
+    raise InputError(f'{path} is {image.width} x {image.height} pixels; '
+                     f'at most {MAX_PIXELS:,} are read')

@@ -25,8 +25,8 @@ VERSION = 1  # to be raised whenever the same settings give other files
 # of a frame rate that others lack.
 AWKWARD = (
     Video('105', 'train', 30, '.mp4', 'gaps'),  # -5 at the start, inside, in only one column
-    Video('video12_1', 'train', 25, '.avi', 'missing_faces'),  # no crop at the start, in two runs, once
-    Video('10-60-1280x720', 'train', 25, '.mp4', 'two_subjects'),  # _left and _right share the sound
+    Video('video12_1', 'train', 25, '.avi', 'missing_faces'),  # at the start, two runs, one frame
+    Video('10-60-1280x720', 'train', 25, '.mp4', 'two_subjects'),  # _left and _right, one sound
     Video('102', 'train', 25, '.avi', 'tiny'),  # 40 frames
     Video('212', 'train', 24, '.mp4', 'short'),  # at most 170 frames
     Video('24-30-1920x1080', 'train', 29.97, '.mp4', 'short_annotation'),  # a row fewer than frames
@@ -44,7 +44,8 @@ AWKWARD = (
 )
 ANNOTATIONS = '8th ABAW Annotations/VA_Estimation_Challenge'
 ANNOTATION_FOLDERS = {'train': 'Train_Set', 'validation': 'Validation_Set', 'test': None}
-TEST_LIST = 'test_set/names_of_videos_in_each_test_set/Valence_Arousal_Estimation_Challenge_test_set_release.txt'
+TEST_LIST = ('test_set/names_of_videos_in_each_test_set/'
+             'Valence_Arousal_Estimation_Challenge_test_set_release.txt')
 TEST_SAMPLE = 'test_set/prediction_files_format/CVPR_8th_ABAW_VA_test_set_sample.txt'
 FOLDERS = (('batch1', 'cropped_aligned'), ('batch1', 'cropped_aligned'), ('batch2', 'cropped_aligned'),
            ('batch2', 'cropped_aligned'), ('new_vids', 'cropped_aligned_new_50_vids'))
@@ -90,7 +91,8 @@ def generate(output: str | os.PathLike[str], seed: int = 0, videos: int = 40, *,
   output = pathlib.Path(output)
   if read_settings(output / DONE) == settings:
     return counts
-  if output.exists() and any(files.existing_folder(output).iterdir()) and read_settings(output / BEGUN) != settings:
+  occupied = output.exists() and any(files.existing_folder(output).iterdir())
+  if occupied and read_settings(output / BEGUN) != settings:
     raise InputError(f'{output} is not empty and not a mini data set of these settings; name another folder')
 
   output.mkdir(parents=True, exist_ok=True)

@@ -16,8 +16,9 @@ SOURCES: dict[str, 'Source'] = {}
 
 
 class Source(abc.ABC):
-  """Finds the clips of a data set and their annotations. The first line of a subclass's docstring
-  is shown by --help.
+  """Finds the clips of a data set and their annotations.
+
+  --help shows the first line of the docstring of a subclass.
   """
 
   @abc.abstractmethod

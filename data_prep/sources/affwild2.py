@@ -24,13 +24,13 @@ VIDEO_ENDINGS = ('.mp4', '.avi')
 
 @register('affwild2')
 class AffWild2(Source):
-  """The Aff-Wild2 folder as its organisers hand it out, with the annotations of an ABAW challenge.
-  """
+  """The Aff-Wild2 folder as its organisers hand it out, with annotations of an ABAW challenge."""
 
   def add_options(self, parser):
     parser.add_argument(
         '--videos', nargs='+', metavar='DIR',
-        help=f'folders of videos (default: those of {", ".join(VIDEO_FOLDERS)} in SOURCE or SOURCE/videos)')
+        help=f'folders of videos (default: those of {", ".join(VIDEO_FOLDERS)} in SOURCE or '
+             'SOURCE/videos)')
     parser.add_argument(
         '--crops', nargs='+', metavar='DIR',
         help=f'folders of aligned crops (default: those of {", ".join(CROP_FOLDERS)} in SOURCE)')
@@ -89,7 +89,8 @@ def find_roots(source, videos=None, crops=None, annotations=None, test_list=None
   """
   source = files.existing_folder(source)
   videos = [files.existing_folder(path) for path in videos] if videos else [
-      path for root in (source, source / 'videos') for path in (root / name for name in VIDEO_FOLDERS) if path.is_dir()]
+      root / name for root in (source, source / 'videos') for name in VIDEO_FOLDERS
+      if (root / name).is_dir()]
   crops = [files.existing_folder(path) for path in crops] if crops else [
       source / name for name in CROP_FOLDERS if (source / name).is_dir()]
   if annotations:
@@ -106,9 +107,11 @@ def find_roots(source, videos=None, crops=None, annotations=None, test_list=None
   for name in ('Train_Set', 'Validation_Set'):
     files.existing_folder(annotations / name)
   if not videos:
-    raise InputError(f'{source} holds none of the video folders {", ".join(VIDEO_FOLDERS)}; name them with --videos')
+    raise InputError(f'{source} holds none of the video folders {", ".join(VIDEO_FOLDERS)}; '
+                     'name them with --videos')
   if not crops:
-    raise InputError(f'{source} holds none of the crop folders {", ".join(CROP_FOLDERS)}; name them with --crops')
+    raise InputError(f'{source} holds none of the crop folders {", ".join(CROP_FOLDERS)}; '
+                     'name them with --crops')
   if test_list:
     test_list = pathlib.Path(test_list)
     if not test_list.is_file():
@@ -116,7 +119,8 @@ def find_roots(source, videos=None, crops=None, annotations=None, test_list=None
   else:
     lists = sorted((source / TEST_LISTS).glob('Valence_Arousal_*.txt'))
     if len(lists) > 1:
-      raise InputError(f'{lists[0].parent} holds {len(lists)} lists; name the one to use with --test_list')
+      raise InputError(f'{lists[0].parent} holds {len(lists)} lists; '
+                       'name the one to use with --test_list')
     test_list = lists[0] if lists else None
   return Roots(tuple(videos), tuple(crops), annotations, test_list)
 

@@ -41,7 +41,7 @@ def test_a_damaged_shard_is_named_when_it_is_read(records, tmp_path):
   shard.write_bytes(content)
   splits, _ = data.fold(0)
   for seed in (None, 0):
-    with pytest.raises(InputError, match='chunk2.*is damaged; copy it again'):
+    with pytest.raises(InputError, match=r'chunk2.*is damaged; copy it again'):
       list(data.batches(splits, 2, seed))
   assert sum(len(batch['window']) for batch in data.batches(['chunk0'], 2)) == data.size(['chunk0'])
 
