@@ -1,6 +1,7 @@
-"""Makes TFRecord files and their manifest from videos, crops and annotations: python -m data_prep.build.
+"""Makes TFRecord files and their manifest from videos, crops and annotations.
 
-The same input gives the same bytes, whatever the number of workers and however often it was interrupted.
+The same input gives the same bytes, whatever the number of workers and however often it was
+interrupted.
 """
 
 import argparse
@@ -29,7 +30,10 @@ PACKAGES = ('av', 'librosa', 'numpy', 'pillow', 'tensorflow-datasets')
 
 
 def parse_args(argv=None):
-  """Returns the options, those of the source that --layout chooses among them; InputError if they cannot be used."""
+  """Returns the options, those of the source that --layout chooses among them.
+
+  Raises InputError if they cannot be used.
+  """
   parser = argparse.ArgumentParser(
       prog='python -m data_prep.build', description=__doc__,
       formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -104,7 +108,8 @@ def main(argv=None):
 
 
 def fingerprint(splits, tolerate):
-  """Returns a SHA-256 over what tells one source from another: names, annotations, sizes and features.
+  """Returns a SHA-256 over what tells one source from another: names, annotations, sizes and
+  features.
 
   Paths and times do not count, so that a data set that was moved is still the same.
   """
@@ -123,7 +128,10 @@ def fingerprint(splits, tolerate):
 
 
 def keep(target, layout, source, *, max_shard_mib):
-  """Accepts a finished data set of the same settings and source as the result; InputError for anything else."""
+  """Accepts a finished data set of the same settings and source as the result.
+
+  Raises InputError for anything else.
+  """
   if not (target / manifest.MANIFEST).is_file():
     raise InputError(f'{target} is there without a {manifest.MANIFEST}, so it was not made by this program; '
                      'remove it')
@@ -138,7 +146,9 @@ def keep(target, layout, source, *, max_shard_mib):
 
 
 def build(splits, layout, staging, *, workers, max_shard_mib):
-  """Decodes all clips in a pool of processes, writes the shards under staging, and returns the manifest."""
+  """Decodes all clips in a pool of processes, writes the shards under staging, and returns the
+  manifest.
+  """
   kept = {split: {job.clip.name: 0 for job in members} for split, members in splits.items()}
   splits = {split: [job for job in members if job.labels is None or job.annotated.any()]
             for split, members in splits.items()}
@@ -158,7 +168,8 @@ def build(splits, layout, staging, *, workers, max_shard_mib):
   with parallel.ordered(decode, list(itertools.chain(*splits.values())), workers, 'clip') as decoded:
     # Imported late, so that the workers and the checks above start without TensorFlow.
     from data_prep import tfds_builder
-    # TFDS refuses an empty split. It takes the others one after another, so that all can share one stream of clips.
+    # TFDS refuses an empty split. It takes the others one after another, so that all can share one
+    # stream of clips.
     filled = {split: examples(split, decoded) for split, members in splits.items() if members}
     shards = tfds_builder.write(layout, filled, staging, max_shard_mib)
   folder = staging / manifest.NAME / manifest.VERSION
@@ -177,7 +188,9 @@ def build(splits, layout, staging, *, workers, max_shard_mib):
 
 
 def summary(made, target):
-  """Returns the lines that are printed at the end: how much there is in each split, and what is masked."""
+  """Returns the lines that are printed at the end: how much there is in each split, and what is
+  masked.
+  """
   counts = [(split, len(chunk['clips']), sum(chunk['clips'].values()), chunk['records'])
             for split, chunk in made['chunks'].items()]
   total = ('all', *map(sum, list(zip(*counts, strict=True))[1:]))
@@ -189,7 +202,8 @@ def summary(made, target):
   lines += [f'features: {name}, {width} numbers a frame' for name, width in made['layout']['features'].items()]
   return '\n'.join([
       *lines, f'{len(made["shards"])} shards, {size / 1e6:,.1f} MB; masked frames: {masked}',
-      f'log-mel: {made["log_mel_bytes"] / max(windowed, 1):.0f} bytes a frame (windows of 96 x 64 would take 12,288)',
+      f'log-mel: {made["log_mel_bytes"] / max(windowed, 1):.0f} bytes a frame '
+      '(windows of 96 x 64 would take 12,288)',
       f'records: {target}'])
 
 

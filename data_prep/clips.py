@@ -1,4 +1,6 @@
-"""One clip: what is planned for it, its decoding with everything joined by frame id, and its cutting into records."""
+"""One clip: what is planned for it, its decoding with everything joined by frame id, and its
+cutting into records.
+"""
 
 import dataclasses
 import pathlib
@@ -13,12 +15,15 @@ from avjax.errors import InputError
 from avjax.media import audio, faces, video
 from data_prep import features
 
-MAX_LENGTH_DIFFERENCE = 30  # frames: annotation, crops and decoded video of the official set differ by a few
+# Frames by which annotation, crops and decoded video may differ; in the official set it is a few.
+MAX_LENGTH_DIFFERENCE = 30
 
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-  """One annotated person of one video; `partition` is 'train', 'validation' or 'test', and test has no annotation."""
+  """One annotated person of one video; `partition` is 'train', 'validation' or 'test', and test has
+  no annotation.
+  """
   name: str
   video: pathlib.Path
   crops: pathlib.Path
@@ -28,7 +33,9 @@ class Clip:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """A clip and what is known of it before its video is opened: all that a worker process needs to decode it."""
+  """A clip and what is known of it before its video is opened: all that a worker process needs to
+  decode it.
+  """
   clip: Clip
   crop_ids: np.ndarray             # (K,) int32 frames that have a crop, ascending, K >= 1
   labels: np.ndarray | None        # (T,2) float32 valence and arousal; None for a test clip
@@ -42,7 +49,8 @@ class Job:
 class DecodedClip:
   """The n kept frames of a clip, in order, and its whole spectrogram.
 
-  Arrays have the types that records.fields gives for one frame; there, labels are called va and window_starts starts.
+  Arrays have the types that records.fields gives for one frame; there, labels are called va and
+  window_starts starts.
   """
   name: str
   frames: np.ndarray
@@ -60,7 +68,10 @@ class DecodedClip:
 
 
 def list_crop_ids(clip: Clip) -> np.ndarray:
-  """Returns the frames of a clip that have a crop, (K,) int32, ascending; InputError if there are none."""
+  """Returns the frames of a clip that have a crop, (K,) int32, ascending.
+
+  Raises InputError if there are none.
+  """
   crop_ids = np.array(sorted(faces.list_crops(clip.crops)), np.int32)
   if not crop_ids.size:
     raise InputError(f'{clip.crops} holds no crops such as 00001.jpg')
@@ -68,10 +79,11 @@ def list_crop_ids(clip: Clip) -> np.ndarray:
 
 
 def decode_clip(job: Job, layout: Layout) -> DecodedClip:
-  """Reads crops, frame times and sound of a clip's annotated frames (of every frame, where there is no annotation).
+  """Reads crops, frame times and sound of a clip's annotated frames (of every frame, where there is
+  no annotation).
 
-  Raises InputError where a file is broken, where lengths differ by more than MAX_LENGTH_DIFFERENCE frames, or where
-  features have another number of rows than the video has frames.
+  Raises InputError where a file is broken, where lengths differ by more than MAX_LENGTH_DIFFERENCE
+  frames, or where features have another number of rows than the video has frames.
   """
   timeline = video.read_timeline(job.clip.video)
   n = len(timeline.times)

@@ -1,4 +1,6 @@
-"""Reads features of other backbones (CLIP, MAE, wav2vec2, ...), made elsewhere: one .npy a clip, row k - 1 for frame k."""
+"""Reads features of other backbones (CLIP, MAE, wav2vec2, ...), made elsewhere: one .npy a clip,
+row k - 1 for frame k.
+"""
 
 import pathlib
 import re
@@ -11,7 +13,10 @@ from avjax.files import existing_folder
 
 
 def parse_folders(options: Iterable[str]) -> dict[str, pathlib.Path]:
-  """Parses ['clip=DIR', ...] to {'clip': DIR}; InputError for a name that cannot be one, or a missing folder."""
+  """Parses ['clip=DIR', ...] to {'clip': DIR}.
+
+  Raises InputError for a name that cannot be one, or a missing folder.
+  """
   folders = {}
   for option in options:
     name, equals, path = option.partition('=')
@@ -36,7 +41,10 @@ def find(folders: dict[str, pathlib.Path], clip: str) -> dict[str, pathlib.Path]
 
 
 def widths(jobs):
-  """Returns {name: columns}, equal in all files of a name; InputError for a file that is damaged or differs."""
+  """Returns {name: columns}, equal in all files of a name.
+
+  Raises InputError for a file that is damaged or differs.
+  """
   first = {}
   for job in jobs:
     for name, path in job.features.items():
@@ -49,7 +57,10 @@ def widths(jobs):
 
 
 def open_rows(path: pathlib.Path) -> np.ndarray:
-  """Maps the rows of a file, (n,D) of some floating type, without reading them; InputError if it holds anything else."""
+  """Maps the rows of a file, (n,D) of some floating type, without reading them.
+
+  Raises InputError if it holds anything else.
+  """
   try:
     rows = np.load(path, mmap_mode='r', allow_pickle=False)
   except (EOFError, OSError, ValueError) as error:
@@ -60,7 +71,10 @@ def open_rows(path: pathlib.Path) -> np.ndarray:
 
 
 def read_rows(path: pathlib.Path, kept: np.ndarray) -> np.ndarray:
-  """Reads some rows of a file, counted from 0: (len(kept),D) float32; InputError where a number is not finite."""
+  """Reads some rows of a file, counted from 0: (len(kept),D) float32.
+
+  Raises InputError where a number is not finite.
+  """
   with np.errstate(over='ignore'):
     rows = open_rows(path)[kept].astype(np.float32)
   broken = np.flatnonzero(~np.isfinite(rows).all(axis=1))

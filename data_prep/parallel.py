@@ -1,4 +1,6 @@
-"""Computes in a pool of processes that gives its results in order, shows its progress and leaves no orphans."""
+"""Computes in a pool of processes that gives its results in order, shows its progress and leaves no
+orphans.
+"""
 
 import collections
 import concurrent.futures
@@ -18,8 +20,9 @@ from avjax.errors import InputError
 def ordered(function, items, workers, unit):
   """Gives an iterator over function(item) for each item, in order, computed by that many processes.
 
-  At most workers + 2 results wait to be taken, so that memory stays bounded however slowly they are taken. What the
-  function raises is raised by the iterator; leaving the context early drops the work that has not begun.
+  At most workers + 2 results wait to be taken, so that memory stays bounded however slowly they are
+  taken. What the function raises is raised by the iterator; leaving the context early drops the
+  work that has not begun.
   """
   # Spawned, not forked: FFmpeg, librosa and TensorFlow hold threads and locks.
   with concurrent.futures.ProcessPoolExecutor(
@@ -56,7 +59,9 @@ def progress(values, total, unit):
 
 
 def prepare_worker():
-  """Makes a worker ignore Ctrl-C and end with the main process: else it would wait for work for ever."""
+  """Makes a worker ignore Ctrl-C and end with the main process: else it would wait for work for
+  ever.
+  """
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   def watch():
     multiprocessing.parent_process().join()

@@ -1,4 +1,6 @@
-"""Writes records as a TFDS data set of TFRecord files. The only module of data_prep that imports TensorFlow."""
+"""Writes records as a TFDS data set of TFRecord files. The only module of data_prep that imports
+TensorFlow.
+"""
 
 import contextlib
 import io
@@ -21,7 +23,9 @@ logging.set_verbosity(logging.ERROR)
 
 
 class Affwild2(tfds.core.GeneratorBasedBuilder):
-  """Windows of Aff-Wild2 clips. `examples` maps each split that is not empty to an iterable of (key, record)."""
+  """Windows of Aff-Wild2 clips. `examples` maps each split that is not empty to an iterable of
+  (key, record).
+  """
 
   name = manifest.NAME
   VERSION = tfds.core.Version(manifest.VERSION)
@@ -33,8 +37,9 @@ class Affwild2(tfds.core.GeneratorBasedBuilder):
   def _info(self):
     return tfds.core.DatasetInfo(
         builder=self,
-        # Part of the bytes of dataset_info.json, whose SHA-256 is in the manifest, and so of the identity of the records:
-        # the text stays as it is, although records.py is now in avjax/data.
+        # Part of the bytes of dataset_info.json, whose SHA-256 is in the manifest, and so of the
+        # identity of the records: the text stays as it is, although records.py is now in
+        # avjax/data.
         description='Windows of annotated frames of Aff-Wild2; data_prep/records.py says what each field is.',
         features=tfds.features.FeaturesDict({
             name: feature(shape, dtype) for name, (shape, dtype) in records.fields(self.layout).items()}))
@@ -50,7 +55,9 @@ class Affwild2(tfds.core.GeneratorBasedBuilder):
 
 
 class SortingWriter(tfds.core.writer.ExampleWriter):
-  """Writes the fields of each record in order of name, since TFDS leaves them in an order that changes between runs."""
+  """Writes the fields of each record in order of name, since TFDS leaves them in an order that
+  changes between runs.
+  """
 
   def write(self, path, examples):
     return super().write(path, ((key, sort_fields(example)) for key, example in examples))
@@ -67,7 +74,8 @@ def feature(shape, dtype):
     return tfds.features.Text()
   if shape == ():
     return tfds.features.Scalar(dtype)
-  # Without an encoding every pixel would become an int64 in the record; zlib costs more time than the disk saves.
+  # Without an encoding every pixel would become an int64 in the record; zlib costs more time than
+  # the disk saves.
   return tfds.features.Tensor(shape=shape, dtype=np.dtype(dtype), encoding=tfds.features.Encoding.BYTES)
 
 
@@ -85,11 +93,14 @@ def write(layout, examples, data_dir, max_shard_mib):
   builder = Affwild2(layout, examples, data_dir)
   config = tfds.download.DownloadConfig(
       try_download_gcs=False, max_shard_size=max_shard_mib << 20, min_shard_size=(max_shard_mib << 20) // 2)
-  with contextlib.redirect_stdout(io.StringIO()):  # it prints about a download that does not take place
+  # It prints about a download that does not take place.
+  with contextlib.redirect_stdout(io.StringIO()):
     builder.download_and_prepare(download_dir=data_dir, download_config=config, file_format='tfrecord')
   return {split: info.shard_lengths for split, info in builder.info.splits.items()}
 
 
 def count_records(path):
-  """Reads a shard from end to end, checking every record's checksum, and returns how many there are."""
+  """Reads a shard from end to end, checking every record's checksum, and returns how many there
+  are.
+  """
   return sum(1 for _ in tf.data.TFRecordDataset(str(path)))

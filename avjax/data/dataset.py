@@ -1,6 +1,7 @@
 """Reads records into batches of NumPy arrays.
 
-TensorFlow, which reads TFRecord files, is imported when the first batch is asked for, and never sees the accelerator.
+TensorFlow, which reads TFRecord files, is imported when the first batch is asked for, and never
+sees the accelerator.
 """
 
 import functools
@@ -30,9 +31,9 @@ def tensorflow():
 class Records:
   """The records under `data_dir`, checked against their manifest when opened.
 
-  manifest is what `avjax.data.manifest.read_manifest` returns. Raises InputError where shards are missing or cut short, or
-  where the records are not of the sizes in `layout`: a mapping with length, stride, face and perhaps features, such as
-  config.data.
+  manifest is what `avjax.data.manifest.read_manifest` returns. Raises InputError where shards are
+  missing or cut short, or where the records are not of the sizes in `layout`: a mapping with
+  length, stride, face and perhaps features, such as config.data.
   """
 
   def __init__(self, data_dir: str | os.PathLike[str], layout: Mapping[str, Any]):
@@ -50,11 +51,17 @@ class Records:
                          f'the run has {features[name]}')
 
   def fold(self, k: int) -> tuple[tuple[str, ...], str]:
-    """Returns (the training splits, the validation split) of fold k of these records; InputError if there is none."""
+    """Returns (the training splits, the validation split) of fold k of these records.
+
+    Raises InputError if there is none.
+    """
     return fold_chunks(k, self.manifest['chunks'])
 
   def widths(self, names: Iterable[str]) -> dict[str, int]:
-    """Returns {name: width} of features of other backbones; InputError for one that the records do not have."""
+    """Returns {name: width} of features of other backbones.
+
+    Raises InputError for one that the records do not have.
+    """
     stored = self.manifest['layout'].get('features', {})
     for name in names:
       if name not in stored:
@@ -70,7 +77,10 @@ class Records:
     return tfds.builder_from_directory(str(self.folder)).info.features
 
   def size(self, splits: Sequence[str]) -> int:
-    """Returns the number of records in these splits; InputError for one that the records do not have."""
+    """Returns the number of records in these splits.
+
+    Raises InputError for one that the records do not have.
+    """
     chunks = self.manifest['chunks']
     for split in splits:
       if split not in chunks:
@@ -79,12 +89,14 @@ class Records:
 
   def batches(self, splits: Sequence[str], batch_size: int, seed: int | None = None, skip: int = 0
               ) -> Iterator[dict[str, np.ndarray]]:
-    """Yields batches, dicts of arrays (B, ...) with the fields of `avjax.data.records`; the last may be smaller.
+    """Yields batches, dicts of arrays (B, ...) with the fields of `avjax.data.records`; the last
+    may be smaller.
 
     Args:
       splits: names of splits of the manifest.
       batch_size: B.
-      seed: shuffles; the order is a function of the seed and the records. None keeps the order of the shards.
+      seed: shuffles; the order is a function of the seed and the records. None keeps the order of
+        the shards.
       skip: how many batches are left out at the start.
 
     log_mel is padded to the longest of the data set. Raises InputError that names a damaged shard.

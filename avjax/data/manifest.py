@@ -19,16 +19,18 @@ def version_folder(data_dir: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def read_manifest(data_dir: str | os.PathLike[str]) -> dict[str, Any]:
-  """Returns the manifest of a finished data set as a dict; InputError, with the command that makes one, without it.
+  """Returns the manifest of a finished data set as a dict.
+
+  Raises InputError, with the command that makes one, without it.
 
   layout    length, stride, face and features of records.Layout
   max_rows  the largest R of all records
   source    fingerprint of the names, annotations and sizes that went in
-  chunks    {split: {'records': n, 'clips': {clip: frames kept}}}; the folds of the data set, see splits.py
+  chunks    {split: {'records': n, 'clips': {clip: frames kept}}}; splits.py makes folds of them
   shards    {file name: {'records': n, 'bytes': n, 'sha256': hex}}
   metadata  {file name: sha256} of the files that describe the records
-  masked    frames without a face, with a broken crop, without sound; each frame of a clip counted once; and
-            annotated rows beyond the end of their video, which are left out
+  masked    frames without a face, with a broken crop, without sound, each frame of a clip counted
+            once; and annotated rows beyond the end of their video, which are left out
   log_mel_bytes  bytes of all stored spectrograms
   versions  of the packages that shaped the bytes
   """
@@ -50,7 +52,8 @@ def read_manifest(data_dir: str | os.PathLike[str]) -> dict[str, Any]:
 def check_sizes(data_dir: str | os.PathLike[str]) -> dict[str, Any]:
   """Compares the shards with the manifest without reading them, and returns the manifest.
 
-  Raises InputError naming the shard that is missing, cut short, or does not belong. Cheap enough for every start.
+  Raises InputError naming the shard that is missing, cut short, or does not belong. Cheap enough
+  for every start.
   """
   folder, manifest = version_folder(data_dir), read_manifest(data_dir)
   for name, shard in manifest['shards'].items():
@@ -58,7 +61,8 @@ def check_sizes(data_dir: str | os.PathLike[str]) -> dict[str, Any]:
     if not path.is_file():
       raise InputError(f'shard {path} is missing; {REMEDY}')
     if path.stat().st_size != shard['bytes']:
-      raise InputError(f'shard {path} has {path.stat().st_size} bytes instead of {shard["bytes"]}; {REMEDY}')
+      raise InputError(f'shard {path} has {path.stat().st_size} bytes instead of {shard["bytes"]}; '
+                       f'{REMEDY}')
   for path in sorted(folder.glob(f'{NAME}-*')):
     if path.name not in manifest['shards']:
       raise InputError(f'shard {path} is not in the manifest; remove it')

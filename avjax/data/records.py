@@ -1,8 +1,11 @@
-"""Describes the record, which data_prep writes and avjax reads: one window of one clip. manifest.py describes its files.
+"""Describes the record, which data_prep writes and avjax reads: one window of one clip.
 
-A clip is one annotated person of one video (`10-60-1280x720_right`). Its annotated frames, in order, are cut into
-windows of L frames (paper, section 4.3.1); each window is one record. Everything in a record is joined by frame id:
-frame k is crop `0000k.jpg`, line k of the annotation file (header not counted) and the k-th decoded frame of the video.
+manifest.py describes the files that hold the records.
+
+A clip is one annotated person of one video (`10-60-1280x720_right`). Its annotated frames, in
+order, are cut into windows of L frames (paper, section 4.3.1); each window is one record.
+Everything in a record is joined by frame id: frame k is crop `0000k.jpg`, line k of the annotation
+file (header not counted) and the k-th decoded frame of the video.
 """
 
 import dataclasses
@@ -20,11 +23,12 @@ class Layout:
   length: int = 300  # L, frames of a window
   stride: int = 200  # frames from the start of one window to the next
   face: int = 48     # S, pixels a side
-  features: dict[str, int] = dataclasses.field(default_factory=dict)  # widths of features of other backbones
+  # Widths of features of other backbones.
+  features: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 def fields(layout: Layout) -> dict[str, tuple[tuple[int | None, ...], type]]:
-  """Returns {name: (shape, dtype)} of one record; None is a dimension that varies from record to record.
+  """Returns {name: (shape, dtype)} of one record; None is a dimension that varies.
 
   clip            name of the clip
   window          index of the window in its clip, from 0
@@ -38,7 +42,7 @@ def fields(layout: Layout) -> dict[str, tuple[tuple[int | None, ...], type]]:
   log_mel  (R,64) VGGish log-mel rows of 10 ms that this window needs
   starts   (L,)   row of log_mel at which each frame's window of 96 rows starts; 0 <= start <= R - 96
   audio_present (L,) False where there is no sound track, it is digitally silent, or it has ended
-  features/NAME (L,D) float32 features of another backbone, for each NAME of the layout; 0 on padding
+  features/NAME (L,D) features of another backbone, for each NAME of the layout; 0 on padding
   """
   length, face = layout.length, layout.face
   return {

@@ -5,15 +5,18 @@ from collections.abc import Iterable
 from avjax.errors import InputError
 
 FOLD_COUNT = 6
-CHUNKS = tuple(f'chunk{i}' for i in range(FOLD_COUNT))  # chunk5 is the official validation partition
+# chunk5 is the official validation partition.
+CHUNKS = tuple(f'chunk{i}' for i in range(FOLD_COUNT))
 TEST = 'test'
 
 
 def fold_chunks(fold: int, splits: Iterable[str] = CHUNKS) -> tuple[tuple[str, ...], str]:
-  """Returns (the training splits, the validation split) of a fold, counted from 0; fold 0 is the official one.
+  """Returns (the training splits, the validation split) of a fold, counted from 0; fold 0 is the
+  official one.
 
-  Fold k validates on the split that is k-th from the end, in order of name and from 0, and trains on the others. The
-  test split takes no part. splits: names, such as those of a manifest; `Records.fold` passes them.
+  Fold k validates on the split that is k-th from the end, in order of name and from 0, and trains
+  on the others. The test split takes no part. splits: names, such as those of a manifest;
+  `Records.fold` passes them.
   Raises InputError for a fold that does not exist.
   """
   chunks = tuple(sorted(split for split in splits if split != TEST))

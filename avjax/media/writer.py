@@ -1,4 +1,6 @@
-"""Writes a video with its sound, for the page and for the overlay: H.264 and AAC, which every browser plays."""
+"""Writes a video with its sound, for the page and for the overlay: H.264 and AAC, which every
+browser plays.
+"""
 
 import contextlib
 import fractions
@@ -15,7 +17,8 @@ ENCODER = {'preset': 'veryfast', 'crf': '28'}
 
 
 class ClipWriter:
-  """A context that takes the frames of a video in order and writes them, smaller, at their own times with its sound.
+  """A context that takes the frames of a video in order and writes them, smaller, at their own
+  times with its sound.
 
   The first frame is at time 0. Memory does not grow with the length.
 
@@ -40,11 +43,14 @@ class ClipWriter:
     if kind is None:
       self.close()
     elif self.container:
-      with contextlib.suppress(av.error.FFmpegError):  # the error that ended the context is the one to report
+      # The error that ended the context is the one to report.
+      with contextlib.suppress(av.error.FFmpegError):
         self.container.close()
 
   def open_streams(self, image):
-    """Opens the streams, once the size is known and whether there is sound. H.264 takes only even sizes."""
+    """Opens the streams, once the size is known and whether there is sound. H.264 takes only even
+    sizes.
+    """
     height, width = image.shape[:2]
     scale = min(self.longest / max(height, width), 1)
     self.size = [max(round(side * scale / 2), 1) * 2 for side in (width, height)]
@@ -59,7 +65,9 @@ class ClipWriter:
       self.track.bit_rate = 48_000
 
   def add(self, image: np.ndarray) -> None:
-    """Writes the next frame, (H,W,3) uint8 RGB; OSError or another error of FFmpeg where it cannot be written."""
+    """Writes the next frame, (H,W,3) uint8 RGB; OSError or another error of FFmpeg where it cannot
+    be written.
+    """
     if self.picture is None:
       self.open_streams(image)
     if tuple(self.size) != image.shape[1::-1]:

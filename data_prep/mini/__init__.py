@@ -1,9 +1,10 @@
-"""Generates a small synthetic Aff-Wild2 in the official layout, with all that is awkward in the real one.
+"""Generates a small synthetic Aff-Wild2 in the official layout, with all that is awkward in the
+real one.
 
-Drawn faces and synthesised voices show valence and arousal, so that what can be learnt from the real set can be learnt
-here, on a small scale; scores on it say nothing about Aff-Wild2. Here is the table of the videos and where their files
-go; video.py makes one video, of what latents.py, face.py and voice.py invent, and film.py writes it.
-`python -m data_prep.mini` is the command.
+Drawn faces and synthesised voices show valence and arousal, so that what can be learnt from the
+real set can be learnt here, on a small scale; scores on it say nothing about Aff-Wild2. Here is the
+table of the videos and where their files go; video.py makes one video, of what latents.py, face.py
+and voice.py invent, and film.py writes it. `python -m data_prep.mini` is the command.
 """
 
 import concurrent.futures
@@ -20,30 +21,31 @@ from data_prep.mini.latents import DEFAULT_DIALS, PRESETS, Dials
 from data_prep.mini.video import BROKEN_FRAME, Places, Video, make_video
 
 VERSION = 1  # to be raised whenever the same settings give other files
-# These are always there, however many videos are asked for. Each has one quirk; '' is a plain video of a frame rate
-# that others lack.
+# These are always there, however many videos are asked for. Each has one quirk; '' is a plain video
+# of a frame rate that others lack.
 AWKWARD = (
-    Video('105', 'train', 30, '.mp4', 'gaps'),                               # -5 at the start, inside, in one column
-    Video('video12_1', 'train', 25, '.avi', 'missing_faces'),                # no crop at the start, in runs, once
-    Video('10-60-1280x720', 'train', 25, '.mp4', 'two_subjects'),            # _left and _right, one sound track
-    Video('102', 'train', 25, '.avi', 'tiny'),                               # 40 frames
-    Video('212', 'train', 24, '.mp4', 'short'),                              # at most 170 frames
-    Video('24-30-1920x1080', 'train', 29.97, '.mp4', 'short_annotation'),    # one row fewer than frames
+    Video('105', 'train', 30, '.mp4', 'gaps'),  # -5 at the start, inside, in only one column
+    Video('video12_1', 'train', 25, '.avi', 'missing_faces'),  # at the start, two runs, one frame
+    Video('10-60-1280x720', 'train', 25, '.mp4', 'two_subjects'),  # _left and _right, one sound
+    Video('102', 'train', 25, '.avi', 'tiny'),  # 40 frames
+    Video('212', 'train', 24, '.mp4', 'short'),  # at most 170 frames
+    Video('24-30-1920x1080', 'train', 29.97, '.mp4', 'short_annotation'),  # a row fewer than frames
     Video('171', 'train', 24, '.avi', 'no_sound'),
     Video('239', 'train', 24, '.mp4', 'silent'),
-    Video('video84', 'train', 24, '.mp4', 'short_sound'),                    # ends after 80 % of the video
-    Video('54-30-1080x1920', 'train', 30, '.mp4', 'late_video'),             # 0.3 s after the sound
-    Video('286', 'train', 25, '.mp4', 'late_sound'),                         # 0.4 s after the picture
+    Video('video84', 'train', 24, '.mp4', 'short_sound'),  # ends after 80 % of the video
+    Video('54-30-1080x1920', 'train', 30, '.mp4', 'late_video'),  # begins 0.3 s after the sound
+    Video('286', 'train', 25, '.mp4', 'late_sound'),  # begins 0.4 s after the picture
     Video('17-24-1920x1080', 'train', 24, '.mp4', 'variable_rate'),
     Video('40-60-1280x720', 'train', 60, '.mp4'),
-    Video('303', 'validation', 15, '.avi', 'broken_crop'),                   # half a jpg, listed in unreadable.txt
-    Video('video63', 'validation', 23.976, '.mp4', 'long_annotation'),       # two rows more than frames
+    Video('303', 'validation', 15, '.avi', 'broken_crop'),  # half a jpg, listed in unreadable.txt
+    Video('video63', 'validation', 23.976, '.mp4', 'long_annotation'),  # two rows more than frames
     Video('318', 'test', 25, '.avi'),
     Video('96-30-1280x720', 'test', 30, '.mp4'),
 )
 ANNOTATIONS = '8th ABAW Annotations/VA_Estimation_Challenge'
 ANNOTATION_FOLDERS = {'train': 'Train_Set', 'validation': 'Validation_Set', 'test': None}
-TEST_LIST = 'test_set/names_of_videos_in_each_test_set/Valence_Arousal_Estimation_Challenge_test_set_release.txt'
+TEST_LIST = ('test_set/names_of_videos_in_each_test_set/'
+             'Valence_Arousal_Estimation_Challenge_test_set_release.txt')
 TEST_SAMPLE = 'test_set/prediction_files_format/CVPR_8th_ABAW_VA_test_set_sample.txt'
 FOLDERS = (('batch1', 'cropped_aligned'), ('batch1', 'cropped_aligned'), ('batch2', 'cropped_aligned'),
            ('batch2', 'cropped_aligned'), ('new_vids', 'cropped_aligned_new_50_vids'))
@@ -51,7 +53,9 @@ DONE, BEGUN = 'mini.json', 'mini.partial.json'
 
 
 def list_videos(count):
-  """Returns `count` videos: the awkward ones, and plain ones of 15 frames/s, every third of which is for validation."""
+  """Returns `count` videos: the awkward ones, and plain ones of 15 frames/s, every third of which
+  is for validation.
+  """
   if count < len(AWKWARD):
     raise InputError(f'--videos is at least {len(AWKWARD)}, the awkward ones that are always there, not {count}')
   plain = []
@@ -66,7 +70,8 @@ def generate(output: str | os.PathLike[str], seed: int = 0, videos: int = 40, *,
   """Writes the data set, the same bytes for the same settings.
 
   Args:
-    output: folder, new or empty; a complete mini of the same settings stays as it is, an interrupted one is finished.
+    output: folder, new or empty; a complete mini of the same settings stays as it is, an
+      interrupted one is finished.
     seed: any int.
     videos: how many, at least len(AWKWARD).
     seconds: length of each, 6 to 300; less at rates above 24 frames/s, and in two short ones.
@@ -86,7 +91,8 @@ def generate(output: str | os.PathLike[str], seed: int = 0, videos: int = 40, *,
   output = pathlib.Path(output)
   if read_settings(output / DONE) == settings:
     return counts
-  if output.exists() and any(files.existing_folder(output).iterdir()) and read_settings(output / BEGUN) != settings:
+  occupied = output.exists() and any(files.existing_folder(output).iterdir())
+  if occupied and read_settings(output / BEGUN) != settings:
     raise InputError(f'{output} is not empty and not a mini data set of these settings; name another folder')
 
   output.mkdir(parents=True, exist_ok=True)
@@ -126,14 +132,18 @@ def read_settings(path: pathlib.Path) -> dict[str, Any] | None:
 
 
 def find_places(output, i, video):
-  """Returns the Places of the i-th video: two fifths each in batch1 and batch2, one fifth among the later videos."""
+  """Returns the Places of the i-th video: two fifths each in batch1 and batch2, one fifth among the
+  later videos.
+  """
   videos, crops = FOLDERS[i % len(FOLDERS)]
   folder = ANNOTATION_FOLDERS[video.partition]
   return Places(output / 'videos' / videos, output / crops, folder and output / ANNOTATIONS / folder, output / '_truth')
 
 
 def write_lists(output, table, seconds):
-  """Writes the test list, the template of a submission, the list of broken crops, and what macOS leaves in folders."""
+  """Writes the test list, the template of a submission, the list of broken crops, and what macOS
+  leaves in folders.
+  """
   tests = [(clip, video.frame_count(seconds))
            for video in table if video.partition == 'test' for clip in video.clips]
   rows = ['image_location,valence,arousal',

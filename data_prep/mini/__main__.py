@@ -1,9 +1,10 @@
 """Writes a small synthetic Aff-Wild2 in the official layout: python -m data_prep.mini --output DIR.
 
-Drawn faces and synthesised voices show valence and arousal, so that what can be learnt from the real set can be learnt
-here, on a small scale; scores on it say nothing about Aff-Wild2. It has all that is awkward in the real one. DIR also
-holds _truth/<clip>.npz (what each person feels, what face and voice show of it, and when one of the two lies),
-unreadable.txt (the broken crop) and mini.json (the settings).
+Drawn faces and synthesised voices show valence and arousal, so that what can be learnt from the
+real set can be learnt here, on a small scale; scores on it say nothing about Aff-Wild2. It has all
+that is awkward in the real one. DIR also holds _truth/<clip>.npz (what each person feels, what face
+and voice show of it, and when one of the two lies), unreadable.txt (the broken crop) and mini.json
+(the settings).
 """
 
 import argparse

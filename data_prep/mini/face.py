@@ -1,7 +1,8 @@
 """Draws a face whose expression shows valence and arousal.
 
-Valence bends the mouth and lowers or slants the brows; arousal opens the eyes and raises the brows; the jaw follows the
-voice. Who it is (skin, hair, brows, glasses, beard, clothes, background) is chosen at random, once per person.
+Valence bends the mouth and lowers or slants the brows; arousal opens the eyes and raises the brows;
+the jaw follows the voice. Who it is (skin, hair, brows, glasses, beard, clothes, background) is
+chosen at random, once per person.
 """
 
 import dataclasses
@@ -14,14 +15,18 @@ WIDTH, HEIGHT = 160, 120  # pixels of a raw frame for each person in it
 BITS = 4               # OpenCV draws at multiples of 1 / ONE pixel
 ONE = 2 ** BITS
 
-SKIN = ((150, 196, 242), (128, 176, 226), (106, 150, 204), (82, 118, 172), (60, 88, 138), (164, 206, 248))  # BGR
+# Colours are BGR.
+SKIN = ((150, 196, 242), (128, 176, 226), (106, 150, 204), (82, 118, 172), (60, 88, 138),
+        (164, 206, 248))
 HAIR = ((26, 28, 34), (36, 54, 86), (60, 104, 160), (110, 176, 220), (40, 66, 150), (150, 150, 156))
 CLOTHES = ((150, 90, 60), (70, 110, 70), (60, 60, 150), (120, 120, 120), (140, 80, 130), (60, 120, 170))
 
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-  """Who a face belongs to: what does not change from frame to frame. Colours are BGR; sizes are pixels of the crop."""
+  """Who a face belongs to: what does not change from frame to frame. Colours are BGR; sizes are
+  pixels of the crop.
+  """
   skin: tuple
   hair: tuple
   clothes: tuple
@@ -38,8 +43,9 @@ class Identity:
 class Look:
   """The face's expression over N frames, each field (N,).
 
-  smile, frown, sad, lift are in about [-1, 1]; eyes and jaw say how open they are, in about [0, 1]; x and y, int, are the
-  crop's place in the raw frame; hidden, in [0, 1], says how blurred and dark the face is.
+  smile, frown, sad, lift are in about [-1, 1]; eyes and jaw say how open they are, in about [0, 1];
+  x and y, int, are the crop's place in the raw frame; hidden, in [0, 1], says how blurred and dark
+  the face is.
   """
   smile: np.ndarray
   frown: np.ndarray
@@ -96,7 +102,9 @@ def express(rng, face, times, envelope, hidden):
 
 
 def draw(identity, look, i):
-  """Draws frame i: the raw image (HEIGHT,WIDTH,3) uint8 BGR; its crop is image[y:y + CROP, x:x + CROP]."""
+  """Draws frame i: the raw image (HEIGHT,WIDTH,3) uint8 BGR; its crop is image[y:y + CROP, x:x +
+  CROP].
+  """
   image = identity.background.copy()
   x, y = int(look.x[i]), int(look.y[i])
   pen = Pen(image, x, y)
@@ -164,7 +172,8 @@ def eyes_and_brows(pen, identity, look, i):
   """Draws eyes, brows, glasses, the lines of a frown, and the nose."""
   skin, shade = identity.skin, mix(identity.skin, (0, 0, 0), 0.4)
   opening = 10 * look.eyes[i]
-  # The brows are high when aroused and low when angry; their inner ends go down in anger and up in sorrow.
+  # The brows are high when aroused and low when angry; their inner ends go down in anger and up in
+  # sorrow.
   height = 39 - 7 * look.lift[i] + 3 * look.frown[i]
   inner = 8 * look.frown[i] - 9 * look.sad[i]
   for side in (-1, 1):

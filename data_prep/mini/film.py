@@ -44,7 +44,8 @@ def write_film(path, size, images, *, ticks, rate, time_base, sound=None, sound_
       frame.pts, frame.time_base = int(tick), time_base
       packets += picture.encode(frame)
     if sound is not None:
-      # AVI has no negative times: FFmpeg would shift the picture. So the lead-in takes the place of the first samples.
+      # AVI has no negative times: FFmpeg would shift the picture. So the lead-in takes the place of
+      # the first samples.
       skip = LAME_DELAY if path.suffix == '.avi' else 0
       packets += track.encode(sound_frame(sound, hertz, stereo=stereo, start=sound_start, skip=skip))
     packets += [packet for stream in streams for packet in stream.encode()]
@@ -53,7 +54,8 @@ def write_film(path, size, images, *, ticks, rate, time_base, sound=None, sound_
 
 
 def sound_frame(sound, hertz, *, stereo, start, skip):
-  """Returns the sound as one frame of the given rate, without its first `skip` samples at that rate.
+  """Returns the sound as one frame of the given rate, without its first `skip` samples at that
+  rate.
 
   Mono is copied to both channels: FFmpeg would lower it by 3 dB.
   """

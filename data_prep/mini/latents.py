@@ -1,7 +1,7 @@
 """Invents what people feel, their valence and arousal, and how much of it face and voice show.
 
-The latent pair is the label. Each modality shows a weighted, noisy copy of it; in a conflict segment one of the two
-lies.
+The latent pair is the label. Each modality shows a weighted, noisy copy of it; in a conflict
+segment one of the two lies.
 """
 
 import dataclasses
@@ -10,12 +10,15 @@ import hashlib
 import numpy as np
 
 GRID_HZ = 20
-MARGIN = 1.5  # seconds of the grid before the first frame and after the last: sound may begin and annotation end there
+# Seconds of the grid before the first frame and after the last: sound may begin and annotation end
+# there.
+MARGIN = 1.5
 CLEAN, VOICE_LIES, FACE_LIES = 0, 1, 2
 SEGMENT = 5.5  # seconds of a conflict segment on average; they last 3 to 8
 
-# Each modality has a weight and a standard deviation of its noise, for valence and for arousal. `natural`: the face shows
-# valence better, the voice arousal. `balanced`: both are noisy, so that much is gained by weighing them.
+# Each modality has a weight and a standard deviation of its noise, for valence and for arousal.
+# `natural`: the face shows valence better, the voice arousal. `balanced`: both are noisy, so that
+# much is gained by weighing them.
 PRESETS = {
     'natural': {'face': ((1.0, 0.6), (0.10, 0.22)), 'voice': ((0.7, 1.0), (0.30, 0.10))},
     'balanced': {'face': ((1.0, 0.7), (0.35, 0.35)), 'voice': ((0.95, 1.0), (0.30, 0.25))},
@@ -42,9 +45,11 @@ DEFAULT_DIALS = Dials()
 
 @dataclasses.dataclass(frozen=True)
 class Performance:
-  """What one person feels and shows, on a grid of GRID_HZ; columns are valence and arousal in [-1, 1].
+  """What one person feels and shows, on a grid of GRID_HZ; columns are valence and arousal in [-1,
+  1].
 
-  times (G,) seconds from the first frame; va, face, voice (G,2); state (G,) CLEAN, VOICE_LIES or FACE_LIES.
+  times (G,) seconds from the first frame; va, face, voice (G,2); state (G,) CLEAN, VOICE_LIES or
+  FACE_LIES.
   """
   times: np.ndarray
   va: np.ndarray
@@ -53,7 +58,9 @@ class Performance:
   state: np.ndarray
 
   def at(self, times):
-    """Returns the Performance at other times (N,), seconds: values interpolated, the state of the grid point before."""
+    """Returns the Performance at other times (N,), seconds: values interpolated, the state of the
+    grid point before.
+    """
     def interpolate(columns):
       return np.stack([np.interp(times, self.times, column) for column in columns.T], axis=1)
     before = np.clip(np.searchsorted(self.times, times, 'right') - 1, 0, len(self.times) - 1)
@@ -61,7 +68,9 @@ class Performance:
 
 
 def generator(seed, *role):
-  """Returns a random generator that depends on nothing but the seed and the role, such as ('face', '105')."""
+  """Returns a random generator that depends on nothing but the seed and the role, such as ('face',
+  '105').
+  """
   digest = hashlib.sha256('/'.join(map(str, (seed, *role))).encode()).digest()
   return np.random.default_rng(int.from_bytes(digest[:16], 'big'))
 
@@ -83,14 +92,18 @@ def perform(rng, seconds, dials, turn):
 
 
 def feel(rng, n):
-  """Returns (n,2) valence and arousal in (-1, 1) that wander within seconds about the person's own mean."""
+  """Returns (n,2) valence and arousal in (-1, 1) that wander within seconds about the person's own
+  mean.
+  """
   valence = wander(rng, n, 3.0, 0.75) + rng.normal(0, 0.25)
   arousal = wander(rng, n, 2.5, 0.70) + rng.normal(0, 0.25)
   return np.tanh(smooth(np.stack([valence, arousal + 0.2 * valence], axis=1), 0.5))
 
 
 def wander(rng, n, tau, spread):
-  """Returns (n,) of an Ornstein-Uhlenbeck process of correlation time tau, seconds, and standard deviation spread."""
+  """Returns (n,) of an Ornstein-Uhlenbeck process of correlation time tau, seconds, and standard
+  deviation spread.
+  """
   keep = np.exp(-1 / (GRID_HZ * tau))
   steps = rng.normal(0, spread * np.sqrt(1 - keep ** 2), n)
   steps[0] = rng.normal(0, spread)
@@ -107,11 +120,12 @@ def smooth(columns, seconds):
 
 
 def conflict(rng, times, seconds, rho, turn):
-  """Draws the conflict segments of a video, between clean stretches of random length; face and voice lie by turns.
+  """Draws the conflict segments of a video, between clean stretches of random length; face and
+  voice lie by turns.
 
-  A share rho of the time is in conflict: in each video, if that makes a segment of usual length, else in some videos,
-  which are picked by `turn` in [0, 1). Turns that are spread evenly over the videos make the share exact over all of
-  them as well.
+  A share rho of the time is in conflict: in each video, if that makes a segment of usual length,
+  else in some videos, which are picked by `turn` in [0, 1). Turns that are spread evenly over the
+  videos make the share exact over all of them as well.
 
   Returns (n,) uint8 states at times (n,).
   """

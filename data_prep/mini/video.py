@@ -1,4 +1,6 @@
-"""Makes one invented video: its people, film, crops, annotations and truth, with the one thing that is awkward about it."""
+"""Makes one invented video: its people, film, crops, annotations and truth, with the one thing that
+is awkward about it.
+"""
 
 import dataclasses
 import fractions
@@ -19,7 +21,9 @@ JPEG = [cv2.IMWRITE_JPEG_QUALITY, 90]
 
 @dataclasses.dataclass(frozen=True)
 class Video:
-  """A row of the table of videos: its quirk, what is awkward about it, is '' or one of the names used below."""
+  """A row of the table of videos: its quirk, what is awkward about it, is '' or one of the names
+  used below.
+  """
   name: str
   partition: str  # 'train', 'validation' or 'test'
   fps: float
@@ -52,7 +56,9 @@ class Places:
 
 
 def make_video(index, video, places, seed, seconds, dials):
-  """Invents and writes the index-th Video, of some seconds, and all that belongs to each person in it, to its Places."""
+  """Invents and writes the index-th Video, of some seconds, and all that belongs to each person in
+  it, to its Places.
+  """
   cv2.setNumThreads(1)  # a process for each video keeps the cores busy
   n = video.frame_count(seconds)
   ticks, time_base = clock(video, n, latents.generator(seed, 'clock', video.name))
@@ -86,7 +92,9 @@ def make_video(index, video, places, seed, seconds, dials):
 
 
 class Person:
-  """Someone invented: what they feel, how they look and speak. All of it follows from the seed and the clip's name."""
+  """Someone invented: what they feel, how they look and speak. All of it follows from the seed and
+  the clip's name.
+  """
 
   def __init__(self, clip, seed, seconds, dials, turn):
     """seconds: length of the video; turn as in latents.conflict."""
@@ -100,7 +108,9 @@ class Person:
     self.noisy = 0.4 * dials.kappa * lying
 
   def look(self, times, spoken):
-    """Returns the face.Look at some times (N,); spoken (C,): whether it is this person's turn to speak."""
+    """Returns the face.Look at some times (N,); spoken (C,): whether it is this person's turn to
+    speak.
+    """
     shown = self.performance.at(times)
     envelope = np.interp(times, self.speech.times, self.speech.envelope * spoken)
     return face.express(self.move, shown.face, times, envelope,
@@ -111,7 +121,8 @@ def clock(video, n, rng):
   """Returns when the n frames are shown, (n,) int from 0, and the unit in seconds."""
   if video.quirk != 'variable_rate':
     return np.arange(n), 1 / video.rate
-  pace = np.repeat(rng.choice([33, 42, 67], n // 10 + 1), 10)[:n - 1]  # ms, changing every ten frames
+  # Ms, changing every ten frames.
+  pace = np.repeat(rng.choice([33, 42, 67], n // 10 + 1), 10)[:n - 1]
   return np.concatenate([[0], np.cumsum(pace + rng.integers(-4, 5, n - 1))]), fractions.Fraction(1, 1000)
 
 
@@ -132,7 +143,9 @@ def film(video, places, people, looks, n):
 
 
 def missing_faces(n):
-  """Returns the indices of frames without a crop: at the start, two runs (one of them to the end), and a single one."""
+  """Returns the indices of frames without a crop: at the start, two runs (one of them to the end),
+  and a single one.
+  """
   return {*range(8), *range(n // 3, n // 3 + 20), n // 2, *range(n - 5, n)}
 
 
@@ -149,7 +162,9 @@ def write_annotation(path, video, person, times):
 
 
 def annotation_gaps(n):
-  """Yields (row, columns) of what is not annotated: the start, a run, a single row, rows that lack one of the two."""
+  """Yields (row, columns) of what is not annotated: the start, a run, a single row, rows that lack
+  one of the two.
+  """
   both = (0, 1)
   yield from ((row, both) for row in (*range(12), *range(n // 2, n // 2 + 15), n // 4))
   yield from ((row, (0,)) for row in range(2 * n // 3, 2 * n // 3 + 4))
@@ -157,14 +172,18 @@ def annotation_gaps(n):
 
 
 def write_truth(path, person, times, spoken):
-  """Writes the Performance at the n frames (see latents.py), and `speaks` (n,) bool: it is this person's turn."""
+  """Writes the Performance at the n frames (see latents.py), and `speaks` (n,) bool: it is this
+  person's turn.
+  """
   shown = person.performance.at(times)
   turn = np.interp(times, person.speech.times, spoken.astype(float)) > 0.5
   np.savez(path, speaks=turn, **{field.name: getattr(shown, field.name) for field in dataclasses.fields(shown)})
 
 
 def cut_sound(video, wave, begins, seconds, since):
-  """Returns a wave, which starts at time `begins`, from `since` to the end of the video, as the quirk will have it."""
+  """Returns a wave, which starts at time `begins`, from `since` to the end of the video, as the
+  quirk will have it.
+  """
   first, last = (round((at - begins) * voice.RATE) for at in (since, seconds))
   wave = wave[first:last]
   if video.quirk == 'no_sound':

@@ -1,7 +1,8 @@
-"""Synthesises a voice that shows valence and arousal: harmonics under two formants, in syllables and phrases.
+"""Synthesises a voice that shows valence and arousal: harmonics under two formants, in syllables
+and phrases.
 
-Arousal raises level, pitch, speed and brightness; valence raises the formants and, a little, the pitch, and when it is
-low the pitch trembles.
+Arousal raises level, pitch, speed and brightness; valence raises the formants and, a little, the
+pitch, and when it is low the pitch trembles.
 """
 
 import dataclasses
@@ -16,7 +17,9 @@ FLOOR_DB = -55
 
 @dataclasses.dataclass(frozen=True)
 class Speaker:
-  """Whose voice it is: pitch in Hz at rest; tract, formants relative to a man's; breath, relative level of the noise."""
+  """Whose voice it is: pitch in Hz at rest; tract, formants relative to a man's; breath, relative
+  level of the noise.
+  """
   pitch: float
   tract: float
   breath: float
@@ -26,8 +29,9 @@ class Speaker:
 class Speech:
   """How a voice is steered, at C points, CONTROL_HZ of them a second.
 
-  times (C,) seconds from the first frame; envelope (C,) in [0, 1], how open the mouth is; pitch (C,) Hz; level (C,) dB;
-  tilt (C,) exponent with which the harmonics fall off; formants (C,2) Hz; breath (C,) relative level of the noise.
+  times (C,) seconds from the first frame; envelope (C,) in [0, 1], how open the mouth is; pitch
+  (C,) Hz; level (C,) dB; tilt (C,) exponent with which the harmonics fall off; formants (C,2) Hz;
+  breath (C,) relative level of the noise.
   """
   times: np.ndarray
   envelope: np.ndarray
@@ -72,7 +76,9 @@ def speak(rng, speaker, performance):
 
 
 def take_turns(one, other, seconds=3.0):
-  """Returns the Speech of two people who speak in turns of some seconds, and (C,) True where the first one speaks."""
+  """Returns the Speech of two people who speak in turns of some seconds, and (C,) True where the
+  first one speaks.
+  """
   first = np.floor(one.times / seconds) % 2 == 0
   fields = [np.where(first if a.ndim == 1 else first[:, None], a, b)
             for a, b in zip(dataclasses.astuple(one)[1:], dataclasses.astuple(other)[1:], strict=True)]
@@ -87,7 +93,8 @@ def synthesise(rng, speech, noisy):
     speech: a Speech of C points.
     noisy: (C,) in [0, 1], how much noise covers the voice; 1 is noise as loud as the voice.
 
-  Returns (C * RATE / CONTROL_HZ,) float32 within [-1, 1], sampled at RATE; the first sample is at speech.times[0].
+  Returns (C * RATE / CONTROL_HZ,) float32 within [-1, 1], sampled at RATE; the first sample is at
+  speech.times[0].
   """
   step = RATE // CONTROL_HZ
   ramp = np.arange(step, dtype=np.float32) / step
@@ -106,7 +113,8 @@ def synthesise(rng, speech, noisy):
 
   turns = np.cumsum(stretch(speech.pitch), dtype=np.float64) / RATE
   phase = (2 * np.pi * (turns % 1)).astype(np.float32)
-  # sin(k x) = 2 cos(x) sin((k - 1) x) - sin((k - 2) x) takes two operations a harmonic instead of a sine.
+  # sin(k x) = 2 cos(x) sin((k - 1) x) - sin((k - 2) x) takes two operations a harmonic instead of a
+  # sine.
   before, sine, twice_cosine = np.zeros_like(phase), np.sin(phase), 2 * np.cos(phase)
   wave = np.zeros_like(phase)
   for i in range(HARMONICS):

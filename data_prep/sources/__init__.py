@@ -1,7 +1,8 @@
 """Data sources: each file of this folder may register one layout in which a data set lies on disk.
 
-A source is a subclass of `Source` under `@register('name')`; `python -m data_prep.build --layout name` chooses it. Every
-file of this folder is imported here, so a new source is a new file and no edit elsewhere.
+A source is a subclass of `Source` under `@register('name')`; `python -m data_prep.build --layout
+name` chooses it. Every file of this folder is imported here, so a new source is a new file and no
+edit elsewhere.
 """
 
 import abc
@@ -15,18 +16,24 @@ SOURCES: dict[str, 'Source'] = {}
 
 
 class Source(abc.ABC):
-  """Finds the clips of a data set and their annotations. The first line of a subclass's docstring is shown by --help."""
+  """Finds the clips of a data set and their annotations.
+
+  --help shows the first line of the docstring of a subclass.
+  """
 
   @abc.abstractmethod
   def add_options(self, parser: argparse.ArgumentParser) -> None:
-    """Adds the options that only this source has. --source, --features and --tolerate belong to every source."""
+    """Adds the options that only this source has. --source, --features and --tolerate belong to
+    every source.
+    """
 
   @abc.abstractmethod
   def plan(self, args: argparse.Namespace) -> dict[str, list[Job]]:
     """Returns {split: jobs} after checking everything that can be checked without opening a video.
 
-    A split other than 'test' is one part of the cross-validation: the last one in order of name is the official
-    validation partition (see avjax/data/splits.py). Splits may be empty. Raises InputError for what does not fit.
+    A split other than 'test' is one part of the cross-validation: the last one in order of name is
+    the official validation partition (see avjax/data/splits.py). Splits may be empty. Raises
+    InputError for what does not fit.
     """
 
 

@@ -1,4 +1,6 @@
-"""Aff-Wild2 as its organisers hand it out: finds its clips, reads their annotations and splits them into chunks."""
+"""Aff-Wild2 as its organisers hand it out: finds its clips, reads their annotations and splits them
+into chunks.
+"""
 
 import dataclasses
 import itertools
@@ -22,12 +24,13 @@ VIDEO_ENDINGS = ('.mp4', '.avi')
 
 @register('affwild2')
 class AffWild2(Source):
-  """The Aff-Wild2 folder as its organisers hand it out, with the annotations of an ABAW challenge."""
+  """The Aff-Wild2 folder as its organisers hand it out, with annotations of an ABAW challenge."""
 
   def add_options(self, parser):
     parser.add_argument(
         '--videos', nargs='+', metavar='DIR',
-        help=f'folders of videos (default: those of {", ".join(VIDEO_FOLDERS)} in SOURCE or SOURCE/videos)')
+        help=f'folders of videos (default: those of {", ".join(VIDEO_FOLDERS)} in SOURCE or '
+             'SOURCE/videos)')
     parser.add_argument(
         '--crops', nargs='+', metavar='DIR',
         help=f'folders of aligned crops (default: those of {", ".join(CROP_FOLDERS)} in SOURCE)')
@@ -61,7 +64,9 @@ class AffWild2(Source):
 
 @dataclasses.dataclass(frozen=True)
 class Roots:
-  """Where the parts of the data set lie. `videos` and `crops` may be several folders; no test list, no test clips."""
+  """Where the parts of the data set lie. `videos` and `crops` may be several folders; no test list,
+  no test clips.
+  """
   videos: tuple[pathlib.Path, ...]
   crops: tuple[pathlib.Path, ...]
   annotations: pathlib.Path
@@ -69,20 +74,23 @@ class Roots:
 
 
 def find_roots(source, videos=None, crops=None, annotations=None, test_list=None):
-  """Finds the parts of Aff-Wild2 under `source` by their official names; what is given explicitly is taken instead.
+  """Finds the parts of Aff-Wild2 under `source` by their official names; what is given explicitly
+  is taken instead.
 
   Args:
     source: the folder that holds the data set.
     videos: folders that hold videos, directly or one level down.
     crops: folders of aligned crops, each with one folder per clip.
-    annotations: the '<N>th ABAW Annotations' folder under whatever name, or its VA_Estimation_Challenge.
+    annotations: the '<N>th ABAW Annotations' folder under whatever name, or its
+      VA_Estimation_Challenge.
     test_list: text file with one clip name a line.
 
   Raises InputError where a part is missing or cannot be told from another.
   """
   source = files.existing_folder(source)
   videos = [files.existing_folder(path) for path in videos] if videos else [
-      path for root in (source, source / 'videos') for path in (root / name for name in VIDEO_FOLDERS) if path.is_dir()]
+      root / name for root in (source, source / 'videos') for name in VIDEO_FOLDERS
+      if (root / name).is_dir()]
   crops = [files.existing_folder(path) for path in crops] if crops else [
       source / name for name in CROP_FOLDERS if (source / name).is_dir()]
   if annotations:
@@ -99,9 +107,11 @@ def find_roots(source, videos=None, crops=None, annotations=None, test_list=None
   for name in ('Train_Set', 'Validation_Set'):
     files.existing_folder(annotations / name)
   if not videos:
-    raise InputError(f'{source} holds none of the video folders {", ".join(VIDEO_FOLDERS)}; name them with --videos')
+    raise InputError(f'{source} holds none of the video folders {", ".join(VIDEO_FOLDERS)}; '
+                     'name them with --videos')
   if not crops:
-    raise InputError(f'{source} holds none of the crop folders {", ".join(CROP_FOLDERS)}; name them with --crops')
+    raise InputError(f'{source} holds none of the crop folders {", ".join(CROP_FOLDERS)}; '
+                     'name them with --crops')
   if test_list:
     test_list = pathlib.Path(test_list)
     if not test_list.is_file():
@@ -109,7 +119,8 @@ def find_roots(source, videos=None, crops=None, annotations=None, test_list=None
   else:
     lists = sorted((source / TEST_LISTS).glob('Valence_Arousal_*.txt'))
     if len(lists) > 1:
-      raise InputError(f'{lists[0].parent} holds {len(lists)} lists; name the one to use with --test_list')
+      raise InputError(f'{lists[0].parent} holds {len(lists)} lists; '
+                       'name the one to use with --test_list')
     test_list = lists[0] if lists else None
   return Roots(tuple(videos), tuple(crops), annotations, test_list)
 
@@ -117,8 +128,9 @@ def find_roots(source, videos=None, crops=None, annotations=None, test_list=None
 def list_clips(roots, ignore_unlisted=False):
   """Returns every clip of the data set, sorted by name.
 
-  Raises InputError where an annotation or a listed test clip has no video or no crops, and (unless ignore_unlisted)
-  where a video or a folder of crops belongs to no clip; also where a name occurs twice.
+  Raises InputError where an annotation or a listed test clip has no video or no crops, and (unless
+  ignore_unlisted) where a video or a folder of crops belongs to no clip; also where a name occurs
+  twice.
   """
   places = [place for root in roots.videos for place in [root, *filter(pathlib.Path.is_dir, visible(root))]]
   videos = unique((path.stem, path) for place in places for path in visible(place)
@@ -145,7 +157,8 @@ def list_clips(roots, ignore_unlisted=False):
 
 
 def split_clips(clips):
-  """Returns {split: clips} for chunk0 to chunk5 and test: the five fifths of the training list, validation, test.
+  """Returns {split: clips} for chunk0 to chunk5 and test: the five fifths of the training list,
+  validation, test.
 
   Two subjects of one video stay in one chunk. Splits may be empty.
   """
@@ -161,7 +174,8 @@ def split_clips(clips):
 
 
 def base_name(clip_name):
-  """Returns the name of the video that a clip was cut from: two-subject videos add _left or _right."""
+  """Returns the name of the video that a clip was cut from: two-subject videos add _left or _right.
+  """
   return re.sub(r'_(left|right)$', '', clip_name)
 
 

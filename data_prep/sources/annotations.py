@@ -1,4 +1,6 @@
-"""Valence and arousal text files: a header line, then one `valence,arousal` line for every frame of the video."""
+"""Valence and arousal text files: a header line, then one `valence,arousal` line for every frame of
+the video.
+"""
 
 import math
 
@@ -14,12 +16,15 @@ def read_annotation(path, ignore_out_of_range=False):
 
   Args:
     path: the text file; line k + 1 belongs to frame k.
-    ignore_out_of_range: whether values outside [-1, 1] other than -5 count as not annotated instead of being refused.
+    ignore_out_of_range: whether values outside [-1, 1] other than -5 count as not annotated instead
+      of being refused.
 
   Returns:
-    labels (T,2) float32 in [-1, 1], 0 where not annotated; annotated (T,) bool, True where both values were given.
+    labels (T,2) float32 in [-1, 1], 0 where not annotated; annotated (T,) bool, True where both
+    values were given.
 
-  Raises InputError naming file and line for anything else: another header, another number of columns, text, NaN.
+  Raises InputError naming file and line for anything else: another header, another number of
+  columns, text, NaN.
   """
   try:
     header, *lines = path.read_text(encoding='utf-8-sig').rstrip().splitlines() or ['']
@@ -40,7 +45,10 @@ def read_annotation(path, ignore_out_of_range=False):
 
 
 def parse(line, where):
-  """Returns the two numbers of a line; InputError, beginning with `where`, if it holds anything else."""
+  """Returns the two numbers of a line.
+
+  Raises InputError, beginning with `where`, if it holds anything else.
+  """
   try:
     valence, arousal = map(float, line.split(','))
   except ValueError:

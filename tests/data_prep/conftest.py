@@ -21,7 +21,9 @@ def broken(official, tmp_path):
 
 @pytest.fixture(scope='session')
 def built(official, tmp_path_factory):
-  """The folder of the records made from `official`, with windows of 12 frames every 8 and faces of 16 pixels."""
+  """The folder of the records made from `official`, with windows of 12 frames every 8 and faces of
+  16 pixels.
+  """
   records = tmp_path_factory.mktemp('records')
   assert build.main(['--source', str(official), '--data_dir', str(records), '--workers', '2', *SIZES]) == 0
   return records

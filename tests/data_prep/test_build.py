@@ -1,4 +1,6 @@
-"""The whole way from folder to records: joined by frame id, the same bytes after a kill, damage found."""
+"""The whole way from folder to records: joined by frame id, the same bytes after a kill, damage
+found.
+"""
 
 import json
 import os
@@ -93,7 +95,8 @@ def test_manifest_counts_what_is_there(built):
   assert {split: list(chunk['clips']) for split, chunk in made['chunks'].items()} == {
       'chunk0': ['10-25-64x48_left', '10-25-64x48_right'], 'chunk1': [], 'chunk2': ['102', '103'], 'chunk3': ['1035'],
       'chunk4': ['104', 'video7'], 'chunk5': ['200'], 'test': ['300']}
-  # Windows of 12 every 8: 40 frames give 5, 36 give 4, 32 give 4, 9 give 1, 20 give 2, 30 give 4, 28 give 3, 25 give 3.
+  # Windows of 12 every 8: 40 frames give 5, 36 give 4, 32 give 4, 9 give 1, 20 give 2, 30 give 4,
+  # 28 give 3, 25 give 3.
   assert {split: chunk['records'] for split, chunk in made['chunks'].items()} == {
       'chunk0': 9, 'chunk1': 0, 'chunk2': 5, 'chunk3': 0, 'chunk4': 6, 'chunk5': 3, 'test': 3}
   assert made['masked'] == {'audio_absent': 0, 'crops_unreadable': 0, 'faces_missing': 5, 'rows_beyond_video': 0}
@@ -111,7 +114,8 @@ def test_a_killed_build_run_again_gives_the_same_bytes(official, built, tmp_path
   process.wait()
   assert (tmp_path / 'records/affwild2.incomplete').is_dir()
   assert not (tmp_path / 'records/affwild2').exists()
-  assert run('build', *args).returncode == 0  # in a process of its own: hashes, and orders that hang on them, differ
+  # In a process of its own: hashes, and orders that hang on them, differ.
+  assert run('build', *args).returncode == 0
   assert contents(tmp_path / 'records') == contents(built)
   assert [path.name for path in (tmp_path / 'records').iterdir()] == ['affwild2']
 

@@ -1,4 +1,6 @@
-"""Features of other backbones: each row arrives with its own frame, and what does not fit is refused."""
+"""Features of other backbones: each row arrives with its own frame, and what does not fit is
+refused.
+"""
 
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ from data_prep.sources import SOURCES
 
 
 def write(folder, width=3, scale=1.0):
-  """One file a clip, whose row of frame k holds k, k + 0.5, k + 1, ... times scale; for one of the pair, negative."""
+  """One file a clip, whose row of frame k holds k, k + 0.5, k + 1, ... times scale; for one of the
+  pair, negative.
+  """
   folder.mkdir()
   for name, (frames, *_) in CLIPS.items():
     rows = np.arange(1, frames + 1)[:, None] + np.arange(width) / 2
@@ -54,7 +58,8 @@ def test_each_row_arrives_with_its_frame(official, folder, tmp_path, capsys):
 
   before = contents(tmp_path / 'records')
   assert build.main([*command, '1']) == 0 and 'nothing to do' in capsys.readouterr().out
-  np.save(folder / '103.npy', np.load(folder / '103.npy') + 1)  # another backbone, files of the same size
+  # Another backbone, files of the same size.
+  np.save(folder / '103.npy', np.load(folder / '103.npy') + 1)
   with pytest.raises(InputError, match='another source'):
     build.main([*command, '1'])
   with pytest.raises(InputError, match='another layout and source'):
@@ -69,21 +74,21 @@ def test_what_does_not_fit_is_refused(official, folder):
     np.save(folder / '104.npy', value, **kind)
     with pytest.raises(InputError, match=words):
       decode(official, folder)
-  refused('104.npy has 19 rows, but .*104.avi has 20 frames; make a row for each', good[:-1])
-  refused('104.npy has 21 rows, but .*104.avi has 20 frames', np.concatenate([good, good[:1]]))
-  refused('104.npy has 2 columns, but .*_left.npy has 3', good[:, :2])
-  refused('104.npy does not hold a table of floating-point numbers', good.astype(int))
-  refused('104.npy does not hold a table', good[0])
-  refused('104.npy does not hold a table', good[:, :0])
-  refused('104.npy cannot be read as a .npy file', np.array([{}]), allow_pickle=True)
-  refused('104.npy has a number that is not finite in the row of frame 20', np.where(good == 21, np.nan, good))
-  refused('104.npy has a number that is not finite in the row of frame 20', np.where(good == 21, 1e300, good))
+  refused(r'104.npy has 19 rows, but .*104.avi has 20 frames; make a row for each', good[:-1])
+  refused(r'104.npy has 21 rows, but .*104.avi has 20 frames', np.concatenate([good, good[:1]]))
+  refused(r'104.npy has 2 columns, but .*_left.npy has 3', good[:, :2])
+  refused(r'104.npy does not hold a table of floating-point numbers', good.astype(int))
+  refused(r'104.npy does not hold a table', good[0])
+  refused(r'104.npy does not hold a table', good[:, :0])
+  refused(r'104.npy cannot be read as a .npy file', np.array([{}]), allow_pickle=True)
+  refused(r'104.npy has a number that is not finite in the row of frame 20', np.where(good == 21, np.nan, good))
+  refused(r'104.npy has a number that is not finite in the row of frame 20', np.where(good == 21, 1e300, good))
   for damage in (b'', b'\x93NUMPY\x01\x00', (folder / '103.npy').read_bytes()[:150]):
     (folder / '104.npy').write_bytes(damage)
-    with pytest.raises(InputError, match='104.npy cannot be read as a .npy file'):
+    with pytest.raises(InputError, match=r'104.npy cannot be read as a .npy file'):
       decode(official, folder)
   (folder / '104.npy').unlink()
-  with pytest.raises(InputError, match='--features clip: .* has no 104.npy; each clip needs a file of its own'):
+  with pytest.raises(InputError, match=r'--features clip: .* has no 104.npy; each clip needs a file of its own'):
     decode(official, folder)
 
 
@@ -96,7 +101,7 @@ def test_they_are_never_cut_or_lent(official, folder):
       decode(official, folder, ['length'])
   np.save(folder / '104.npy', good)
   (folder / '10-25-64x48_right.npy').rename(folder / '10-25-64x48.npy')
-  with pytest.raises(InputError, match='no 10-25-64x48_right.npy'):
+  with pytest.raises(InputError, match=r'no 10-25-64x48_right.npy'):
     jobs(official, folder)
 
 

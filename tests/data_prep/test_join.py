@@ -1,4 +1,6 @@
-"""On the mini set with its gaps: label, face and sound of every frame of every record come from the same frame id."""
+"""On the mini set with its gaps: label, face and sound of every frame of every record come from the
+same frame id.
+"""
 
 import numpy as np
 import pytest
@@ -47,7 +49,8 @@ def test_every_frame_of_every_record(root):
         if sound is None:
           assert (window == records.NO_SOUND).all() and not record['audio_present'][i]
         else:
-          # The row of 10 ms in which the frame is shown, counted from the start of the sound; ties may fall either way.
+          # The row of 10 ms in which the frame is shown, counted from the start of the sound; ties
+          # may fall either way.
           row = (timeline.times[frame - 1] + timeline.start - sound.start) * 100
           rows = np.clip([np.floor(row - 1e-6 + 0.5), np.floor(row + 1e-6 + 0.5)], 0, len(spectrogram) - 96).astype(int)
           assert any(np.array_equal(window, spectrogram[r:r + 96]) for r in rows)

@@ -1,4 +1,6 @@
-"""The synthetic data set: complete, as awkward as promised, the same every time, and its emotions can be recovered."""
+"""The synthetic data set: complete, as awkward as promised, the same every time, and its emotions
+can be recovered.
+"""
 
 import dataclasses
 import hashlib
@@ -240,7 +242,9 @@ MUTE = {quirky('silent').name, quirky('no_sound').name}
 
 
 def features(root, clip):
-  """Returns pixels (N,784), statistics of the frame's log-mel window (N,128), latents (N,2), of every third crop."""
+  """Returns pixels (N,784), statistics of the frame's log-mel window (N,128), latents (N,2), of
+  every third crop.
+  """
   timeline, known = video.read_timeline(clip.video), truth(root, clip.name)
   rows, starts, _ = audio.hear(timeline, video.read_sound(clip.video))
   faces, sounds, kept = [], [], []

@@ -1,7 +1,8 @@
-"""A tiny Aff-Wild2 in the official layout in which every frame says which one it is: by colour, value and tone.
+"""A tiny Aff-Wild2 in the official layout in which every frame says which one it is: by colour,
+value and tone.
 
-Frame k of a clip has a crop of grey 5 k, valence k / 100 and arousal -k / 100, and sounds at the centre of VGGish's
-mel band 17 + k while it is shown.
+Frame k of a clip has a crop of grey 5 k, valence k / 100 and arousal -k / 100, and sounds at the
+centre of VGGish's mel band 17 + k while it is shown.
 """
 
 import fractions
@@ -29,7 +30,9 @@ SIZES = ['--length', '12', '--stride', '8', '--face', '16']
 
 
 def tone(frames, rate=44_100):
-  """Returns (n,) float: for each frame, a tone at the centre of mel band 17 + k, its phase continuous."""
+  """Returns (n,) float: for each frame, a tone at the centre of mel band 17 + k, its phase
+  continuous.
+  """
   mel = np.linspace(*(1127 * np.log(1 + np.array([125, 7500]) / 700)), 66)[1:-1]
   hertz = 700 * (np.exp(mel / 1127) - 1)
   per_sample = hertz[17 + np.repeat(np.arange(1, frames + 1), rate // RATE)]
@@ -38,11 +41,14 @@ def tone(frames, rate=44_100):
 
 def write_video(path, frames, sound=None, pts=None, sound_delay=0.0, rate=RATE, sound_rate=44_100, image=None,
                 clock=1000):
-  """Writes an H.264/AAC .mp4 or MPEG-4/PCM .avi of grey 5 k; `pts` in 1/clock s makes the frame rate vary."""
+  """Writes an H.264/AAC .mp4 or MPEG-4/PCM .avi of grey 5 k; `pts` in 1/clock s makes the frame
+  rate vary.
+  """
   with av.open(str(path), 'w') as container:
     video = container.add_stream('libx264' if path.suffix == '.mp4' else 'mpeg4', rate=fractions.Fraction(rate))
     video.width, video.height, video.pix_fmt = 64, 48, 'yuv420p'
-    video.options = {'crf': '1', 'qmin': '1', 'qmax': '1'}  # nearly lossless: greys 5 apart stay apart
+    # Nearly lossless: greys 5 apart stay apart.
+    video.options = {'crf': '1', 'qmin': '1', 'qmax': '1'}
     if pts is not None:
       video.codec_context.time_base = fractions.Fraction(1, clock)
     if sound is not None:

@@ -27,7 +27,9 @@ def pcm(wave):
 
 
 def vggish(samples):
-  """VGGish's log-mel in float64, as defined: 25 ms periodic Hann, 10 ms hop, 512-point magnitude, 64 HTK bands."""
+  """VGGish's log-mel in float64, as defined: 25 ms periodic Hann, 10 ms hop, 512-point magnitude,
+  64 HTK bands.
+  """
   wave = np.pad(samples, (0, 16000), 'edge') / 32768
   hann = 0.5 - 0.5 * np.cos(2 * np.pi / 400 * np.arange(400))
   count = 1 + (len(wave) - 400) // 160
@@ -45,7 +47,9 @@ def vggish(samples):
 
 
 def reference_windows(rate, rows, frames):
-  """The predecessors' windowing: a window every h rows at round(i h), the last one repeated to the video's length."""
+  """The predecessors' windowing: a window every h rows at round(i h), the last one repeated to the
+  video's length.
+  """
   h = (1 / rate) * (1.0 / 0.010)
   starts = [round(i * h) for i in range(math.floor((rows - 96) / h) + 1)]
   return (starts + [starts[-1]] * frames)[:frames]

@@ -39,7 +39,9 @@ def test_overlapping_candidates_are_one_face():
 
 
 def test_a_face_in_a_picture():
-  """Box and points to a pixel, and what is cut out: found again in the crop, the eyes and the mouth lie on the template."""
+  """Box and points to a pixel, and what is cut out: found again in the crop, the eyes and the mouth
+  lie on the template.
+  """
   image = np.asarray(Image.open(pathlib.Path(__file__).parents[2] / 'data/astronaut.jpg'))
   assert detection.detector()[0] == 'CenterFace'
   boxes, points, scores = detection.detect(image)

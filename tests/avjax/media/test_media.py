@@ -11,7 +11,8 @@ from avjax.media import audio, detection, video
 MEDIA = pathlib.Path(__file__).parents[4] / 'shared/media'
 pytestmark = pytest.mark.skipif(not MEDIA.is_dir(), reason=f'the real clips are not here: {MEDIA} is absent')
 
-# frames, rate, start of video after sound, rows, log-mel mean and std, frames with sound, faces in every 10th frame
+# frames, rate, start of video after sound, rows, log-mel mean and std, frames with sound, faces in
+# every 10th frame
 CLIPS = {
     'grid_s1_bbaf2n.mpg': (75, 25.0, 0, 396, -3.08768, 1.57472, 75, [1] * 8),
     'grid_lrwp9a.mpg': (75, 25.0, 0, 396, -2.73720, 2.00893, 75, [1] * 8),

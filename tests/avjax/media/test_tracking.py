@@ -8,7 +8,9 @@ from avjax.media import tracking
 
 
 def video(frames, **people):
-  """For each frame (frame, boxes, points) of people {name: frame -> (left, top, width) or None}; a face is as high as it is wide."""
+  """For each frame (frame, boxes, points) of people {name: frame -> (left, top, width) or None}; a
+  face is as high as it is wide.
+  """
   for frame in range(frames):
     boxes = [(left, top, width, width) for left, top, width in filter(None, (place(frame) for place in people.values()))]
     yield frame, np.array(boxes, float).reshape(-1, 4), np.repeat(np.array(boxes, float).reshape(-1, 4)[:, None, :2], 5, axis=1)
@@ -38,7 +40,8 @@ def test_steady_counts_for_more_than_large():
 
 
 def test_a_face_that_is_missed_or_leaves_and_comes_back_is_the_same():
-  seen = lambda f: (200 + f, 50, 50) if f % 7 and not 40 <= f < 90 else None  # hands before the face for two seconds
+  # Hands before the face for two seconds.
+  seen = lambda f: (200 + f, 50, 50) if f % 7 and not 40 <= f < 90 else None
   track = chosen(130, person=seen)
   assert [frame for frame, *_ in track] == [f for f in range(130) if seen(f)]
   # Far away, or in another size, or at the same time, it is somebody else.
@@ -62,7 +65,8 @@ def test_mistakes_of_the_detector_do_not_count_unless_there_is_nothing_else():
 
 
 def test_between_looks_a_face_goes_straight_on():
-  """By time and not by number; not where a look between found nothing, nor where the face jumped."""
+  """By time and not by number; not where a look between found nothing, nor where the face jumped.
+  """
   times = np.array([0, 1, 3, 4, 5, 6, 7, 8, 9.0]) / 25
 
   def looks():

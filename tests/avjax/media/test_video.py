@@ -1,4 +1,6 @@
-"""Frame times, offsets and sound of files written here: any rate, both containers, rotation, damage."""
+"""Frame times, offsets and sound of files written here: any rate, both containers, rotation,
+damage.
+"""
 
 import fractions
 import gc
@@ -135,7 +137,8 @@ def test_damage_is_one_error_with_the_name(tmp_path, ending):
 def test_an_mp4_whose_end_is_missing_is_cut_short(tmp_path):
   import av
   path = tmp_path / 'stream.mp4'
-  with av.open(str(path), 'w', options={'movflags': 'faststart'}) as container:  # the index comes first
+  # The index comes first.
+  with av.open(str(path), 'w', options={'movflags': 'faststart'}) as container:
     stream = container.add_stream('libx264', rate=25)
     stream.width, stream.height, stream.pix_fmt = 64, 48, 'yuv420p'
     noise = np.random.default_rng(0)

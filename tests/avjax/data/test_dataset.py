@@ -1,0 +1,71 @@
+"""Folds come from the manifest, and a damaged shard is named."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from avjax.data import manifest
+from avjax.data.dataset import Records
+from avjax.data.splits import fold_chunks
+from avjax.errors import InputError
+
+LAYOUT = {'length': 12, 'stride': 8, 'face': 16}
+
+
+def test_folds_are_those_of_the_manifest(records, tmp_path):
+  """Of the official six, and of a data set that is split otherwise."""
+  data = Records(records, LAYOUT)
+  assert [data.fold(k) for k in range(6)] == [fold_chunks(k) for k in range(6)]
+  with pytest.raises(InputError, match='fold 6 does not exist: folds are 0 to 5'):
+    data.fold(6)
+  copy = shutil.copytree(records, tmp_path / 'records')
+  path = manifest.version_folder(copy) / manifest.MANIFEST
+  made = json.loads(path.read_text())
+  made['chunks'] = {name: made['chunks'][name] for name in ('chunk0', 'chunk2', 'chunk4', 'test')}
+  path.write_text(json.dumps(made))
+  data = Records(copy, LAYOUT)
+  assert [data.fold(k) for k in range(3)] == [
+      (('chunk0', 'chunk2'), 'chunk4'), (('chunk0', 'chunk4'), 'chunk2'), (('chunk2', 'chunk4'), 'chunk0')]
+  with pytest.raises(InputError, match='folds are 0 to 2'):
+    data.fold(3)
+
+
+def test_a_damaged_shard_is_named_when_it_is_read(records, tmp_path):
+  copy = shutil.copytree(records, tmp_path / 'records')
+  data = Records(copy, LAYOUT)
+  shard = manifest.version_folder(copy) / 'affwild2-chunk2.tfrecord-00000-of-00001'
+  content = bytearray(shard.read_bytes())
+  content[len(content) // 2] ^= 1
+  shard.write_bytes(content)
+  splits, _ = data.fold(0)
+  for seed in (None, 0):
+    with pytest.raises(InputError, match=r'chunk2.*is damaged; copy it again'):
+      list(data.batches(splits, 2, seed))
+  assert sum(len(batch['window']) for batch in data.batches(['chunk0'], 2)) == data.size(['chunk0'])
+
+
+def test_a_seed_is_an_order(records):
+  data = Records(records, LAYOUT)
+  splits, _ = data.fold(0)
+
+  def order(seed, skip=0):
+    batches = list(data.batches(splits, 2, seed, skip))
+    return [(clip, int(window)) for batch in batches for clip, window in zip(batch['clip'], batch['window'], strict=True)]
+  assert order(1) == order(1) != order(2)
+  assert order(1)[4:] == order(1, skip=2)
+  assert sorted(order(1)) == sorted(order(None)) and len(order(1)) == data.size(splits)
+  assert np.unique([batch['log_mel'].shape[1] for batch in data.batches(splits, 2)]) == data.manifest['max_rows']
+
+
+@pytest.mark.parametrize('change, words', [
+    (lambda text: text[:100], 'manifest.json is damaged: .*; copy it again, or build the records anew'),
+    (lambda text: '[]', 'manifest.json is damaged: it holds no JSON object; copy it again'),
+    (lambda text: text.replace('"chunks"', '"chunk"'), 'manifest.json is damaged: it lacks chunks; copy it again')])
+def test_a_damaged_manifest_says_what_to_do(records, tmp_path, change, words):
+  copy = shutil.copytree(records, tmp_path / 'records')
+  path = manifest.version_folder(copy) / manifest.MANIFEST
+  path.write_text(change(path.read_text()))
+  with pytest.raises(InputError, match=words):
+    manifest.read_manifest(copy)
