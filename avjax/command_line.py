@@ -6,6 +6,7 @@ config.
 """
 
 import importlib.machinery
+import os
 import pathlib
 import re
 import sys
@@ -92,8 +93,8 @@ def find_config_file(name):
   """Returns the path of a config file; configs/NAME.py may be the one installed beside avjax."""
   path = pathlib.Path(name)
   installed = pathlib.Path(__file__).parents[1] / path
-  is_system = path.parts[:1] == ('configs',) and installed.is_file()
-  return installed if is_system and not path.is_file() else path
+  is_system = path.parts[:1] == ('configs',) and os.path.isfile(installed)
+  return installed if is_system and not os.path.isfile(path) else path
 
 
 def run_config_file(path, arguments):
@@ -102,7 +103,7 @@ def run_config_file(path, arguments):
   Without arguments (None) it is one call, get_config(). Whatever the file raises becomes an
   InputError that names it.
   """
-  if not path.is_file():
+  if not os.path.isfile(path):  # Path.is_file raises where the name is too long
     raise InputError(f'the config file cannot be read: {path}: No such file')
   loader = importlib.machinery.SourceFileLoader('config_file', str(path))
   module = types.ModuleType(loader.name)

@@ -168,7 +168,7 @@ def test_a_config_that_is_installed(tmp_path, monkeypatch):
   assert parse_one('--config=configs/lfan.py').model.fusion.name == 'lfan'
   with pytest.raises(InputError, match=re.escape(f'{ROOT}/configs/lfan.py: unknown config')):
     parse('--config=configs/lfan.py:minni')
-  for name in ('configs/nothing.py', 'lfan.py', 'configs'):
+  for name in ('configs/nothing.py', 'lfan.py', 'configs', 'configs/' + 'n' * 300):
     with pytest.raises(InputError, match=f'cannot be read: {name}: No such file'):
       parse(f'--config={name}')
   (tmp_path / 'configs').mkdir()
