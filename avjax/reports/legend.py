@@ -1,6 +1,9 @@
 """A page of one video: it plays, and valence, arousal and the gates run along. One HTML file that needs nothing else."""
 
 
+from avjax.targets import TARGETS
+COLOURS = {name: target.colour for name, target in TARGETS.items()}
+LINE_STYLES = {'valence': '-', 'arousal': '--'}
 MODALITIES = {'visual': 'face', 'audio': 'voice'}
 
 

@@ -10,7 +10,7 @@ from tiny import get_config
 from avjax.errors import InputError
 from avjax.evaluation.results import score
 from avjax.evaluation.series import Series
-from avjax.reports import run_report
+from avjax.reports import plots, run_report
 
 RATE = 25  # frames a second
 
@@ -104,3 +104,23 @@ def test_report_of_a_run_without_gates_or_epochs(reported, tmp_path):
   assert 'What the model trusted' not in text and 'no metrics.jsonl' in text and 'Worst clips' not in text
   with pytest.raises(InputError, match='annotated'):
     run_report.write(tmp_path, config, {'partition': 'test', 'frames': 0}, one)
+
+
+def test_figures_of_a_page_are_the_same_every_time_and_need_nothing_else():
+  def draw():
+    axes = plots.page_axes()
+    plots.draw_trace(axes, np.arange(4), np.full(4, 0.5), np.array([0, np.nan, 1, np.nan]), 'arousal')
+    return plots.to_html(axes, '<clip>', x_ticks=(0, 3), x_unit=' s', y_ticks=(-1, 0, 1))
+
+  figure = draw()
+  assert figure == draw()
+  assert 'aria-label="&lt;clip&gt;"' in figure and '−1</span>' in figure and '3 s</span>' in figure
+  assert 'var(--arousal)' in figure and 'var(--muted)' in figure and '#' not in figure
+  assert figure.count('h0M') == 1  # two frames between gaps, each a dot of the same line
+  assert not any(word in figure for word in ('id=', 'href', 'url(', 'http', '<image', '<style'))
+
+
+def test_an_axis_of_epochs_has_whole_numbers():
+  axes = plots.page_axes()
+  axes.set_xlim(0.5, 1.5)
+  assert plots.ticks(axes.xaxis, 8, integer=True) == [1]
