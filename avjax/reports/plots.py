@@ -145,7 +145,7 @@ def traces(series, scores, targets, path, most=4):
   for row, clip in zip(axes, shown, strict=True):
     s = series[clip]
     for i, (axis, target) in enumerate(zip(row, targets, strict=True)):
-      label = np.where(s.annotated, s.va[:, TARGETS[target].column], np.nan)
+      label = np.where(s.annotated, s.labels[:, TARGETS[target].column], np.nan)
       draw_trace(axis, s.times, label, s.prediction[:, i], target)
       ccc = scores[target]['per_clip'][clip]
       axis.set_title(f'{clip}   {target} CCC {ccc:.2f}', fontsize=9, loc='left')
@@ -162,8 +162,8 @@ def clip(result, title, path):
 
   Spans without a face or without sound are marked. result: a VideoPrediction.
   """
-  gates = [(*legend.gate_words(name, result.gates[name].shape[1]), result.gates[name])
-           for name in legend.in_order(result.gates)]
+  gates = [(*legend.describe_gate(name, result.gates[name].shape[1]), result.gates[name])
+           for name in legend.sort_gates(result.gates)]
   heights = [0.22 * scores.shape[1] for *_, scores in gates]
   figure, axes = plt.subplots(
       1 + len(gates), 1, figsize=(9, 3 + sum(0.5 + height for height in heights)), sharex=True,

@@ -4,7 +4,6 @@ import html
 import math
 import pathlib
 
-import jax
 import numpy as np
 
 import avjax
@@ -13,7 +12,6 @@ from avjax.config import flatten
 from avjax.errors import InputError
 from avjax.reports import legend, plots, templates
 from avjax.runs.history import History
-from avjax.system import step
 from avjax.targets import TARGETS, metrics
 
 TRACE_POINTS = 1200  # at most, in one figure
@@ -21,7 +19,7 @@ TRACED_CLIPS = 3     # best clips, and as many of the worst
 NO_NUMBER = '—'
 
 
-def write(workdir, config, results, series):
+def write(workdir, config, results, series, *, parameter_count, has_input):
   """Writes workdir/report.html.
 
   Args:
@@ -29,6 +27,9 @@ def write(workdir, config, results, series):
     config: the run's config.
     results: what `avjax.evaluation.results.write_results` returns for a partition.
     series: {clip: Series} of that partition.
+    parameter_count: how many parameters the model has.
+    has_input: function of face_present and audio_present, both (N,) bool, that returns in which
+      frames the model has an input.
 
   Raises InputError where no frame of the partition is annotated.
   """
@@ -48,13 +49,13 @@ def write(workdir, config, results, series):
   page = templates.fill(
       'run_report.html',
       title=html.escape(title),
-      notes=templates.items(notes),
-      headline=_headline(config, results, targets),
+      notes=templates.list_items(notes),
+      headline=_headline(results, targets, parameter_count),
       curves=_curves(history, results, targets),
       scatter=''.join(_scatter(results, series, i, target) for i, target in enumerate(targets)),
       ranking=_ranking(results, targets, series, ranked),
       traces=_traces(results, targets, series, ranked),
-      gates=_gates(config, series),
+      gates=_gates(series, has_input),
       settings=_rows(flatten(config)),
       versions=_rows(flatten(versions)),
       version=avjax.__version__)
@@ -75,7 +76,7 @@ def _mean_ccc(results, targets, clip):
   return float(value) if np.isfinite(value) else -2.0
 
 
-def _headline(config, results, targets):
+def _headline(results, targets, parameter_count):
   """The boxes on top: the metrics of each target, and facts about the run."""
   boxes = []
   for target in targets:
@@ -84,9 +85,6 @@ def _headline(config, results, targets):
         f'<dd>{_number(results[target][metric])}</dd></div>' for metric in metrics.METRICS)
     boxes.append(f'<div class="panel score"><h2><i class="key {target}"></i> {target}</h2>'
                  f'<dl>{numbers}</dl></div>')
-  model = step.make_model(config)
-  variables = jax.eval_shape(lambda: step.init_variables(config, model, config.seed))
-  parameter_count = step.count(variables['params'])
   facts = {'clips': f'{results["clips"]:,}', 'frames': f'{results["frames"]:,}',
            'best epoch': results['best_epoch'] + 1, 'fold': results['fold'],
            'parameters': f'{parameter_count:,}'}
@@ -130,7 +128,7 @@ def _scatter(results, series, i, target):
   """A figure of the predictions of one target against their annotations."""
   column, scored = TARGETS[target].column, series.values()
   prediction = np.concatenate([s.prediction[s.annotated, i] for s in scored])
-  annotation = np.concatenate([s.va[s.annotated, column] for s in scored])
+  annotation = np.concatenate([s.labels[s.annotated, column] for s in scored])
   axes, ccc = plots.page_axes(), _number(results[target]['ccc'])
   plots.draw_scatter(axes, prediction, annotation, target)
   label = f'{target}: prediction against annotation of {len(annotation)} frames, CCC {ccc}'
@@ -155,7 +153,7 @@ def _traces(results, targets, series, ranked):
 def _trace(results, series, clip, i, target):
   """A figure of prediction and annotation of one target over a clip, in seconds."""
   s = series[clip]
-  label = np.where(s.annotated, s.va[:, TARGETS[target].column], np.nan)
+  label = np.where(s.annotated, s.labels[:, TARGETS[target].column], np.nan)
   every = math.ceil(len(s.frames) / TRACE_POINTS)
   times, label, prediction = (_block_means(x, every) for x in (s.times, label, s.prediction[:, i]))
   steps = np.diff(times)
@@ -216,11 +214,11 @@ def _sort_key(value):
   return f'{value:.6f}' if math.isfinite(value) else '-2'
 
 
-def _gates(config, series):
+def _gates(series, has_input):
   """The section on gates; nothing for a system without them."""
   rows = []
-  for name in legend.in_order(next(iter(series.values())).gates):
-    scores = np.concatenate([s.gates[name][step.seen(config, s.face_present, s.audio_present)]
+  for name in legend.sort_gates(next(iter(series.values())).gates):
+    scores = np.concatenate([s.gates[name][has_input(s.face_present, s.audio_present)]
                              for s in series.values()])
     scores = scores[np.isfinite(scores).all(axis=1)]
     if len(scores):
@@ -233,7 +231,7 @@ def _gate_rows(name, scores):
 
   scores (N,K): the gate's softmax scores over all frames in which the model had an input.
   """
-  gate, words = legend.gate_words(name, scores.shape[1])
+  gate, words = legend.describe_gate(name, scores.shape[1])
   means, spreads = scores.mean(axis=0), scores.std(axis=0)
   rows = []
   for k, (word, mean, spread) in enumerate(zip(words, means, spreads, strict=True)):

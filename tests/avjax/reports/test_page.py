@@ -10,24 +10,33 @@ import pytest
 from official_set import write_video
 from pages import FAINT, HOSTILE, assert_named, in_browser, softmax
 
+from avjax.inference.video import VideoPrediction
 from avjax.reports import clip_page, legend, templates
 
 N, RATE, START = 60, 25, 0.04  # frames, a second, and the time of the first
 
 
-def example(kind='grjca', targets=('valence', 'arousal')):
-  """What page.write takes but for path, title and video: nothing is seen in frames 21 to 25, no face in 21 to 30."""
+def make_prediction(kind='grjca', targets=('valence', 'arousal')):
+  """A prediction of a system with gates of a kind.
+
+  Nothing is seen in frames 21 to 25, no face in 21 to 30.
+  """
   rng = np.random.default_rng(0)
-  sizes = {'grjca': {'audio': 4, 'visual': 4}, 'dca': {'audio': 2, 'visual': 2}, 'none': {},
-           'hgrjca': {f'{m}_{t}': 2 for m in ('audio', 'visual') for t in (1, 2, 3)} | {'audio_final': 3, 'visual_final': 3}}[kind]
-  gates = {name: softmax(rng.normal(size=(N, k), scale=3)) for name, k in sizes.items()}
-  prediction = np.clip(np.cumsum(rng.normal(size=(N, len(targets)), scale=0.1), axis=0), -1, 1)
-  face, sound = np.ones(N, bool), np.ones(N, bool)
-  face[20:30] = sound[20:25] = False
-  for series in (prediction, *gates.values()):
+  levels = {f'{modality}_{t}': 2 for modality in ('audio', 'visual') for t in (1, 2, 3)}
+  columns = {'grjca': {'audio': 4, 'visual': 4}, 'none': {},
+             'hgrjca': {**levels, 'audio_final': 3, 'visual_final': 3}}[kind]
+  gates = {name: softmax(rng.normal(size=(N, k), scale=3)) for name, k in columns.items()}
+  values = np.clip(np.cumsum(rng.normal(size=(N, 2), scale=0.1), axis=0), -1, 1)
+  face_found, audio_present = np.ones(N, bool), np.ones(N, bool)
+  face_found[20:30] = audio_present[20:25] = False
+  for series in (values, *gates.values()):
     series[20:25] = np.nan
-  return dict(frames=np.arange(N) + 1, times=START + np.arange(N) / RATE, targets=list(targets), prediction=prediction, face_found=face,
-              audio_present=sound, gates=gates, notes=['a run', 'another note'])
+  return VideoPrediction(
+      frames=np.arange(N) + 1, times=START + np.arange(N) / RATE,
+      valence=values[:, 0] if 'valence' in targets else None,
+      arousal=values[:, 1] if 'arousal' in targets else None,
+      face_found=face_found, audio_present=audio_present, boxes=np.full((N, 4), np.nan),
+      gates=gates, notes=['a run', 'another note'], speed={})
 
 
 def stored(path):
@@ -47,10 +56,10 @@ def film(tmp_path_factory):
 
 @pytest.fixture
 def opened(chromium, film, tmp_path):
-  """opened(kind, ...) writes a page and opens it; returns the browser and what the page was given."""
+  """Returns opened(kind, ...), which writes a page, opens it and returns browser and prediction."""
   def write_and_open(kind='grjca', targets=('valence', 'arousal'), title='film.mp4', video=film, **emulated):
-    given = example(kind, targets)
-    clip_page.write(tmp_path / 'page.html', title, video, **given)
+    given = make_prediction(kind, targets)
+    clip_page.write(tmp_path / 'page.html', title, video, given)
     chromium.emulate(**{'width': 1400, **emulated})
     chromium.open(tmp_path / 'page.html')
     return chromium, given
@@ -71,17 +80,17 @@ def signed(value):
 
 
 def test_page_holds_the_data_and_the_video(film, tmp_path, monkeypatch):
-  monkeypatch.setattr(clip_page, 'BLOCK', 300)
-  given = example()
-  clip_page.write(tmp_path / 'page.html', HOSTILE, film, **given)
+  monkeypatch.setattr(clip_page, 'VIDEO_BLOCK', 300)
+  given = make_prediction()
+  clip_page.write(tmp_path / 'page.html', HOSTILE, film, given)
   data, video = stored(tmp_path / 'page.html')
   assert video == film.read_bytes()
-  assert data['frames'] == list(range(1, N + 1)) and data['times'] == [round(t, 4) for t in given['times'].tolist()]
-  assert data['targets']['arousal'][:20] == [round(x, 6) for x in given['prediction'][:20, 1].tolist()]
+  assert data['frames'] == list(range(1, N + 1)) and data['times'] == [round(t, 4) for t in given.times.tolist()]
+  assert data['targets']['arousal'][:20] == [round(x, 6) for x in given.values[:20, 1].tolist()]
   assert data['targets']['valence'][20:25] == [None] * 5 and data['gates'][0]['scores'][3][20:25] == [None] * 5
-  assert data['face'] == given['face_found'].astype(int).tolist() and data['sound'] == given['audio_present'].astype(int).tolist()
-  assert [gate['of'] for gate in data['gates']] == ['face', 'voice']
-  np.testing.assert_allclose(np.array(data['gates'][0]['scores'], float).T, given['gates']['visual'], atol=5e-5)
+  assert data['face'] == given.face_found.astype(int).tolist() and data['sound'] == given.audio_present.astype(int).tolist()
+  assert [gate['name'] for gate in data['gates']] == ['face', 'voice']
+  np.testing.assert_allclose(np.array(data['gates'][0]['scores'], float).T, given.gates['visual'], atol=5e-5)
 
 
 def test_no_string_ends_a_script_element():
@@ -90,7 +99,7 @@ def test_no_string_ends_a_script_element():
 
 
 def test_file_names_that_utf_8_cannot_hold(film, tmp_path):
-  clip_page.write(tmp_path / 'page.html', b'caf\xe9.mp4'.decode('utf-8', 'surrogateescape'), film, **example())
+  clip_page.write(tmp_path / 'page.html', b'caf\xe9.mp4'.decode('utf-8', 'surrogateescape'), film, make_prediction())
   assert '>caf?.mp4</h1>' in (tmp_path / 'page.html').read_text()
 
 
@@ -98,7 +107,7 @@ def test_memory_does_not_grow_with_the_video(tmp_path):
   with open(tmp_path / 'long.mp4', 'wb') as file:
     file.truncate(60 << 20)
   tracemalloc.start()
-  clip_page.write(tmp_path / 'page.html', 'long', tmp_path / 'long.mp4', **example())
+  clip_page.write(tmp_path / 'page.html', 'long', tmp_path / 'long.mp4', make_prediction())
   peak = tracemalloc.get_traced_memory()[1]
   tracemalloc.stop()
   assert (tmp_path / 'page.html').stat().st_size > 80 << 20 and peak < 20 << 20
@@ -111,8 +120,8 @@ def test_memory_does_not_grow_with_the_video(tmp_path):
     ('visual_3', 2, ('face gate 3', ['recursion 2', 'recursion 3'])),
     ('visual_final', 3, ('face last gate', ['gated recursion 1', 'gated recursion 2', 'gated recursion 3'])),
     ('arousal/audio', 3, ('arousal, voice', ['unattended', 'recursion 1', 'recursion 2']))])
-def test_gate_words(name, columns, expected):
-  assert legend.gate_words(name, columns) == expected
+def test_gates_in_words(name, columns, expected):
+  assert legend.describe_gate(name, columns) == expected
 
 
 @in_browser
@@ -142,16 +151,16 @@ def test_it_plays_and_the_cursor_follows(opened):
 def test_numbers_on_screen_are_those_given(opened):
   chromium, given = opened()
   for i in (3, 22, 47):
-    video_seek(chromium, given['times'][i] - START)
+    video_seek(chromium, given.times[i] - START)
     assert [text(chromium, name) for name in ('frame', 'time', 'valence', 'arousal', 'face', 'sound')] == [
-        str(i + 1), f'{given["times"][i]:.3f} s', *map(signed, given['prediction'][i]),
+        str(i + 1), f'{given.times[i]:.3f} s', *map(signed, given.values[i]),
         'no face' if i == 22 else 'face found', 'no sound' if i == 22 else 'sound']
-    scores = [*given['gates']['visual'][i], *given['gates']['audio'][i]]  # the face comes first
+    scores = [*given.gates['visual'][i], *given.gates['audio'][i]]  # the face comes first
     shown = chromium.evaluate('[...document.querySelectorAll(".score")].map(e => e.textContent)')
     assert shown == ['—' if np.isnan(x) else f'{round(x, 4):.2f}' for x in scores]
     trusted = chromium.evaluate('[...document.querySelectorAll(".trusted")].map(e => e.textContent)')
-    words = legend.gate_words('visual', 4)[1]
-    assert trusted == ['—' if np.isnan(scores[0]) else words[np.argmax(given['gates'][name][i])] for name in ('visual', 'audio')]
+    words = legend.describe_gate('visual', 4)[1]
+    assert trusted == ['—' if np.isnan(scores[0]) else words[np.argmax(given.gates[name][i])] for name in ('visual', 'audio')]
   assert not chromium.errors
 
 
@@ -165,7 +174,7 @@ def test_keys_and_pointer_move_it(opened):
     chromium.key(key, shift)
     assert text(chromium, 'frame') == str(frame)
     assert chromium.evaluate('video.currentTime') * RATE == pytest.approx(frame - 1, abs=0.5)
-    assert chromium.evaluate('slider.ariaValueText').startswith(f'{given["times"][frame - 1]:.3f} seconds, frame {frame}: valence')
+    assert chromium.evaluate('slider.ariaValueText').startswith(f'{given.times[frame - 1]:.3f} seconds, frame {frame}: valence')
   chromium.evaluate('video.muted = true')
   chromium.key(' ')
   chromium.wait('!video.paused')
@@ -230,7 +239,7 @@ def test_no_trail_where_motion_is_unwelcome(opened):
   inked = '''(canvas => canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data
     .reduce((count, value, i) => count + (i % 4 === 3 && value > 0), 0))(document.getElementById("point"))'''
   chromium, given = opened()
-  video_seek(chromium, given['times'][18] - START)
+  video_seek(chromium, given.times[18] - START)
   with_trail = chromium.evaluate(inked)
   chromium.emulate(1400, still=True)
   assert 100 < chromium.evaluate(inked) < with_trail
