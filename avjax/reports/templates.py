@@ -9,12 +9,16 @@ import numpy as np
 
 
 def fill(template, **values):
-  """Returns a template of this package with its {{name}} marks replaced by values, which are HTML.
+  """Returns a template of this package with its {{name}} marks replaced.
 
-  template: a file name, such as 'run_report.html'. {{style}} stands for style.html.
+  template: a file name, such as 'run_report.html'. A mark stands for the value of that name, which
+  is HTML, or else for the text of the file name.html.
   """
-  values['style'] = _read('style.html')
-  return re.sub(r'\{\{(\w+)\}\}', lambda mark: values[mark[1]], _read(template))
+  def replacement(mark):
+    name = mark[1]
+    return values[name] if name in values else _read(f'{name}.html')
+
+  return re.sub(r'\{\{(\w+)\}\}', replacement, _read(template))
 
 
 def _read(name):

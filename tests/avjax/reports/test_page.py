@@ -225,7 +225,7 @@ def test_keys_and_pointer_move_it(opened):
 @in_browser
 def test_gates_of_every_system_are_in_words(opened):
   chromium, _ = opened('hgrjca')
-  labels = chromium.evaluate('[...document.querySelectorAll(".of")].map(e => e.textContent)')
+  labels = chromium.evaluate('[...document.querySelectorAll(".column")].map(e => e.textContent)')
   assert labels[:4] == ['face gate 1: unattended', 'face gate 1: recursion 1',
                         'face gate 2: recursion 1', 'face gate 2: recursion 2']
   assert labels[-1] == 'voice last gate: gated recursion 3' and len(labels) == 18
