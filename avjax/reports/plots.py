@@ -30,7 +30,8 @@ MINUS = '\N{MINUS SIGN}'
 SVG_SIDE = 1000  # units across and up in an SVG of a page
 SVG_STYLE = {'path.simplify': False, 'lines.dashed_pattern': (3.3, 2.2),
              'lines.dotted_pattern': (1, 4)}
-# What matplotlib draws in an SVG: (outline, '', '', style) of a path, ('', x, y, style) of a marker.
+# Finds what matplotlib draws in an SVG: (outline, '', '', style) for each path, and
+# ('', x, y, style) for each marker.
 SVG_ELEMENT = re.compile(
     r'<(?:path d="([^"]*)"|use [^>]*?x="([^"]*)" y="([^"]*)")[^>]*? style="([^"]*)"/>')
 # The font of matplotlib lacks many scripts that occur in file names: take those that are installed.

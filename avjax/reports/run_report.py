@@ -204,8 +204,8 @@ def _ranking_cells(results, targets, s, clip):
     cells.append(f'<td data-value="{_sort_key(mean)}">{_number(mean)}</td>')
   frames = s.annotated.sum()
   cells.append(f'<td data-value="{frames}">{frames:,}</td>')
-  for mask in (s.face_present, s.audio_present):
-    cells.append(f'<td data-value="{mask.mean():.4f}">{mask.mean():.0%}</td>')
+  cells += [f'<td data-value="{mask.mean():.4f}">{mask.mean():.0%}</td>'
+            for mask in (s.face_present, s.audio_present)]
   return cells
 
 

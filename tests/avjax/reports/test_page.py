@@ -57,7 +57,8 @@ def film(tmp_path_factory):
 @pytest.fixture
 def opened(chromium, film, tmp_path):
   """Returns opened(kind, ...), which writes a page, opens it and returns browser and prediction."""
-  def write_and_open(kind='grjca', targets=('valence', 'arousal'), title='film.mp4', video=film, **emulated):
+  def write_and_open(kind='grjca', targets=('valence', 'arousal'), *, title='film.mp4', video=film,
+                     **emulated):
     given = make_prediction(kind, targets)
     clip_page.write(tmp_path / 'page.html', title, video, given)
     chromium.emulate(**{'width': 1400, **emulated})
