@@ -26,7 +26,7 @@ BLACK, GREY, STAGE_LINE, GRID = '#000000', '#555555', '#aaaaaa', '#eeeeee'
 CSS_VARIABLES = {BLACK: 'ink', GREY: 'muted', STAGE_LINE: 'muted', GRID: 'line',
                  **{colour: target for target, colour in legend.COLOURS.items()}}
 SCATTER_CELLS = 50  # along each axis
-MINUS = '\N{MINUS SIGN}'
+MINUS = '\N{MINUS SIGN}'  # as long as a plus
 SVG_SIDE = 1000  # units across and up in an SVG of a page
 SVG_STYLE = {'path.simplify': False, 'lines.dashed_pattern': (3.3, 2.2),
              'lines.dotted_pattern': (1, 4)}
@@ -235,6 +235,7 @@ def ticks(axis, most, *, integer=False):
     values = ticker.LogLocator(numticks=most).tick_values(low, high)
   else:
     values = ticker.MaxNLocator(most, steps=(1, 2, 5, 10), integer=integer).tick_values(low, high)
+    values = values.round(10) + 0.0  # 0, not -0 or 1e-16
   if integer:  # a short axis also gets fractions
     values = values[values == np.round(values)]
   return [float(value) for value in values if low <= value <= high]

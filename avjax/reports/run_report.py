@@ -159,7 +159,8 @@ def _trace(results, series, clip, i, target):
   steps = np.diff(times)
   gaps = np.flatnonzero(steps > 1.5 * np.median(steps)) + 1 if len(steps) else []
   axes, ccc = plots.page_axes(), _number(results[target]['per_clip'][clip])
-  axes.set_xlim(times[0], times[-1])
+  if len(times) > 1:
+    axes.set_xlim(times[0], times[-1])
   plots.draw_trace(axes, *(np.insert(x, gaps, np.nan) for x in (times, label, prediction)), target)
   plot = plots.to_html(axes, f'{clip}: {target} and its annotation over time, CCC {ccc}',
                        x_ticks=plots.ticks(axes.xaxis, 6), x_unit=' s', y_ticks=(-1, 0, 1))

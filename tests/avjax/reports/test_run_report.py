@@ -28,6 +28,7 @@ def reported(tmp_path_factory):
     there = np.arange(50) >= 5  # both face and sound
     prediction = np.clip(labels + rng.normal(size=(50, 2), scale=0.1 * k), -1, 1)
     gates = {name: softmax(rng.normal(size=(50, 3))) for name in ('audio', 'visual')}
+    # `va` is what `score` calls the labels.
     series[clip] = types.SimpleNamespace(
         frames=np.arange(50) + 1, times=np.arange(50) / RATE, prediction=prediction, labels=labels,
         va=labels, annotated=np.arange(50) < 45, face_present=there, audio_present=there,
@@ -134,6 +135,19 @@ def test_figures_of_a_page_are_the_same_every_time_and_need_nothing_else():
   assert 'var(--arousal)' in figure and 'var(--muted)' in figure and '#' not in figure
   assert figure.count('h0M') == 1  # two frames between gaps, each a dot of the same line
   assert not any(word in figure for word in ('id=', 'href', 'url(', 'http', '<image', '<style'))
+
+
+def test_markers_become_dots_that_keep_their_shape():
+  axes = plots.page_axes()
+  plots.draw_loss(axes, [{'epoch': e, 'train_loss': loss} for e, loss in enumerate((2, None, 1))])
+  figure = plots.to_html(axes, 'loss')
+  assert figure.count('<path class="dot" d="M') == 2 and '<use' not in figure
+
+
+def test_numbers_along_an_axis_are_round():
+  axes = plots.page_axes()
+  axes.set_ylim(-0.65, 0.7)
+  assert plots.ticks(axes.yaxis, 7) == [-0.6, -0.4, -0.2, 0, 0.2, 0.4, 0.6]
 
 
 def test_an_axis_of_epochs_has_whole_numbers():
