@@ -260,8 +260,8 @@ def to_html(axes, label, *, x_ticks=(), y_ticks=(), x_unit=''):
     across, up = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))
     return f'left:{across:.1%}', f'top:{1 - up:.1%}'
 
-  axes.autoscale(False)
   x, y = axes.get_xlim()[0], axes.get_ylim()[0]
+  axes.autoscale(False)  # the grid lines below change no limits
   words = [('x', share(tick, y)[0], f'{tick:g}{x_unit}') for tick in x_ticks]
   words += [('y', share(x, tick)[1], f'{tick:g}') for tick in y_ticks]
   words = [(kind, style, text.replace('-', MINUS)) for kind, style, text in words]
