@@ -54,8 +54,7 @@ def write(result, path, partial, outputs):
   """Writes the files under `partial`, then moves all of them into place."""
   write_csv(result, path, partial / 'csv')
   plots.clip(result, display(path), partial / 'clip.png')
-  clip_page.write(partial / 'html', display(path), partial / 'clip.mp4', result.frames, result.times, result.targets, result.values,
-             result.face_found, result.audio_present, result.gates, result.notes)
+  clip_page.write(partial / 'html', display(path), partial / 'clip.mp4', result)
   made = {'csv': partial / 'csv', 'png': partial / 'clip.png', 'html': partial / 'html', 'overlay': partial / 'overlay.mp4'}
   check_absent(outputs)  # once more: the work takes long
   moved = []

@@ -1,4 +1,7 @@
-"""A page of one video: it plays, and valence, arousal and the gates run along. One HTML file that needs nothing else."""
+"""Writes the page of one video: it plays while its valence, arousal and gates run along.
+
+The page is one HTML file, clip_page.html with the data and the video in it, and loads nothing else.
+"""
 
 import base64
 import html
@@ -8,32 +11,50 @@ import numpy as np
 import avjax
 from avjax.reports import legend, templates
 
-BLOCK = 3 << 18  # bytes of video at a time: a multiple of 3, so that the base64 of a block ends without padding
+VIDEO_BLOCK = 3 << 18  # bytes of video at a time; base64 turns each 3 of them into 4 characters
 
 
-def write(path, title, video, frames, times, targets, prediction, face_found, audio_present, gates, notes):
+def write(path, title, video, prediction):
   """Writes the page of one video.
 
-  video: path of an H.264/AAC MP4 whose time 0 is times[0]. frames (n,) from 1, times (n,) in s, prediction (n,T) in [-1, 1] of
-  targets (T names), NaN where nothing was seen; face_found and audio_present (n,) bool; gates {name: (n,K)}, maybe none, NaN
-  where nothing was seen; notes: strings that stand under the title.
+  Args:
+    path: the file to write.
+    title: of the page, as text; characters that UTF-8 cannot hold become '?'.
+    video: path of an H.264/AAC MP4 whose time 0 is prediction.times[0].
+    prediction: a VideoPrediction; its notes stand under the title.
   """
-  times = np.asarray(times, np.float64)
-  described = {name: legend.gate_words(name, np.shape(gates[name])[1]) for name in legend.in_order(gates)}
-  data = {
-      'frames': np.asarray(frames), 'times': times.round(4),
-      'interval': round(float(np.median(np.diff(times))), 6) if len(times) > 1 else 0.04,
-      'targets': {target: np.asarray(series, np.float64).round(6) for target, series in zip(targets, np.transpose(prediction))},
-      'face': np.asarray(face_found).astype(int), 'sound': np.asarray(audio_present).astype(int),
-      'gates': [{'of': of, 'words': words, 'decides': legend.decides(name),
-                 'scores': [np.asarray(column, np.float64).round(4) for column in np.transpose(gates[name])]}
-                for name, (of, words) in described.items()]}
-  place = '<data>'  # which no text can hold that is escaped
-  before, after = templates.fill('page.html', title=html.escape(title), notes=templates.items(notes), data=place, version=avjax.__version__).split(place)
-  with open(path, 'wb') as file, open(video, 'rb') as film:
-    file.write(before.encode('utf-8', 'replace'))  # a file name may hold what UTF-8 cannot
-    for piece in templates.escaped_json(data):
+  mark = '<data>'  # no value can contain it, because all of them are escaped
+  page = templates.fill('clip_page.html', title=html.escape(title), version=avjax.__version__,
+                        notes=templates.list_items(prediction.notes), data=mark)
+  before, after = page.split(mark)
+  with open(path, 'wb') as file, open(video, 'rb') as media:
+    file.write(before.encode('utf-8', 'replace'))
+    for piece in templates.escaped_json(_page_data(prediction)):
       file.write(piece.encode())
     file.write(after.encode())
-    while block := film.read(BLOCK):
-      file.write(b'<script type="text/plain" class="media">' + base64.b64encode(block) + b'</script>\n')
+    while block := media.read(VIDEO_BLOCK):
+      encoded = base64.b64encode(block)
+      file.write(b'<script type="text/plain" class="media">' + encoded + b'</script>\n')
+
+
+def _page_data(prediction):
+  """Gathers what the page's script reads, rounded to what it can show."""
+  times = np.asarray(prediction.times, np.float64)
+  interval = float(np.median(np.diff(times))) if len(times) > 1 else 0.04
+  targets = zip(prediction.targets, prediction.values.T, strict=True)
+  return {
+      'frames': np.asarray(prediction.frames),
+      'times': times.round(4),
+      'interval': round(interval, 6),
+      'targets': {target: values.astype(np.float64).round(6) for target, values in targets},
+      'face': prediction.face_found.astype(int),
+      'sound': prediction.audio_present.astype(int),
+      'gates': [_gate_data(name, prediction.gates[name])
+                for name in legend.sort_gates(prediction.gates)]}
+
+
+def _gate_data(name, scores):
+  """One gate of the page's data; scores (n,K)."""
+  gate, words = legend.describe_gate(name, scores.shape[1])
+  return {'name': gate, 'words': words, 'weighsPrediction': legend.weighs_prediction(name),
+          'scores': [column.astype(np.float64).round(4) for column in scores.T]}

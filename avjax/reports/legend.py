@@ -1,32 +1,58 @@
-"""A page of one video: it plays, and valence, arousal and the gates run along. One HTML file that needs nothing else."""
+"""The words and colours in which figures and pages show targets and gates."""
 
+from avjax.targets import TARGETS
 
+# style.html has the same colours, and others for dark mode.
+COLOURS = {name: target.colour for name, target in TARGETS.items()}
+LINE_STYLES = {'valence': '-', 'arousal': '--'}  # on pages, beside colour
 MODALITIES = {'visual': 'face', 'audio': 'voice'}
 
 
-def gate_words(name, columns):
-  """Whose gate this is, and what each of its columns weighs: 'audio', 3 -> 'voice', ['unattended', 'recursion 1', 'recursion 2'].
+def _parse(name):
+  """Splits the name of a gate: 'arousal/audio_2' -> ('arousal', 'audio', '2').
 
-  Names are those of avjax.models.fusion; 'valence/audio' is the gate of one of two runs.
+  The names are those of avjax.models.fusion. The run stands first where two runs predict together;
+  the level, last, is '' for the only gate of a modality, '1', '2', ... between two neighbours of
+  HGRJCA's hierarchy, and 'final' for its last gate.
   """
-  run, _, own = name.rpartition('/')
-  modality, _, level = own.partition('_')
-  recursions = ['unattended', *(f'recursion {t}' for t in range(1, columns + 1))]
+  run, _, gate = name.rpartition('/')
+  modality, _, level = gate.partition('_')
+  return run, modality, level
+
+
+def describe_gate(name, columns):
+  """Describes a gate and each of its columns in words.
+
+  Args:
+    name: of the gate, such as 'audio'.
+    columns: how many columns the gate has.
+
+  Returns (gate, words): for ('audio', 3), 'voice' and ['unattended', 'recursion 1', 'recursion 2'].
+  """
+  run, modality, level = _parse(name)
+  recursions = [f'recursion {t}' if t else 'unattended' for t in range(columns + 1)]
   if level == 'final':
     gate, words = ' last gate', [f'gated {word}' for word in recursions[1:]]
-  elif level:  # of HGRJCA: between two neighbours
-    gate, words = f' gate {level}', [f'recursion {t}' if t else 'unattended' for t in (int(level) - 1, int(level))]
+  elif level:
+    gate = f' gate {level}'
+    words = [f'recursion {t}' if t else 'unattended' for t in (int(level) - 1, int(level))]
   else:
     gate, words = '', ['unattended', 'attended'] if columns == 2 else recursions[:columns]
-  return f'{run}, ' * bool(run) + MODALITIES[modality] + gate, words
+  prefix = f'{run}, ' if run else ''
+  return f'{prefix}{MODALITIES[modality]}{gate}', words
 
 
-def decides(name):
-  """Whether a gate weighs what goes into the prediction, not into another gate."""
-  return name.rpartition('/')[2].partition('_')[2] in ('', 'final')
+def weighs_prediction(name):
+  """Tells whether the output of a gate goes into the prediction rather than into another gate."""
+  return _parse(name)[2] in ('', 'final')
 
 
-def in_order(gates):
-  """The names of gates as people read them: by run, the face before the voice, a last gate last."""
-  runs = list(dict.fromkeys(name.rpartition('/')[0] for name in gates))
-  return sorted(gates, key=lambda name: (runs.index(name.rpartition('/')[0]), 'audio' in name.rpartition('/')[2], name))
+def sort_gates(names):
+  """Sorts the names of gates as people read them: by run, then face before voice, then by level."""
+  runs = list(dict.fromkeys(_parse(name)[0] for name in names))
+
+  def key(name):
+    run, modality, level = _parse(name)
+    return runs.index(run), list(MODALITIES).index(modality), level
+
+  return sorted(names, key=key)

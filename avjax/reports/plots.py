@@ -1,5 +1,13 @@
-"""Pictures of a run: its curves over epochs, and the traces of validation clips against their annotation."""
+"""Draws the figures of a run and of a video with matplotlib: PNG files, and inline SVG for pages.
 
+`curves`, `traces` and `clip` write PNG files. The figures of a page are drawn by the same `draw_*`
+functions, each on axes of its own from `page_axes`, and `to_html` turns them into HTML.
+"""
+
+import html
+import io
+import itertools
+import re
 import warnings
 
 import matplotlib
@@ -7,89 +15,173 @@ import matplotlib
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib import font_manager
+from matplotlib import font_manager, ticker
+from matplotlib.figure import Figure
 
 from avjax.reports import legend
 from avjax.targets import TARGETS
 
-COLOURS = {name: target.colour for name, target in TARGETS.items()}
-LABEL = '#555555'
-# For names of files that matplotlib's own font cannot write: whichever of these is installed.
-MORE_FONTS = ('Noto Sans CJK SC', 'Noto Sans CJK JP', 'WenQuanYi Zen Hei', 'Droid Sans Fallback', 'PingFang SC', 'Hiragino Sans', 'Microsoft YaHei',
-              'Yu Gothic', 'Malgun Gothic', 'Noto Sans Arabic', 'Noto Sans Devanagari', 'Arial Unicode MS')
+BLACK, GREY, STAGE_LINE, GRID = '#000000', '#555555', '#aaaaaa', '#eeeeee'
+# The variables of style.html that stand for these colours on a page, light or dark.
+CSS_VARIABLES = {BLACK: 'ink', GREY: 'muted', STAGE_LINE: 'muted', GRID: 'line',
+                 **{colour: target for target, colour in legend.COLOURS.items()}}
+SCATTER_CELLS = 50  # along each axis
+MINUS = '\N{MINUS SIGN}'  # as long as a plus
+SVG_SIDE = 1000  # units across and up in an SVG of a page
+SVG_STYLE = {'path.simplify': False, 'lines.dashed_pattern': (3.3, 2.2),
+             'lines.dotted_pattern': (1, 4)}
+# Finds what matplotlib draws in an SVG: (outline, '', '', style) for each path, and
+# ('', x, y, style) for each marker.
+SVG_ELEMENT = re.compile(
+    r'<(?:path d="([^"]*)"|use [^>]*?x="([^"]*)" y="([^"]*)")[^>]*? style="([^"]*)"/>')
+# The font of matplotlib lacks many scripts that occur in file names: take those that are installed.
+MORE_FONTS = ('Noto Sans CJK SC', 'Noto Sans CJK JP', 'WenQuanYi Zen Hei', 'Droid Sans Fallback',
+              'PingFang SC', 'Hiragino Sans', 'Microsoft YaHei', 'Yu Gothic', 'Malgun Gothic',
+              'Noto Sans Arabic', 'Noto Sans Devanagari', 'Arial Unicode MS')
+
+
+def draw_ccc(axes, history, targets):
+  """Draws the validation CCC of each target over epochs. history: the lines of metrics.jsonl."""
+  for target in targets:
+    _draw_column(axes, history, f'validation_ccc_{target}', legend.COLOURS[target], label=target)
+
+
+def draw_loss(axes, history):
+  """Draws the training loss over epochs."""
+  _draw_column(axes, history, 'train_loss', GREY)
+
+
+def draw_rate(axes, history):
+  """Draws the learning rate over epochs on a logarithmic axis."""
+  axes.set_yscale('log', nonpositive='mask')
+  _draw_column(axes, history, 'rate', GREY)
+
+
+def _draw_column(axes, history, name, colour, label=None):
+  """Draws one column of metrics.jsonl; epochs that lack it leave a gap."""
+  epochs = [row['epoch'] + 1 for row in history]
+  values = np.array([row.get(name) for row in history], float)
+  axes.plot(epochs, values, 'o-', ms=3, color=colour, label=label)
+
+
+def draw_stages(axes, history, named=True):
+  """Draws a vertical line wherever a group of layers opens."""
+  for before, row in itertools.pairwise(history):
+    if row['stage'] != before['stage']:
+      text = f'group {row["stage"]} opens' if named else ''
+      draw_vertical(axes, row['epoch'] + 0.5, text, GREY, color=STAGE_LINE, ls=':')
+
+
+def draw_vertical(axes, x, text, text_colour, **line):
+  """Draws a vertical line at x, with a text along it."""
+  axes.axvline(x, lw=1, **line)
+  if text:
+    axes.annotate(text, (x, 0), xycoords=('data', 'axes fraction'), rotation=90, fontsize=8,
+                  color=text_colour, ha='right', va='bottom')
+
+
+def draw_trace(axes, times, label, prediction, target):
+  """Draws prediction and annotation of a target over time; all (N,), NaN where there is none."""
+  axes.plot(times, label, color=GREY, lw=1, label='annotation')
+  axes.plot(times, prediction, color=legend.COLOURS[target], lw=1.5, label=target)
+  axes.set_ylim(-1, 1)
+
+
+def draw_scatter(axes, prediction, annotation, target):
+  """Draws how many frames have which annotation (across) and prediction (up), both (N,) in [-1, 1].
+
+  The more frames in a cell, the stronger its colour. On the dashed line the two are equal.
+  """
+  counts, edges, _ = np.histogram2d(annotation, prediction, SCATTER_CELLS, [[-1, 1], [-1, 1]])
+  across, up = np.nonzero(counts)
+  opacity = 0.2 + 0.8 * np.sqrt(counts[across, up] / counts.max())
+  size = 2 / SCATTER_CELLS
+  axes.bar(edges[across], size, size, bottom=edges[up], align='edge',
+           color=[(legend.COLOURS[target], alpha) for alpha in opacity.round(2)])
+  axes.plot([-1, 1], [-1, 1], color=BLACK, lw=1, ls='--')
+  axes.set(xlim=(-1, 1), ylim=(-1, 1))
 
 
 def curves(history, targets, path):
-  """Validation CCC, training loss and rate over epochs; a line where a group of layers opens. history: lines of metrics.jsonl."""
-  epochs = [row['epoch'] + 1 for row in history]
-  figure, axes = plt.subplots(3, 1, figsize=(8, 7), sharex=True, height_ratios=(3, 2, 1), layout='constrained')
-  for target in targets:
-    axes[0].plot(epochs, [row[f'validation_ccc_{target}'] for row in history], 'o-', ms=3, color=COLOURS[target], label=target)
-  axes[0].plot(epochs, [row['best_ccc'] for row in history], '--', color=LABEL, lw=1, label='best mean')
+  """Writes a PNG of validation CCC, training loss and rate over epochs.
+
+  history: the lines of metrics.jsonl.
+  """
+  figure, axes = plt.subplots(3, 1, figsize=(8, 7), sharex=True, height_ratios=(3, 2, 1),
+                              layout='constrained')
+  draw_ccc(axes[0], history, targets)
+  axes[0].plot([row['epoch'] + 1 for row in history], [row['best_ccc'] for row in history], '--',
+               color=GREY, lw=1, label='best mean')
   axes[0].set_ylabel('validation CCC')
   axes[0].legend(loc='lower right', frameon=False)
-  axes[1].plot(epochs, [row.get('train_loss', np.nan) for row in history], 'o-', ms=3, color=LABEL)
+  draw_loss(axes[1], history)
   axes[1].set_ylabel('training loss')
-  axes[2].semilogy(epochs, [row['rate'] for row in history], 'o-', ms=3, color=LABEL)
+  draw_rate(axes[2], history)
   axes[2].set_ylabel('rate')
   axes[2].set_xlabel('epoch')
   axes[2].xaxis.get_major_locator().set_params(integer=True)
-  for before, row in zip(history, history[1:]):
-    if row['stage'] != before['stage']:
-      for axis in axes:
-        axis.axvline(row['epoch'] + 0.5, color='#aaaaaa', lw=1, ls=':')
-      axes[0].annotate(f'group {row["stage"]} opens', (row['epoch'] + 0.5, 0), xycoords=('data', 'axes fraction'), rotation=90,
-                       fontsize=8, color=LABEL, ha='right', va='bottom')
+  for axis in axes:
+    draw_stages(axis, history, named=axis is axes[0])
   save(figure, axes, path)
 
 
 def traces(series, scores, targets, path, most=4):
-  """Prediction and annotation over time for the best, the worst and the clips between, a row a clip, a column a target."""
-  mean = {clip: np.mean([scores[t]['per_clip'][clip] for t in targets]) for clip in scores[targets[0]]['per_clip']}
+  """Writes a PNG of prediction and annotation over time: a row per clip, a column per target.
+
+  Args:
+    series: {clip: Series}.
+    scores: {target: {'per_clip': {clip: CCC}}}.
+    targets: names of the predicted targets, in the order of the prediction's columns.
+    path: the file to write.
+    most: how many clips to show: the best, the worst and some between.
+  """
+  mean = {clip: np.mean([scores[target]['per_clip'][clip] for target in targets])
+          for clip in scores[targets[0]]['per_clip']}
   ranked = sorted(mean, key=mean.get, reverse=True)
-  shown = [ranked[i] for i in sorted({round(x) for x in np.linspace(0, len(ranked) - 1, min(most, len(ranked)))})]
-  figure, axes = plt.subplots(len(shown), len(targets), figsize=(5 * len(targets) + 1, 1.9 * len(shown) + 0.6), squeeze=False,
-                              sharey=True, layout='constrained')
-  for row, clip in zip(axes, shown):
+  places = sorted({round(x) for x in np.linspace(0, len(ranked) - 1, min(most, len(ranked)))})
+  shown = [ranked[place] for place in places]
+  figure, axes = plt.subplots(
+      len(shown), len(targets), figsize=(5 * len(targets) + 1, 1.9 * len(shown) + 0.6),
+      squeeze=False, sharey=True, layout='constrained')
+  for row, clip in zip(axes, shown, strict=True):
     s = series[clip]
-    for axis, (i, target) in zip(row, enumerate(targets)):
+    for i, (axis, target) in enumerate(zip(row, targets, strict=True)):
       label = np.where(s.annotated, s.labels[:, TARGETS[target].column], np.nan)
-      axis.plot(s.times, label, color=LABEL, lw=1, label='annotation')
-      axis.plot(s.times, s.prediction[:, i], color=COLOURS[target], lw=1.5, label=target)
-      axis.set_title(f'{clip}   {target} CCC {scores[target]["per_clip"][clip]:.2f}', fontsize=9, loc='left')
-      axis.set_ylim(-1, 1)
+      draw_trace(axis, s.times, label, s.prediction[:, i], target)
+      ccc = scores[target]['per_clip'][clip]
+      axis.set_title(f'{clip}   {target} CCC {ccc:.2f}', fontsize=9, loc='left')
   for axis in axes[0]:
-    axis.legend(loc='lower right', bbox_to_anchor=(1, 1), borderpad=0, fontsize=8, frameon=False, ncols=2)
+    axis.legend(loc='lower right', bbox_to_anchor=(1, 1), borderpad=0, fontsize=8, frameon=False,
+                ncols=2)
   for axis in axes[-1]:
     axis.set_xlabel('seconds')
   save(figure, axes, path)
 
 
 def clip(result, title, path):
-  """Valence and arousal of a `predict.Prediction` over time, spans without a face shaded, and the gates under them."""
-  gates = [(legend.gate_words(name, result.gates[name].shape[1]), result.gates[name]) for name in legend.in_order(result.gates)]
-  columns = [scores.shape[1] for _, scores in gates]
-  end = result.times[-1] + (result.times[-1] / max(len(result.times) - 1, 1) or 1)
-  figure, axes = plt.subplots(1 + len(gates), 1, figsize=(9, 3 + sum(0.5 + 0.22 * k for k in columns)), sharex=True, squeeze=False,
-                              height_ratios=[3, *(0.3 + 0.22 * k for k in columns)], layout='constrained')
+  """Writes a PNG of the prediction for a video over time, with its gates below.
+
+  Spans without a face or without sound are marked. result: a VideoPrediction.
+  """
+  gates = [(*legend.describe_gate(name, result.gates[name].shape[1]), result.gates[name])
+           for name in legend.sort_gates(result.gates)]
+  heights = [0.22 * scores.shape[1] for *_, scores in gates]
+  figure, axes = plt.subplots(
+      1 + len(gates), 1, figsize=(9, 3 + sum(0.5 + height for height in heights)), sharex=True,
+      squeeze=False, height_ratios=[3, *(0.3 + height for height in heights)], layout='constrained')
   top, *below = axes[:, 0]
-  for target, style in zip(result.targets, ('-', '--') if len(result.targets) > 1 else ('-',)):
-    top.plot(result.times, getattr(result, target), style, color=COLOURS[target], lw=1.5, label=target)
-  ends = [*result.times[1:], end]  # a frame lasts until the next
-  for absent, look, label in ((~result.face_found, {'color': '#dddddd', 'lw': 0}, 'no face'),
-                              (~result.audio_present, {'facecolor': 'none', 'edgecolor': '#bbbbbb', 'hatch': '..', 'lw': 0}, 'no sound')):
-    for i, (first, last) in enumerate(spans(absent)):
-      top.axvspan(result.times[first], ends[last], label=None if i else label, **look)
-  top.axhline(0, color=LABEL, lw=0.5)
-  top.set_ylim(-1, 1)
+  end = result.times[-1] + (result.times[-1] / max(len(result.times) - 1, 1) or 1)
+  _draw_values(top, result, end)
   installed = {font.name for font in font_manager.fontManager.ttflist}
-  top.set_title(title, fontsize=10, loc='left', parse_math=False, family=['DejaVu Sans', *(name for name in MORE_FONTS if name in installed)])
-  top.legend(loc='lower right', bbox_to_anchor=(1, 1), borderpad=0, fontsize=8, frameon=False, ncols=4)
-  for axis, ((of, words), scores) in zip(below, gates):
-    step = -(-len(scores) // 2000)  # more columns than the picture has pixels cost memory alone
-    heat = axis.pcolormesh([*result.times[::step], end], np.arange(scores.shape[1] + 1), scores[::step].T, vmin=0, vmax=1, cmap='cividis',
-                           rasterized=True)
-    axis.set_yticks(np.arange(scores.shape[1]) + 0.5, [f'{of}: {word}' for word in words], fontsize=7)
+  fonts = ['DejaVu Sans', *(name for name in MORE_FONTS if name in installed)]
+  top.set_title(title, fontsize=10, loc='left', parse_math=False, family=fonts)
+  top.legend(loc='lower right', bbox_to_anchor=(1, 1), borderpad=0, fontsize=8, frameon=False,
+             ncols=4)
+  for axis, (gate, words, scores) in zip(below, gates, strict=True):
+    step = -(-len(scores) // 2000)  # more columns than the picture has pixels only cost memory
+    heat = axis.pcolormesh([*result.times[::step], end], np.arange(len(words) + 1),
+                           scores[::step].T, vmin=0, vmax=1, cmap='cividis', rasterized=True)
+    axis.set_yticks(np.arange(len(words)) + 0.5, [f'{gate}: {word}' for word in words], fontsize=7)
     axis.invert_yaxis()
   if gates:
     figure.colorbar(heat, ax=below, label='trust', fraction=0.02, pad=0.01)
@@ -97,18 +189,115 @@ def clip(result, title, path):
   save(figure, top, path)
 
 
+def _draw_values(axes, result, end):
+  """Draws the targets of a VideoPrediction over time; marks spans without a face or sound."""
+  for target, style in zip(result.targets, ('-', '--'), strict=False):
+    axes.plot(result.times, getattr(result, target), style, color=legend.COLOURS[target], lw=1.5,
+              label=target)
+  ends = [*result.times[1:], end]  # a frame lasts until the next
+  no_face = {'color': '#dddddd', 'lw': 0}
+  no_sound = {'facecolor': 'none', 'edgecolor': '#bbbbbb', 'hatch': '..', 'lw': 0}
+  for absent, look, label in ((~result.face_found, no_face, 'no face'),
+                              (~result.audio_present, no_sound, 'no sound')):
+    for i, (first, last) in enumerate(spans(absent)):
+      axes.axvspan(result.times[first], ends[last], label=None if i else label, **look)
+  axes.axhline(0, color=GREY, lw=0.5)
+  axes.set_ylim(-1, 1)
+
+
 def spans(where):
-  """[(first, last)] of the runs of True in a mask, last included."""
+  """Finds the runs of True in a mask (N,): a list of (first, last), last included."""
   edges = np.flatnonzero(np.diff(np.concatenate([[0], where.astype(int), [0]])))
-  return list(zip(edges[::2], edges[1::2] - 1))
+  return list(zip(edges[::2], edges[1::2] - 1, strict=True))
 
 
 def save(figure, axes, path):
+  """Finishes the axes of a figure, writes it to a PNG file and closes it."""
   for axis in np.ravel(axes):
     axis.spines[['top', 'right']].set_visible(False)
-    axis.grid(color='#eeeeee')
+    axis.grid(color=GRID)
     axis.set_axisbelow(True)
   with warnings.catch_warnings():
-    warnings.filterwarnings('ignore', 'Glyph .* missing')  # a box stands for it, and the page has the name
+    warnings.filterwarnings('ignore', 'Glyph .* missing')  # drawn as a box; the page has the name
     figure.savefig(path, dpi=120)
   plt.close(figure)
+
+
+def page_axes():
+  """Returns axes for a figure of a page. They fill the figure: numbers and texts are HTML on it."""
+  return Figure(figsize=(SVG_SIDE / 72, SVG_SIDE / 72)).add_axes((0, 0, 1, 1))
+
+
+def ticks(axis, most, *, integer=False):
+  """Chooses about `most` round numbers, or powers of ten, within the limits of an axis."""
+  low, high = axis.get_view_interval()
+  if axis.get_scale() == 'log':
+    values = ticker.LogLocator(numticks=most).tick_values(low, high)
+  else:
+    values = ticker.MaxNLocator(most, steps=(1, 2, 5, 10), integer=integer).tick_values(low, high)
+    values = values.round(10) + 0.0  # 0, not -0 or 1e-16
+  if integer:  # a short axis also gets fractions
+    values = values[values == np.round(values)]
+  return [float(value) for value in values if low <= value <= high]
+
+
+def to_html(axes, label, *, x_ticks=(), y_ticks=(), x_unit=''):
+  """Turns axes of `page_axes` into an inline SVG and, on it, the texts as HTML.
+
+  The SVG stretches to the box that the page gives it, while strokes and texts keep their size. Its
+  colours are CSS variables, so that they follow the page into dark mode.
+
+  Args:
+    axes: of `page_axes`, drawn on.
+    label: what a screen reader says of the figure.
+    x_ticks: values to be written below the figure.
+    y_ticks: values to be written beside the figure, each with a grid line.
+    x_unit: text that follows each value of x_ticks.
+
+  Returns HTML: an element of class "plot".
+  """
+  def share(x, y):  # of the width, from the left, and of the height, from the top
+    across, up = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))
+    return f'left:{across:.1%}', f'top:{1 - up:.1%}'
+
+  x, y = axes.get_xlim()[0], axes.get_ylim()[0]
+  axes.autoscale(False)  # the grid lines below change no limits
+  words = [('x', share(tick, y)[0], f'{tick:g}{x_unit}') for tick in x_ticks]
+  words += [('y', share(x, tick)[1], f'{tick:g}') for tick in y_ticks]
+  words = [(kind, style, text.replace('-', MINUS)) for kind, style, text in words]
+  for text in axes.texts:
+    style = f'{share(text.xy[0], y)[0]};color:var(--{CSS_VARIABLES[text.get_color()]})'
+    words.append(('vertical', style, html.escape(text.get_text())))
+  for tick in y_ticks:
+    axes.axhline(tick, color=GRID if tick else GREY, lw=0.8, zorder=0)
+  spans = (f'<span class="{kind}" style="{style}">{text}</span>' for kind, style, text in words)
+  return f'<div class="plot">{_to_svg(axes, label)}{"".join(spans)}</div>'
+
+
+def _to_svg(axes, label):
+  """Turns axes that fill their figure into an SVG of paths only, which stretches with its box."""
+  axes.set_axis_off()
+  axes.figure.patch.set_visible(False)
+  for text in axes.texts:
+    text.set_visible(False)
+  file = io.StringIO()
+  with matplotlib.rc_context(SVG_STYLE):
+    for line in axes.lines:
+      line.set(solid_capstyle='round', dash_capstyle='round', lw=1.2 * line.get_linewidth())
+      line.set_linestyle(legend.LINE_STYLES.get(line.get_label(), line.get_linestyle()))
+    axes.figure.savefig(file, format='svg')
+  drawn = re.sub('<defs>.*?</defs>', '', file.getvalue(), flags=re.DOTALL)
+  paths = []
+  for outline, x, y, style in SVG_ELEMENT.findall(drawn):
+    kind = 'class="dot" ' if x else ''
+    outline = f'M {x} {y} ' if x else outline.replace('\n', '')
+    outline = re.sub(r'(\.\d)\d+', r'\1', outline)
+    # A step of length 0 after each move draws a dot: a marker that is not stretched with the SVG,
+    # or a single frame between gaps.
+    outline = re.sub(r'(M [^ ]+ [^ ]+ )', r'\1h0', outline)
+    paths.append(f'<path {kind}d="{outline}" style="{style}"/>')
+  drawn = ''.join(paths)
+  for colour, variable in CSS_VARIABLES.items():
+    drawn = drawn.replace(colour, f'var(--{variable})')
+  return (f'<svg viewBox="0 0 {SVG_SIDE} {SVG_SIDE}" preserveAspectRatio="none" role="img"'
+          f' aria-label="{html.escape(label)}">{drawn}</svg>')

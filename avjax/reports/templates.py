@@ -1,4 +1,4 @@
-"""A page of one video: it plays, and valence, arousal and the gates run along. One HTML file that needs nothing else."""
+"""Fills the HTML templates of this package, and escapes what goes into them."""
 
 import html
 import json
@@ -9,42 +9,53 @@ import numpy as np
 
 
 def fill(template, **values):
-  """A template of this package, 'page.html', with the marks {{name}} replaced by values, which are HTML."""
-  values['style'] = _read('style.html')
-  return re.sub(r'\{\{(\w+)\}\}', lambda mark: values[mark[1]], _read(template))
+  """Returns a template of this package with its {{name}} marks replaced.
+
+  template: a file name, such as 'run_report.html'. A mark stands for the value of that name, which
+  is HTML, or else for the text of the file name.html.
+  """
+  def replacement(mark):
+    name = mark[1]
+    return values[name] if name in values else _read(f'{name}.html')
+
+  return re.sub(r'\{\{(\w+)\}\}', replacement, _read(template))
 
 
 def _read(name):
   return pathlib.Path(__file__).with_name(name).read_text(encoding='utf-8')
 
 
-def escaped_json(value):
-  """JSON that can stand in a script element, whatever its strings hold; in pieces, so that long series are not there as text all at once.
+def list_items(texts):
+  """Returns the items of an HTML list, one for each text."""
+  return ''.join(f'<li>{html.escape(text)}</li>' for text in texts)
 
-  value: dicts, lists, strings and numbers; an array (n,) is a list of its numbers, null for NaN.
+
+def escaped_json(value):
+  """Yields JSON, in pieces, that can stand in a script element whatever its strings hold.
+
+  In pieces, so that the text of a long video is never in memory as a whole.
+
+  value: dicts, lists, strings and numbers; an array (n,) becomes a list, with null for NaN.
   """
   if isinstance(value, dict):
     yield '{'
     for i, (name, item) in enumerate(value.items()):
-      yield from (',' * bool(i), *escaped_json(name), ':')
+      yield from (',' if i else '', *escaped_json(name), ':')
       yield from escaped_json(item)
     yield '}'
-    return
-  if isinstance(value, list):
+  elif isinstance(value, list):
     yield '['
     for i, item in enumerate(value):
-      yield ',' * bool(i)
+      yield ',' if i else ''
       yield from escaped_json(item)
     yield ']'
-    return
-  if isinstance(value, np.ndarray):
-    value, missing = value.tolist(), np.flatnonzero(np.isnan(value))
-    for i in missing:
-      value[i] = None
-  text = json.dumps(value, allow_nan=False, separators=(',', ':'))
-  yield text.replace('<', '\\u003c').replace('>', '\\u003e').replace('&', '\\u0026')
-
-
-def items(notes):
-  """Notes as the items of an HTML list."""
-  return ''.join(f'<li>{html.escape(note)}</li>' for note in notes)
+  else:
+    if isinstance(value, np.ndarray):
+      missing = np.flatnonzero(np.isnan(value))
+      value = value.tolist()
+      for i in missing:
+        value[i] = None
+    text = json.dumps(value, allow_nan=False, separators=(',', ':'))
+    for character in '<>&':
+      text = text.replace(character, f'\\u{ord(character):04x}')
+    yield text

@@ -1,6 +1,7 @@
-"""A headless Chromium for tests, driven by its DevTools protocol over two pipes. Needs no package."""
+"""Drives a headless Chromium for tests with its DevTools protocol over two pipes."""
 
 import base64
+import contextlib
 import fcntl
 import json
 import os
@@ -12,43 +13,51 @@ import tempfile
 import time
 
 NAMES = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable')
-FLAGS = ('--headless=new', '--remote-debugging-pipe', '--no-first-run', '--disable-gpu', '--disable-dev-shm-usage', '--mute-audio',
-         '--hide-scrollbars', '--autoplay-policy=no-user-gesture-required', '--disable-background-networking')
-KEYS = {'ArrowLeft': 37, 'ArrowRight': 39, 'ArrowUp': 38, 'ArrowDown': 40, 'Home': 36, 'End': 35, 'Tab': 9, 'Enter': 13, ' ': 32}
-TYPES = {'Enter': '\r', ' ': ' '}  # keys that also give a character
-PATIENCE = 60.0  # seconds for any answer: machines that run tests are busy
+FLAGS = ('--headless=new', '--remote-debugging-pipe', '--no-first-run', '--disable-gpu',
+         '--disable-dev-shm-usage', '--mute-audio', '--hide-scrollbars',
+         '--autoplay-policy=no-user-gesture-required', '--disable-background-networking')
+# Virtual key codes, by KeyboardEvent.key.
+KEYS = {'ArrowLeft': 37, 'ArrowRight': 39, 'ArrowUp': 38, 'ArrowDown': 40, 'Home': 36, 'End': 35,
+        'Tab': 9, 'Enter': 13, ' ': 32}
+CHARACTERS = {'Enter': '\r', ' ': ' '}  # what those keys type that type something
+PATIENCE = 60.0  # seconds to wait for any answer: machines that run tests are busy
 
 
 def find():
-  """The path of Chromium or Chrome; None where there is none."""
+  """Finds the path of Chromium or Chrome; None where neither is installed."""
   return next(filter(None, map(shutil.which, NAMES)), None)
 
 
 class Browser:
-  """One page. `errors` gathers its exceptions and console errors, `requests` the addresses that it asked for."""
+  """Opens one page at a time in a browser of its own.
+
+  `errors` gathers exceptions and console errors, `requests` the addresses that were asked for.
+  """
 
   def __init__(self, width=1400, height=900):
     self.errors, self.requests = [], []
     self._events, self._buffer, self._last, self._session = [], b'', 0, {}
     self._profile = tempfile.TemporaryDirectory(prefix='avjax-browser-', ignore_cleanup_errors=True)
-    theirs_in, self._out = os.pipe()
-    self._in, theirs_out = os.pipe()
-    high = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in (theirs_in, theirs_out)]  # clear of 3 and 4, where they go
-    quiet = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_WRONLY, 0) for number in (1, 2)]
+    browser_in, self._out = os.pipe()
+    self._in, browser_out = os.pipe()
+    # The browser reads from 3 and writes to 4; its ends are first moved clear of these numbers.
+    ends = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in (browser_in, browser_out)]
+    actions = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_WRONLY, 0) for number in (1, 2)]
+    actions += [(os.POSIX_SPAWN_DUP2, end, number) for number, end in enumerate(ends, 3)]
     root = ['--no-sandbox'] if os.geteuid() == 0 else []
-    self._pid = os.posix_spawn(
-        find(), [find(), *FLAGS, *root, f'--user-data-dir={self._profile.name}', 'about:blank'], os.environ,
-        file_actions=[*quiet, (os.POSIX_SPAWN_DUP2, high[0], 3), (os.POSIX_SPAWN_DUP2, high[1], 4)], setpgroup=0)
-    for end in (theirs_in, theirs_out, *high):
+    command = [find(), *FLAGS, *root, f'--user-data-dir={self._profile.name}', 'about:blank']
+    self._pid = os.posix_spawn(command[0], command, os.environ, file_actions=actions, setpgroup=0)
+    for end in (browser_in, browser_out, *ends):
       os.close(end)
     target = self.call('Target.createTarget', url='about:blank')['targetId']
-    self._session = {'sessionId': self.call('Target.attachToTarget', targetId=target, flatten=True)['sessionId']}
+    attached = self.call('Target.attachToTarget', targetId=target, flatten=True)
+    self._session = {'sessionId': attached['sessionId']}
     for domain in ('Page', 'Runtime', 'Log', 'Network'):
       self.call(f'{domain}.enable')
     self.emulate(width, height)
 
   def call(self, method, **parameters):
-    """The result of one command of the protocol."""
+    """Sends one command of the protocol and returns its result."""
     self._last += 1
     message = {'id': self._last, 'method': method, 'params': parameters, **self._session}
     os.write(self._out, json.dumps(message).encode() + b'\0')
@@ -58,7 +67,7 @@ class Browser:
     return answer['result']
 
   def _until(self, wanted):
-    """The first message that is wanted; keeps note of the events before it."""
+    """Returns the first message for which wanted(message) is true; notes the events before it."""
     deadline = time.monotonic() + PATIENCE
     while True:
       while b'\0' in self._buffer:
@@ -67,7 +76,8 @@ class Browser:
         self._note(message.get('method'), message.get('params'))
         if wanted(message):
           return message
-      if not select.select([self._in], [], [], max(deadline - time.monotonic(), 0))[0]:
+      patience = max(deadline - time.monotonic(), 0)
+      if not select.select([self._in], [], [], patience)[0]:
         raise TimeoutError('the browser does not answer')
       block = os.read(self._in, 1 << 20)
       if not block:
@@ -75,11 +85,13 @@ class Browser:
       self._buffer += block
 
   def _note(self, method, event):
+    """Keeps what an event says of errors and requests."""
     if method == 'Runtime.exceptionThrown':
       details = event['exceptionDetails']
       self.errors.append(details.get('exception', {}).get('description') or details['text'])
     elif method == 'Runtime.consoleAPICalled' and event['type'] in ('error', 'warning', 'assert'):
-      self.errors.append(' '.join(str(value.get('value', value.get('description'))) for value in event['args']))
+      texts = (str(value.get('value', value.get('description'))) for value in event['args'])
+      self.errors.append(' '.join(texts))
     elif method == 'Log.entryAdded' and event['entry']['level'] in ('error', 'warning'):
       self.errors.append(event['entry']['text'])
     elif method == 'Page.javascriptDialogOpening':
@@ -95,10 +107,12 @@ class Browser:
     self.wait('document.readyState === "complete" && location.protocol === "file:"')
 
   def evaluate(self, expression):
-    """The value of a JavaScript expression, waiting for it if it is a promise."""
-    answer = self.call('Runtime.evaluate', expression=expression, awaitPromise=True, returnByValue=True, userGesture=True)
+    """Returns the value of a JavaScript expression; waits for it where it is a promise."""
+    answer = self.call('Runtime.evaluate', expression=expression, awaitPromise=True,
+                       returnByValue=True, userGesture=True)
     if 'exceptionDetails' in answer:
-      raise RuntimeError(answer['exceptionDetails'].get('exception', {}).get('description', answer['exceptionDetails']['text']))
+      details = answer['exceptionDetails']
+      raise RuntimeError(details.get('exception', {}).get('description', details['text']))
     return answer['result'].get('value')
 
   def wait(self, expression):
@@ -111,46 +125,64 @@ class Browser:
 
   def key(self, name, shift=False):
     """Presses and releases a key, named as in KeyboardEvent.key."""
-    event = {'key': name, 'code': 'Space' if name == ' ' else name, 'windowsVirtualKeyCode': KEYS[name], 'modifiers': 8 if shift else 0}
-    text = {'text': TYPES[name]} if name in TYPES else {}
+    event = {'key': name, 'code': 'Space' if name == ' ' else name,
+             'windowsVirtualKeyCode': KEYS[name], 'modifiers': 8 if shift else 0}
+    text = {'text': CHARACTERS[name]} if name in CHARACTERS else {}
     self.call('Input.dispatchKeyEvent', type='keyDown', **event, **text)
     self.call('Input.dispatchKeyEvent', type='keyUp', **event)
 
   def drag(self, places, touch=False):
-    """Moves a pressed pointer, mouse or finger, over places, [(x, y), ...] in CSS pixels; one place is a click."""
-    kinds = ['Pressed', *['Moved'] * (len(places) - 1)]
-    for kind, (x, y) in zip(kinds, places):
+    """Moves a pressed pointer over places; one place is a click.
+
+    places: [(x, y), ...] in CSS pixels. touch: whether a finger is the pointer, or a mouse.
+    """
+    for i, (x, y) in enumerate(places):
       if touch:
-        self.call('Input.dispatchTouchEvent', type={'Pressed': 'touchStart', 'Moved': 'touchMove'}[kind], touchPoints=[{'x': x, 'y': y}])
+        kind = 'touchMove' if i else 'touchStart'
+        self.call('Input.dispatchTouchEvent', type=kind, touchPoints=[{'x': x, 'y': y}])
       else:
-        self.call('Input.dispatchMouseEvent', type=f'mouse{kind}', x=x, y=y, button='left', buttons=1, clickCount=1)
-    x, y = places[-1]
+        kind = 'mouseMoved' if i else 'mousePressed'
+        self.call('Input.dispatchMouseEvent', type=kind, x=x, y=y, button='left', buttons=1,
+                  clickCount=1)
     if touch:
       self.call('Input.dispatchTouchEvent', type='touchEnd', touchPoints=[])
     else:
-      self.call('Input.dispatchMouseEvent', type='mouseReleased', x=x, y=y, button='left', clickCount=1)
+      x, y = places[-1]
+      self.call('Input.dispatchMouseEvent', type='mouseReleased', x=x, y=y, button='left',
+                clickCount=1)
 
-  def emulate(self, width, height=900, dark=False, still=False, ratio=1, phone=False):
-    """Sets the viewport in CSS pixels and device pixels to each, the colour scheme, reduced motion, and whether there is touch."""
-    self.call('Emulation.setDeviceMetricsOverride', width=width, height=height, deviceScaleFactor=ratio, mobile=phone)
+  def emulate(self, width, height=900, *, dark=False, still=False, ratio=1, phone=False):
+    """Emulates a screen and what its owner prefers.
+
+    Args:
+      width: of the viewport, in CSS pixels.
+      height: of the viewport.
+      dark: whether the dark colour scheme is preferred.
+      still: whether reduced motion is preferred.
+      ratio: device pixels to a CSS pixel.
+      phone: whether it is a phone, with touch.
+    """
+    self.call('Emulation.setDeviceMetricsOverride', width=width, height=height,
+              deviceScaleFactor=ratio, mobile=phone)
     self.call('Emulation.setTouchEmulationEnabled', enabled=phone)
     self.call('Emulation.setEmulatedMedia', features=[
         {'name': 'prefers-color-scheme', 'value': 'dark' if dark else 'light'},
         {'name': 'prefers-reduced-motion', 'value': 'reduce' if still else 'no-preference'}])
-    self.evaluate('new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done())))')
+    self.evaluate('new Promise(done => requestAnimationFrame('
+                  '() => requestAnimationFrame(() => done())))')
 
   def screenshot(self):
-    """PNG bytes of the whole page."""
+    """Returns the whole page as the bytes of a PNG file."""
     size = self.call('Page.getLayoutMetrics')['cssContentSize']
     clip = {'x': 0, 'y': 0, 'width': size['width'], 'height': size['height'], 'scale': 1}
-    return base64.b64decode(self.call('Page.captureScreenshot', format='png', clip=clip, captureBeyondViewport=True)['data'])
+    picture = self.call('Page.captureScreenshot', format='png', clip=clip,
+                        captureBeyondViewport=True)
+    return base64.b64decode(picture['data'])
 
   def close(self):
     """Ends the browser and removes what it wrote."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
       os.killpg(self._pid, signal.SIGKILL)
-    except ProcessLookupError:
-      pass
     os.waitpid(self._pid, 0)
     os.close(self._in)
     os.close(self._out)

@@ -1,19 +1,21 @@
-"""What the tests of both pages share: hostile names, what can be read, and what a screen reader is told."""
+"""Checks what every page must keep: hostile names are harmless, texts readable, controls named."""
 
 import browser
 import numpy as np
 import pytest
 
-HOSTILE = '</script><script>window.hacked = 1</script><img src=x onerror="window.hacked = 1">&amp;{{data}}.mp4'
-NO_BROWSER = browser.find() is None
-in_browser = pytest.mark.skipif(NO_BROWSER, reason='no Chromium or Chrome is installed here')
+HOSTILE = ('</script><script>window.hacked = 1</script>'
+           '<img src=x onerror="window.hacked = 1">&amp;{{data}}.mp4')
+in_browser = pytest.mark.skipif(
+    browser.find() is None, reason='no Chromium or Chrome is installed here')
 
-# Text whose contrast with what it stands on is below 4.5 (WCAG 2, relative luminance), or that is wider than the page.
+# JavaScript that lists the texts whose contrast with their background is below 4.5 (WCAG 2).
 FAINT = '''(() => {
   const rgb = text => text.match(/[\\d.]+/g).map(Number);
-  const light = ([r, g, b]) => [r, g, b].map(c => c / 255).map(c => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+  const luminance = ([r, g, b]) => [r, g, b].map(c => c / 255)
+    .map(c => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
     .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
-  const ground = element => {
+  const background = element => {
     for (; element; element = element.parentElement) {
       const colour = rgb(getComputedStyle(element).backgroundColor);
       if (colour.length < 4 || colour[3] > 0) return colour;
@@ -22,21 +24,29 @@ FAINT = '''(() => {
   const faint = [], walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
     const element = walker.currentNode.parentElement;
-    if (!walker.currentNode.data.trim() || !element.checkVisibility() || element.matches('script, style, noscript *')) continue;
-    const [a, b] = [rgb(getComputedStyle(element).color), ground(element)].map(light).sort((x, y) => y - x);
-    if ((a + 0.05) / (b + 0.05) < 4.5) faint.push(`${element.textContent}: ${(a + 0.05) / (b + 0.05)}`);
+    if (!walker.currentNode.data.trim() || !element.checkVisibility()) continue;
+    if (element.matches('script, style, noscript *')) continue;
+    const [light, dark] = [rgb(getComputedStyle(element).color), background(element)]
+      .map(luminance).sort((x, y) => y - x);
+    const contrast = (light + 0.05) / (dark + 0.05);
+    if (contrast < 4.5) faint.push(`${element.textContent}: ${contrast}`);
   }
   return faint;
 })()'''
 
 
 def softmax(x):
+  """Softmax over the columns of (N,K)."""
   return np.exp(x) / np.exp(x).sum(axis=1, keepdims=True)
 
 
 def assert_named(chromium):
-  """Every thing that takes the focus has a name for a screen reader."""
+  """Asserts that every element that can take the focus has a name for screen readers."""
+  def is_focusable(node):
+    properties = node.get('properties', ())
+    return any(p['name'] == 'focusable' and p['value']['value'] for p in properties)
+
   nodes = chromium.call('Accessibility.getFullAXTree')['nodes']
-  focusable = [node for node in nodes if any(p['name'] == 'focusable' and p['value']['value'] for p in node.get('properties', ()))]
+  focusable = [node for node in nodes if is_focusable(node)]
   assert len(focusable) > 1
   assert not [node['role'] for node in focusable if not node.get('name', {}).get('value')]

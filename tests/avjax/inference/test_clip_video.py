@@ -50,17 +50,22 @@ def test_the_overlay_shows_the_values_of_each_frame():
 @pytest.mark.filterwarnings('error')
 def test_the_picture_shades_what_is_missing_and_stacks_the_gates(monkeypatch, tmp_path):
   one = np.ones(1, bool)
-  plots.clip(VideoPrediction(np.arange(1, 2), np.zeros(1), np.zeros(1), None, one, one, None, {}, [], {}), '映像 $x', tmp_path / 'x.png')
+  single = VideoPrediction(np.arange(1, 2), np.zeros(1), np.zeros(1), None, one, one, None, {}, [],
+                           {})
+  plots.clip(single, '映像 $x', tmp_path / 'x.png')
   kept = []
   monkeypatch.setattr(plots, 'save', lambda figure, axes, path: kept.append(figure))
   face, sound = np.ones(50, bool), np.ones(50, bool)
   face[[20, 30, 31]] = sound[40:] = False
   scores = np.tile([0.7, 0.2, 0.1], (50, 1))
   times = np.arange(50) / 10
-  plots.clip(VideoPrediction(np.arange(1, 51), times, np.zeros(50), None, face, sound, None, {'visual': scores}, [], {}), 'x', 'x.png')
+  result = VideoPrediction(np.arange(1, 51), times, np.zeros(50), None, face, sound, None,
+                           {'visual': scores}, [], {})
+  plots.clip(result, 'x', 'x.png')
   top, gates = kept[0].axes[:2]
   spans = sorted((patch.get_x(), patch.get_x() + patch.get_width()) for patch in top.patches)
   np.testing.assert_allclose(spans, [(2.0, 2.1), (3.0, 3.2), (4.0, 5.0)], atol=1e-9)
-  assert [label.get_text() for label in gates.get_yticklabels()] == ['face: unattended', 'face: recursion 1', 'face: recursion 2']
+  assert [label.get_text() for label in gates.get_yticklabels()] == [
+      'face: unattended', 'face: recursion 1', 'face: recursion 2']
   np.testing.assert_allclose(gates.collections[0].get_array().reshape(3, -1)[:, 0], [0.7, 0.2, 0.1])
   assert gates.yaxis_inverted()  # the first row is on top

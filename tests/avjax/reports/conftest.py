@@ -1,4 +1,4 @@
-"""What the tests of pages share."""
+"""Opens one browser for the tests of each page."""
 
 import browser
 import pytest
