@@ -1,4 +1,4 @@
-"""What a setting may be: each part of the code declares the ranges of its own settings, and one function checks them."""
+"""Checks settings of a config against ranges, which each part of the code declares for its own."""
 
 import dataclasses
 import difflib
@@ -10,7 +10,7 @@ from avjax.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-  """The values that a setting takes: `accepts` tells them apart, `wanted` says in words what they are."""
+  """The values that a setting takes: `accepts` tests one, `wanted` describes them in words."""
 
   accepts: Callable[[Any], bool]
   wanted: str
@@ -29,24 +29,25 @@ class OneOf:
   prefix: str | None = None
 
   def check(self, key, value):
-    """Raises InputError, naming the key of the config and the nearest name, unless the value is one of them."""
+    """Raises InputError, with the key of the config and the nearest name, for any other value."""
     if value not in self.names and not (self.prefix and value.startswith(self.prefix)):
       known = (*self.names, f'{self.prefix}NAME') if self.prefix else self.names
-      raise InputError(f'config.{key} {value!r} is not one of {", ".join(known)}{nearest(value, known)}')
+      hint = nearest(value, known)
+      raise InputError(f'config.{key} {value!r} is not one of {", ".join(known)}{hint}')
 
 
 def at_least(least):
-  """Numbers from `least` on."""
+  """Returns the range of the numbers from `least` on."""
   return Range(lambda value: value >= least, f'at least {least}')
 
 
 def at_least_each(least):
-  """Sequences, which may be empty, of numbers from `least` on."""
+  """Returns the range of the sequences, empty or not, of numbers from `least` on."""
   return Range(lambda values: min(values, default=least) >= least, f'numbers of at least {least}')
 
 
 def length(count):
-  """Sequences of so many numbers."""
+  """Returns the range of the sequences of `count` numbers."""
   return Range(lambda values: len(values) == count, f'{count} numbers')
 
 
@@ -56,9 +57,9 @@ DROPOUT = Range(lambda value: 0 <= value < 1, '0 to below 1')
 
 
 def check(section, settings, ranges):
-  """Checks those settings of a section of the config that `ranges` {setting: Range or OneOf} names and that it has.
+  """Checks the settings of a section of the config; raises InputError for one out of its range.
 
-  Raises InputError for the first one that is out of its range.
+  `ranges` is {setting: Range or OneOf}; a setting that the section does not have is skipped.
   """
   for name, allowed in ranges.items():
     if name in settings:
@@ -66,6 +67,6 @@ def check(section, settings, ranges):
 
 
 def nearest(name, names):
-  """'; did you mean x?' for the nearest of the names, or '' if none is near."""
+  """Returns '; did you mean x?' for the nearest of the names, or '' if none is near."""
   close = difflib.get_close_matches(name, list(names), 1, 0.5)
   return f'; did you mean {close[0]!r}?' if close else ''
