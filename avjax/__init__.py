@@ -3,7 +3,7 @@
 import importlib
 import os
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 
 # TensorFlow, which reads the records, greets with a page of remarks unless it is told not to before its import.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')

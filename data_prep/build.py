@@ -207,5 +207,10 @@ def summary(made, target):
       f'records: {target}'])
 
 
-if __name__ == '__main__':
+def run():
+  """The console command avjax-prepare."""
   errors.run_command(main)
+
+
+if __name__ == '__main__':
+  run()

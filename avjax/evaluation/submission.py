@@ -8,11 +8,8 @@ import csv
 import itertools
 import pathlib
 import re
-import sys
 
-from avjax import errors
 from avjax.errors import InputError
-from avjax.submission import main
 
 HEADER = ['image_location', 'valence', 'arousal']
 NUMBER = r'[-+]?\d*\.?\d+([eE][-+]?\d+)?'
@@ -102,8 +99,3 @@ def check(path, template):
         raise InputError(f'{where}: {name} {text[:20]!r} is no number between -1 and 1')
     clips.add(clip)
   return len(template), len(clips)
-
-
-if __name__ == '__main__':
-  errors.run_command(main, sys.argv)
-

@@ -1,9 +1,0 @@
-"""The pure steps: one update, one prediction. Runs without TensorFlow."""
-
-
-
-
-
-
-
-TARGETS = ('valence', 'arousal')
