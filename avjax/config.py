@@ -1,12 +1,17 @@
 """Reads the argument of a config file, and flattens configs to the keys that overrides use."""
 
 import itertools
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from avjax.errors import InputError
 from avjax.ranges import nearest
 from avjax.targets import CHOICES
+
+# An ml_collections.ConfigDict. Its attributes are typed as a union of everything that they may hold, so that
+# no use of one would pass a type checker; ranges and golden files hold configs to what they must be.
+Config = Any
 
 FOLDS = ('0', '1', '2', '3', '4', '5')
 

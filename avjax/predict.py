@@ -4,6 +4,7 @@ Writes clip.csv, clip.png and clip.html. From Python, avjax.predict_video('clip.
 """
 
 import argparse
+import io
 import pathlib
 import signal
 import sys
@@ -42,7 +43,7 @@ def main(argv):
   for name in ('SIGTERM', 'SIGHUP'):  # end like Ctrl-C, so that half-made files are removed
     if hasattr(signal, name):
       signal.signal(getattr(signal, name), signal.default_int_handler)
-  if hasattr(sys.stdout, 'reconfigure'):
+  if isinstance(sys.stdout, io.TextIOWrapper):
     sys.stdout.reconfigure(errors='backslashreplace')  # for names that the terminal cannot show
   path, refused = pathlib.Path(arguments.videos), 0
   try:

@@ -12,6 +12,7 @@ from absl import logging as absl_logging
 from flax import traverse_util
 from ml_collections import ConfigDict
 
+from avjax.config import Config
 from avjax.data.records import MEL_BANDS, WINDOW_ROWS
 from avjax.data.windows import Merger, window_starts
 from avjax.errors import InputError, as_input_error
@@ -124,7 +125,7 @@ class StreamingPredictor:
     return series
 
 
-def load_model(folder: pathlib.Path) -> tuple[ConfigDict, System, dict]:
+def load_model(folder: pathlib.Path) -> tuple[Config, System, dict]:
   """Returns (config, system, variables) of a run's best state, or of an exported model."""
   if not (folder / 'model.json').exists():
     before = absl_logging.get_verbosity()

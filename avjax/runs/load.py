@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 
-from ml_collections import ConfigDict
-
+from avjax.config import Config
 from avjax.errors import as_input_error
 from avjax.runs import folder as run_folder
 from avjax.runs.checkpoint import Checkpoints
 from avjax.system import System
 
 
-def load_system(workdir) -> tuple[ConfigDict, System]:
+def load_system(workdir) -> tuple[Config, System]:
   """Returns the config of the run in workdir and the system that it describes; InputError if its config is not valid."""
   config = run_folder.read_config(workdir)
   with as_input_error(f'{workdir}/config.json is not a valid config of a run'):

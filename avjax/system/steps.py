@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import flax.struct
 import jax
@@ -14,9 +14,6 @@ from flax import traverse_util
 from avjax import targets
 from avjax.models.layers import everything_trainable
 from avjax.targets import losses
-
-if TYPE_CHECKING:
-  from avjax.system.system import System
 
 
 @flax.struct.dataclass
@@ -45,7 +42,7 @@ def parameter_paths(params) -> list[str]:
 
 def parameter_count(params, counted: Callable[[str], bool] = everything_trainable) -> int:
   """Returns the number of parameters (single numbers) at the paths that are `counted`."""
-  flat = traverse_util.flatten_dict(params, sep='/')
+  flat: dict[str, Any] = traverse_util.flatten_dict(params, sep='/')
   return sum(leaf.size for path, leaf in flat.items() if counted(path))
 
 
@@ -54,10 +51,10 @@ def apply_updates(params, updates, rate):
   return jax.tree.map(lambda p, u: p - rate * u, params, updates)
 
 
-def make_train_step(system: System, is_trainable, optimizer: optax.GradientTransformation):
+def make_train_step(system, is_trainable, optimizer: optax.GradientTransformation):
   """Returns step(state, batch, key, rate) -> (state, metrics), jitted, for the stage that `is_trainable` describes.
 
-  The batch is what `Inputs.select` returns. Only the trainable parameters are differentiated, so that a frozen trunk
+  system: a System. The batch is what `Inputs.select` returns. Only the trainable parameters are differentiated, so that a frozen trunk
   costs no backward pass. Where loss or gradient is not finite, the state comes back as it was.
   metrics: {'loss', 'gradient_norm'}, scalars.
   """
@@ -67,7 +64,7 @@ def make_train_step(system: System, is_trainable, optimizer: optax.GradientTrans
   def step(state, batch, key, rate):
     crop_key, dropout_key = jax.random.split(key)
     inputs = system.inputs.prepare(batch, crop_key if system.augment else None)
-    flat = traverse_util.flatten_dict(state.params, sep='/')
+    flat: dict[str, Any] = traverse_util.flatten_dict(state.params, sep='/')
     trained = {path: value for path, value in flat.items() if is_trainable(path)}
     frozen = {path: value for path, value in flat.items() if not is_trainable(path)}
 

@@ -10,9 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from ml_collections import ConfigDict
 
 from avjax import ranges, targets
+from avjax.config import Config
 from avjax.errors import InputError, one_line
 from avjax.models.audio_visual import MODALITIES, AudioVisual, check_settings
 from avjax.models.layers import nothing_trainable
@@ -40,7 +40,7 @@ class System:
   frozen_mode: str
 
   @classmethod
-  def from_config(cls, config: ConfigDict) -> System:
+  def from_config(cls, config: Config) -> System:
     """Reads the network that a config describes; InputError, naming the key, for what it cannot have.
 
     `config.data.features` must have the width of each set of features that the config names as a tower.
@@ -56,7 +56,7 @@ class System:
       ranges.OneOf(tuple(targets.TARGETS)).check('targets', target)
     inputs = Inputs(length=config.data.length, face=config.data.face, crop=config.crop,
                     towers={modality: settings[modality]['tower'] for modality in MODALITIES},
-                    features=config.data.get('features', ConfigDict()).to_dict())
+                    features=dict(config.data.get('features', {})))
     model = AudioVisual(length=config.data.length, targets=len(config.targets),
                         settings={section: settings[section] for section in SECTIONS})
     return cls(model=model, inputs=inputs, targets=tuple(config.targets), loss=config.loss.to_dict(),
@@ -77,7 +77,7 @@ class System:
     except (AssertionError, ArithmeticError, LookupError, TypeError, ValueError) as error:
       raise InputError(f'the model of the config cannot be built: {one_line(error)}') from error
 
-  def encode(self, variables, batch):
+  def encode(self, variables, batch) -> Any:
     """Runs the towers, a frame at a time: fields of a batch -> visual and audio features (B,L,D), None without a tower."""
     inputs = self.inputs.prepare(batch)
     return self.model.apply(variables, *inputs, batch['real'], nothing_trainable, method='encode')
@@ -87,8 +87,8 @@ class System:
 
     Returns {'prediction': (B,L,targets), clipped to the targets' range, 'gates': {name: (B,L,K)}}.
     """
-    prediction, sown = self.model.apply(variables, visual, audio, mask, nothing_trainable, method='decode',
-                                        mutable=['gates'])
+    applied: Any = self.model.apply(variables, visual, audio, mask, nothing_trainable, method='decode', mutable=['gates'])
+    prediction, sown = applied
     lowest, highest = (jnp.array(bound, prediction.dtype) for bound in targets.bounds(self.targets))
     return {'prediction': jnp.clip(prediction, lowest, highest), 'gates': sown.get('gates', {}).get('fusion', {})}
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import jax
 import optax
-from ml_collections import ConfigDict
 
 from avjax import ranges
+from avjax.config import Config
 from avjax.data.dataset import Records
 from avjax.errors import InputError
 from avjax.evaluation.series import SMOOTH
@@ -44,7 +44,7 @@ class Plan:
   origins: {part: metadata of the weights that it starts from}.
   """
 
-  config: ConfigDict
+  config: Config
   system: System
   records: Records
   train_splits: tuple[str, ...]
@@ -77,7 +77,7 @@ class Plan:
     return steps.make_state(variables, self.optimizers[stage])
 
 
-def prepare(config: ConfigDict, workdir: str | pathlib.Path) -> Plan:
+def prepare(config: Config, workdir: str | pathlib.Path) -> Plan:
   """Checks config, records, workdir and weights, and writes nothing: InputError for whatever can be told in advance."""
   check_ranges(config)
   System.from_config(config)  # first, since what it says of a wrong name is plainer than what the records say
@@ -106,13 +106,13 @@ def prepare(config: ConfigDict, workdir: str | pathlib.Path) -> Plan:
               [optimizer.make_optimizer(stage, config.optimizer) for stage in stages], source, changed, variables, origins)
 
 
-def feature_names(config: ConfigDict) -> list[str]:
+def feature_names(config: Config) -> list[str]:
   """Returns the names of the features of other backbones that a config takes in place of towers."""
   chosen = [config.model[modality].tower for modality in MODALITIES]
   return [tower.removeprefix(FEATURES) for tower in chosen if tower.startswith(FEATURES)]
 
 
-def check_ranges(config: ConfigDict):
+def check_ranges(config: Config):
   """Raises InputError, naming the key, for a training setting that no run can have."""
   ranges.check('', config, RANGES)
   ranges.check('optimizer', config.optimizer, optimizer.RANGES)
@@ -122,7 +122,7 @@ def check_ranges(config: ConfigDict):
       'rate_max': ranges.Range(lambda rate: 0 < lowest < rate, 'above schedule.rate_min, which is above 0')})
 
 
-def make_stages(config: ConfigDict, paths: list[str]) -> list[TrainableMask]:
+def make_stages(config: Config, paths: list[str]) -> list[TrainableMask]:
   """Returns which parameters each stage trains, from the patterns of the config and the names of the parameters.
 
   A tower whose groups the config does not have brings its own, as it is registered with.
