@@ -94,7 +94,8 @@ class System:
 
   def predict(self, variables, batch):
     """Predicts for a batch of windows with the centre crop and nothing in training: `decode` of `encode`."""
-    return self.decode(variables, *self.encode(variables, batch), batch['real'])
+    visual, audio = self.encode(variables, batch)
+    return self.decode(variables, visual, audio, batch['real'])
 
   @functools.cached_property
   def predict_step(self):
