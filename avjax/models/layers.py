@@ -29,6 +29,16 @@ def is_trained(module, is_trainable):
   return is_trainable('/'.join(module.path))
 
 
+def per_channel(values, x):
+  """Gives values (C,) the number of axes of x (..., C), so that they meet its channels and nothing else."""
+  return values.reshape((1,) * (x.ndim - 1) + values.shape)
+
+
+def zero_padding(x, mask):
+  """Returns features x (B,L,D) with zeros on padded frames; mask (B,L) is True on frames."""
+  return x * mask[..., None].astype(x.dtype)
+
+
 class Norm(nn.Module):
   """Normalises x (..., C) over all axes but the last, as PyTorch's batch norm does.
 
@@ -50,14 +60,15 @@ class Norm(nn.Module):
     if is_trained(self, is_trainable):
       axes = tuple(range(x.ndim - 1))
       where = None if mask is None else jnp.broadcast_to(mask, (*x.shape[:-1], 1)).astype(bool)
-      n = math.prod(x.shape[:-1]) if where is None else where.sum()
+      n = math.prod(x.shape[:-1]) if where is None else where.sum(dtype=x.dtype)
       mean = x.mean(axes, where=where)
-      var = jnp.square(x - mean).mean(axes, where=where)
+      var = jnp.square(x - per_channel(mean, x)).mean(axes, where=where)
       if not self.is_initializing():
         unbiased = var * (n / jnp.maximum(n - 1, 1))
         running_mean.value += self.momentum * (mean - running_mean.value)
         running_var.value += self.momentum * (unbiased - running_var.value)
-    return (x - mean) * (jax.lax.rsqrt(var + self.epsilon) * scale) + bias
+    factor = jax.lax.rsqrt(var + self.epsilon) * scale
+    return (x - per_channel(mean, x)) * per_channel(factor, x) + per_channel(bias, x)
 
 
 class Dropout(nn.Dropout):
@@ -75,7 +86,7 @@ class PReLU(nn.Module):
   @nn.compact
   def __call__(self, x):
     slope = self.param('slope', nn.initializers.constant(0.25), (1 if self.shared else x.shape[-1],))
-    return jnp.maximum(x, 0) + slope * jnp.minimum(x, 0)
+    return jnp.maximum(x, 0) + per_channel(slope, x) * jnp.minimum(x, 0)
 
 
 def leaky_relu(x):
@@ -98,4 +109,5 @@ class TorchDense(nn.Module):
     def start(key, shape):
       return jax.random.uniform(key, shape, minval=-inputs ** -0.5, maxval=inputs ** -0.5)
     kernel, bias = self.param('kernel', start, (inputs, self.width)), self.param('bias', start, (self.width,))
-    return x @ kernel[:block, :block] + bias[:block]
+    y = x @ kernel[:block, :block]
+    return y + per_channel(bias[:block], y)

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from avjax.models.layers import Dropout, PReLU, leaky_relu
+from avjax.models.layers import Dropout, PReLU, leaky_relu, per_channel
 from avjax.ranges import DROPOUT, OneOf, at_least, at_least_each
 
 xavier_sqrt2 = nn.initializers.variance_scaling(2.0, 'fan_avg', 'uniform')  # Xavier uniform with gain sqrt 2
@@ -30,8 +30,9 @@ class CausalConv(nn.Module):
     scale = self.param('scale', lambda key: norm)  # the weight starts as the direction itself
     bias = self.param('bias', nn.initializers.zeros, (self.width,))
     past = (self.kernel - 1) * self.dilation
-    return jax.lax.conv_general_dilated(x, direction * scale / norm, (1,), [(past, 0)], rhs_dilation=(self.dilation,),
-                                        dimension_numbers=('NWC', 'WIO', 'NWC')) + bias
+    y = jax.lax.conv_general_dilated(x, direction * per_channel(scale, direction) / per_channel(norm, direction), (1,), [(past, 0)], rhs_dilation=(self.dilation,),
+                                        dimension_numbers=('NWC', 'WIO', 'NWC'))
+    return y + per_channel(bias, y)
 
 
 class TCN(nn.Module):

@@ -115,5 +115,5 @@ def images(faces, crop, key=None):
 
 def windows(log_mel, window_starts):
   """Gathers each frame's log-mel window: float16 rows (B,R,64) and first rows (B,L) -> float32 (B,L,96,64)."""
-  rows = window_starts[..., None] + jnp.arange(WINDOW_ROWS)  # (B,L,96)
+  rows = window_starts[..., None] + jnp.arange(WINDOW_ROWS)[None, None]  # (B,L,96)
   return jax.vmap(lambda mel, index: mel[index])(log_mel, rows).astype(jnp.float32)

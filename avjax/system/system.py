@@ -89,7 +89,7 @@ class System:
     """
     applied: Any = self.model.apply(variables, visual, audio, mask, nothing_trainable, method='decode', mutable=['gates'])
     prediction, sown = applied
-    lowest, highest = (jnp.array(bound, prediction.dtype) for bound in targets.bounds(self.targets))
+    lowest, highest = (jnp.array([[bound]], prediction.dtype) for bound in targets.bounds(self.targets))  # (1,1,targets)
     return {'prediction': jnp.clip(prediction, lowest, highest), 'gates': sown.get('gates', {}).get('fusion', {})}
 
   def predict(self, variables, batch):

@@ -25,7 +25,7 @@ def ccc(prediction, label, mask, axis, variance='biased'):
   mean_p, mean_l = prediction.sum(axis, keepdims=True) / count, label.sum(axis, keepdims=True) / count
   centred_p, centred_l = (prediction - mean_p) * weight, (label - mean_l) * weight
   covariance = (centred_p * centred_l).sum(axis) / count.squeeze(axis)
-  freedom = jnp.maximum(count - (variance == 'mixed'), 1).squeeze(axis)
+  freedom = jnp.maximum(count - int(variance == 'mixed'), 1).squeeze(axis)
   variances = (centred_p ** 2 + centred_l ** 2).sum(axis) / freedom
   bias = (mean_p - mean_l).squeeze(axis) ** 2
   return 2 * covariance / (variances + bias + EPSILON)  # eq. 21

@@ -6,6 +6,7 @@ import optax
 from flax import traverse_util
 
 from avjax import ranges
+
 RANGES = {'clip': ranges.NOT_NEGATIVE, 'decay': ranges.OneOf(('coupled', 'decoupled'))}
 
 

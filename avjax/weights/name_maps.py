@@ -11,8 +11,8 @@ from typing import Callable
 
 import numpy as np
 
-from avjax.ranges import nearest
 from avjax.errors import InputError
+from avjax.ranges import nearest
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ their parameters.
 import flax.linen as nn
 import jax.numpy as jnp
 
-from avjax.models.layers import Dropout, TorchDense
+from avjax.models.layers import Dropout, TorchDense, zero_padding
 
 
 class CoAttention(nn.Module):
@@ -45,11 +45,10 @@ class JointCoAttention(nn.Module):
 
   @nn.compact
   def __call__(self, visual, audio, mask, is_trainable):
-    frame_mask = mask[..., None]
-    visual, audio = visual * frame_mask, audio * frame_mask
+    visual, audio = zero_padding(visual, mask), zero_padding(audio, mask)
     joint = jnp.concatenate([visual, audio], axis=-1)
     if self.joint_fc:
-      joint = TorchDense(joint.shape[-1], name='joint')(joint) * frame_mask
+      joint = zero_padding(TorchDense(joint.shape[-1], name='joint')(joint), mask)
     visual = CoAttention(self.length, self.dropout, name='visual')(visual, joint, is_trainable)
     audio = CoAttention(self.length, self.dropout, name='audio')(audio, joint, is_trainable)
-    return visual * frame_mask, audio * frame_mask
+    return zero_padding(visual, mask), zero_padding(audio, mask)

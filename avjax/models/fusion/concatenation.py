@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
+from avjax.models.layers import zero_padding
 from avjax.models.registry import FUSIONS
 
 
@@ -14,4 +15,4 @@ class Concatenation(nn.Module):
 
   def __call__(self, visual, audio, mask, is_trainable):
     del is_trainable
-    return jnp.concatenate([visual, audio], axis=-1) * mask[..., None]
+    return zero_padding(jnp.concatenate([visual, audio], axis=-1), mask)

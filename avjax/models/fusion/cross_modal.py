@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from avjax.models.fusion.transformer import EncoderLayer
+from avjax.models.layers import zero_padding
 from avjax.models.registry import FUSIONS
 from avjax.ranges import DROPOUT, at_least
 
@@ -28,4 +29,4 @@ class CrossModal(nn.Module):
     x = visual
     for i in range(self.blocks):
       x = EncoderLayer(self.heads, self.hidden, self.dropout, name=f'block{i}')(x, mask, is_trainable, over=audio)
-    return jnp.concatenate([visual, x], axis=-1) * mask[..., None]
+    return zero_padding(jnp.concatenate([visual, x], axis=-1), mask)

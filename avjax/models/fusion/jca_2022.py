@@ -7,6 +7,7 @@ both modalities together.
 import flax.linen as nn
 import jax.numpy as jnp
 
+from avjax.models.layers import zero_padding
 from avjax.models.registry import FUSIONS
 from avjax.ranges import at_least
 
@@ -43,8 +44,8 @@ class JCA2022(nn.Module):
   @nn.compact
   def __call__(self, visual, audio, mask, is_trainable):
     del is_trainable
-    frame_mask = mask[..., None]
-    audio, visual = (nn.Dense(self.width, name=name)(x) * frame_mask for name, x in (('audio_in', audio), ('visual_in', visual)))
+    audio, visual = (zero_padding(nn.Dense(self.width, name=name)(x), mask)
+                     for name, x in (('audio_in', audio), ('visual_in', visual)))
     joint = jnp.concatenate([audio, visual], axis=-1)
     attended = [Attention2022(self.length, self.maps, name=name)(x, joint) for name, x in (('audio', audio), ('visual', visual))]
-    return jnp.concatenate(attended, axis=-1) * frame_mask
+    return zero_padding(jnp.concatenate(attended, axis=-1), mask)

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from avjax.models.fusion.author_attention import JointCoAttention
+from avjax.models.layers import zero_padding
 from avjax.models.registry import FUSIONS
 from avjax.ranges import DROPOUT, POSITIVE, OneOf, at_least
 
@@ -41,13 +42,12 @@ class JointCrossAttention(nn.Module):
 
   @nn.compact
   def __call__(self, visual, audio, mask):
-    frame_mask = mask[..., None]
-    visual, audio = visual * frame_mask, audio * frame_mask
+    visual, audio = zero_padding(visual, mask), zero_padding(audio, mask)
     pair = jnp.concatenate([audio, visual], axis=-1)
-    joint = nn.Dense(pair.shape[-1], name='joint')(pair) * frame_mask
+    joint = zero_padding(nn.Dense(pair.shape[-1], name='joint')(pair), mask)
     visual = Attention(self.length, name='visual')(visual, joint)
     audio = Attention(self.length, name='audio')(audio, joint)
-    return visual * frame_mask, audio * frame_mask
+    return zero_padding(visual, mask), zero_padding(audio, mask)
 
 
 @FUSIONS.register('rjca', ranges={
@@ -71,8 +71,7 @@ class RJCA(nn.Module):
 
   @nn.compact
   def __call__(self, visual, audio, mask, is_trainable):
-    frame_mask = mask[..., None]
-    visuals, audios = [visual * frame_mask], [audio * frame_mask]
+    visuals, audios = [zero_padding(visual, mask)], [zero_padding(audio, mask)]
     for t in range(1, self.recursions + 1):
       if self.formulation == 'author':
         layer = JointCoAttention(self.length, self.dropout, self.joint_fc, name=f'recursion_{t}')
@@ -82,7 +81,8 @@ class RJCA(nn.Module):
       visuals.append(visual)
       audios.append(audio)
     pair = [self.choose('audio', audios), self.choose('visual', visuals)]
-    return jnp.concatenate(pair[::-1] if self.formulation == 'author' else pair, axis=-1) * frame_mask
+    pair = pair[::-1] if self.formulation == 'author' else pair
+    return zero_padding(jnp.concatenate(pair, axis=-1), mask)
 
   def choose(self, modality, series):
     """Combines the series X^(0), ..., X^(M) of a modality, each (B,L,Dm), into one (B,L,Dm)."""

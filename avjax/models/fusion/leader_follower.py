@@ -7,7 +7,7 @@ Sources: models/model.py and models/transformer.py of the authors' public code (
 import flax.linen as nn
 import jax.numpy as jnp
 
-from avjax.models.layers import Dropout
+from avjax.models.layers import Dropout, zero_padding
 from avjax.models.registry import FUSIONS
 from avjax.ranges import DROPOUT, at_least
 
@@ -37,7 +37,7 @@ class LFAN(nn.Module):
     follower = nn.Dense(2 * self.width, kernel_init=nn.initializers.xavier_uniform(), name='output')(follower)
     follower = Dropout(self.dropout, name='dropout')(follower, is_trainable)
     follower = nn.LayerNorm(epsilon=1e-5, name='norm')(follower)
-    return jnp.concatenate([visual, follower], axis=-1) * mask[..., None]
+    return zero_padding(jnp.concatenate([visual, follower], axis=-1), mask)
 
 
 @FUSIONS.register('leader_follower', ranges={'width': at_least(1)})
@@ -59,7 +59,7 @@ class LeaderFollower(nn.Module):
     scores = nn.softmax(jnp.einsum('blmd,blnd->blmn', k, q) / jnp.sqrt(self.width), axis=-1)
     follower = nn.LayerNorm(epsilon=1e-5, reduction_axes=(-2, -1), feature_axes=(-2, -1), name='norm')(scores @ v + v)
     follower = follower.reshape(*visual.shape[:2], 2 * self.width)
-    return jnp.concatenate([visual, follower], axis=-1) * mask[..., None]
+    return zero_padding(jnp.concatenate([visual, follower], axis=-1), mask)
 
 
 @FUSIONS.register('can', ranges={'width': at_least(1)})
@@ -76,4 +76,4 @@ class CAN(nn.Module):
   def __call__(self, visual, audio, mask, is_trainable):
     del is_trainable
     x = jnp.concatenate([nn.Dense(self.width, name=name)(x) for name, x in (('visual', visual), ('audio', audio))], axis=-1)
-    return x * nn.softmax(nn.Dense(x.shape[-1], name='weights')(x), axis=-1) * mask[..., None]
+    return zero_padding(x * nn.softmax(nn.Dense(x.shape[-1], name='weights')(x), axis=-1), mask)

@@ -5,6 +5,7 @@ import functools
 import flax.linen as nn
 import jax.numpy as jnp
 
+from avjax.models.layers import zero_padding
 from avjax.models.registry import FUSIONS
 from avjax.ranges import at_least
 
@@ -29,4 +30,4 @@ class LSTM(nn.Module):
         backward = nn.RNN(cell(name=f'backward{i}'), reverse=True, keep_order=True)
         forward = jnp.concatenate([forward, backward(x, seq_lengths=lengths)], axis=-1)
       x = forward
-    return x * mask[..., None]
+    return zero_padding(x, mask)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from avjax.models.layers import per_channel, zero_padding
 from avjax.models.registry import FUSIONS
 from avjax.ranges import at_least
 
@@ -56,7 +57,7 @@ class Mamba(nn.Module):
     step = nn.softplus(nn.Dense(width, kernel_init=start_weight, bias_init=start_step, name='step')(step))  # (B,L,D)
     a = -jnp.exp(self.param('a_log', lambda key: jnp.log(jnp.tile(jnp.arange(1.0, self.states + 1), (width, 1)))))  # (D,N)
     skip = self.param('skip', nn.initializers.ones, (width,))
-    y = selective_scan(jnp.exp(step[..., None] * a), (step * x)[..., None] * write[:, :, None], read) + skip * x
+    y = selective_scan(jnp.exp(step[..., None] * a[None, None]), (step * x)[..., None] * write[:, :, None], read) + per_channel(skip, x) * x
     return nn.Dense(width, use_bias=False, name='out')(y * nn.silu(z))
 
 
@@ -75,4 +76,4 @@ class MambaVA(nn.Module):
     x = nn.LayerNorm(epsilon=1e-5, use_scale=False, use_bias=False, name='frame_norm')(visual)
     for i in range(self.layers):
       x = nn.LayerNorm(epsilon=1e-5, name=f'norm{i}')(x + Mamba(self.states, rank=self.rank, name=f'layer{i}')(x))
-    return x * mask[..., None]
+    return zero_padding(x, mask)

@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 
+from avjax.models.layers import zero_padding
 from avjax.models.registry import FUSIONS
 
 
@@ -13,7 +14,7 @@ class Visual(nn.Module):
 
   def __call__(self, visual, audio, mask, is_trainable):
     del audio, is_trainable
-    return visual * mask[..., None]
+    return zero_padding(visual, mask)
 
 
 @FUSIONS.register('audio', needs=('audio',))
@@ -24,4 +25,4 @@ class Audio(nn.Module):
 
   def __call__(self, visual, audio, mask, is_trainable):
     del visual, is_trainable
-    return audio * mask[..., None]
+    return zero_padding(audio, mask)

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from avjax.models.layers import Dropout, is_trained
+from avjax.models.layers import Dropout, is_trained, zero_padding
 from avjax.models.registry import FUSIONS
 from avjax.ranges import DROPOUT, OneOf, Range, at_least
 
@@ -86,7 +86,7 @@ class Transformer(nn.Module):
       x = nn.Dense(width, name=f'stem{i}')(x)
     x = Dropout(self.dropout_in, name='dropout_in')(x, is_trainable)
     if self.positions == 'sinusoidal':
-      x = x + sinusoidal(*x.shape[1:]).astype(x.dtype)
+      x = x + sinusoidal(*x.shape[1:]).astype(x.dtype)[None]
     for i in range(self.layers):
       x = EncoderLayer(self.heads, self.hidden, self.dropout, name=f'layer{i}')(x, mask, is_trainable)
-    return x * mask[..., None]
+    return zero_padding(x, mask)
