@@ -21,6 +21,11 @@ os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.1'
 sys.path[:0] = [str(pathlib.Path(__file__).parent / folder) for folder in ('support', 'avjax/models', 'avjax/system')]
 
 
+import shapes  # noqa: E402  (found only now, and JAX must see the settings above)
+
+SHAPE_CHECKS = shapes.install()
+
+
 def pytest_addoption(parser):
   parser.addoption('--full', action='store_true', help='the long form of tests/fault, as `make fault` runs it')
   parser.addoption('--record', help='JSON file that takes the figures of tests/fault')

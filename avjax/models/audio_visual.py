@@ -1,7 +1,9 @@
 """The whole network: towers, a frame at a time, then everything over time: temporal part, fusion, head."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 
@@ -9,9 +11,12 @@ from avjax import ranges
 from avjax.errors import InputError
 from avjax.models import heads, towers  # noqa: F401  (their classes register themselves)
 from avjax.models.fusion import FUSIONS
-from avjax.models.layers import Norm
+from avjax.models.layers import Norm, Trainable
 from avjax.models.registry import AUDIO_TOWERS, HEADS, VISUAL_TOWERS
 from avjax.models.tcn import TCN
+
+if TYPE_CHECKING:
+  from jaxtyping import Array, Bool, Float
 
 TOWERS = {'visual': VISUAL_TOWERS, 'audio': AUDIO_TOWERS}
 MODALITIES = tuple(TOWERS)
@@ -42,11 +47,23 @@ class AudioVisual(nn.Module):
     self.fusion = FUSIONS[fusion.pop('name')](self.length, **fusion)
     self.head = HEADS[head.pop('name')](self.targets, **head)
 
-  def __call__(self, images, log_mel, mask, is_trainable):
+  def __call__(
+    self,
+    images: Float[Array, 'B L H W 3'] | Float[Array, 'B L Dv'] | None,
+    log_mel: Float[Array, 'B L 96 64'] | Float[Array, 'B L Da'] | None,
+    mask: Bool[Array, 'B L'],
+    is_trainable: Trainable,
+  ) -> Float[Array, 'B L targets']:
     """Predicts from images and log-mel windows: `decode` of `encode`, whose arguments these are. -> (B,L,targets)."""
     return self.decode(*self.encode(images, log_mel, mask, is_trainable), mask, is_trainable)
 
-  def encode(self, images, log_mel, mask, is_trainable):
+  def encode(
+    self,
+    images: Float[Array, 'B L H W 3'] | Float[Array, 'B L Dv'] | None,
+    log_mel: Float[Array, 'B L 96 64'] | Float[Array, 'B L Da'] | None,
+    mask: Bool[Array, 'B L'],
+    is_trainable: Trainable,
+  ) -> tuple[Float[Array, 'B L Dv'] | None, Float[Array, 'B L Da'] | None]:
     """Runs the towers, a frame at a time.
 
     Args:
@@ -60,7 +77,13 @@ class AudioVisual(nn.Module):
     visual = self._tower(self.visual, images, mask, is_trainable)
     return visual, self._tower(self.audio, log_mel, mask, is_trainable)
 
-  def decode(self, visual, audio, mask, is_trainable):
+  def decode(
+    self,
+    visual: Float[Array, 'B L Dv'] | None,
+    audio: Float[Array, 'B L Da'] | None,
+    mask: Bool[Array, 'B L'],
+    is_trainable: Trainable,
+  ) -> Float[Array, 'B L targets']:
     """Predicts from what `encode` returns, (B,L,Dv) and (B,L,Da) -> (B,L,targets), in [-1, 1] if the head has a tanh."""
     visual = self._over_time(self.visual_tcn, self.visual_norm, visual, mask, is_trainable)
     audio = self._over_time(self.audio_tcn, self.audio_norm, audio, mask, is_trainable)

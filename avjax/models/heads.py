@@ -3,12 +3,19 @@
 A head without tanh may leave [-1, 1] in training; what is predicted is clipped to it.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import flax.linen as nn
 import jax.numpy as jnp
 
-from avjax.models.layers import Dropout, Norm, leaky_relu
+from avjax.models.layers import Dropout, Norm, Trainable, leaky_relu
 from avjax.models.registry import HEADS
 from avjax.ranges import DROPOUT, at_least
+
+if TYPE_CHECKING:
+  from jaxtyping import Array, Bool, Float
 
 
 @HEADS.register('mlp', ranges={'hidden': at_least(1)})
@@ -19,7 +26,9 @@ class MLP(nn.Module):
   hidden: int = 256
 
   @nn.compact
-  def __call__(self, x, mask, is_trainable):
+  def __call__(
+    self, x: Float[Array, 'B L D'], mask: Bool[Array, 'B L'], is_trainable: Trainable
+  ) -> Float[Array, 'B L targets']:
     x = nn.Dense(self.hidden, name='hidden')(x)
     x = leaky_relu(Norm(name='norm')(x, is_trainable, mask[..., None]))
     return jnp.tanh(nn.Dense(self.targets, name='output')(x))
@@ -33,7 +42,9 @@ class Linear(nn.Module):
   tanh: bool = True
 
   @nn.compact
-  def __call__(self, x, mask, is_trainable):
+  def __call__(
+    self, x: Float[Array, 'B L D'], mask: Bool[Array, 'B L'], is_trainable: Trainable
+  ) -> Float[Array, 'B L targets']:
     del mask, is_trainable
     x = nn.Dense(self.targets, name='output')(x)
     return jnp.tanh(x) if self.tanh else x
@@ -47,7 +58,9 @@ class Affine(nn.Module):
   tanh: bool = False
 
   @nn.compact
-  def __call__(self, x, mask, is_trainable):
+  def __call__(
+    self, x: Float[Array, 'B L D'], mask: Bool[Array, 'B L'], is_trainable: Trainable
+  ) -> Float[Array, 'B L targets']:
     outputs = []
     for i in range(self.targets):
       y = Norm(name=f'norm{i}')(nn.Dense(x.shape[-1] // 2, name=f'hidden{i}')(x), is_trainable, mask[..., None])
@@ -67,7 +80,9 @@ class Perceptron(nn.Module):
   relu: bool = True
 
   @nn.compact
-  def __call__(self, x, mask, is_trainable):
+  def __call__(
+    self, x: Float[Array, 'B L D'], mask: Bool[Array, 'B L'], is_trainable: Trainable
+  ) -> Float[Array, 'B L targets']:
     del mask
     x = nn.Dense(self.hidden, name='hidden')(x)
     x = Dropout(self.dropout, name='dropout')(nn.relu(x) if self.relu else x, is_trainable)

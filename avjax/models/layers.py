@@ -6,10 +6,13 @@ everything through, whatever the rest of the model does.
 """
 
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+Trainable = Callable[[str], bool]  # tells of a module's or parameter's path whether it is trained
 
 
 def nothing_trainable(path):

@@ -1,13 +1,19 @@
 """Temporal convolution network (Bai et al. 2018) as the predecessors use it: causal and with weight normalisation."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from avjax.models.layers import Dropout, PReLU, leaky_relu, per_channel
+from avjax.models.layers import Dropout, PReLU, Trainable, leaky_relu, per_channel
 from avjax.ranges import DROPOUT, OneOf, at_least, at_least_each
+
+if TYPE_CHECKING:
+  from jaxtyping import Array, Float
 
 xavier_sqrt2 = nn.initializers.variance_scaling(2.0, 'fan_avg', 'uniform')  # Xavier uniform with gain sqrt 2
 
@@ -24,7 +30,7 @@ class CausalConv(nn.Module):
   dilation: int
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: Float[Array, 'B L C']) -> Float[Array, 'B L width']:
     direction = self.param('direction', xavier_sqrt2, (self.kernel, x.shape[-1], self.width))
     norm = jnp.sqrt(jnp.sum(direction ** 2, axis=(0, 1)))
     scale = self.param('scale', lambda key: norm)  # the weight starts as the direction itself
@@ -59,7 +65,7 @@ class TCN(nn.Module):
   kernels: Sequence[int] = ()
 
   @nn.compact
-  def __call__(self, x, is_trainable):
+  def __call__(self, x: Float[Array, 'B L C'], is_trainable: Trainable) -> Float[Array, 'B L width']:
     for i, width in enumerate(self.widths):
       residual = x if x.shape[-1] == width else nn.Dense(width, kernel_init=xavier_sqrt2, name=f'level{i}_residual')(x)
       for j in range(2):

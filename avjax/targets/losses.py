@@ -1,14 +1,27 @@
 """The concordance correlation coefficient as a loss (paper, eq. 21 and 22)."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import jax.numpy as jnp
 
 from avjax.ranges import OneOf
+
+if TYPE_CHECKING:
+  from jaxtyping import Array, Bool, Float
 
 RANGES = {'scope': OneOf(('sequence', 'batch')), 'variance': OneOf(('biased', 'mixed'))}
 EPSILON = 1e-8  # keeps the CCC of a constant prediction and a constant label finite: it is 0, and so is its gradient
 
 
-def ccc(prediction, label, mask, axis, variance='biased'):
+def ccc(
+  prediction: Float[Array, '*shape'],
+  label: Float[Array, '*shape'],
+  mask: Bool[Array, '*shape'],
+  axis: int | tuple[int, ...],
+  variance: str = 'biased',
+) -> Float[Array, '...']:
   """Returns the concordance correlation over `axis` (eq. 21), of what the mask counts.
 
   Args:
@@ -31,7 +44,13 @@ def ccc(prediction, label, mask, axis, variance='biased'):
   return 2 * covariance / (variances + bias + EPSILON)  # eq. 21
 
 
-def ccc_loss(prediction, label, mask, scope='sequence', variance='biased'):
+def ccc_loss(
+  prediction: Float[Array, 'B L targets'],
+  label: Float[Array, 'B L targets'],
+  mask: Bool[Array, 'B L'],
+  scope: str = 'sequence',
+  variance: str = 'biased',
+) -> Float[Array, '']:
   """Returns the loss, the sum over targets of 1 - CCC (eq. 22), a scalar in [0, 2 * targets].
 
   Args:

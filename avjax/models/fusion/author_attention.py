@@ -5,10 +5,17 @@ Dynamic-CrossAttention, which follow dense co-attention (Nguyen and Okatani 2018
 their parameters.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import flax.linen as nn
 import jax.numpy as jnp
 
-from avjax.models.layers import Dropout, TorchDense, zero_padding
+from avjax.models.layers import Dropout, TorchDense, Trainable, zero_padding
+
+if TYPE_CHECKING:
+  from jaxtyping import Array, Bool, Float
 
 
 class CoAttention(nn.Module):
@@ -22,7 +29,9 @@ class CoAttention(nn.Module):
   dropout: float
 
   @nn.compact
-  def __call__(self, x, joint, is_trainable):
+  def __call__(
+    self, x: Float[Array, 'B L Dm'], joint: Float[Array, 'B L D'], is_trainable: Trainable
+  ) -> Float[Array, 'B L Dm']:
     frames, width, d = x.shape[1], x.shape[2], joint.shape[2]
     key = TorchDense(self.length, name='key')(x.transpose(0, 2, 1), frames)               # (B,Dm,L)
     scores = jnp.tanh(jnp.einsum('bml,bld->bmd', key, joint) / jnp.sqrt(d))               # (B,Dm,D)
@@ -44,7 +53,13 @@ class JointCoAttention(nn.Module):
   joint_fc: bool
 
   @nn.compact
-  def __call__(self, visual, audio, mask, is_trainable):
+  def __call__(
+    self,
+    visual: Float[Array, 'B L Dv'],
+    audio: Float[Array, 'B L Da'],
+    mask: Bool[Array, 'B L'],
+    is_trainable: Trainable,
+  ) -> tuple[Float[Array, 'B L Dv'], Float[Array, 'B L Da']]:
     visual, audio = zero_padding(visual, mask), zero_padding(audio, mask)
     joint = jnp.concatenate([visual, audio], axis=-1)
     if self.joint_fc:

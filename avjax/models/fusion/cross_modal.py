@@ -1,12 +1,19 @@
 """Cross-modal transformer: a reconstruction of USTC-IAT-United (arXiv:2503.10523), whose sizes are not public."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import flax.linen as nn
 import jax.numpy as jnp
 
 from avjax.models.fusion.transformer import EncoderLayer
-from avjax.models.layers import zero_padding
+from avjax.models.layers import Trainable, zero_padding
 from avjax.models.registry import FUSIONS
 from avjax.ranges import DROPOUT, at_least
+
+if TYPE_CHECKING:
+  from jaxtyping import Array, Bool, Float
 
 
 @FUSIONS.register('cross_modal', ranges={'width': at_least(1), 'blocks': at_least(1), 'heads': at_least(1), 'dropout': DROPOUT})
@@ -24,7 +31,13 @@ class CrossModal(nn.Module):
   dropout: float = 0.1
 
   @nn.compact
-  def __call__(self, visual, audio, mask, is_trainable):
+  def __call__(
+    self,
+    visual: Float[Array, 'B L Dv'],
+    audio: Float[Array, 'B L Da'],
+    mask: Bool[Array, 'B L'],
+    is_trainable: Trainable,
+  ) -> Float[Array, 'B L D']:
     visual, audio = nn.Dense(self.width, name='visual')(visual), nn.Dense(self.width, name='audio')(audio)
     x = visual
     for i in range(self.blocks):

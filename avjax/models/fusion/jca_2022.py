@@ -4,12 +4,19 @@ Source: models/cam.py of the authors' public code (JointCrossAttentional-AV-Fusi
 both modalities together.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import flax.linen as nn
 import jax.numpy as jnp
 
-from avjax.models.layers import zero_padding
+from avjax.models.layers import Trainable, zero_padding
 from avjax.models.registry import FUSIONS
 from avjax.ranges import at_least
+
+if TYPE_CHECKING:
+  from jaxtyping import Array, Bool, Float
 
 
 class Attention2022(nn.Module):
@@ -42,7 +49,13 @@ class JCA2022(nn.Module):
   maps: int = 32
 
   @nn.compact
-  def __call__(self, visual, audio, mask, is_trainable):
+  def __call__(
+    self,
+    visual: Float[Array, 'B L Dv'],
+    audio: Float[Array, 'B L Da'],
+    mask: Bool[Array, 'B L'],
+    is_trainable: Trainable,
+  ) -> Float[Array, 'B L D']:
     del is_trainable
     audio, visual = (zero_padding(nn.Dense(self.width, name=name)(x), mask)
                      for name, x in (('audio_in', audio), ('visual_in', visual)))

@@ -4,13 +4,20 @@ Frames are rows here, (B,L,D), where the paper writes them as columns, D x L. Th
 on padding. To zero the padded rows of X and J is enough: since tanh(0) = 0, they drop out of every sum over frames.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import flax.linen as nn
 import jax.numpy as jnp
 
 from avjax.models.fusion.author_attention import JointCoAttention
-from avjax.models.layers import zero_padding
+from avjax.models.layers import Trainable, zero_padding
 from avjax.models.registry import FUSIONS
 from avjax.ranges import DROPOUT, POSITIVE, OneOf, at_least
+
+if TYPE_CHECKING:
+  from jaxtyping import Array, Bool, Float
 
 
 class Attention(nn.Module):
@@ -24,7 +31,7 @@ class Attention(nn.Module):
   length: int
 
   @nn.compact
-  def __call__(self, x, joint):
+  def __call__(self, x: Float[Array, 'B L Dm'], joint: Float[Array, 'B L D']) -> Float[Array, 'B L Dm']:
     frames, width, d = x.shape[1], x.shape[2], joint.shape[2]
     over_time = nn.initializers.normal(1 / self.length)
     w_j = self.param('w_j', nn.initializers.xavier_uniform(), (width, d))
@@ -41,7 +48,9 @@ class JointCrossAttention(nn.Module):
   length: int
 
   @nn.compact
-  def __call__(self, visual, audio, mask):
+  def __call__(
+    self, visual: Float[Array, 'B L Dv'], audio: Float[Array, 'B L Da'], mask: Bool[Array, 'B L']
+  ) -> tuple[Float[Array, 'B L Dv'], Float[Array, 'B L Da']]:
     visual, audio = zero_padding(visual, mask), zero_padding(audio, mask)
     pair = jnp.concatenate([audio, visual], axis=-1)
     joint = zero_padding(nn.Dense(pair.shape[-1], name='joint')(pair), mask)
@@ -70,7 +79,13 @@ class RJCA(nn.Module):
   joint_fc: bool = False
 
   @nn.compact
-  def __call__(self, visual, audio, mask, is_trainable):
+  def __call__(
+    self,
+    visual: Float[Array, 'B L Dv'],
+    audio: Float[Array, 'B L Da'],
+    mask: Bool[Array, 'B L'],
+    is_trainable: Trainable,
+  ) -> Float[Array, 'B L D']:
     visuals, audios = [zero_padding(visual, mask)], [zero_padding(audio, mask)]
     for t in range(1, self.recursions + 1):
       if self.formulation == 'author':
@@ -84,12 +99,14 @@ class RJCA(nn.Module):
     pair = pair[::-1] if self.formulation == 'author' else pair
     return zero_padding(jnp.concatenate(pair, axis=-1), mask)
 
-  def choose(self, modality, series):
+  def choose(self, modality: str, series: list[Float[Array, 'B L Dm']]) -> Float[Array, 'B L Dm']:
     """Combines the series X^(0), ..., X^(M) of a modality, each (B,L,Dm), into one (B,L,Dm)."""
     del modality
     return series[-1]
 
-  def gate(self, name, x, series):
+  def gate(
+    self, name: str, x: Float[Array, 'B L Dm'], series: list[Float[Array, 'B L Dm']]
+  ) -> Float[Array, 'B L Dm']:
     """Weighs a series of K features (B,L,Dm) by a gate that reads x (B,L,Dm): ReLU of their weighted sum, (B,L,Dm).
 
     The scores (B,L,K), which sum to 1 over K, are sown as gates/`name`.

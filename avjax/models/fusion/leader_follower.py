@@ -4,12 +4,19 @@ The visual features lead: they stay as they are, and what attention between the 
 Sources: models/model.py and models/transformer.py of the authors' public code (ABAW2, ABAW3, ABAW5).
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import flax.linen as nn
 import jax.numpy as jnp
 
-from avjax.models.layers import Dropout, zero_padding
+from avjax.models.layers import Dropout, Trainable, zero_padding
 from avjax.models.registry import FUSIONS
 from avjax.ranges import DROPOUT, at_least
+
+if TYPE_CHECKING:
+  from jaxtyping import Array, Bool, Float
 
 
 @FUSIONS.register('lfan', ranges={'width': at_least(1), 'heads': at_least(1), 'dropout': DROPOUT})
@@ -25,7 +32,13 @@ class LFAN(nn.Module):
   dropout: float = 0.1
 
   @nn.compact
-  def __call__(self, visual, audio, mask, is_trainable):
+  def __call__(
+    self,
+    visual: Float[Array, 'B L Dv'],
+    audio: Float[Array, 'B L Da'],
+    mask: Bool[Array, 'B L'],
+    is_trainable: Trainable,
+  ) -> Float[Array, 'B L D']:
     qkv = []
     for name, x in (('visual', visual), ('audio', audio)):
       x = nn.Dense(3 * self.width, kernel_init=nn.initializers.xavier_uniform(), name=f'{name}_qkv')(x)
@@ -51,7 +64,13 @@ class LeaderFollower(nn.Module):
   width: int = 32
 
   @nn.compact
-  def __call__(self, visual, audio, mask, is_trainable):
+  def __call__(
+    self,
+    visual: Float[Array, 'B L Dv'],
+    audio: Float[Array, 'B L Da'],
+    mask: Bool[Array, 'B L'],
+    is_trainable: Trainable,
+  ) -> Float[Array, 'B L D']:
     del is_trainable
     def tokens(kind):  # (B,L,2,width)
       return jnp.stack([nn.Dense(self.width, name=f'{name}_{kind}')(x) for name, x in (('visual', visual), ('audio', audio))], axis=2)
@@ -73,7 +92,13 @@ class CAN(nn.Module):
   width: int = 128
 
   @nn.compact
-  def __call__(self, visual, audio, mask, is_trainable):
+  def __call__(
+    self,
+    visual: Float[Array, 'B L Dv'],
+    audio: Float[Array, 'B L Da'],
+    mask: Bool[Array, 'B L'],
+    is_trainable: Trainable,
+  ) -> Float[Array, 'B L D']:
     del is_trainable
     x = jnp.concatenate([nn.Dense(self.width, name=name)(x) for name, x in (('visual', visual), ('audio', audio))], axis=-1)
     return zero_padding(x * nn.softmax(nn.Dense(x.shape[-1], name='weights')(x), axis=-1), mask)

@@ -1,13 +1,19 @@
 """LSTM over the visual features: a reconstruction of AIWELL-UOC (arXiv:2503.12260) from its abstract."""
 
+from __future__ import annotations
+
 import functools
+from typing import TYPE_CHECKING
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from avjax.models.layers import zero_padding
+from avjax.models.layers import Trainable, zero_padding
 from avjax.models.registry import FUSIONS
 from avjax.ranges import at_least
+
+if TYPE_CHECKING:
+  from jaxtyping import Array, Bool, Float
 
 
 @FUSIONS.register('lstm', needs=('visual',), ranges={'width': at_least(1), 'layers': at_least(1)})
@@ -20,7 +26,13 @@ class LSTM(nn.Module):
   bidirectional: bool = False
 
   @nn.compact
-  def __call__(self, visual, audio, mask, is_trainable):
+  def __call__(
+    self,
+    visual: Float[Array, 'B L Dv'],
+    audio: Float[Array, 'B L Da'] | None,
+    mask: Bool[Array, 'B L'],
+    is_trainable: Trainable,
+  ) -> Float[Array, 'B L D']:
     del audio, is_trainable
     x, lengths = visual, mask.sum(axis=1)  # padding is at the end of a clip
     cell = functools.partial(nn.OptimizedLSTMCell, self.width, param_dtype=x.dtype)  # also the type of its first state

@@ -4,14 +4,21 @@ Source: VA/model/mamba.py of the authors' public code. It draws A and the time s
 them; here they start as in Mamba itself (Gu and Dao 2023).
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from avjax.models.layers import per_channel, zero_padding
+from avjax.models.layers import Trainable, per_channel, zero_padding
 from avjax.models.registry import FUSIONS
 from avjax.ranges import at_least
+
+if TYPE_CHECKING:
+  from jaxtyping import Array, Bool, Float
 
 
 def selective_scan(decay, drive, read):
@@ -71,7 +78,13 @@ class MambaVA(nn.Module):
   rank: int = 16
 
   @nn.compact
-  def __call__(self, visual, audio, mask, is_trainable):
+  def __call__(
+    self,
+    visual: Float[Array, 'B L Dv'],
+    audio: Float[Array, 'B L Da'] | None,
+    mask: Bool[Array, 'B L'],
+    is_trainable: Trainable,
+  ) -> Float[Array, 'B L D']:
     del audio, is_trainable
     x = nn.LayerNorm(epsilon=1e-5, use_scale=False, use_bias=False, name='frame_norm')(visual)
     for i in range(self.layers):

@@ -1,9 +1,16 @@
 """One modality without the other: the controls of every table, and the fusion of frame-wise systems."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import flax.linen as nn
 
-from avjax.models.layers import zero_padding
+from avjax.models.layers import Trainable, zero_padding
 from avjax.models.registry import FUSIONS
+
+if TYPE_CHECKING:
+  from jaxtyping import Array, Bool, Float
 
 
 @FUSIONS.register('visual', needs=('visual',))
@@ -12,7 +19,13 @@ class Visual(nn.Module):
 
   length: int
 
-  def __call__(self, visual, audio, mask, is_trainable):
+  def __call__(
+    self,
+    visual: Float[Array, 'B L Dv'],
+    audio: Float[Array, 'B L Da'] | None,
+    mask: Bool[Array, 'B L'],
+    is_trainable: Trainable,
+  ) -> Float[Array, 'B L D']:
     del audio, is_trainable
     return zero_padding(visual, mask)
 
@@ -23,6 +36,12 @@ class Audio(nn.Module):
 
   length: int
 
-  def __call__(self, visual, audio, mask, is_trainable):
+  def __call__(
+    self,
+    visual: Float[Array, 'B L Dv'] | None,
+    audio: Float[Array, 'B L Da'],
+    mask: Bool[Array, 'B L'],
+    is_trainable: Trainable,
+  ) -> Float[Array, 'B L D']:
     del visual, is_trainable
     return zero_padding(audio, mask)

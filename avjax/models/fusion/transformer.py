@@ -5,15 +5,21 @@ each (upczww/abaw5 and abaw6, situAI/ABAW2022, FuxiVirtualHuman/ABAW5, ABAW2023-
 which its abstract continues.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from avjax.models.layers import Dropout, is_trained, zero_padding
+from avjax.models.layers import Dropout, Trainable, is_trained, zero_padding
 from avjax.models.registry import FUSIONS
 from avjax.ranges import DROPOUT, OneOf, Range, at_least
+
+if TYPE_CHECKING:
+  from jaxtyping import Array, Bool, Float
 
 
 class EncoderLayer(nn.Module):
@@ -27,7 +33,13 @@ class EncoderLayer(nn.Module):
   dropout: float
 
   @nn.compact
-  def __call__(self, x, mask, is_trainable, over=None):
+  def __call__(
+    self,
+    x: Float[Array, 'B L D'],
+    mask: Bool[Array, 'B L'],
+    is_trainable: Trainable,
+    over: Float[Array, 'B L D2'] | None = None,
+  ) -> Float[Array, 'B L D']:
     over = x if over is None else over
     attend = nn.MultiHeadDotProductAttention(self.heads, dropout_rate=self.dropout, broadcast_dropout=False,
                                              deterministic=not is_trained(self, is_trainable), kernel_init=nn.initializers.xavier_uniform(),
@@ -76,7 +88,13 @@ class Transformer(nn.Module):
   dropout: float = 0.3
 
   @nn.compact
-  def __call__(self, visual, audio, mask, is_trainable):
+  def __call__(
+    self,
+    visual: Float[Array, 'B L Dv'] | None,
+    audio: Float[Array, 'B L Da'] | None,
+    mask: Bool[Array, 'B L'],
+    is_trainable: Trainable,
+  ) -> Float[Array, 'B L D']:
     features = {'visual': visual, 'audio': audio}
     parts = [nn.Dense(self.each, name=f'each_{name}')(features[name]) if self.each else features[name] for name in self.inputs]
     x = jnp.concatenate(parts, axis=-1)

@@ -1,14 +1,20 @@
 """Visual tower IR-50, which the authors' code calls ResNet-50: images (N,H,W,3) in [-1, 1] -> features (N,512)."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from avjax.models.layers import Dropout, Norm, PReLU
+from avjax.models.layers import Dropout, Norm, PReLU, Trainable
 from avjax.models.registry import VISUAL_TOWERS
 from avjax.models.towers.residual import Units, conv
 from avjax.ranges import DROPOUT, length
+
+if TYPE_CHECKING:
+  from jaxtyping import Array, Bool, Float
 
 
 class UnitIR(nn.Module):
@@ -47,7 +53,9 @@ class IR50(nn.Module):
   dropout: float = 0.4
 
   @nn.compact
-  def __call__(self, images, is_trainable, mask=None):
+  def __call__(
+    self, images: Float[Array, 'N H W 3'], is_trainable: Trainable, mask: Bool[Array, ' N'] | None = None
+  ) -> Float[Array, 'N features']:
     mask = None if mask is None else mask[:, None, None, None]
     x = StemIR(self.widths[0], name='input')(images, is_trainable, mask)
     for i, (width, count) in enumerate(zip(self.widths, self.units, strict=True)):

@@ -1,13 +1,19 @@
 """Visual tower ResNet-50, which the paper cites: images (N,H,W,3) in [-1, 1] -> features (N,512)."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import flax.linen as nn
 
-from avjax.models.layers import Norm
+from avjax.models.layers import Norm, Trainable
 from avjax.models.registry import VISUAL_TOWERS
 from avjax.models.towers.residual import Units, conv
 from avjax.ranges import length
+
+if TYPE_CHECKING:
+  from jaxtyping import Array, Bool, Float
 
 
 class Bottleneck(nn.Module):
@@ -43,7 +49,9 @@ class ResNet50(nn.Module):
   units: Sequence[int] = (3, 4, 6, 3)
 
   @nn.compact
-  def __call__(self, images, is_trainable, mask=None):
+  def __call__(
+    self, images: Float[Array, 'N H W 3'], is_trainable: Trainable, mask: Bool[Array, ' N'] | None = None
+  ) -> Float[Array, 'N features']:
     mask = None if mask is None else mask[:, None, None, None]
     x = StemResNet(self.widths[0], name='input')(images, is_trainable, mask)
     for i, (width, count) in enumerate(zip(self.widths, self.units, strict=True)):

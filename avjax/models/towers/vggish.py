@@ -1,11 +1,18 @@
 """Audio tower: VGGish (Hershey et al. 2017) without its last ReLU, its PCA and its quantisation."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import flax.linen as nn
 
+from avjax.models.layers import Trainable
 from avjax.models.registry import AUDIO_TOWERS
 from avjax.ranges import length
+
+if TYPE_CHECKING:
+  from jaxtyping import Array, Bool, Float
 
 
 def max_pool(x):
@@ -32,7 +39,12 @@ class VGGish(nn.Module):
   hidden: int = 4096
 
   @nn.compact
-  def __call__(self, log_mel, is_trainable=None, mask=None):
+  def __call__(
+    self,
+    log_mel: Float[Array, 'N 96 64'],
+    is_trainable: Trainable | None = None,
+    mask: Bool[Array, ' N'] | None = None,
+  ) -> Float[Array, 'N features']:
     del is_trainable, mask  # nothing in it differs in training, and every window is encoded by itself
     x = log_mel[..., None]  # (N,96,64,1)
     for name, width in zip(('conv1', 'conv2', 'conv3_1', 'conv3_2', 'conv4_1', 'conv4_2'), self.widths,
