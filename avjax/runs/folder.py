@@ -1,4 +1,4 @@
-"""Keeps the folder of a run: the names of its files, its config and versions, and no mix of two runs.
+"""Keeps the folder of a run: the names of its files, its config, and that two runs do not mix.
 
 TensorBoard's events.out.tfevents.* lie there, too, under names of their own.
 """
@@ -30,7 +30,8 @@ CURVES = 'curves.png'
 REPORT = 'report.html'
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
-KEYS_FREE_TO_CHANGE = ('data.dir',)  # between two starts of one run: the records may have been moved
+# Keys that may change between two starts of one run: its records may have been moved.
+KEYS_FREE_TO_CHANGE = ('data.dir',)
 # What a fork must have in common with the run whose state it takes: prefixes of keys.
 KEYS_OF_THE_STATE = ('model.', 'targets', 'fold', 'data.', 'crop', 'unfreezing.')
 

@@ -1,4 +1,4 @@
-"""Makes the optax transform of one stage: Adam for the trained parameters, no update for the others."""
+"""Makes the optax transform of one stage: Adam for what it trains, no update for the rest."""
 
 from __future__ import annotations
 
@@ -37,8 +37,10 @@ def adam(weight_decay: float, rate_factors: Sequence[tuple[str, float]] = (),
     return traverse_util.unflatten_dict(flat, sep='/')
 
   steps = [optax.add_decayed_weights(weight_decay), optax.scale_by_adam()]
+  if decay == 'decoupled':
+    steps.reverse()
   clipping = [optax.clip_by_global_norm(clip)] if clip else []
-  return optax.chain(*clipping, *(steps if decay == 'coupled' else steps[::-1]), optax.stateless(scale))
+  return optax.chain(*clipping, *steps, optax.stateless(scale))
 
 
 def make_optimizer(is_trainable: Callable[[str], bool],

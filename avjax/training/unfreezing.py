@@ -14,12 +14,12 @@ from collections.abc import Sequence
 
 from avjax import ranges
 
-# Readings of "linearly warmed up to 1e-5 within an epoch, repetitive until epoch 5": the share of the
-# full rate for batch b of B, in epoch e of the E epochs of warm-up; all count from 0.
+# Readings of "linearly warmed up to 1e-5 within an epoch, repetitive until epoch 5": the share of
+# the full rate for batch b of B, in epoch e of the E epochs of warm-up; all count from 0.
 WARMUPS = {
     # A ramp to the full rate in every epoch.
     'paper': lambda b, B, e, E: (b + 1) / B,
-    # The authors' code divides by E twice: ramps to .04, .08, ... .20, then a jump to the full rate.
+    # The authors' code divides by E twice: ramps to .04, .08, ... .20, then the full rate at once.
     'author': lambda b, B, e, E: b / B * (e + 1) / E ** 2,
     # One ramp over all E epochs.
     'linear5': lambda b, B, e, E: (e + (b + 1) / B) / E,
