@@ -111,7 +111,8 @@ def summarize(runs: Runs) -> dict[str, dict[str, Any]]:
 
 def table(summary: dict[str, dict[str, Any]]) -> str:
   """Formats what `summarize` returns as Markdown."""
-  lines = ['| target | run | fold | CCC | PCC | RMSE | best epoch |', '|---|---|---|---|---|---|---|']
+  lines = ['| target | run | fold | CCC | PCC | RMSE | best epoch |',
+           '|---|---|---|---|---|---|---|']
   for target, found in summary.items():
     several = len(found['runs']) > 1
     for name, row in sorted(found['runs'].items(), key=lambda item: item[1]['fold']):

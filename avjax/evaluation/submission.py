@@ -51,7 +51,7 @@ def read_template(path: str | pathlib.Path) -> list[tuple[str, int]]:
 
 
 def parse_location(where: str, location: str) -> tuple[str, int]:
-  """Returns the (clip, frame id) of a location; InputError, which names `where`, if it is not one."""
+  """Returns the (clip, frame id) of a location; InputError that names `where` if it is not one."""
   found = re.fullmatch(r'([^/]+)/(\d{5,})\.jpg', location)
   if not found:
     raise InputError(f'{where}: {location[:60]!r} is not <clip>/<00001>.jpg')
