@@ -57,7 +57,8 @@ def export_program(system: System, variables: Any) -> jax_export.Exported:
 
   sizes = ['clips', 'rows'] if 'log_mel' in specs else ['clips']
   bounds = [f'rows >= {WINDOW_ROWS}'] if 'log_mel' in specs else []
-  symbols = dict(zip(sizes, jax_export.symbolic_shape(', '.join(sizes), constraints=bounds), strict=True))
+  symbols = jax_export.symbolic_shape(', '.join(sizes), constraints=bounds)
+  symbols = dict(zip(sizes, symbols, strict=True))
   arguments = [jax.ShapeDtypeStruct([symbols.get(size, size) for size in shape], dtype)
                for shape, dtype, _ in specs.values()]
   weights = jax.eval_shape(lambda: traverse_util.flatten_dict(variables, sep='/'))
@@ -108,7 +109,7 @@ def read_exported(folder: str | pathlib.Path
   Raises InputError for a damaged file.
   """
   folder = pathlib.Path(folder)
-  if not os.path.exists(folder / DESCRIPTION):  # unlike pathlib's, it takes a name of any length
+  if not os.path.exists(folder / DESCRIPTION):  # Path.exists raises if a name is too long
     raise InputError(f'{folder} holds no {DESCRIPTION}: '
                      'it is not a model that python -m avjax.export wrote')
   with as_input_error(f'{folder}/{DESCRIPTION} is not of an exported model'):

@@ -100,7 +100,8 @@ def read_safetensors(path: str | pathlib.Path) -> tuple[Arrays, Metadata]:
   files.check_readable(path)
   try:
     with safetensors.safe_open(path, 'np') as file:
-      return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+      names = file.keys()
+      return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
   except Exception as error:  # SafetensorError, and what NumPy says of types it lacks
     raise InputError(
         f'{path} is not a valid safetensors file: {errors.one_line(error)}') from error

@@ -54,8 +54,9 @@ def initialize(config: ConfigDict, variables: dict) -> tuple[dict, dict[str, dic
                        f'{len(wanted)} arrays differ ({"; ".join(differs[:2])})')
     flat.update((name, jnp.asarray(x)) for name, x in arrays.items())
     origins[part] = metadata
-  collections = dict.fromkeys(variables, {})  # flattening drops a model's statistics if it has none
-  return collections | traverse_util.unflatten_dict(flat, sep='/'), origins
+  # Flattening drops an empty collection: a model may have no statistics.
+  empty = {name: {} for name in variables}
+  return empty | traverse_util.unflatten_dict(flat, sep='/'), origins
 
 
 def misfits(arrays: dict[str, np.ndarray], wanted: dict[str, tuple[int, ...]]) -> list[str]:

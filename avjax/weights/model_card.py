@@ -78,8 +78,8 @@ def model_card(workdir: pathlib.Path, description: dict[str, Any]) -> str:
       '', '## Limits', '',
       '- The licence of the data it was trained on, and of the weights it started from, extends to '
       'these weights; Aff-Wild2 is for research only.',
-      '- Predictions are apparent emotion as annotators rated it, not what a person feels. They are '
-      'not fit for decisions about people.',
+      '- Predictions are apparent emotion as annotators rated it, not what a person feels. They '
+      'are not fit for decisions about people.',
       '- Black faces (none found) and silence are predicted on like any other frame.', '',
       f'Made with avjax {versions["avjax"]}, jax {versions["jax"]}, flax {versions["flax"]}. '
       f'Records: SHA-256 {versions["records"]}.', '']

@@ -126,8 +126,8 @@ def resnet50(module: str) -> str:
 def vggish(module: str) -> str:
   """Names a module of VGGish: 'conv3_1' -> 'features.6'."""
   return {'conv1': 'features.0', 'conv2': 'features.3', 'conv3_1': 'features.6',
-          'conv3_2': 'features.8', 'conv4_1': 'features.11', 'conv4_2': 'features.13', 'fc1_1': 'embeddings.0', 'fc1_2': 'embeddings.2',
-          'fc2': 'embeddings.4'}[module]
+          'conv3_2': 'features.8', 'conv4_1': 'features.11', 'conv4_2': 'features.13',
+          'fc1_1': 'embeddings.0', 'fc1_2': 'embeddings.2', 'fc2': 'embeddings.4'}[module]
 
 
 def vggish_tensorflow(path: str, shape: tuple[int, ...]) -> Entry:
