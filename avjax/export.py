@@ -1,7 +1,9 @@
-"""Exports a trained model: python -m avjax.export RUN --output model/, and python -m avjax.export --check model/
+"""Exports a trained model: python -m avjax.export RUN --output MODEL, or --check MODEL
 
 The folder needs no avjax; avjax/weights/exported.py says what is in it.
 """
+
+from __future__ import annotations
 
 import argparse
 import pathlib
@@ -15,28 +17,35 @@ from avjax.errors import InputError
 from avjax.weights.exported import OTHER_MACHINE, ExportedModel, export_run
 
 
-def main(argv):
-  """Writes the best checkpoint of a run as a folder that other programs can load, or checks such a folder on this machine."""
+def main(argv: list[str]) -> None:
+  """Writes the best checkpoint of a run as a folder that other programs can load, or checks such a
+  folder on this machine.
+  """
   parser = argparse.ArgumentParser(prog='python -m avjax.export', description=main.__doc__)
-  parser.add_argument('run', metavar='RUN', nargs='?', help='folder of a run (the --workdir it was trained with)')
+  parser.add_argument('run', metavar='RUN', nargs='?',
+                      help='folder of a run (the --workdir it was trained with)')
   parser.add_argument('--output', help='folder to write; must not exist or be empty')
   parser.add_argument('--check', metavar='MODEL', help='instead: a folder that was exported')
-  parser.add_argument('--tolerance', type=float, default=OTHER_MACHINE, help='of --check, in the unit of the predictions')
+  parser.add_argument('--tolerance', type=float, default=OTHER_MACHINE,
+                      help='of --check, in the unit of the predictions')
   arguments = parser.parse_args(argv[1:])
   logging.set_verbosity(logging.ERROR)
   if bool(arguments.check) == bool(arguments.run) or bool(arguments.run) != bool(arguments.output):
-    raise InputError('give RUN and --output MODEL to export, or --check MODEL alone')
+    raise InputError('give RUN and --output MODEL to export, or only --check MODEL')
   if arguments.check:
-    folder, difference = pathlib.Path(arguments.check), ExportedModel(arguments.check).check(arguments.tolerance)
+    folder = pathlib.Path(arguments.check)
+    difference = ExportedModel(folder).check(arguments.tolerance)
   else:
-    folder, difference = pathlib.Path(arguments.output), export_run(arguments.run, arguments.output)
+    folder = pathlib.Path(arguments.output)
+    difference = export_run(arguments.run, folder)
     for path in sorted(folder.iterdir()):
       print(f'{str(path):<40}{path.stat().st_size:>14,} bytes')
-  print(f'{folder} runs here, on {jax.default_backend()}: its predictions differ from the run\'s by at most {difference:.1e}')
+  print(f'{folder} runs here, on {jax.default_backend()}: '
+        f"its predictions differ from the run's by at most {difference:.1e}")
 
 
-def run():
-  """The console command avjax-export."""
+def run() -> None:
+  """Runs the console command avjax-export."""
   errors.run_command(main, sys.argv)
 
 

@@ -1,7 +1,9 @@
-"""Converts published weights: python -m avjax.pretrained ir50 --source res50_ir_0.887.pth --output ir50.safetensors
+"""Converts published weights: python -m avjax.pretrained ARCHITECTURE --source FILE --output FILE
 
 What it writes is what `config.init` takes.
 """
+
+from __future__ import annotations
 
 import argparse
 import collections
@@ -15,61 +17,80 @@ from avjax import command_line, errors, files
 from avjax.errors import InputError
 from avjax.weights import files as weight_files
 from avjax.weights import name_maps
-from avjax.weights.convert import convert, format_names, shapes_of, shapes_of_model
+from avjax.weights.convert import (
+  Converted,
+  Shapes,
+  convert,
+  format_names,
+  shapes_of,
+  shapes_of_model,
+)
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
   """Converts weights that others have published into a safetensors file for config.init."""
   parser = argparse.ArgumentParser(prog='python -m avjax.pretrained', description=main.__doc__)
   parser.add_argument('architecture', choices=('ir50', 'resnet50', 'vggish', 'model'),
-                      help="a tower, or `model`: a whole model that was trained with the predecessors' code, which takes "
-                           'its sizes from --config and --config.KEY=VALUE')
-  parser.add_argument('--source', required=True, help='.pth, .pt or .safetensors file, or TensorFlow checkpoint')
+                      help="a tower, or `model`: a whole model that was trained with the "
+                           "predecessors' code, which takes its sizes from --config and "
+                           '--config.KEY=VALUE')
+  parser.add_argument('--source', required=True,
+                      help='.pth, .pt or .safetensors file, or TensorFlow checkpoint')
   parser.add_argument('--output', required=True, help='.safetensors file to write')
-  parser.add_argument('--config', help='of a whole model: configs/rjca_author.py or configs/lfan.py')
-  parser.add_argument('--licence', help='of the weights, to be kept with them; by default what is known of the architecture')
+  parser.add_argument('--config',
+                      help='of a whole model: configs/rjca_author.py or configs/lfan.py')
+  parser.add_argument('--licence', help='of the weights, to be kept with them; '
+                                        'by default what is known of the architecture')
   arguments, overrides = parser.parse_known_args(argv[1:])
   absl_logging.set_verbosity(absl_logging.ERROR)
   if (arguments.architecture == 'model') != bool(arguments.config):
     raise InputError('`model` needs --config, such as configs/lfan.py; a tower takes none')
-  unknown = [word for word in overrides if not (arguments.config and word.startswith(command_line.OVERRIDE))]
+  unknown = [word for word in overrides
+             if not (arguments.config and word.startswith(command_line.OVERRIDE))]
   if unknown:
     raise InputError(f'unexpected argument {unknown[0]!r}')
   output = pathlib.Path(arguments.output)
   files.check_free(output)
 
-  source, shapes, system = read_source(arguments, overrides)
+  source, shapes, published = read_source(arguments, overrides)
   try:
-    converted = convert(source, shapes, system)
+    converted = convert(source, shapes, published)
   except InputError as error:
     raise InputError(f'{arguments.source} does not hold {arguments.architecture}: {error}') from error
   if converted.mismatches:
     print('\n'.join(sorted(converted.mismatches)))
     kinds = collections.Counter(line.split()[0] for line in sorted(converted.mismatches))
+    counts = ', '.join(f'{count} {kind}' for kind, count in kinds.items())
     raise InputError(f'{arguments.source} does not hold {arguments.architecture}: '
-                     f'{", ".join(f"{n} {kind}" for kind, n in kinds.items())}; each is listed above')
+                     f'{counts}; each is listed above')
   metadata = {'architecture': arguments.architecture, 'source': pathlib.Path(arguments.source).name,
               'source_sha256': weight_files.sha256_of_source(arguments.source),
-              'licence': arguments.licence or system.licence, 'avjax': avjax.__version__}
+              'licence': arguments.licence or published.licence, 'avjax': avjax.__version__}
   weight_files.save(output, converted.arrays, metadata)
-  weight_files.load(output)  # what was written can be read
+  weight_files.load(output)  # raises if what was written cannot be read
   print_summary(output, metadata, converted, len(shapes))
 
 
-def read_source(arguments, overrides):
-  """Returns ({name: array} of the source, {path: shape} of ours, the name_maps.Published that joins them)."""
+def read_source(arguments: argparse.Namespace, overrides: list[str]
+                ) -> tuple[weight_files.Arrays, Shapes, name_maps.Published]:
+  """Returns the arrays of the source, the shapes of our model, and what maps one to the other."""
   if arguments.architecture == 'model':
     config = command_line.load_config([f'--config={arguments.config}', *overrides])
     published, shapes = name_maps.of_model(config), shapes_of_model(config)
     return weight_files.read_published(arguments.source), shapes, published
   source = weight_files.read_published(arguments.source)
-  tensorflow = arguments.architecture == 'vggish' and any(name.startswith('vggish/') for name in source)
-  published = name_maps.TOWERS[arguments.architecture + ('_tensorflow' if tensorflow else '')]
-  return source, shapes_of(arguments.architecture), published
+  name = arguments.architecture
+  if name == 'vggish' and any(array.startswith('vggish/') for array in source):
+    name = 'vggish_tensorflow'
+  return source, shapes_of(arguments.architecture), name_maps.TOWERS[name]
 
 
-def print_summary(output, metadata, converted, wanted):
-  """Prints what was written, where it comes from, and what was left out. wanted: number of arrays of the model."""
+def print_summary(output: pathlib.Path, metadata: weight_files.Metadata, converted: Converted,
+                  wanted: int) -> None:
+  """Prints what was written, where it comes from, and what was left out.
+
+  wanted: number of arrays of our model.
+  """
   count = sum(x.size for x in converted.arrays.values())
   print(f'{output}: {metadata["architecture"]}, {len(converted.arrays)} arrays, {count:,} numbers')
   for name in ('source', 'source_sha256', 'licence'):
@@ -78,11 +99,12 @@ def print_summary(output, metadata, converted, wanted):
     print(f'left out      {name}')
   fresh = wanted - len(converted.arrays)
   if fresh:
-    print(f'not in it     {fresh} arrays of the projection to 512 features, which start from random values')
+    print(f'not in it     {fresh} arrays of the projection to 512 features, '
+          'which start from random values')
 
 
-def run():
-  """The console command avjax-pretrained."""
+def run() -> None:
+  """Runs the console command avjax-pretrained."""
   errors.run_command(main, sys.argv)
 
 

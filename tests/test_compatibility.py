@@ -11,13 +11,13 @@ import shutil
 
 import numpy as np
 import pytest
+from fault.harness import call
 
 import avjax
 from avjax.data.dataset import Records
 from avjax.evaluation.results import evaluate_run
 from avjax.weights.exported import ExportedModel, export_run
 from data_prep import build, verify
-from fault.harness import call
 
 OLD = pathlib.Path(__file__).parent / 'data' / 'made_by_656e7a9'
 TOLERANCE = 1e-6  # of predictions, which the CSVs give to six decimals

@@ -1,13 +1,18 @@
-"""Several runs of one system, its folds and targets, gathered: a table, the best fold, the mean over folds, submissions.
+"""Gathers several runs of one system: a table, the best fold, the mean over folds, submissions.
 
-`python -m avjax.evaluate --runs DIR` is the command.
+The runs differ in fold and target. `python -m avjax.evaluate --runs DIR` is the command.
 """
+
+from __future__ import annotations
 
 import csv
 import json
 import pathlib
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from avjax import files
 from avjax.errors import InputError
@@ -17,100 +22,154 @@ from avjax.runs import folder as run_folder
 from avjax.targets import TARGETS
 from avjax.targets.metrics import METRICS
 
-OWN = ('fold', 'targets', 'seed', 'data.dir', 'resume')  # in which the runs of one protocol differ
+Runs = dict[str, tuple[ConfigDict, dict]]  # {name: (config, results on the validation split)}
+Predictions = dict[str, dict[int, tuple[float, float]]]  # {clip: {frame id: (valence, arousal)}}
+
+# Keys in which the runs of one system may differ.
+KEYS_OF_ONE_RUN = ('fold', 'targets', 'seed', 'data.dir', 'resume')
 
 
-def find_runs(folder):
-  """{name: (config, results)} of the runs under a folder that have ended, and the names of those that have not."""
+def find_runs(folder: str | pathlib.Path) -> tuple[Runs, list[str]]:
+  """Finds the runs under a folder that have ended, and the names of those that have not.
+
+  Raises InputError if none has ended, or if they are not of one system on the same records.
+  """
+  folder = pathlib.Path(folder)
   runs, unfinished = {}, []
-  for path in sorted(pathlib.Path(folder).glob('**/config.json')):
+  for path in sorted(folder.glob(f'**/{run_folder.CONFIG}')):
     name = str(path.parent.relative_to(folder))
-    results = path.parent / 'results_validation.json'
+    results = path.parent / run_folder.results_name('validation')
     if checkpoint.ended(path.parent) and results.exists():
       runs[name] = run_folder.read_config(path.parent), check_results(results)
     else:
       unfinished.append(name)
   if not runs:
     raise InputError(f'{folder} holds no run that has ended')
-  first = next(iter(runs))
-  records = [files.read_json(pathlib.Path(folder) / name / 'versions.json').get('records') for name in runs]
-  for name, other in zip(runs, records):
-    if other != records[0]:
-      raise InputError(f'{folder}: {name} and {first} were trained on different records')
-  for name, (config, _) in runs.items():
-    changed = run_folder.changed_keys(json.loads(runs[first][0].to_json()), json.loads(config.to_json()))
-    changed = [key for key in changed if key not in OWN]
-    if changed:
-      raise InputError(f'{folder}: {name} and {first} differ in {", ".join(changed[:4])}; gather one system at a time')
+  check_same_system(folder, runs)
   return runs, unfinished
 
 
-def check_results(path):
-  """The results in a file; InputError where they lack what a table needs."""
+def check_same_system(folder: pathlib.Path, runs: Runs) -> None:
+  """Raises InputError unless all runs were trained on the same records, with one config.
+
+  The configs may differ in KEYS_OF_ONE_RUN.
+  """
+  first, *others = runs
+  records = {name: files.read_json(folder / name / run_folder.VERSIONS).get('records')
+             for name in runs}
+  for name in others:
+    if records[name] != records[first]:
+      raise InputError(f'{folder}: {name} and {first} were trained on different records')
+  configs = {name: json.loads(config.to_json()) for name, (config, _) in runs.items()}
+  for name in others:
+    changed = [key for key in run_folder.changed_keys(configs[first], configs[name])
+               if key not in KEYS_OF_ONE_RUN]
+    if changed:
+      raise InputError(f'{folder}: {name} and {first} differ in {", ".join(changed[:4])}; '
+                       'gather one system at a time')
+
+
+def check_results(path: pathlib.Path) -> dict:
+  """Reads the results in a file; InputError where they lack what a table needs."""
   results = files.read_json(path)
   try:
-    results['fold'], results['best_epoch']
+    _ = results['fold'], results['best_epoch']
     for target in set(TARGETS) & results.keys():
-      [float(results[target][metric]) for metric in METRICS]
-    return results
+      for metric in METRICS:
+        float(results[target][metric])
   except (KeyError, TypeError, ValueError) as error:
-    raise InputError(f'{path} is damaged: it lacks {error}; python -m avjax.evaluate {path.parent} writes it again') from error
+    raise InputError(f'{path} is damaged: it lacks {error}; '
+                     f'python -m avjax.evaluate {path.parent} writes it again') from error
+  return results
 
 
-def summarize(runs):
-  """{target: {'runs': {name: {'fold', 'ccc', 'pcc', 'rmse', 'best_epoch'}}, 'best', 'mean': {...}, 'spread': {...}}}.
+def summarize(runs: Runs) -> dict[str, dict[str, Any]]:
+  """Summarizes the scores of each target over its runs.
 
-  best is the name of the run with the highest CCC; spread is the standard deviation over runs (n - 1), None for one run.
+  Returns {target: {'runs': {name: {'fold', 'ccc', 'pcc', 'rmse', 'best_epoch'}}, 'best',
+  'mean': {metric: value}, 'spread': {metric: value}}}. best is the name of the run with the highest
+  CCC; spread is the standard deviation over runs (n - 1), None for one run.
   """
   summary = {}
   for target in TARGETS:
-    rows = {name: {'fold': results['fold'], **{metric: results[target][metric] for metric in METRICS},
-                   'best_epoch': results['best_epoch']} for name, (_, results) in runs.items() if target in results}
-    if rows:
-      values = {metric: np.array([row[metric] for row in rows.values()]) for metric in METRICS}
-      summary[target] = {
-          'runs': rows, 'best': max(rows, key=lambda name: rows[name]['ccc']),
-          'mean': {metric: float(x.mean()) for metric, x in values.items()},
-          'spread': {metric: float(x.std(ddof=1)) if len(x) > 1 else None for metric, x in values.items()}}
+    rows = {name: {'fold': results['fold'],
+                   **{metric: results[target][metric] for metric in METRICS},
+                   'best_epoch': results['best_epoch']}
+            for name, (_, results) in runs.items() if target in results}
+    if not rows:
+      continue
+    values = {metric: np.array([row[metric] for row in rows.values()]) for metric in METRICS}
+    several = len(rows) > 1
+    summary[target] = {
+        'runs': rows,
+        'best': max(rows, key=lambda name: rows[name]['ccc']),
+        'mean': {metric: float(x.mean()) for metric, x in values.items()},
+        'spread': {metric: float(x.std(ddof=1)) if several else None
+                   for metric, x in values.items()}}
   return summary
 
 
-def table(summary):
-  """The summary as Markdown."""
-  lines = ['| target | run | fold | CCC | PCC | RMSE | best epoch |', '|---|---|---|---|---|---|---|']
+def table(summary: dict[str, dict[str, Any]]) -> str:
+  """Formats what `summarize` returns as Markdown."""
+  lines = ['| target | run | fold | CCC | PCC | RMSE | best epoch |',
+           '|---|---|---|---|---|---|---|']
   for target, found in summary.items():
+    several = len(found['runs']) > 1
     for name, row in sorted(found['runs'].items(), key=lambda item: item[1]['fold']):
-      mark = ' (best)' if name == found['best'] and len(found['runs']) > 1 else ''
-      lines.append(f'| {target} | {name}{mark} | {row["fold"]} | ' + ' | '.join(f'{row[m]:.3f}' for m in METRICS)
-                   + f' | {row["best_epoch"] + 1} |')
-    if len(found['runs']) > 1:
-      lines.append(f'| {target} | mean ± spread | | ' + ' | '.join(
-          f'{found["mean"][m]:.3f} ± {found["spread"][m]:.3f}' for m in METRICS) + ' | |')
+      mark = ' (best)' if name == found['best'] and several else ''
+      scores = ' | '.join(f'{row[metric]:.3f}' for metric in METRICS)
+      lines.append(
+          f'| {target} | {name}{mark} | {row["fold"]} | {scores} | {row["best_epoch"] + 1} |')
+    if several:
+      scores = ' | '.join(f'{found["mean"][metric]:.3f} ± {found["spread"][metric]:.3f}'
+                          for metric in METRICS)
+      lines.append(f'| {target} | mean ± spread | | {scores} | |')
   return '\n'.join(lines)
 
 
-def read_predictions(folder, target):
-  """{clip: {frame id: value}} of the CSVs of a run's partition."""
-  return {path.stem: {int(row['frame']): float(row[target]) for row in csv.DictReader(path.read_text().splitlines())}
+def read_predictions(folder: pathlib.Path, target: str) -> dict[str, dict[int, float]]:
+  """Reads {clip: {frame id: value}} from the CSVs of a run's split."""
+  return {path.stem: {int(row['frame']): float(row[target])
+                      for row in csv.DictReader(path.read_text().splitlines())}
           for path in sorted(folder.glob('*.csv'))}
 
 
-def combine(folder, summary, choose):
-  """{clip: {frame id: (valence, arousal)}} of the test partition: for each target the mean over the runs that `choose` names."""
+def combine(folder: pathlib.Path, summary: dict[str, dict[str, Any]],
+            choose: Callable[[dict], Iterable[str]]) -> Predictions:
+  """Averages predictions for the test split over runs, for each target over its own.
+
+  Args:
+    folder: of the runs.
+    summary: what `summarize` returns, with both targets.
+    choose: maps the summary of a target to the names of the runs that are averaged.
+  """
   series = []
   for target in TARGETS:
-    members = [read_predictions(folder / name / 'predictions' / 'test', target) for name in choose(summary[target])]
-    series.append({clip: {frame: np.mean([member[clip][frame] for member in members]) for frame in frames}
+    members = [read_predictions(folder / name / run_folder.predictions_name('test'), target)
+               for name in choose(summary[target])]
+    series.append({clip: {frame: np.mean([member[clip][frame] for member in members])
+                          for frame in frames}
                    for clip, frames in members[0].items()})
-  return {clip: {frame: (value, series[1][clip][frame]) for frame, value in frames.items()} for clip, frames in series[0].items()}
+  return {clip: {frame: tuple(values[clip][frame] for values in series) for frame in frames}
+          for clip, frames in series[0].items()}
 
 
-def gather(folder, evaluate_test, template=None):
-  """Writes summary.json, summary.md and, where the records have test clips and both targets were trained, the submissions.
+def gather(folder: str | pathlib.Path, evaluate_test: Callable[[pathlib.Path], Any],
+           template: str | pathlib.Path | None = None) -> list[str]:
+  """Writes the table of the runs under a folder and, where it can, their submissions.
 
-  submission_best.txt takes each target from its best fold, submission_mean.txt from the mean over its folds. Without a
-  template their rows are all frames of the test records. evaluate_test(workdir) writes a run's test predictions, and returns
-  None where there are no test clips. Returns lines for people.
+  summary.json and summary.md hold the table. Where the records have test clips and both targets
+  were trained, submission_best.txt takes each target from its best fold, and submission_mean.txt
+  from the mean over its folds.
+
+  Args:
+    folder: of the runs; the files are written into it.
+    evaluate_test: writes the test predictions of the run in a folder, and returns None where there
+      are no test clips.
+    template: the organisers' sample submission, whose rows are wanted; by default a submission has
+      all frames of the test records.
+
+  Returns lines for people.
   """
   folder = pathlib.Path(folder)
   wanted = submission.read_template(template) if template else None
@@ -118,7 +177,8 @@ def gather(folder, evaluate_test, template=None):
   summary = summarize(runs)
   files.write_json(folder / 'summary.json', summary)
   (folder / 'summary.md').write_text(table(summary) + '\n')
-  lines = [table(summary), '', f'summary      {folder / "summary.json"}, {folder / "summary.md"}']
+  lines = [table(summary), '',
+           f'summary      {folder / "summary.json"}, {folder / "summary.md"}']
   if unfinished:
     lines.append(f'unfinished   {", ".join(unfinished)}')
   missing = [target for target in TARGETS if target not in summary]
@@ -127,11 +187,14 @@ def gather(folder, evaluate_test, template=None):
   for name in runs:
     if evaluate_test(folder / name) is None:
       return [*lines, 'no submission: the records have no test clips']
-  for kind, choose in (('best', lambda found: [found['best']]), ('mean', lambda found: found['runs'])):
+  choices = {'best': lambda found: [found['best']], 'mean': lambda found: found['runs']}
+  for kind, choose in choices.items():
     predictions = combine(folder, summary, choose)
-    places = wanted or [(clip, frame) for clip in sorted(predictions) for frame in sorted(predictions[clip])]
+    places = wanted or [(clip, frame) for clip in sorted(predictions)
+                        for frame in sorted(predictions[clip])]
     rows, repeated, left_out = submission.fit(predictions, places)
     path = folder / f'submission_{kind}.txt'
     submission.write(path, rows)
-    lines.append(f'submission   {path}: {len(rows):,} rows, {repeated} beyond the end of a video, {left_out} frames not in the template')
+    lines.append(f'submission   {path}: {len(rows):,} rows, {repeated} beyond the end of a video, '
+                 f'{left_out} frames not in the template')
   return lines

@@ -1,14 +1,19 @@
-"""Submission files of the ABAW challenge: python -m avjax.submission FILE --template TEMPLATE checks one.
+"""Reads, fits, writes and checks submission files of the ABAW challenge.
 
-The organisers' format: a header, then a row `<clip>/<00001>.jpg,valence,arousal` for every frame of every test clip, with or
-without a face, in the order of their template, which has the same rows with nothing in the last two columns.
+The organisers' format: a header, then a row `<clip>/<00001>.jpg,valence,arousal` for every frame of
+every test clip, with or without a face, in the order of their template, which has the same rows
+with nothing in the last two columns.
 """
+
+from __future__ import annotations
 
 import csv
 import itertools
 import pathlib
 import re
+from collections.abc import Iterable, Iterator, Sequence
 
+from avjax import files
 from avjax.errors import InputError
 
 HEADER = ['image_location', 'valence', 'arousal']
@@ -16,14 +21,18 @@ NUMBER = r'[-+]?\d*\.?\d+([eE][-+]?\d+)?'
 MOST_REPEATED = 30  # rows of one clip's template beyond the end of its video
 
 
-def read_rows(path):
-  """Yields (line number, location, valence, arousal), all strings but the first, of a template or submission file."""
+def read_rows(path: str | pathlib.Path) -> Iterator[tuple[int, str, str, str]]:
+  """Yields (line number, location, valence, arousal) of a template or submission file.
+
+  All but the line number are strings as they stand in the file.
+  """
   try:
     with open(path, newline='', encoding='utf-8-sig') as file:
       rows = csv.reader(file)
       header = next(rows, [])
       if header != HEADER:
-        raise InputError(f'{path}, line 1: expected the header {",".join(HEADER)!r}, found {",".join(header)[:60]!r}')
+        raise InputError(f'{path}, line 1: expected the header {",".join(HEADER)!r}, '
+                         f'found {",".join(header)[:60]!r}')
       for number, row in enumerate(rows, 2):
         if len(row) != 3:
           raise InputError(f'{path}, line {number}: expected 3 columns, found {len(row)}')
@@ -32,70 +41,87 @@ def read_rows(path):
     raise InputError(f'{path} cannot be read: {error}') from error
 
 
-def read_template(path):
-  """The rows that a submission must have, as a list of (clip, frame id)."""
-  places = [parse_location(f'{path}, line {number}', location) for number, location, *_ in read_rows(path)]
+def read_template(path: str | pathlib.Path) -> list[tuple[str, int]]:
+  """Reads the rows that a submission must have, as a list of (clip, frame id)."""
+  places = [parse_location(f'{path}, line {number}', location)
+            for number, location, *_ in read_rows(path)]
   if not places:
     raise InputError(f'{path} has no rows')
   return places
 
 
-def parse_location(where, location):
+def parse_location(where: str, location: str) -> tuple[str, int]:
+  """Returns the (clip, frame id) of a location; InputError that names `where` if it is not one."""
   found = re.fullmatch(r'([^/]+)/(\d{5,})\.jpg', location)
   if not found:
     raise InputError(f'{where}: {location[:60]!r} is not <clip>/<00001>.jpg')
   return found[1], int(found[2])
 
 
-def fit(predictions, template):
+def fit(predictions: dict[str, dict[int, tuple[float, float]]],
+        template: Sequence[tuple[str, int]]) -> tuple[list[tuple], int, int]:
   """Gives every row of the template its prediction.
 
-  predictions: {clip: {frame id: (valence, arousal)}}. Returns ([(clip, frame, valence, arousal)], rows repeated, frames left
-  out): where a clip's template is longer than its video, which happens by a few frames, the last prediction is repeated.
+  predictions: {clip: {frame id: (valence, arousal)}}. Returns ([(clip, frame, valence, arousal)],
+  rows repeated, frames left out): where a clip's template is longer than its video, which happens
+  by a few frames, the last prediction is repeated.
   Raises InputError where a clip, or a frame before the last, has no prediction.
   """
   rows, repeated = [], 0
   last = {clip: max(frames) for clip, frames in predictions.items()}
   for clip, frame in template:
     if clip not in predictions:
-      raise InputError(f'the template has clip {clip!r}, for which there is no prediction; build the records with the list of test clips')
-    if (frame not in predictions[clip] and frame < last[clip]) or frame > last[clip] + MOST_REPEATED:
-      raise InputError(f'clip {clip!r} has no prediction for frame {frame}; its last one is for frame {last[clip]}')
+      raise InputError(f'the template has clip {clip!r}, for which there is no prediction; '
+                       'build the records with the list of test clips')
+    missing = frame not in predictions[clip] and frame < last[clip]
+    if missing or frame > last[clip] + MOST_REPEATED:
+      raise InputError(f'clip {clip!r} has no prediction for frame {frame}; '
+                       f'its last one is for frame {last[clip]}')
     repeated += frame > last[clip]
     rows.append((clip, frame, *predictions[clip][min(frame, last[clip])]))
-  return rows, repeated, len({(clip, frame) for clip in predictions for frame in predictions[clip]} - set(template))
+  predicted = {(clip, frame) for clip in predictions for frame in predictions[clip]}
+  return rows, repeated, len(predicted - set(template))
 
 
-def write(path, rows):
-  """Writes rows of (clip, frame, valence, arousal) in one step, and checks them; values are clipped to [-1, 1]."""
-  path = pathlib.Path(path)
-  partial = path.with_name(path.name + '.partial')
-  with partial.open('w', newline='') as file:
-    writer = csv.writer(file, lineterminator='\n')
-    writer.writerow(HEADER)
-    for clip, frame, *values in rows:
-      writer.writerow([location_of(clip, frame), *(f'{min(max(value, -1), 1):.6f}' for value in values)])
-  check(partial, [(clip, frame) for clip, frame, *_ in rows])
-  partial.replace(path)
+def write(path: str | pathlib.Path, rows: Sequence[tuple[str, int, float, float]]) -> None:
+  """Writes rows of (clip, frame, valence, arousal) in one step, and checks them first.
+
+  Values are clipped to [-1, 1].
+  """
+  with files.replacing(path) as partial:
+    with partial.open('w', newline='') as file:
+      writer = csv.writer(file, lineterminator='\n')
+      writer.writerow(HEADER)
+      for clip, frame, *values in rows:
+        numbers = [f'{min(max(value, -1), 1):.6f}' for value in values]
+        writer.writerow([location_of(clip, frame), *numbers])
+    check(partial, [(clip, frame) for clip, frame, *_ in rows])
 
 
-def location_of(clip, frame):
+def location_of(clip: str, frame: int) -> str:
+  """Returns how a submission names a frame of a clip: its crop."""
   return f'{clip}/{frame:05d}.jpg'
 
 
-def check(path, template):
-  """Raises InputError with the first line of a submission that is not as the template wants it; returns (rows, clips)."""
-  clips = set()
+def check(path: str | pathlib.Path, template: Iterable[tuple[str, int]]) -> tuple[int, int]:
+  """Checks a submission against a template; returns its numbers of rows and clips.
+
+  Raises InputError with the first line that is not as the template wants it.
+  """
+  count, clips = 0, set()
   for row, wanted in itertools.zip_longest(read_rows(path), template):
     if row is None:
-      raise InputError(f'{path} ends too early: {location_of(*wanted)} and what follows it in the template is missing')
+      raise InputError(f'{path} ends too early: {location_of(*wanted)} and what follows it in the '
+                       'template is missing')
     number, location, *values = row
     where = f'{path}, line {number}'
     clip, _ = parse_location(where, location)
     if wanted is None or location != location_of(*wanted):
-      raise InputError(f'{where}: {location}, where the template ' + (f'has {location_of(*wanted)}' if wanted else 'has ended'))
-    for name, text in zip(HEADER[1:], values):
+      there = f'has {location_of(*wanted)}' if wanted else 'has ended'
+      raise InputError(f'{where}: {location}, where the template {there}')
+    for name, text in zip(HEADER[1:], values, strict=True):
       if not re.fullmatch(NUMBER, text) or not -1 <= float(text) <= 1:
-        raise InputError(f'{where}: {name} {text[:20]!r} is no number between -1 and 1')
+        raise InputError(f'{where}: {name} {text[:20]!r} is not a number between -1 and 1')
+    count += 1
     clips.add(clip)
-  return len(template), len(clips)
+  return count, len(clips)

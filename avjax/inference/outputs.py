@@ -1,62 +1,85 @@
-"""What avjax.predict writes of a video: a CSV, a picture, a page, all of them or none, and a summary for the terminal."""
+"""Writes what is predicted for a video: a CSV, a picture and a page, all of them or none.
+
+It also makes the summary that avjax.predict prints.
+"""
+
+from __future__ import annotations
 
 import contextlib
 import csv
 import os
 import pathlib
 import tempfile
+from collections.abc import Iterator
 
 import numpy as np
 
 from avjax import errors
 from avjax.errors import InputError
+from avjax.inference.prediction import VideoPrediction
 from avjax.reports import clip_page, plots
 
+LONGEST_NAME = 255  # bytes that a file system takes
 
-def display(path):
-  """The name of a file as text for people, whatever bytes it has."""
+
+def display(path: str | pathlib.Path) -> str:
+  """Returns the name of a file as text for people, whatever bytes it has."""
   name = os.fsencode(pathlib.Path(path).name).decode('utf-8', 'replace')
   return ''.join(c if c.isprintable() else '?' for c in name)
 
 
-def output_paths(path, output, overlay):
-  """{kind: file to write}."""
+def output_paths(path: pathlib.Path, output: str | pathlib.Path | None,
+                 overlay: bool) -> dict[str, pathlib.Path]:
+  """Returns {kind: file to write}: 'csv', 'png', 'html' and, if wanted, 'overlay'.
+
+  path: the video; output: folder of the files, or None if nothing is written.
+  """
   if not output:
     return {}
   names = {'csv': f'{path.stem}.csv', 'png': f'{path.stem}.png', 'html': f'{path.stem}.html'}
   names |= {'overlay': f'{path.stem}_overlay.mp4'} if overlay else {}
-  if max(len(os.fsencode(name)) for name in names.values()) > 255:
+  if max(len(os.fsencode(name)) for name in names.values()) > LONGEST_NAME:
     raise InputError(f'the name of {display(path)} is too long for files beside it')
   return {kind: pathlib.Path(output) / name for kind, name in names.items()}
 
 
-def check_absent(outputs):
-  """InputError where one of the files of `output_paths` is there."""
+def check_absent(outputs: dict[str, pathlib.Path]) -> None:
+  """Raises InputError where one of the files of `output_paths` is there."""
   for target in outputs.values():
     if target.exists():
-      raise InputError(f'{target} is there already and is not overwritten; move it, or give another --output')
+      raise InputError(f'{target} is there already and is not overwritten; '
+                       'move it, or give another --output')
 
 
 @contextlib.contextmanager
-def partial_folder(output):
-  """A folder beside the files to be, which goes with whatever is left in it."""
+def partial_folder(output: str | pathlib.Path) -> Iterator[pathlib.Path]:
+  """Yields a temporary folder beside the files to be; what is left in it is removed with it."""
   with errors.writing(output):
     pathlib.Path(output).mkdir(parents=True, exist_ok=True)
     try:
       with tempfile.TemporaryDirectory(dir=output, prefix='.avjax-') as folder:
         yield pathlib.Path(folder)
     finally:
-      with contextlib.suppress(OSError):  # it holds what was made
+      with contextlib.suppress(OSError):  # the folder stays where files were written
         pathlib.Path(output).rmdir()
 
 
-def write(result, path, partial, outputs):
-  """Writes the files under `partial`, then moves all of them into place."""
+def write(result: VideoPrediction, path: pathlib.Path, partial: pathlib.Path,
+          outputs: dict[str, pathlib.Path]) -> None:
+  """Writes the files under `partial`, then moves all of them into place.
+
+  Args:
+    result: what is predicted.
+    path: the video.
+    partial: what `partial_folder` yields; it holds clip.mp4 and, if wanted, overlay.mp4.
+    outputs: what `output_paths` returns.
+  """
   write_csv(result, path, partial / 'csv')
   plots.clip(result, display(path), partial / 'clip.png')
   clip_page.write(partial / 'html', display(path), partial / 'clip.mp4', result)
-  made = {'csv': partial / 'csv', 'png': partial / 'clip.png', 'html': partial / 'html', 'overlay': partial / 'overlay.mp4'}
-  check_absent(outputs)  # once more: the work takes long
+  made = {'csv': partial / 'csv', 'png': partial / 'clip.png', 'html': partial / 'html',
+          'overlay': partial / 'overlay.mp4'}
+  check_absent(outputs)  # once more, since the work takes long
   moved = []
   try:
     for kind, target in outputs.items():
@@ -68,29 +91,46 @@ def write(result, path, partial, outputs):
     raise
 
 
-def write_csv(result, path, target):
-  """A row a frame, under comments with the units: pandas.read_csv(file, comment='#')."""
+def write_csv(result: VideoPrediction, path: pathlib.Path, target: pathlib.Path) -> None:
+  """Writes a row for each frame, under comments that tell the units.
+
+  pandas.read_csv(file, comment='#') reads it. path: the video; target: the file to write.
+  """
   with open(target, 'w', newline='', encoding='utf-8') as file:
     file.write(f'# avjax: {display(path)}; {"; ".join(result.notes)}\n'
-               '# frame from 1; time in seconds; valence and arousal from -1 to 1, empty where nothing was seen; face_found and '
-               'audio_present 0 or 1; gates: share of trust, 0 to 1\n')
+               '# frame from 1; time in seconds; valence and arousal from -1 to 1, empty where '
+               'nothing was seen; face_found and audio_present 0 or 1; gates: share of trust, '
+               '0 to 1\n')
     writer = csv.writer(file)
-    columns = [(f'gate_{name.replace("/", "_")}_{k}', scores[:, k]) for name, scores in result.gates.items() for k in range(scores.shape[1])]
-    writer.writerow(['frame', 'time', *result.targets, 'face_found', 'audio_present', *(name for name, _ in columns)])
+    gates = {f'gate_{name.replace("/", "_")}_{k}': scores[:, k]
+             for name, scores in result.gates.items() for k in range(scores.shape[1])}
+    writer.writerow(
+        ['frame', 'time', *result.targets, 'face_found', 'audio_present', *gates])
     for i, frame in enumerate(result.frames):
-      numbers = ['' if np.isnan(x[i]) else f'{x[i]:.6f}' for x in (*result.values.T, *(scores for _, scores in columns))]
-      split = len(result.targets)
-      writer.writerow([int(frame), f'{result.times[i]:.4f}', *numbers[:split], int(result.face_found[i]), int(result.audio_present[i]),
-                       *numbers[split:]])
+      writer.writerow([
+          int(frame), f'{result.times[i]:.4f}', *map(cell, result.values[i]),
+          int(result.face_found[i]), int(result.audio_present[i]),
+          *(cell(scores[i]) for scores in gates.values())])
 
 
-def summary(result, path, outputs):
-  """Lines for the terminal."""
+def cell(value: float) -> str:
+  """Formats a number of the CSV; empty where there is none."""
+  return '' if np.isnan(value) else f'{value:.6f}'
+
+
+def summary(result: VideoPrediction, path: pathlib.Path,
+            outputs: dict[str, pathlib.Path]) -> str:
+  """Returns lines for the terminal: length, range of each target, remarks, speed, files."""
   lines = [f'{display(path)}: {len(result.frames):,} frames, {result.times[-1]:.1f} s']
   for target in result.targets:
     values = getattr(result, target)
     values = values[~np.isnan(values)]
-    lines.append(f'{target:<10} mean {values.mean():+.3f}, from {values.min():+.3f} to {values.max():+.3f}' if len(values)
-                 else f'{target:<10} nothing was seen that its run uses')
-  lines += [*result.notes, 'frames a second: ' + ', '.join(f'{stage} {speed:,.0f}' for stage, speed in result.speed.items())]
-  return '\n'.join([*lines, *(str(output.with_name(display(output))) for output in outputs.values())])
+    if len(values):
+      lines.append(f'{target:<10} mean {values.mean():+.3f}, '
+                   f'from {values.min():+.3f} to {values.max():+.3f}')
+    else:
+      lines.append(f'{target:<10} nothing was seen that its run uses')
+  speeds = ', '.join(f'{stage} {speed:,.0f}' for stage, speed in result.speed.items())
+  lines += [*result.notes, f'frames a second: {speeds}']
+  lines += [str(output.with_name(display(output))) for output in outputs.values()]
+  return '\n'.join(lines)

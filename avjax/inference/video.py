@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import dataclasses
 import pathlib
 from collections.abc import Sequence
 
@@ -16,6 +15,7 @@ from avjax.errors import InputError
 from avjax.inference.face_source import FoundFaces, GivenFaces
 from avjax.inference.outputs import check_absent, display, output_paths, partial_folder, write
 from avjax.inference.overlay import draw
+from avjax.inference.prediction import VideoPrediction
 from avjax.inference.stream import BLOCK, StreamingPredictor
 from avjax.inference.timing import Clock
 from avjax.media import audio, video
@@ -26,42 +26,6 @@ CUT_FROM = 1920  # pixels of the longer side of the picture that faces are cut f
 PAGE_SIDE, OVERLAY_SIDE = 640, 1280  # pixels of the longer side of the page's video and of the overlay
 USUAL_RATES = (10, 70)  # frames per second of Aff-Wild2; another rate is predicted on with a remark
 STILL_SECONDS = 1.0  # a picture that stays for longer is remarked on
-
-
-@dataclasses.dataclass
-class VideoPrediction:
-  """What is predicted for the n frames of a video; NaN where nothing was seen or heard that the model uses.
-
-  frames: (n,) from 1.
-  times: (n,) in seconds.
-  valence, arousal: (n,) in [-1, 1]; None if no run predicts it.
-  face_found, audio_present: (n,) bool.
-  boxes: (n,4), left, top, width and height of the face as shares of the picture; NaN without one.
-  gates: {name: (n,K)}, the share of trust in each column.
-  notes: remarks for people.
-  speed: {stage of the work: frames per second}.
-  """
-
-  frames: np.ndarray
-  times: np.ndarray
-  valence: np.ndarray | None
-  arousal: np.ndarray | None
-  face_found: np.ndarray
-  audio_present: np.ndarray
-  boxes: np.ndarray
-  gates: dict[str, np.ndarray]
-  notes: list[str]
-  speed: dict[str, float]
-
-  @property
-  def targets(self) -> list[str]:
-    """The names of the targets that are predicted."""
-    return [target for target in TARGETS if getattr(self, target) is not None]
-
-  @property
-  def values(self) -> np.ndarray:
-    """The predictions, (n,targets)."""
-    return np.stack([getattr(self, target) for target in self.targets], axis=1)
 
 
 def predict_video(path, run, output=None, face='largest', crops=None, stride=None, overlay=False) -> VideoPrediction:

@@ -1,85 +1,131 @@
-"""Orbax behind one small class: the last two states to resume from, and the best variables, each leaf with a checksum."""
+"""Saves and restores the states of a run with Orbax, with a checksum for each array."""
 
+from __future__ import annotations
+
+import contextlib
+import gc
 import hashlib
-import json
 import os
 import pathlib
 import re
 import shutil
 import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
 from avjax.errors import InputError, one_line
+from avjax.runs.folder import CHECKPOINTS, begun, json_sha256
 from avjax.system import sharding
 
+KEPT = 2  # checkpoints of each kind: if the newest is damaged, the one before it is taken
+# Seconds in which the writes that were under way when a save failed come to their end; they fail
+# within milliseconds of each other.
+LATE_WRITES = 0.5
 
-def ended(workdir):
-  """Whether the run in workdir has come to its end, as its newest state says; not if that is damaged."""
+
+def ended(workdir: str | pathlib.Path) -> bool:
+  """Tells whether the newest state of the run in workdir is its last; False if it is damaged."""
   checkpoints = Checkpoints(workdir, read_only=True)
   try:
-    return begun(workdir) and read_meta(checkpoints.last, checkpoints.last.latest_step())['schedule']['done']
+    newest = checkpoints.last.latest_step()
+    return begun(workdir) and read_meta(checkpoints.last, newest)['schedule']['done']
   except Exception:  # whatever a damaged file makes Orbax raise: starting the run again mends it
     return False
   finally:
     checkpoints.close()
 
 
-def begun(workdir):
-  """Whether a run in workdir has saved a state, sound or not."""
-  return any(path.name.isdigit() for path in pathlib.Path(workdir).glob('checkpoints/last/*'))
+def checksums(tree: Any) -> dict[str, str]:
+  """Computes {path of leaf: SHA-256 of its bytes}.
 
-
-def checksums(tree):
-  """{path of leaf: SHA-256 of its bytes}: Orbax restores a file with a flipped bit without a word."""
+  Orbax restores an array with a flipped bit and does not notice.
+  """
   leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-  return {jax.tree_util.keystr(path, simple=True, separator='/'): hashlib.sha256(np.ascontiguousarray(leaf)).hexdigest() for path, leaf in leaves}
+  return {jax.tree_util.keystr(path, simple=True, separator='/'):
+          hashlib.sha256(np.ascontiguousarray(leaf)).hexdigest() for path, leaf in leaves}
 
 
-def digest(meta):
-  """SHA-256 of a JSON mapping, apart from its own 'digest'."""
-  rest = {name: value for name, value in meta.items() if name != 'digest'}
-  return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+def digest(meta: dict) -> str:
+  """Computes the SHA-256 of a JSON mapping without its own 'digest'."""
+  return json_sha256({name: value for name, value in meta.items() if name != 'digest'})
 
 
-def read_meta(manager, step):
-  """The meta of a step; raises whatever a damaged file makes Orbax raise, or ValueError where its checksum differs."""
+def read_meta(manager: ocp.CheckpointManager, step: int) -> dict:
+  """Reads the meta of a step.
+
+  Raises whatever a damaged file makes Orbax raise, or ValueError where its checksum differs.
+  """
   meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))['meta']
   if meta['digest'] != digest(meta):
     raise ValueError('checksum of its meta differs')
   return meta
 
 
-class Checkpoints:
-  """Checkpoints of one run under workdir/checkpoints: `last` (the newest two, whole states) and `best` (variables,
-  of the newest and the second newest best epoch).
+@contextlib.contextmanager
+def late_writes_silenced() -> Iterator[None]:
+  """Silences the warnings of Orbax's event loop, which a failed save closes.
 
-  A checkpoint is {'variables', 'opt_state'} (best: 'variables' alone) with `meta`, a JSON mapping that is read first,
-  since the shapes of the optimizer's state follow from the stage it names.
+  The first write that fails closes the loop. The other writes of the same save fail a moment later,
+  in threads of TensorStore, where all that is left to do is to call sys.unraisablehook with
+  'Event loop is closed'. After a failed save this context therefore waits for them before it puts
+  the hook back. Everything else goes to the hook that was there.
+  """
+  hook = sys.unraisablehook
+
+  def pass_on(unraisable):
+    if str(unraisable.exc_value) != 'Event loop is closed':
+      hook(unraisable)
+
+  sys.unraisablehook = pass_on
+  try:
+    yield
+  except Exception:
+    time.sleep(LATE_WRITES)
+    gc.collect()  # the closed loop and its tasks, which may have something to say as they go
+    raise
+  finally:
+    sys.unraisablehook = hook
+
+
+class Checkpoints:
+  """Keeps the checkpoints of one run under workdir/checkpoints.
+
+  `last` has the newest two states to resume from: variables and the optimizer's state. `best` has
+  the variables of the newest and the second newest best epoch. Each comes with `meta`, a JSON
+  mapping that is read first, since the shapes of the optimizer's state follow from the stage that
+  it names.
   """
 
-  def __init__(self, workdir, read_only=False):
-    self.folder = pathlib.Path(workdir) / 'checkpoints'  # as the person named it
-    self.last = self._manager('last', 2, read_only)
-    self.best = self._manager('best', 2, read_only)
+  def __init__(self, workdir: str | pathlib.Path, read_only: bool = False):
+    self.folder = pathlib.Path(workdir) / CHECKPOINTS  # for messages: as the person named it
+    self.last = self._manager('last', read_only)
+    self.best = self._manager('best', read_only)
 
-  def _manager(self, name, keep, read_only):
-    own = {'read_only': True} if read_only else {'max_to_keep': keep}
-    if not read_only and sharding.is_primary():  # of a save that was killed; Orbax's own cleaning leaves some
+  def _manager(self, name: str, read_only: bool) -> ocp.CheckpointManager:
+    """Opens the checkpoints of one kind, and removes what a killed save has left of one."""
+    if not read_only and sharding.is_primary():
+      # Orbax removes such folders as well, but not all.
       for path in (self.folder / name).glob('*.orbax-checkpoint-tmp*'):
         shutil.rmtree(path, ignore_errors=True)
+    mode = {'read_only': True} if read_only else {'max_to_keep': KEPT}
+    options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False, **mode)
     return ocp.CheckpointManager((self.folder / name).absolute(), item_names=('state', 'meta'),
-                                 options=ocp.CheckpointManagerOptions(enable_async_checkpointing=False, **own))
+                                 options=options)
 
-  def save(self, manager, step, state, meta):
+  def save(self, manager: ocp.CheckpointManager, step: int, state: Any, meta: dict) -> None:
     """Saves a tree of arrays and its meta as `step`.
 
-    Steps from there on are the future of a run that was killed: they go, and one that is the same is left as it is.
-    Raises InputError where the disk does not take it; the steps before are as they were.
+    Steps from there on are the future of a run that was killed: they are deleted, unless this step
+    is there and the same. Raises InputError where the disk does not take it; the steps before are
+    as they were.
     """
-    state = jax.device_get(state)  # without a layout over devices, so that any other number of them can restore it
+    # Arrays on the host have no layout over devices, so any number of devices can restore them.
+    state = jax.device_get(state)
     meta = {**meta, 'sha256': checksums(state)}
     meta['digest'] = digest(meta)
     for old in manager.all_steps():
@@ -87,38 +133,47 @@ class Checkpoints:
         return
       if old >= step:
         manager.delete(old)
+    items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
     try:
-      manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)))
-    except Exception as error:  # an OSError, or what TensorStore makes of one: '... File too large [os_error_code='27']'
-      found = re.search(r"os_error_code='(\d+)'", str(error))
-      number = int(found[1]) if found else getattr(error, 'errno', None)
+      with late_writes_silenced():
+        manager.save(step, args=items)
+    except Exception as error:
+      number = disk_error(error)
       if number is None:
         raise
-      sys.unraisablehook = lambda unraisable: None  # Orbax's event loop, which the failure has closed, complains of what it had to do
-      raise InputError(f'checkpoint {step} cannot be written to {manager.directory}: {os.strerror(number)}; mend that and start the '
-                       'same command again: the states before are as they were') from error
+      raise InputError(
+          f'checkpoint {step} cannot be written to {manager.directory}: {os.strerror(number)}; '
+          'mend that and start the same command again: the states before are as they were'
+      ) from error
 
-  def _holds(self, manager, step, meta):
-    """Whether the step is sound and has this meta."""
+  def _holds(self, manager: ocp.CheckpointManager, step: int, meta: dict) -> bool:
+    """Tells whether the step is undamaged and has this meta."""
     try:
       return self._read(manager, step, lambda meta: None)[1] == meta
     except Exception:  # damaged: it is written anew
       return False
 
-  def _read(self, manager, step, abstract):
-    """(state, meta) of a step; raises as `read_meta` does."""
+  def _read(self, manager: ocp.CheckpointManager, step: int,
+            abstract: Callable[[dict], Any]) -> tuple[Any, dict]:
+    """Reads (state, meta) of a step; raises as `read_meta` does."""
     meta = read_meta(manager, step)
-    state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract(meta))))['state']
+    arguments = ocp.args.Composite(state=ocp.args.StandardRestore(abstract(meta)))
+    state = manager.restore(step, args=arguments)['state']
     wrong = [path for path, found in checksums(state).items() if meta['sha256'].get(path) != found]
     if wrong or len(meta['sha256']) != len(jax.tree.leaves(state)):
       raise ValueError(f'checksum of {wrong[0] if wrong else "its arrays"} differs')
     return state, meta
 
-  def restore_last(self, abstract, abstract_best):
-    """Returns (state, meta, (best variables, their meta) or None, notes) of the newest state that is sound together with its best.
+  def restore_last(self, abstract: Callable[[dict], Any], abstract_best: Callable[[dict], Any]
+                   ) -> tuple[Any, dict, tuple[Any, dict] | None, list[str]]:
+    """Restores the newest state that is undamaged together with the best that belongs to it.
 
-    abstract(meta) and abstract_best return trees of jax.ShapeDtypeStruct. notes: a line for each newer state that is not.
-    InputError if there is no sound one.
+    Args:
+      abstract: maps the meta of a state to its tree of jax.ShapeDtypeStruct.
+      abstract_best: maps the meta of the best variables to theirs.
+
+    Returns (state, meta, (best variables, their meta) or None, notes); notes has a line for each
+    newer state that is damaged. Raises InputError if all are.
     """
     notes = []
     for step in sorted(self.last.all_steps(), reverse=True):
@@ -131,20 +186,35 @@ class Checkpoints:
           best = self._read(self.best, epochs, abstract_best)
         return state, meta, best, notes
       except Exception as error:
-        notes.append(f'checkpoint {place} is damaged ({one_line(error)}); the state before is taken')
+        notes.append(f'checkpoint {place} is damaged ({one_line(error)}); '
+                     'the state before is taken')
     newest = f' ({place.parent.name}/{place.name}, for one)' if notes else ''
-    raise InputError(f'all checkpoints in {self.folder} are damaged{newest}; start again with another --workdir')
+    raise InputError(f'all checkpoints in {self.folder} are damaged{newest}; '
+                     'start again with another --workdir')
 
-  def restore_best(self, abstract):
-    """Returns (variables, meta) of the best epoch. InputError if there is none yet, or it is damaged."""
+  def restore_best(self, abstract: Callable[[dict], Any]) -> tuple[Any, dict]:
+    """Restores (variables, meta) of the best epoch.
+
+    abstract: maps the meta to the tree of jax.ShapeDtypeStruct. Raises InputError if there is no
+    best epoch yet, or if it is damaged.
+    """
     step = self.best.latest_step()
     if step is None:
-      raise InputError(f'{self.folder.parent} has no best checkpoint yet; let its first epoch finish')
+      raise InputError(
+          f'{self.folder.parent} has no best checkpoint yet; let its first epoch finish')
     try:
       return self._read(self.best, step, abstract)
     except Exception as error:
-      raise InputError(f'{self.folder / "best" / str(step)} is damaged; start the run again, which goes back to a sound state') from error
+      raise InputError(f'{self.folder / "best" / str(step)} is damaged; start the run again, '
+                       'which goes back to a state that is not') from error
 
-  def close(self):
+  def close(self) -> None:
+    """Closes the managers."""
     self.last.close()
     self.best.close()
+
+
+def disk_error(error: Exception) -> int | None:
+  """Returns the errno of an OSError, or of what TensorStore makes of one; None for other errors."""
+  found = re.search(r"os_error_code='(\d+)'", str(error))  # '... [os_error_code='27']'
+  return int(found[1]) if found else getattr(error, 'errno', None)

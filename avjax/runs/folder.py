@@ -1,8 +1,9 @@
-"""The folder of a run: its config, its versions, and the refusal to mix two runs.
+"""Keeps the folder of a run: the names of its files, its config, and that two runs do not mix.
 
-workdir/config.json, versions.json, metrics.jsonl, events.out.tfevents.*, train.log, checkpoints/, predictions/*.csv,
-results_<partition>.json, curves.png, traces_<partition>.png.
+TensorBoard's events.out.tfevents.* lie there, too, under names of their own.
 """
+
+from __future__ import annotations
 
 import contextlib
 import hashlib
@@ -17,89 +18,148 @@ import avjax
 from avjax import files
 from avjax.config import flatten
 from avjax.errors import InputError
-from avjax.runs import checkpoint
 from avjax.system import sharding
 
+# Files and folders under the folder of a run; those of one split are named by the functions below.
+CONFIG = 'config.json'
+VERSIONS = 'versions.json'
+METRICS = 'metrics.jsonl'
+LOG = 'train.log'
+CHECKPOINTS = 'checkpoints'
+CURVES = 'curves.png'
+REPORT = 'report.html'
+
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
-FREE = ('data.dir',)  # may differ between two starts of one run
+# Keys that may change between two starts of one run: its records may have been moved.
+KEYS_FREE_TO_CHANGE = ('data.dir',)
+# What a fork must have in common with the run whose state it takes: prefixes of keys.
+KEYS_OF_THE_STATE = ('model.', 'targets', 'fold', 'data.', 'crop', 'unfreezing.')
 
 
-def check_folder(config, workdir, manifest):
-  """Raises InputError unless workdir is new or empty, or holds a run with this config and these records."""
+def results_name(split: str) -> str:
+  """Names the scores of a split ('validation' or 'test')."""
+  return f'results_{split}.json'
+
+
+def predictions_name(split: str) -> str:
+  """Names the folder with the predictions of a split, one CSV per clip."""
+  return f'predictions/{split}'
+
+
+def traces_name(split: str) -> str:
+  """Names the picture of predictions and labels of a split over time."""
+  return f'traces_{split}.png'
+
+
+def check_folder(config: ConfigDict, workdir: str | pathlib.Path, manifest: dict) -> None:
+  """Raises InputError unless workdir is new, empty, or holds a run with this config and records."""
   workdir = pathlib.Path(workdir)
   try:
-    if (workdir / 'config.json').exists():
-      changed = changed_keys(files.read_json(workdir / 'config.json'), json.loads(config.to_json()))
+    if (workdir / CONFIG).exists():
+      changed = changed_keys(files.read_json(workdir / CONFIG), json.loads(config.to_json()))
       if changed:
-        raise InputError(f'{workdir} holds a run with another config (changed: {", ".join(changed[:8])}); '
-                         'use another --workdir, or the config it was started with')
-      if files.read_json(workdir / 'versions.json').get('records') != identity(manifest):
-        raise InputError(f'{workdir} holds a run on other records; use another --workdir or its --config.data.dir')
+        raise InputError(
+            f'{workdir} holds a run with another config (changed: {", ".join(changed[:8])}); '
+            'use another --workdir, or the config it was started with')
+      if files.read_json(workdir / VERSIONS).get('records') != json_sha256(manifest):
+        raise InputError(f'{workdir} holds a run on other records; '
+                         'use another --workdir or its --config.data.dir')
     elif workdir.exists():
-      begun = {'versions.json', 'versions.json.partial', 'config.json.partial'}  # all that a kill in open_folder can leave
-      if {entry.name for entry in workdir.iterdir()} - begun:
-        raise InputError(f'{workdir} is not empty and holds no run of avjax; use another --workdir')
+      # A kill in open_folder can leave these and nothing else.
+      unfinished = {VERSIONS, f'{VERSIONS}.partial', f'{CONFIG}.partial'}
+      if {entry.name for entry in workdir.iterdir()} - unfinished:
+        raise InputError(
+            f'{workdir} is not empty and holds no run of avjax; use another --workdir')
   except OSError as error:
     raise InputError(f'--workdir {workdir}: {error.strerror}') from error
 
 
-def locked(workdir):
-  """A context that holds the folder of a run against a second start of it; only the primary process takes the lock."""
+def locked(workdir: str | pathlib.Path) -> contextlib.AbstractContextManager:
+  """Returns a context that holds the folder of a run against a second start of it.
+
+  Only the primary process takes the lock.
+  """
   if not sharding.is_primary():
     return contextlib.nullcontext()
   return files.locked(workdir, busy=f'another process is training in {workdir}')
 
 
-def open_folder(config, workdir, manifest, origins):
-  """Makes workdir the folder of this run, unless it is already. origins: {part: metadata of the weights it starts from}."""
+def open_folder(config: ConfigDict, workdir: str | pathlib.Path, manifest: dict,
+                origins: dict[str, dict]) -> None:
+  """Makes workdir the folder of this run, unless it is already.
+
+  Args:
+    config: of the run.
+    workdir: folder to make, or one that `check_folder` has let pass.
+    manifest: of the records.
+    origins: {part: metadata of the weights that it starts from}.
+  """
   workdir = pathlib.Path(workdir)
-  if (workdir / 'config.json').exists() or not sharding.is_primary():
+  if (workdir / CONFIG).exists() or not sharding.is_primary():
     return
-  versions = {'avjax': avjax.__version__, 'python': platform.python_version(), **{p: importlib.metadata.version(p) for p in PACKAGES}}
+  packages = {name: importlib.metadata.version(name) for name in PACKAGES}
+  versions = {'avjax': avjax.__version__, 'python': platform.python_version(), **packages,
+              'records': json_sha256(manifest), 'init': origins}
   try:
     workdir.mkdir(parents=True, exist_ok=True)
-    files.write_json(workdir / 'versions.json', {**versions, 'records': identity(manifest), 'init': origins})
-    files.write_json(workdir / 'config.json', json.loads(config.to_json()))  # last: it marks the folder as a run
+    files.write_json(workdir / VERSIONS, versions)
+    # The config comes last: it marks the folder as a run.
+    files.write_json(workdir / CONFIG, json.loads(config.to_json()))
   except OSError as error:
     raise InputError(f'--workdir {workdir}: {error.strerror}') from error
 
 
-def identity(manifest):
-  """A SHA-256 that stands for the records of a manifest."""
-  return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+def json_sha256(mapping: dict) -> str:
+  """Returns the SHA-256 of a mapping as JSON, in whatever order its keys are."""
+  return hashlib.sha256(json.dumps(mapping, sort_keys=True).encode()).hexdigest()
 
 
-def changed_keys(old, new):
-  """The flattened keys in which two configs, as nested dicts, differ; those that are free to differ do not count."""
+def changed_keys(old: dict, new: dict) -> list[str]:
+  """Returns the flattened keys in which two configs, as nested dicts, differ.
+
+  Those in KEYS_FREE_TO_CHANGE do not count.
+  """
   old, new = flatten(old), flatten(new)
-  return [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key) and key not in FREE]
+  return [key for key in sorted(old.keys() | new.keys())
+          if old.get(key) != new.get(key) and key not in KEYS_FREE_TO_CHANGE]
 
 
-def check_fork(config, other, manifest):
+def begun(workdir: str | pathlib.Path) -> bool:
+  """Tells whether a run in workdir has saved a state, damaged or not."""
+  states = pathlib.Path(workdir).glob(f'{CHECKPOINTS}/last/*')
+  return any(path.name.isdigit() for path in states)
+
+
+def check_fork(config: ConfigDict, other: str | pathlib.Path,
+               manifest: dict) -> tuple[list[str], dict]:
   """Raises InputError unless the run in `other` can go on under this config, on these records.
 
   Returns the keys in which it differs, and the origins of the weights it started from.
   """
   if any(config.init.values()):
-    raise InputError('config.resume goes on from the state of a run: give no config.init with it')
-  changed = changed_keys(files.read_json(pathlib.Path(other) / 'config.json'), json.loads(config.to_json()))
+    raise InputError(
+        'config.resume goes on from the state of a run: give no config.init with it')
+  other = pathlib.Path(other)
+  changed = changed_keys(files.read_json(other / CONFIG), json.loads(config.to_json()))
   changed = [key for key in changed if key != 'resume' and not key.startswith('init.')]
-  fixed = [key for key in changed if key.startswith(('model.', 'targets', 'fold', 'data.', 'crop', 'unfreezing.'))]
-  if fixed:
-    raise InputError(f'config.resume={other}: its state does not fit another {", ".join(fixed[:6])}; '
-                     'to take its weights alone, python -m avjax.export and config.init.model')
-  versions = files.read_json(pathlib.Path(other) / 'versions.json')
-  if versions.get('records') != identity(manifest):
-    raise InputError(f'config.resume={other}: it was trained on other records, with which its best CCC cannot be compared')
-  if not checkpoint.begun(other):
+  misfits = [key for key in changed if key.startswith(KEYS_OF_THE_STATE)]
+  if misfits:
+    raise InputError(
+        f'config.resume={other}: its state does not fit another {", ".join(misfits[:6])}; '
+        'to take only its weights, python -m avjax.export and config.init.model')
+  versions = files.read_json(other / VERSIONS)
+  if versions.get('records') != json_sha256(manifest):
+    raise InputError(f'config.resume={other}: it was trained on other records, '
+                     'with which its best CCC cannot be compared')
+  if not begun(other):
     raise InputError(f'config.resume={other}: it has saved no state yet')
   return changed, versions.get('init', {})
 
 
-def read_config(workdir):
-  """The ConfigDict of the run in workdir. InputError if there is none."""
-  path = pathlib.Path(workdir) / 'config.json'
+def read_config(workdir: str | pathlib.Path) -> ConfigDict:
+  """Reads the config of the run in workdir; InputError if there is none."""
+  path = pathlib.Path(workdir) / CONFIG
   config = files.read_json(path)
   if 'model' not in config:
-    raise InputError(f'{path} is no config of avjax')
+    raise InputError(f'{path} is not a config of avjax')
   return ConfigDict(config)

@@ -1,62 +1,69 @@
-"""What a person sees of a run while it goes on: a progress bar on a terminal, lines in a log, metrics for tools."""
+"""Keeps the history of a run: a line an epoch in metrics.jsonl, and TensorBoard's event file."""
+
+from __future__ import annotations
 
 import contextlib
 import json
+import pathlib
+from collections.abc import Iterator
 
-from avjax import errors
+from avjax import errors, files
 from avjax.errors import InputError, one_line
+from avjax.runs import folder as run_folder
 
 
 class History:
-  """TensorBoard's event files and metrics.jsonl, a line an epoch, in one folder.
+  """Writes metrics.jsonl and TensorBoard's event file in one folder; only the primary process does.
 
-  Lines from `epoch` on, or a torn last one, which a run that was killed has left, go: it writes them again. Only the primary
-  process writes. Raises InputError for a file that is damaged otherwise, or that cannot be written.
+  A run that was killed may have left lines from `epoch` on, or a torn last one: they are removed,
+  since the run writes them again. Raises InputError for a file that is damaged in any other way,
+  or that cannot be written.
   """
 
-  def __init__(self, workdir, epoch, primary=True):
-    self.path, self.primary = workdir / 'metrics.jsonl', primary
+  def __init__(self, workdir: pathlib.Path, epoch: int, primary: bool = True):
+    self.path, self.primary = workdir / run_folder.METRICS, primary
     if not primary:
       return
     kept = [line for line in self.history() if line['epoch'] < epoch]
     with errors.writing(self.path):
-      partial = self.path.with_name(self.path.name + '.partial')
-      partial.write_text(''.join(json.dumps(line) + '\n' for line in kept))
-      partial.replace(self.path)
+      files.write_text(self.path, ''.join(json.dumps(line) + '\n' for line in kept))
+    # Imported late, so that a rejected run never loads TensorFlow.
     import tensorflow as tf
-    from clu import (
-      metric_writers,  # with TensorFlow: a run that is refused, or reads nothing, does without
-    )
+    from clu import metric_writers
     self.tensorflow_error = tf.errors.OpError
     with self.event_file():
       self.tensorboard = metric_writers.SummaryWriter(str(workdir))
 
   @contextlib.contextmanager
-  def event_file(self):
-    """A context in which what TensorFlow makes of a full disk becomes an InputError."""
+  def event_file(self) -> Iterator[None]:
+    """Turns the error that TensorFlow makes of a full disk into an InputError."""
     try:
       yield
     except self.tensorflow_error as error:
-      raise InputError(f'the event file in {self.path.parent} cannot be written ({one_line(error)})') from error
+      raise InputError(f'the event file in {self.path.parent} cannot be written '
+                       f'({one_line(error)})') from error
 
-  def history(self):
-    """All lines so far, as dicts, but for a torn last one."""
+  def history(self) -> list[dict]:
+    """Returns all lines so far, without a torn last one."""
     lines = []
     texts = self.path.read_bytes().split(b'\n') if self.path.exists() else [b'']
-    for number, text in enumerate(texts[:-1], 1):  # after the last line end stands nothing, or what is torn
+    # What comes after the last line end is empty, or torn.
+    for number, text in enumerate(texts[:-1], 1):
       try:
         line = json.loads(text)
         lines.append({**line, 'epoch': int(line['epoch'])})
       except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f'{self.path}, line {number} is damaged; mend it, or take all lines from there on out') from error
+        raise InputError(f'{self.path}, line {number} is damaged; mend it, or take all lines from '
+                         'there on out') from error
     return lines
 
-  def write(self, step, values):
-    """values: {'epoch': ..., name: number or string}."""
+  def write(self, step: int, values: dict[str, float | str]) -> None:
+    """Adds a line. step: batches done so far; values: {'epoch': ..., name: number or string}."""
     if not self.primary:
       return
     with errors.writing(self.path), self.path.open('a') as file:
       file.write(json.dumps({'step': step, **values}) + '\n')
+    numbers = {name: value for name, value in values.items() if not isinstance(value, str)}
     with self.event_file():
-      self.tensorboard.write_scalars(step, {name: value for name, value in values.items() if not isinstance(value, str)})
+      self.tensorboard.write_scalars(step, numbers)
       self.tensorboard.flush()

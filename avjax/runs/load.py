@@ -1,8 +1,10 @@
-"""Loading the best state of a run."""
+"""Loads the system of a run, and its best state."""
 
 from __future__ import annotations
 
 import contextlib
+import pathlib
+from typing import Any
 
 from avjax.config import Config
 from avjax.errors import as_input_error
@@ -11,17 +13,23 @@ from avjax.runs.checkpoint import Checkpoints
 from avjax.system import System
 
 
-def load_system(workdir) -> tuple[Config, System]:
-  """Returns the config of the run in workdir and the system that it describes; InputError if its config is not valid."""
+def load_system(workdir: str | pathlib.Path) -> tuple[Config, System]:
+  """Returns the config of the run in workdir and the system that it describes.
+
+  Raises InputError if its config is not valid.
+  """
   config = run_folder.read_config(workdir)
-  with as_input_error(f'{workdir}/config.json is not a valid config of a run'):
+  with as_input_error(f'{workdir}/{run_folder.CONFIG} is not a valid config of a run'):
     system = System.from_config(config)
     _ = system.shapes  # sizes that do not go together are found here
   return config, system
 
 
-def load_best(workdir):
-  """Returns (config, system, variables, meta) of the best checkpoint of a run. InputError if it has none yet."""
+def load_best(workdir: str | pathlib.Path) -> tuple[Config, System, Any, dict]:
+  """Returns (config, system, variables, meta) of the best checkpoint of a run.
+
+  Raises InputError if it has none yet.
+  """
   config, system = load_system(workdir)
   with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
     variables, meta = checkpoints.restore_best(lambda meta: system.shapes)

@@ -1,70 +1,103 @@
-"""One mesh axis, `data`: batches are split over all devices of all processes, everything else is replicated.
+"""Splits batches over all devices of all processes and replicates everything else.
 
-Every process reads every batch whole and puts its own rows on its devices, so that the order of the data is the same however
-many processes there are.
+The mesh has one axis, `data`. Every process reads every batch whole and puts its own rows on its
+devices, so that the order of the data is the same however many processes there are.
 """
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 from avjax.errors import InputError
 
 
-def start(coordinator=None, processes=None, process=None):
-  """Joins the processes of one run; on a TPU slice, under Slurm or under Open MPI the arguments are found by themselves.
+def start(coordinator: str | None = None, processes: int | None = None,
+          process: int | None = None) -> None:
+  """Joins the processes of one run. Must be called before anything else of JAX.
 
-  coordinator: host:port of process 0. To be called before anything else of JAX.
+  On a TPU slice, under Slurm or under Open MPI, JAX finds out the arguments by itself.
+
+  Args:
+    coordinator: host:port of process 0.
+    processes: how many there are.
+    process: the number of this one, from 0.
+
+  Raises InputError if the processes do not find each other.
   """
   try:
     jax.config.update('jax_cpu_collectives_implementation', 'gloo')  # of no effect on accelerators
     jax.distributed.initialize(coordinator, processes, process)
   except (RuntimeError, ValueError, TypeError) as error:
-    raise InputError(f'the processes of this run do not find each other: {error}; give --coordinator, --processes and --process') from error
+    raise InputError(f'the processes of this run do not find each other: {error}; '
+                     'give --coordinator, --processes and --process') from error
 
 
-def is_primary():
-  """Whether this is the process that writes: logs, metrics, results. All write checkpoints together."""
+def is_primary() -> bool:
+  """Tells whether this is the process that writes logs, metrics and results.
+
+  All processes write checkpoints together.
+  """
   return jax.process_index() == 0
 
 
-def make_mesh(devices=None):
-  """A mesh of all devices over the axis `data`. Auto axes: explicit ones, the default, break Linen's dropout."""
+def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
+  """Makes a mesh of all devices over the axis `data`.
+
+  Its axis is Auto, since an explicit one, the default, breaks Linen's dropout.
+  """
   devices = jax.devices() if devices is None else devices
-  return jax.make_mesh((len(devices),), ('data',), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
+  return jax.make_mesh((len(devices),), ('data',), axis_types=(jax.sharding.AxisType.Auto,),
+                       devices=devices)
 
 
-def replicate(tree, mesh):
+def replicate(tree: Any, mesh: Mesh) -> Any:
   """Puts every leaf whole on every device."""
   return place(tree, NamedSharding(mesh, PartitionSpec()))
 
 
-def shard(batch, mesh):
-  """Splits the leading axis of every array over the devices; the batch size must be a multiple of their number."""
+def shard(batch: Any, mesh: Mesh) -> Any:
+  """Splits the leading axis of every array over the devices.
+
+  The batch size must be a multiple of their number.
+  """
   return place(batch, NamedSharding(mesh, PartitionSpec('data')))
 
 
-def place(tree, sharding):
-  """Lays out every leaf, of which each process has the whole. (jax.device_put gives several processes arrays that Orbax refuses.)"""
+def place(tree: Any, sharding: Sharding) -> Any:
+  """Builds global arrays from host arrays that every process holds in full.
+
+  With several processes, jax.device_put would make arrays that Orbax does not take.
+  """
   def put(x):
     if isinstance(x, jax.Array) and x.sharding == sharding:
       return x
     return jax.make_array_from_callback(np.shape(x), sharding, np.asarray(x).__getitem__)
+
   return jax.tree.map(put, tree)
 
 
-def gather(tree):
-  """The whole of every array, as NumPy's, on every process."""
+def gather(tree: Any) -> Any:
+  """Returns every array whole, as a NumPy array, on every process."""
   return multihost_utils.process_allgather(tree, tiled=True)
 
 
-def padded_size(batch_size, mesh):
-  """The smallest multiple of the number of devices that holds batch_size rows."""
+def padded_size(batch_size: int, mesh: Mesh) -> int:
+  """Returns the smallest multiple of the number of devices that holds batch_size rows."""
   return -(-batch_size // mesh.size) * mesh.size
 
 
-def pad_rows(batch, size):
-  """Fills a dict of arrays up to `size` rows with zeros: `real` and `annotated` are False there, so nothing counts."""
+def pad_rows(batch: dict[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
+  """Pads a dict of arrays with zeros up to `size` rows.
+
+  `real` and `annotated` are False in these rows, so that they do not count.
+  """
   missing = size - len(next(iter(batch.values())))
-  return {k: np.pad(v, [(0, missing)] + [(0, 0)] * (v.ndim - 1)) if missing else v for k, v in batch.items()}
+  if not missing:
+    return dict(batch)
+  return {name: np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)) for name, x in batch.items()}

@@ -1,6 +1,10 @@
-"""The optax transform of one stage: Adam with weight decay on the trained parameters, and nothing on the frozen ones."""
+"""Makes the optax transform of one stage: Adam for what it trains, no update for the rest."""
+
+from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import optax
 from flax import traverse_util
@@ -10,13 +14,16 @@ from avjax import ranges
 RANGES = {'clip': ranges.NOT_NEGATIVE, 'decay': ranges.OneOf(('coupled', 'decoupled'))}
 
 
-def adam(weight_decay, rate_factors=(), decay='coupled', clip=0.0):
+def adam(weight_decay: float, rate_factors: Sequence[tuple[str, float]] = (),
+         decay: str = 'coupled', *, clip: float = 0.0) -> optax.GradientTransformation:
   """Returns Adam with unit learning rate; the caller multiplies updates by -rate.
 
   Args:
     weight_decay: times the parameter, is added to the gradient or to the update.
-    rate_factors: pairs (pattern, factor); each scales the rate of parameters whose path the pattern matches in full.
-    decay: 'coupled' adds it to the gradient before the moments (PyTorch's Adam), 'decoupled' to the update (AdamW).
+    rate_factors: pairs (pattern, factor); each scales the rate of the parameters whose path the
+      pattern matches in full.
+    decay: 'coupled' adds it to the gradient before the moments (PyTorch's Adam), 'decoupled' to
+      the update (AdamW).
     clip: the largest norm of all gradients together; 0 does not clip.
   """
   def scale(updates, params=None):
@@ -30,23 +37,31 @@ def adam(weight_decay, rate_factors=(), decay='coupled', clip=0.0):
     return traverse_util.unflatten_dict(flat, sep='/')
 
   steps = [optax.add_decayed_weights(weight_decay), optax.scale_by_adam()]
+  if decay == 'decoupled':
+    steps.reverse()
   clipping = [optax.clip_by_global_norm(clip)] if clip else []
-  return optax.chain(*clipping, *(steps if decay == 'coupled' else steps[::-1]), optax.stateless(scale))
+  return optax.chain(*clipping, *steps, optax.stateless(scale))
 
 
-def make_optimizer(is_trainable, settings):
-  """Returns a masked optimizer: trainable parameters follow `adam`, all others get an update of exactly zero.
+def make_optimizer(is_trainable: Callable[[str], bool],
+                   settings: Mapping[str, Any]) -> optax.GradientTransformation:
+  """Makes an optimizer in which trainable parameters follow `adam` and all others stay.
 
-  settings: the arguments of `adam`, such as config.optimizer. (optax.masked by itself would pass on the raw gradients
-  of the other parameters.)
+  The others get an update of exactly zero; optax.masked by itself would pass on their raw
+  gradients.
+
+  is_trainable: of the path of a parameter. settings: the arguments of `adam`, such as
+  config.optimizer.
   """
   def labels(params):
     flat = traverse_util.flatten_dict(params, sep='/')
-    return traverse_util.unflatten_dict({path: 'open' if is_trainable(path) else 'frozen' for path in flat}, sep='/')
+    labelled = {path: 'open' if is_trainable(path) else 'frozen' for path in flat}
+    return traverse_util.unflatten_dict(labelled, sep='/')
+
   return optax.partition({'open': adam(**settings), 'frozen': optax.set_to_zero()}, labels)
 
 
-def check_rate_factors(rate_factors, paths):
+def check_rate_factors(rate_factors: Iterable[tuple[str, float]], paths: Iterable[str]) -> None:
   """Raises ValueError for a pattern that matches no parameter path."""
   for pattern, _ in rate_factors:
     if not any(re.fullmatch(pattern, path) for path in paths):

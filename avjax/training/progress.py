@@ -1,6 +1,9 @@
-"""What a person sees of a run while it goes on: a progress bar on a terminal, lines in a log, metrics for tools."""
+"""Shows how a run gets on: a progress bar on a terminal, and lines on stderr and in a log file."""
+
+from __future__ import annotations
 
 import logging
+import pathlib
 import sys
 import time
 
@@ -11,8 +14,11 @@ from avjax.system import sharding
 logger = logging.getLogger('avjax')
 
 
-def start_logging(path, primary=True):
-  """Sends the log of avjax to stderr and, with times, to a file; of a process that is not the primary, its errors alone."""
+def start_logging(path: str | pathlib.Path, primary: bool = True) -> None:
+  """Sends the log of avjax to stderr and, with times, to a file.
+
+  A process that is not the primary sends only errors, and only to stderr.
+  """
   logger.setLevel(logging.INFO if primary else logging.ERROR)
   logger.propagate = False
   for handler in list(logger.handlers):
@@ -26,35 +32,52 @@ def start_logging(path, primary=True):
 
 
 class TerminalHandler(logging.Handler):
-  """Prints above a progress bar, not through it."""
+  """Prints log lines above a progress bar, not through it."""
 
-  def emit(self, record):
+  def emit(self, record: logging.LogRecord) -> None:
     tqdm.write(record.getMessage(), file=sys.stderr)
 
 
 class Progress:
-  """One bar an epoch on a terminal; nothing where stderr is no terminal, since the log has a line an epoch."""
+  """Draws the progress bar of one epoch. A context.
 
-  def __init__(self, description, batches, done, epoch_seconds, epochs_left):
-    """epoch_seconds: what the epoch before took, 0 if there was none; epochs_left: after this one, at most."""
+  Where stderr is not a terminal it draws nothing: the log has a line an epoch.
+  """
+
+  def __init__(self, description: str, batches: int, done: int, epoch_seconds: float,
+               epochs_left: int):
+    """Starts the bar.
+
+    Args:
+      description: text before the bar.
+      batches: number in the epoch.
+      done: batches of it that are done already, where a run goes on.
+      epoch_seconds: what the epoch before took, 0 if there was none.
+      epochs_left: after this one, at most.
+    """
     self.epoch_seconds, self.epochs_left = epoch_seconds, epochs_left
     self.done, self.first, self.start = 0, done, time.perf_counter()
-    self.bar = tqdm(total=batches, initial=done, desc=description, disable=not (sys.stderr.isatty() and sharding.is_primary()), leave=False,
+    shown = sys.stderr.isatty() and sharding.is_primary()
+    self.bar = tqdm(total=batches, initial=done, desc=description, disable=not shown, leave=False,
                     bar_format='{desc}  |{bar:20}| {n_fmt}/{total_fmt}{postfix}')
 
-  def update(self, examples, rate, best):
-    """One more batch, of so many examples (windows)."""
+  def update(self, examples: int, rate: float, best: float) -> None:
+    """Counts one more batch, of so many examples (windows).
+
+    rate: learning rate of the batch; best: the best CCC so far, -inf if there is none yet.
+    """
     self.done += examples
     self.bar.update()
     elapsed = time.perf_counter() - self.start
     batch_seconds = elapsed / max(self.bar.n - self.first, 1)
     epoch_seconds = self.epoch_seconds or batch_seconds * self.bar.total
     left = batch_seconds * (self.bar.total - self.bar.n) + epoch_seconds * self.epochs_left
-    best = f'{best:.3f}' if best > -1 else '-'
-    self.bar.set_postfix_str(f'{self.done / elapsed:.1f} examples/s  rate {rate:.1e}  best CCC {best}  '
-                             f'left at most {tqdm.format_interval(left)}')
+    best_text = f'{best:.3f}' if best > -1 else '-'
+    self.bar.set_postfix_str(
+        f'{self.done / elapsed:.1f} examples/s  rate {rate:.1e}  best CCC {best_text}  '
+        f'left at most {tqdm.format_interval(left)}')
 
-  def __enter__(self):
+  def __enter__(self) -> Progress:
     return self
 
   def __exit__(self, *exception):

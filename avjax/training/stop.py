@@ -1,25 +1,32 @@
-"""Stopping a run at any moment without losing it."""
+"""Stops a run between two batches when a signal asks for it, so that nothing is lost."""
+
+from __future__ import annotations
 
 import signal
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+Batch = TypeVar('Batch')
 
 
 class Stopped(Exception):
-  """The process was asked to stop."""
+  """Raised between two batches once the process was asked to stop."""
 
 
 class StopSignal:
-  """A context in which SIGTERM and the first Ctrl-C become a `Stopped` between two batches, so that the state can be saved.
+  """Turns SIGTERM and the first Ctrl-C into `Stopped`, so that the state can be saved.
 
-  A second Ctrl-C interrupts at once. With `several` processes, one SIGTERM stops all, at the same batch: JAX itself catches it
-  and lets them agree.
+  A context. A second Ctrl-C interrupts at once. With `several` processes, a SIGTERM to one of them
+  stops all at the same batch: JAX itself catches it and lets them agree.
   """
 
-  def __init__(self, several=False):
+  def __init__(self, several: bool = False):
     self.several, self.asked, self.batches, self.handlers = several, False, 0, {}
 
-  def __enter__(self):
+  def __enter__(self) -> StopSignal:
     if not self.several:
-      self.handlers = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
+      self.handlers = {number: signal.signal(number, self._ask)
+                       for number in (signal.SIGTERM, signal.SIGINT)}
     return self
 
   def __exit__(self, *exception):
@@ -32,19 +39,21 @@ class StopSignal:
       raise KeyboardInterrupt
     self.asked = True
 
-  def check(self):
-    """Raises Stopped if the signal has come. To be called as often by all processes."""
+  def check(self) -> None:
+    """Raises Stopped if the signal has come.
+
+    A collective: every process must call it the same number of times.
+    """
     self.batches += 1
     if self.several:
-      from jax.experimental import (
-        multihost_utils,  # here: the handlers are set before JAX is there
-      )
+      # Imported late, so that the handlers are set before JAX is loaded.
+      from jax.experimental import multihost_utils
       self.asked = multihost_utils.reached_preemption_sync_point(self.batches)
     if self.asked:
       raise Stopped
 
-  def watch(self, batches):
-    """The batches, until the signal comes: then Stopped."""
+  def watch(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Yields the batches; raises Stopped before the next one once the signal has come."""
     for batch in batches:
       self.check()
       yield batch

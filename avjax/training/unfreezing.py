@@ -1,28 +1,35 @@
-"""Which groups train when, and at what rate: plain Python, no arrays.
+"""Decides which groups of parameters train when, and at what rate: plain Python, no arrays.
 
-Section 4.3.2 of the paper: group 1 opens at epoch 0 under a warm-up that is repeated in each of the first epochs; then
-the rate is cut tenfold whenever validation CCC has not improved for `patience` epochs; once it has reached the minimum,
-the next group opens and everything starts over, until the last group is done. docs/schedule.png draws it.
+Section 4.3.2 of the paper: group 1 opens at epoch 0 under a warm-up that is repeated in each of the
+first epochs; then the rate is cut tenfold whenever validation CCC has not improved for `patience`
+epochs; once it has reached the minimum, the next group opens and everything starts over, until the
+last group is done. docs/schedule.png draws it.
 """
+
+from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 
 from avjax import ranges
 
-# Readings of "linearly warmed up to 1e-5 within an epoch, repetitive until epoch 5": the share of the full rate for batch b of
-# B, in epoch e of the E epochs of warm-up; all count from 0.
+# Readings of "linearly warmed up to 1e-5 within an epoch, repetitive until epoch 5": the share of
+# the full rate for batch b of B, in epoch e of the E epochs of warm-up; all count from 0.
 WARMUPS = {
-    'paper': lambda b, B, e, E: (b + 1) / B,              # a ramp to the full rate in every epoch
-    'author': lambda b, B, e, E: b / B * (e + 1) / E ** 2,  # their code divides by E twice: ramps to .04, .08, ... .20, then a jump
-    'linear5': lambda b, B, e, E: (e + (b + 1) / B) / E,  # one ramp over all E epochs
+    # A ramp to the full rate in every epoch.
+    'paper': lambda b, B, e, E: (b + 1) / B,
+    # The authors' code divides by E twice: ramps to .04, .08, ... .20, then the full rate at once.
+    'author': lambda b, B, e, E: b / B * (e + 1) / E ** 2,
+    # One ramp over all E epochs.
+    'linear5': lambda b, B, e, E: (e + (b + 1) / B) / E,
 }
-# When the next group opens. 1e-5 * 0.1^3 comes out as 1.0000000000000004e-08, so the predecessors' `rate < 1e-8` takes a fourth cut.
+# When the next group opens. 1e-5 * 0.1^3 comes out as 1.0000000000000004e-08, so the predecessors'
+# `rate < 1e-8` takes a fourth cut.
 RELEASES = {
     'at_minimum': lambda rate, minimum: rate <= minimum * (1 + 1e-9),
     'below_minimum': lambda rate, minimum: rate < minimum * (1 - 1e-9),
 }
-
 
 RANGES = {
     'max_epochs': ranges.at_least(1),
@@ -34,18 +41,27 @@ RANGES = {
 
 @dataclasses.dataclass(frozen=True)
 class TrainableMask:
-  """Whether the parameter or module at a path is trained: a prefix pattern of an open group matches 'path/'."""
+  """Tells whether the parameter or module at a path is trained.
+
+  It is if one of the patterns, which are those of the open groups, matches the start of 'path/'.
+  """
+
   patterns: tuple[str, ...]
 
-  def __call__(self, path):
+  def __call__(self, path: str) -> bool:
     return any(re.match(pattern, path + '/') for pattern in self.patterns)
 
 
-def stages(groups, frozen, paths):
-  """Returns the `Trains` of each stage: stage k trains groups 0 to k.
+def stages(groups: Sequence[Sequence[str]], frozen: Sequence[str],
+           paths: Sequence[str]) -> list[TrainableMask]:
+  """Returns the TrainableMask of each stage: stage k trains groups 0 to k.
 
-  groups is a sequence of sequences of patterns, frozen one sequence, paths all parameters of the model. Raises
-  ValueError if a pattern matches nothing, or a path is matched by no group or by more than one.
+  Args:
+    groups: the patterns of each group, in the order in which the groups open.
+    frozen: the patterns of the parameters that are never trained.
+    paths: all parameters of the model.
+
+  Raises ValueError if a pattern matches nothing, or if a path is not matched by exactly one group.
   """
   sets = [*groups, frozen]
   for pattern in (pattern for group in sets for pattern in group):
@@ -54,47 +70,74 @@ def stages(groups, frozen, paths):
   for path in paths:
     owners = [i for i, group in enumerate(sets) if TrainableMask(tuple(group))(path)]
     if len(owners) != 1:
-      raise ValueError(f'parameter {path} is in {len(owners)} unfreezing groups; it must be in one, or in `frozen`')
+      raise ValueError(f'parameter {path} is in {len(owners)} unfreezing groups; '
+                       'it must be in one, or in `frozen`')
   groups = [group for group in groups if group]  # without towers only the first has anything in it
-  return [TrainableMask(tuple(pattern for group in groups[:k + 1] for pattern in group)) for k in range(len(groups))]
+  return [TrainableMask(tuple(pattern for group in groups[:k + 1] for pattern in group))
+          for k in range(len(groups))]
 
 
 @dataclasses.dataclass
 class Schedule:
-  """The state machine that drives training. `observe` one validation CCC per epoch, ask `rate` per batch.
+  """Drives training: it is told one validation CCC per epoch and says the rate of each batch.
 
-  Counting is PyTorch's: with patience 5 the rate is cut after the 6th epoch in a row that brings no improvement.
+  Epochs are counted as PyTorch does: with patience 5 the rate is cut after the 6th epoch in a row
+  that brings no improvement.
+
+  What the config gives:
+    stage_count: number of stages.
+    rate_max, rate_min: the full learning rate, and the one at which the next group opens.
+    warmup, warmup_epochs: a key of WARMUPS, and how many epochs of each stage it lasts.
+    release: a key of RELEASES.
+    patience: epochs without improvement before the rate is cut.
+    factor: by which the rate is multiplied in a cut.
+    max_epochs, max_stage_epochs: the most epochs of the run and of one stage.
+    stop_patience: epochs of one stage, after its warm-up, without a new best, that end the stage.
+
+  Where the run stands:
+    stage: counted from 0.
+    epoch, stage_epoch: epochs finished, over all stages and in this one.
+    cuts: of the rate, in this stage.
+    bad_epochs: epochs since the last improvement or cut, after the warm-up.
+    idle_epochs: epochs since the last improvement, after the warm-up.
+    best, best_epoch: the highest CCC, and its epoch counted from 0.
+    done: whether training is at its end.
   """
+
   stage_count: int
   rate_max: float = 1e-5
   rate_min: float = 1e-8
-  warmup: str = 'paper'        # a key of WARMUPS
+  warmup: str = 'paper'
   warmup_epochs: int = 5
-  release: str = 'at_minimum'  # a key of RELEASES
+  release: str = 'at_minimum'
   patience: int = 5
   factor: float = 0.1
   max_epochs: int = 100
   max_stage_epochs: int = 100
-  stop_patience: int = 50   # epochs of one stage, after its warm-up, without a new best
+  stop_patience: int = 50
 
   stage: int = 0
-  epoch: int = 0            # epochs finished, over all stages
-  stage_epoch: int = 0      # epochs finished in this stage
-  cuts: int = 0             # of the rate, in this stage
-  bad_epochs: int = 0       # since the last improvement or cut, after the warm-up
-  idle_epochs: int = 0      # since the last improvement, after the warm-up
+  epoch: int = 0
+  stage_epoch: int = 0
+  cuts: int = 0
+  bad_epochs: int = 0
+  idle_epochs: int = 0
   best: float = -float('inf')
   best_epoch: int = -1
   done: bool = False
 
-  def rate(self, batch, batches):
-    """The learning rate of a batch, counted from 0, of the `batches` of the current epoch."""
+  def rate(self, batch: int, batches: int) -> float:
+    """Returns the learning rate of a batch, counted from 0, of the `batches` of this epoch."""
     if self.stage_epoch < self.warmup_epochs:
-      return self.rate_max * WARMUPS[self.warmup](batch, batches, self.stage_epoch, self.warmup_epochs)
+      share = WARMUPS[self.warmup](batch, batches, self.stage_epoch, self.warmup_epochs)
+      return self.rate_max * share
     return self.rate_max * self.factor ** self.cuts
 
-  def observe(self, ccc):
-    """Takes the validation CCC of the epoch that has just ended; returns 'improved', 'released', 'stopped' or ''."""
+  def observe(self, ccc: float) -> str:
+    """Takes the validation CCC of the epoch that has just ended.
+
+    Returns what it brings about: 'improved', 'released' (the next group opens), 'stopped' or ''.
+    """
     event = ''
     warming = self.stage_epoch < self.warmup_epochs
     self.epoch += 1
@@ -110,7 +153,8 @@ class Schedule:
         self.cuts, self.bad_epochs = self.cuts + 1, 0
     if self.epoch >= self.max_epochs:
       self.done = True
-    elif self.exhausted() or self.stage_epoch >= self.max_stage_epochs or self.idle_epochs >= self.stop_patience:
+    elif (self.exhausted() or self.stage_epoch >= self.max_stage_epochs
+          or self.idle_epochs >= self.stop_patience):
       if self.stage + 1 == self.stage_count:
         self.done = True
       else:
@@ -119,6 +163,6 @@ class Schedule:
         return event or 'released'
     return event or ('stopped' if self.done else '')
 
-  def exhausted(self):
-    """Whether the rate has been cut as far as it goes in one stage."""
+  def exhausted(self) -> bool:
+    """Tells whether the rate has been cut as far as it goes in one stage."""
     return RELEASES[self.release](self.rate_max * self.factor ** self.cuts, self.rate_min)

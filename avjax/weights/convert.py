@@ -1,12 +1,16 @@
-"""Converting published weights: their arrays under our names and in our layout, with every mismatch listed."""
+"""Converts published weights to our names and layout, and lists every mismatch."""
+
+from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
+from ml_collections import ConfigDict
 
 from avjax.data.records import MEL_BANDS, WINDOW_ROWS
 from avjax.errors import InputError
@@ -15,47 +19,64 @@ from avjax.models.towers.ir50 import IR50
 from avjax.models.towers.resnet50 import ResNet50
 from avjax.models.towers.vggish import VGGish
 from avjax.system import System
+from avjax.weights.name_maps import Published
+
+Shapes = dict[str, tuple[int, ...]]  # {'params/...' or 'batch_stats/...': shape}
+
+INVALID = 'values that are not finite in float32, or a negative variance'
 
 
 @dataclasses.dataclass
 class Converted:
-  """What `convert` returns.
+  """Holds what `convert` returns.
 
-  arrays: {our path: float32 array}; mismatches: a line for each, none if all is well; left_out: names that are not used.
+  arrays: {our path: float32 array}; mismatches: a line for each, none if all agrees; left_out:
+  names in the file that are not used.
   """
 
-  arrays: dict
-  mismatches: list
-  left_out: list
+  arrays: dict[str, np.ndarray]
+  mismatches: list[str]
+  left_out: list[str]
 
 
-def shapes_of(architecture):
-  """Returns {'params/...' and 'batch_stats/...': shape} of a published tower: ir50, resnet50 or vggish."""
+def shapes_of(architecture: str) -> Shapes:
+  """Returns the shapes of a published tower: ir50, resnet50 or vggish."""
   tower, frame = {'ir50': (IR50(), (40, 40, 3)), 'resnet50': (ResNet50(), (40, 40, 3)),
                   'vggish': (VGGish(), (WINDOW_ROWS, MEL_BANDS))}[architecture]
-  return flat_shapes(jax.eval_shape(lambda: tower.init(jax.random.key(0), jnp.zeros((1, *frame)), nothing_trainable)))
+
+  def init():
+    return tower.init(jax.random.key(0), jnp.zeros((1, *frame)), nothing_trainable)
+
+  return flat_shapes(jax.eval_shape(init))
 
 
-def shapes_of_model(config):
-  """Returns the same for the whole model that a config describes."""
+def shapes_of_model(config: ConfigDict) -> Shapes:
+  """Returns the shapes of the whole model that a config describes."""
   return flat_shapes(System.from_config(config).shapes)
 
 
-def flat_shapes(variables):
-  return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(variables, sep='/').items()}
+def flat_shapes(variables: dict) -> Shapes:
+  """Returns the shape of every leaf of nested variables, by its path."""
+  return {path: leaf.shape
+          for path, leaf in traverse_util.flatten_dict(variables, sep='/').items()}
 
 
-def convert(source, shapes, system):
-  """Lays out what `source` ({name: array}) holds as ours, {path: shape}, by the names of a `published.Published`.
+def convert(source: dict[str, np.ndarray], shapes: Shapes, published: Published) -> Converted:
+  """Lays out the arrays of a published file as ours.
 
-  Everything that does not agree is collected: names that are missing or unknown, shapes, types, values that no weights have.
+  Everything that does not agree is collected: names that are missing or unknown, shapes, types,
+  values that weights cannot have.
+
+  Args:
+    source: {name in the file: array}.
+    shapes: what our model has.
+    published: how the file names and lays out what our model has.
   """
-  source = {re.sub(r'parametrizations\.weight\.original0$', 'weight_g',
-                   re.sub(r'parametrizations\.weight\.original1$', 'weight_v', name)): x for name, x in source.items()}
-  entries = {path: system.entry(path.split('/', 1)[1], shape) for path, shape in shapes.items()}
+  source = {weight_norm_name(name): x for name, x in source.items()}
+  entries = {path: published.entry(path.split('/', 1)[1], shape) for path, shape in shapes.items()}
   entries = {path: entry for path, entry in entries.items() if entry}
   wanted = {entry.name for entry in entries.values()}
-  prefix = find_prefix(source, system.first, wanted)
+  prefix = find_prefix(source, published.first, wanted)
   inside = {name.removeprefix(prefix): x for name, x in source.items() if name.startswith(prefix)}
 
   arrays, mismatches = {}, []
@@ -65,7 +86,7 @@ def convert(source, shapes, system):
       mismatches.append(f'missing     {entry.name}, {list(entry.shape)}')
     elif x.shape != entry.shape:
       mismatches.append(f'shape       {entry.name} is {list(x.shape)}, wanted {list(entry.shape)}')
-    elif not jnp.issubdtype(x.dtype, jnp.floating):  # which knows bfloat16
+    elif not jnp.issubdtype(x.dtype, jnp.floating):  # unlike NumPy's, it counts bfloat16
       mismatches.append(f'type        {entry.name} is {x.dtype}, wanted floating point')
     else:
       with np.errstate(over='ignore'):
@@ -74,33 +95,54 @@ def convert(source, shapes, system):
         arrays[path] = entry.ours(x)
       else:
         mismatches.append(f'value       {entry.name} has {INVALID}')
-  rest = [name for name in inside if name not in wanted]
-  mismatches += [f'unexpected  {name!r}, {list(inside[name].shape)}' for name in rest if not re.fullmatch(system.left_out, name)]
+  left_out = []
+  for name, x in inside.items():
+    if name in wanted:
+      continue
+    if re.fullmatch(published.left_out, name):
+      left_out.append(name)
+    else:
+      mismatches.append(f'unexpected  {name!r}, {list(x.shape)}')
   outside = [name for name in source if not name.startswith(prefix)]
-  return Converted(arrays, mismatches, [name for name in rest if re.fullmatch(system.left_out, name)] + outside)
-INVALID = 'values that are not finite in float32, or a negative variance'
+  return Converted(arrays, mismatches, left_out + outside)
 
 
-def is_valid(path, x):
-  """Whether the values of a float32 array are such as the weights or statistics at `path` can have."""
-  return np.isfinite(x).all() and not (path.endswith('/var') and (x < 0).any())
+def weight_norm_name(name: str) -> str:
+  """Returns the older name, weight_g or weight_v, of an array of PyTorch's weight norm."""
+  name = re.sub(r'parametrizations\.weight\.original0$', 'weight_g', name)
+  return re.sub(r'parametrizations\.weight\.original1$', 'weight_v', name)
 
 
-def find_prefix(source, first, wanted):
-  """What stands before the names in a file: '', 'module.', 'backbone.', 'state_dict.spatial.visual.backbone.', ..."""
-  candidates = {name.removesuffix(first) for name in source if name == first or name.endswith('.' + first)}
+def is_valid(path: str, x: np.ndarray) -> bool:
+  """Tells whether a float32 array has values that the leaf of our model at `path` can have."""
+  return bool(np.isfinite(x).all() and not (path.endswith('/var') and (x < 0).any()))
+
+
+def find_prefix(source: Iterable[str], first: str, wanted: set[str]) -> str:
+  """Finds what stands before the names in a file: '', 'module.', 'state_dict.spatial.visual.', ...
+
+  Args:
+    source: names in the file.
+    first: a name that the file must have.
+    wanted: all names that it should have; the prefix with most of them is taken.
+  """
+  source = set(source)
+  candidates = {name.removesuffix(first) for name in source
+                if name == first or name.endswith('.' + first)}
   found = {prefix: sum(prefix + name in source for name in wanted) for prefix in candidates}
   best = [prefix for prefix in candidates if found[prefix] == max(found.values())]
   if not best:
     examples = ', '.join(map(repr, sorted(source)[:3]))
-    raise InputError(f'no {first!r} among its {len(source)} arrays{f" ({examples}, ...)" if source else ""}: '
-                     'another architecture?')
+    shown = f' ({examples}, ...)' if source else ''
+    raise InputError(f'no {first!r} among its {len(source)} arrays{shown}: another architecture?')
   if len(best) > 1:
-    raise InputError(f'it holds {len(best)} such models, under {", ".join(map(repr, sorted(best)))}; keep one of them')
+    raise InputError(f'it holds {len(best)} such models, under '
+                     f'{", ".join(map(repr, sorted(best)))}; keep one of them')
   return best[0]
 
 
-def format_names(names):
-  """Names from a file for people, a line each; the many num_batches_tracked are counted."""
+def format_names(names: list[str]) -> list[str]:
+  """Formats names from a file for people, a line each; the many num_batches_tracked are counted."""
   counters = [name for name in names if name.endswith('num_batches_tracked')]
-  return [*map(repr, sorted(set(names) - set(counters))), *([f'{len(counters)} x num_batches_tracked'] if counters else [])]
+  counted = [f'{len(counters)} x num_batches_tracked'] if counters else []
+  return [*map(repr, sorted(set(names) - set(counters))), *counted]

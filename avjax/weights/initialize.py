@@ -1,60 +1,95 @@
-"""The weights that a run starts from: the files that `config.init` names."""
+"""Puts pretrained weights, the files that `config.init` names, in place of random ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
+from ml_collections import ConfigDict
 
 from avjax.errors import InputError
 from avjax.models.audio_visual import FEATURES
 from avjax.weights import files as weight_files
 from avjax.weights.convert import INVALID, is_valid
 
-ORIGIN = ('architecture', 'source', 'source_sha256', 'licence')  # what a file of weights says of itself
+# Metadata by which a file of weights tells where it comes from.
+ORIGIN = ('architecture', 'source', 'source_sha256', 'licence')
 
 
-def initialize(config, variables):
+def initialize(config: ConfigDict, variables: dict) -> tuple[dict, dict[str, dict[str, str]]]:
   """Puts the files that config.init names in place of random variables.
 
-  Returns (variables, {part: metadata of its file}). InputError unless a file is undamaged, says where it comes from, is
-  of the architecture that the config has, and has every leaf of its part in the right shape, in float32 and with values
-  that weights can have. The one exception is the projection after resnet50, which its file does not have.
+  Returns (variables, {part: metadata of its file}). Raises InputError unless a file is undamaged,
+  says where it comes from, is of the architecture that the config has, and fits (`misfits`).
   """
   given = {part: path for part, path in config.init.items() if path}
   if 'model' in given and len(given) > 1:
-    raise InputError('config.init.model is the whole model: give no config.init.visual or config.init.audio with it')
-  architectures = {'model': 'model', 'visual': config.model.visual.tower, 'audio': config.model.audio.tower}
+    raise InputError('config.init.model is the whole model: '
+                     'give no config.init.visual or config.init.audio with it')
+  architectures = {'model': 'model', 'visual': config.model.visual.tower,
+                   'audio': config.model.audio.tower}
   flat, origins = traverse_util.flatten_dict(variables, sep='/'), {}
   for part, path in given.items():
     arrays, metadata = weight_files.load(path)
     lacking = [name for name in ORIGIN if name not in metadata]
     if lacking:
-      raise InputError(f'{path} does not say its {", ".join(lacking)}; convert it again by python -m avjax.pretrained')
+      raise InputError(f'{path} does not say its {", ".join(lacking)}; '
+                       'convert it again by python -m avjax.pretrained')
     if metadata['architecture'] != architectures[part]:
-      raise InputError(f'{path} holds {metadata["architecture"]}, but config.init.{part} takes {architectures[part]}')
+      raise InputError(f'{path} holds {metadata["architecture"]}, '
+                       f'but config.init.{part} takes {architectures[part]}')
     if part != 'model':
       arrays = {name.replace('/', f'/{part}/', 1): x for name, x in arrays.items()}
-    wanted = {name for name in flat if part == 'model' or name.split('/')[1] == part}
-    if architectures[part] == 'resnet50':
-      wanted = {name for name in wanted if not name.startswith('params/visual/output/')}
-    differs = [f'{name} is {list(arrays[name].shape) if name in arrays else "missing"}, not {list(flat[name].shape)}'
-               for name in sorted(wanted) if name not in arrays or arrays[name].shape != flat[name].shape]
-    differs += [f'{name!r} is not in the model' for name in sorted(arrays.keys() - wanted)]
-    differs += [f'{name} is {x.dtype}, not float32' if x.dtype != np.float32 else f'{name} has {INVALID}'
-                for name, x in sorted(arrays.items()) if x.dtype != np.float32 or not is_valid(name, x)]
+    wanted = {name: leaf.shape for name, leaf in flat.items()
+              if part == 'model' or name.split('/')[1] == part}
+    if architectures[part] == 'resnet50':  # the projection after it is not in its file
+      wanted = {name: shape for name, shape in wanted.items()
+                if not name.startswith('params/visual/output/')}
+    differs = misfits(arrays, wanted)
     if differs:
-      raise InputError(f'{path} does not fit the model of the config: {len(differs)} of {len(wanted)} arrays differ '
-                       f'({"; ".join(differs[:2])})')
+      raise InputError(f'{path} does not fit the model of the config: {len(differs)} of '
+                       f'{len(wanted)} arrays differ ({"; ".join(differs[:2])})')
     flat.update((name, jnp.asarray(x)) for name, x in arrays.items())
     origins[part] = metadata
-  collections = dict.fromkeys(variables, {})  # a model may have no statistics, which flattening drops
-  return collections | traverse_util.unflatten_dict(flat, sep='/'), origins
+  # Flattening drops an empty collection: a model may have no statistics.
+  empty = {name: {} for name in variables}
+  return empty | traverse_util.unflatten_dict(flat, sep='/'), origins
 
 
-def describe_origins(config, origins):
+def misfits(arrays: dict[str, np.ndarray], wanted: dict[str, tuple[int, ...]]) -> list[str]:
+  """Lists what differs between the arrays of a file and the shapes that a model wants.
+
+  Each must be there in the right shape, in float32 and with values that weights can have, and no
+  others.
+  """
+  differs = []
+  for name, shape in sorted(wanted.items()):
+    found = list(arrays[name].shape) if name in arrays else 'missing'
+    if found != list(shape):
+      differs.append(f'{name} is {found}, not {list(shape)}')
+  differs += [f'{name!r} is not in the model' for name in sorted(arrays.keys() - wanted.keys())]
+  for name, x in sorted(arrays.items()):
+    if x.dtype != np.float32:
+      differs.append(f'{name} is {x.dtype}, not float32')
+    elif not is_valid(name, x):
+      differs.append(f'{name} has {INVALID}')
+  return differs
+
+
+def describe_origins(config: ConfigDict, origins: dict[str, Any]) -> Iterator[str]:
   """Yields lines for the log: what each tower that the config has starts from."""
   names = {'model': 'whole model', 'visual': 'face tower', 'audio': 'audio tower'}
   for part in ('model',) if 'model' in origins else ('visual', 'audio'):
     tower, origin = config.model[part].tower if part != 'model' else '', origins.get(part)
-    start = f'{origin["architecture"]} from {origin["source"]}, SHA-256 {origin["source_sha256"][:8]}' if origin else 'random weights'
-    if tower != 'none':
-      yield f'{names[part]}: {tower} of the records' if tower.startswith(FEATURES) else f'{names[part]}: {start}'
+    if tower == 'none':
+      continue
+    if tower.startswith(FEATURES):
+      yield f'{names[part]}: {tower} of the records'
+    elif origin:
+      yield (f'{names[part]}: {origin["architecture"]} from {origin["source"]}, '
+             f'SHA-256 {origin["source_sha256"][:8]}')
+    else:
+      yield f'{names[part]}: random weights'

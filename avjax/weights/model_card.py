@@ -1,18 +1,28 @@
-"""The README.md of an exported model, made from the JSON of its run alone."""
+"""Writes the README.md of an exported model, only from the JSON files of its run."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterator
+from typing import Any
 
 from avjax import files
 from avjax.config import flatten
+from avjax.data.records import WINDOW_ROWS
 from avjax.models.audio_visual import FEATURES
+from avjax.runs import folder as run_folder
 from avjax.weights import files as weight_files
 
 
-def seen(model):
-  """'a face and a voice', or the one that a model uses."""
-  return ' and '.join(name for name, modality in (('a face', 'visual'), ('a voice', 'audio')) if model[modality]['tower'] != 'none')
+def input_words(model: dict) -> str:
+  """Returns 'a face and a voice', or the one that a model uses."""
+  words = {'visual': 'a face', 'audio': 'a voice'}
+  return ' and '.join(word for modality, word in words.items()
+                      if model[modality]['tower'] != 'none')
 
 
-def towers(config):
-  """A line for face and voice each: what takes them in."""
+def towers(config: dict) -> Iterator[str]:
+  """Yields a line each for face and voice: the tower or the features that the model takes."""
   m = config['model']
   for modality, name in (('visual', 'face'), ('audio', 'voice')):
     tower = m[modality]['tower']
@@ -22,75 +32,105 @@ def towers(config):
       width = config['data']['features'][tower.removeprefix(FEATURES)]
       yield f'- Of the {name}, features of another backbone: {tower}, {width} numbers a frame.'
     elif modality == 'visual':
-      yield (f'- Face tower: {tower}, {m["visual"][tower]["features"]} features, crops of {config["crop"]} pixels out of '
-             f'{config["data"]["face"]}.')
+      yield (f'- Face tower: {tower}, {m["visual"][tower]["features"]} features, '
+             f'crops of {config["crop"]} pixels out of {config["data"]["face"]}.')
     else:
-      yield f'- Audio tower: VGGish, {m["audio"]["features"]} features, windows of 96 log-mel rows.'
+      yield (f'- Audio tower: VGGish, {m["audio"]["features"]} features, '
+             f'windows of {WINDOW_ROWS} log-mel rows.')
 
 
-def temporal(settings):
-  """A line for each modality with a temporal part."""
+def temporal(settings: dict) -> Iterator[str]:
+  """Yields a line for each modality that has temporal convolutions."""
   for modality, name in (('visual', 'face'), ('audio', 'voice')):
     if settings[modality]:
       yield (f'- Temporal convolutions of the {name}: {list(settings[modality])} channels, kernel '
              f'{list(settings["kernels"]) or settings["kernel"]}.')
 
 
-def model_card(workdir, description):
-  """Markdown text. description: what export writes as model.json. InputError where a string would forge more than text."""
+def model_card(workdir: pathlib.Path, description: dict[str, Any]) -> str:
+  """Returns the Markdown text of a model card.
+
+  description: what model.json says. Raises InputError where a string of the run's files could
+  forge more than text.
+  """
   config, versions = description['config'], description['versions']
-  for name, values in (('config.json', config), ('versions.json', versions)):
-    weight_files.check_printable(workdir / name, {key: str(value) for key, value in flatten(values).items()})
-  results_path = workdir / 'results_validation.json'
-  results = files.read_json(results_path) if results_path.exists() else {}
-  of_this = (results.get('best_epoch'), results.get('fold')) == (description['best_epoch'], config['fold'])
-  m = config['model']
+  for name, values in ((run_folder.CONFIG, config), (run_folder.VERSIONS, versions)):
+    texts = {key: str(value) for key, value in flatten(values).items()}
+    weight_files.check_printable(workdir / name, texts)
+  m, targets = config['model'], ' and '.join(config['targets'])
+  fusion = ', '.join(f'{key} {value}' for key, value in m['fusion'].items())
   lines = [
-      f'# {m["fusion"]["name"]} for {" and ".join(config["targets"])}, fold {config["fold"]}', '',
-      'A model of continuous audio-visual emotion recognition, trained with avjax: for each frame of a clip it predicts '
-      f'{" and ".join(config["targets"])} between -1 and 1 from {seen(m)}.', '',
-      '## Results', '']
-  if of_this and results.get('frames'):
-    lines += ['| validation partition | CCC | PCC | RMSE |', '|---|---|---|---|']
-    lines += [f'| {target} | ' + ' | '.join(f'{results[target][name]:.3f}' for name in ('ccc', 'pcc', 'rmse')) + ' |'
-              for target in config['targets']]
-    lines += ['', f'{results["frames"]:,} annotated frames of {results["clips"]:,} clips that were not trained on. The best '
-              f'epoch ({description["best_epoch"] + 1}) was chosen on the same partition, which flatters these numbers.']
-  else:
-    lines += ['The run has no results of this state yet. Its validation CCC while training: '
-              f'{description["validation_ccc"]:.3f}, epoch {description["best_epoch"] + 1}.']
-  if config['smooth'] > 1:
-    lines += [f'These are of predictions that are averaged over {config["smooth"]} frames, which the program here does not do.']
-  init = versions.get('init') or {}
-  lines += [
+      f'# {m["fusion"]["name"]} for {targets}, fold {config["fold"]}', '',
+      'A model of continuous audio-visual emotion recognition, trained with avjax: for each frame '
+      f'of a clip it predicts {targets} between -1 and 1 from {input_words(m)}.', '',
+      '## Results', '',
+      *result_lines(workdir, description),
       '', '## What it is', '',
       *towers(config),
       *temporal(m['temporal']),
-      f'- Fusion: {", ".join(f"{key} {value}" for key, value in m["fusion"].items())}; head: {m["head"]["name"]}.',
-      f'- Windows of {config["data"]["length"]} frames; seed {config["seed"]}; batches of {config["batch_size"]}.',
-      '', '## What it started from', '']
-  lines += [f'- {part}: {origin["architecture"]} from {origin["source"]}, SHA-256 {origin["source_sha256"]}; licence: '
-            f'{origin["licence"]}.' for part, origin in init.items()]
+      f'- Fusion: {fusion}; head: {m["head"]["name"]}.',
+      f'- Windows of {config["data"]["length"]} frames; seed {config["seed"]}; '
+      f'batches of {config["batch_size"]}.',
+      '', '## What it started from', '',
+      *origin_lines(config, versions),
+      '', '## How to run it', '',
+      *usage_lines(description),
+      '', '## Limits', '',
+      '- The licence of the data it was trained on, and of the weights it started from, extends to '
+      'these weights; Aff-Wild2 is for research only.',
+      '- Predictions are apparent emotion as annotators rated it, not what a person feels. They '
+      'are not fit for decisions about people.',
+      '- Black faces (none found) and silence are predicted on like any other frame.', '',
+      f'Made with avjax {versions["avjax"]}, jax {versions["jax"]}, flax {versions["flax"]}. '
+      f'Records: SHA-256 {versions["records"]}.', '']
+  return '\n'.join(lines)
+
+
+def result_lines(workdir: pathlib.Path, description: dict[str, Any]) -> list[str]:
+  """Returns the scores on the validation split, if the run has results of the exported state."""
+  config, epoch = description['config'], description['best_epoch']
+  path = workdir / run_folder.results_name('validation')
+  results = files.read_json(path) if path.exists() else {}
+  of_this_state = (results.get('best_epoch'), results.get('fold')) == (epoch, config['fold'])
+  if of_this_state and results.get('frames'):
+    lines = ['| validation partition | CCC | PCC | RMSE |', '|---|---|---|---|']
+    for target in config['targets']:
+      scores = ' | '.join(f'{results[target][name]:.3f}' for name in ('ccc', 'pcc', 'rmse'))
+      lines.append(f'| {target} | {scores} |')
+    lines += ['', f'{results["frames"]:,} annotated frames of {results["clips"]:,} clips that were '
+                  f'not trained on. The best epoch ({epoch + 1}) was chosen on the same partition, '
+                  'which flatters these numbers.']
+  else:
+    lines = ['The run has no results of this state yet. Its validation CCC while training: '
+             f'{description["validation_ccc"]:.3f}, epoch {epoch + 1}.']
+  if config['smooth'] > 1:
+    lines.append(f'These are of predictions that are averaged over {config["smooth"]} frames, '
+                 'which the program here does not do.')
+  return lines
+
+
+def origin_lines(config: dict, versions: dict) -> list[str]:
+  """Returns a line for each file or run that the weights started from."""
+  init = versions.get('init') or {}
+  lines = [f'- {part}: {origin["architecture"]} from {origin["source"]}, '
+           f'SHA-256 {origin["source_sha256"]}; licence: {origin["licence"]}.'
+           for part, origin in init.items()]
   if config.get('resume'):
-    lines += ['- The state of another run (`config.resume`).']
-  if not init and not config.get('resume'):
-    lines += ['- Random weights.']
-  lines += [
-      '', '## How to run it', '', 'Without avjax, with jax, numpy and safetensors:', '', '```python',
+    lines.append('- The state of another run (`config.resume`).')
+  return lines or ['- Random weights.']
+
+
+def usage_lines(description: dict[str, Any]) -> list[str]:
+  """Returns a program that runs the model, and its inputs."""
+  config = description['config']
+  inputs = ', '.join(name.split('/')[-1] for name in description['inputs'])
+  shape = f'(clips, {config["data"]["length"]}, {len(config["targets"])})'
+  return [
+      'Without avjax, with jax, numpy and safetensors:', '', '```python',
       'import pathlib', 'import jax.export', 'import safetensors.numpy', '',
       "model = jax.export.deserialize(bytearray(pathlib.Path('model.stablehlo').read_bytes()))",
       "weights = safetensors.numpy.load_file('weights.safetensors')",
-      f'output = model.call(weights, {", ".join(name.split("/")[-1] for name in description["inputs"])})',
-      f"output['prediction']  # (clips, {config['data']['length']}, {len(config['targets'])}): {', '.join(config['targets'])}",
-      '```', '']
-  lines += [f'- `{name}`: {text}' for name, text in description['inputs'].items()]
-  lines += [
-      '', '## Limits', '',
-      '- The licence of the data it was trained on, and of the weights it started from, extends to these weights; Aff-Wild2 is '
-      'for research only.',
-      '- Predictions are apparent emotion as annotators rated it, not what a person feels. They are not fit for decisions '
-      'about people.',
-      '- Black faces (none found) and silence are predicted on like any other frame.', '',
-      f'Made with avjax {versions["avjax"]}, jax {versions["jax"]}, flax {versions["flax"]}. Records: SHA-256 '
-      f'{versions["records"]}.', '']
-  return '\n'.join(lines)
+      f'output = model.call(weights, {inputs})',
+      f"output['prediction']  # {shape}: {', '.join(config['targets'])}",
+      '```', '',
+      *(f'- `{name}`: {text}' for name, text in description['inputs'].items())]

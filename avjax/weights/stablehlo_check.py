@@ -1,9 +1,12 @@
 """Checks the StableHLO program of an exported model before it is run."""
 
+from __future__ import annotations
+
 import json
 import pathlib
 import subprocess
 import sys
+from collections.abc import Sequence
 
 from jax import export as jax_export
 
@@ -13,8 +16,8 @@ from avjax.errors import InputError, one_line
 READER = pathlib.Path(__file__).with_name('stablehlo_reader.py')
 
 
-def read_stablehlo(path) -> jax_export.Exported:
-  """Returns the program in a file; InputError if it holds none, or one that calls out of XLA."""
+def read_stablehlo(path: str | pathlib.Path) -> jax_export.Exported:
+  """Reads the program in a file; InputError if it holds none, or one that calls out of XLA."""
   files.check_readable(path)
   (reason,) = reasons_against([path])
   if reason:
@@ -22,17 +25,19 @@ def read_stablehlo(path) -> jax_export.Exported:
   return jax_export.deserialize(bytearray(pathlib.Path(path).read_bytes()))
 
 
-def reasons_against(paths) -> list[str | None]:
+def reasons_against(paths: Sequence[str | pathlib.Path]) -> list[str | None]:
   """Returns for each file why its program is not run, or None where nothing speaks against it.
 
   The parser is native code that a damaged file can crash, so it first runs in a process of its own.
   """
   reasons = []
   while len(reasons) < len(paths):
-    # -P: the current folder, which may be a stranger's, is not on the path. The child may complain in bytes of a file.
-    child = subprocess.run([sys.executable, '-P', READER, *map(str, paths[len(reasons) :])], capture_output=True, text=True,
-                           errors='replace', check=False)
+    # -P: the current folder, which may be a stranger's, is not on the path. Errors are replaced,
+    # since the child may print bytes of a file.
+    command = [sys.executable, '-P', READER, *map(str, paths[len(reasons):])]
+    child = subprocess.run(command, capture_output=True, text=True, errors='replace', check=False)
     reasons += map(json.loads, child.stdout.splitlines())
     if len(reasons) < len(paths):  # it died of the next file
-      reasons.append(f'holds no StableHLO of jax.export: its parser ended with {child.returncode} {child.stderr[-60:]}')
+      reasons.append('holds no StableHLO of jax.export: its parser ended with '
+                     f'{child.returncode} {child.stderr[-60:]}')
   return [reason and one_line(reason) for reason in reasons]

@@ -1,8 +1,10 @@
-"""Reads the StableHLO programs in the files it is given; prints a line of JSON for each: why it is not run, or null.
+"""Reads StableHLO programs in files; prints a line of JSON for each: why it is not run, or null.
 
-A script that is run in a process of its own and imports nothing of avjax: the parser is native code, which a damaged
-file can crash. See stablehlo_check.py.
+A script that is run in a process of its own and imports nothing of avjax: the parser is native
+code, which a damaged file can crash. See stablehlo_check.py.
 """
+
+from __future__ import annotations
 
 import json
 import pathlib
@@ -15,12 +17,13 @@ from jax.extend import mlir
 from jax.extend.mlir import ir
 from jax.extend.mlir.dialects import chlo, stablehlo
 
-SECONDS, MEMORY = 60, 4 << 30  # a program of ours takes a second and half a GiB, most of it JAX itself
+# The most that a file may take. A program of ours takes a second and half a GiB, most of it JAX.
+SECONDS, MEMORY = 60, 4 << 30
 TRANSFERS = ('stablehlo.send', 'stablehlo.recv', 'stablehlo.infeed', 'stablehlo.outfeed')
 
 
-def outside_calls(path):
-  """Returns the names of what the program in a file calls outside XLA, sorted."""
+def outside_calls(path: str) -> list[str]:
+  """Returns the sorted names of what the program in a file calls outside XLA."""
   found, program = set(), export.deserialize(bytearray(pathlib.Path(path).read_bytes()))
 
   def visit(operation):
@@ -38,14 +41,16 @@ def outside_calls(path):
   return sorted(found - {'shape_assertion'})
 
 
-def main(paths):
-  # A damaged length may ask for any time and memory.
+def main(paths: list[str]) -> None:
+  """Prints for each file why its program is not run, or null."""
+  # A damaged length in a file may ask for any time and memory.
   resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
   for path in paths:
     signal.alarm(SECONDS)
     try:
       names = outside_calls(path)
-      reason = f'calls {", ".join(map(repr, names))}, which no model of avjax does; it is not run' if names else None
+      calls = ', '.join(map(repr, names))
+      reason = f'calls {calls}, which no model of avjax does; it is not run' if names else None
     except Exception as error:  # whatever a damaged file makes the parser raise
       reason = f'holds no StableHLO of jax.export: {error}'
     print(json.dumps(reason), flush=True)

@@ -61,7 +61,7 @@ def test_partition_ccc_is_over_all_frames_not_a_mean_of_clips():
   clips['b'].annotated = np.arange(50) < 25
   scores = score(clips, ('valence', 'arousal'))
   x = np.concatenate([clips['a'].prediction[:, 0], clips['b'].prediction[:25, 0]])
-  y = np.concatenate([clips['a'].va[:, 0], clips['b'].va[:25, 0]])
+  y = np.concatenate([clips['a'].labels[:, 0], clips['b'].labels[:25, 0]])
   assert scores['frames'] == 75
   assert scores['valence']['ccc'] == pytest.approx(metrics.ccc(x, y), abs=1e-12)
   assert scores['valence']['ccc'] > 0.8 > 0.3 > np.mean(list(scores['valence']['per_clip'].values()))

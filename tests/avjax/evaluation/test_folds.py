@@ -102,7 +102,7 @@ def test_gathered(runs, tmp_path):
       series = members[target][best[target]] if kind == 'best' else np.mean(list(members[target].values()), axis=0)
       np.testing.assert_allclose([float(row[column]) for row in rows], [*series, series[-1], series[-1]], rtol=0, atol=1.1e-6)
   done = call(folder / 'submission_mean.txt', '--template', template, module='avjax.submission')
-  assert done.returncode == 0 and 'is sound: 27 rows of 1 clips' in done.stdout
+  assert done.returncode == 0 and 'is valid: 27 rows of 1 clips' in done.stdout
 
   # Predictions of other records do not stay.
   (folder / 'valence_fold0' / 'predictions' / 'test' / 'OLD.csv').write_text('frame,valence\n1,0\n')
@@ -139,7 +139,7 @@ def test_what_cannot_be_gathered(tmp_path):
 
 
 @pytest.fixture
-def sound(tmp_path):
+def valid(tmp_path):
   """A template of two clips and a submission that fits it."""
   places = [('a', 1), ('a', 2), ('b', 1)]
   path = tmp_path / 'submission.txt'
@@ -147,8 +147,8 @@ def sound(tmp_path):
   return path, places
 
 
-def test_a_submission_in_full(sound):
-  path, places = sound
+def test_a_submission_in_full(valid):
+  path, places = valid
   assert path.read_text() == ('image_location,valence,arousal\na/00001.jpg,0.250000,-0.500000\na/00002.jpg,0.250000,-0.500000\n'
                               'b/00001.jpg,0.250000,-0.500000\n')
   assert submission.check(path, places) == (3, 2)
@@ -159,18 +159,18 @@ def test_a_submission_in_full(sound):
     ('a/00002.jpg,0.250000,-0.500000\n', '', 'line 3: b/00001.jpg, where the template has a/00002.jpg'),
     ('b/00001.jpg,0.250000,-0.500000\n', '', 'ends too early: b/00001.jpg'),
     ('b/00001', 'a/00002', 'line 4: a/00002.jpg, where the template has b/00001.jpg'),
-    ('a/00002.jpg,0.25', 'a/00002.jpg,1.25', "line 3: valence '1.250000' is no number between -1 and 1"),
-    ('a/00002.jpg,0.250000,-0.500000', 'a/00002.jpg,0.250000,low', "line 3: arousal 'low' is no number"),
+    ('a/00002.jpg,0.25', 'a/00002.jpg,1.25', "line 3: valence '1.250000' is not a number between -1 and 1"),
+    ('a/00002.jpg,0.250000,-0.500000', 'a/00002.jpg,0.250000,low', "line 3: arousal 'low' is not a number"),
     ('a/00002.jpg,0.250000', 'a/00002.jpg,nan', "line 3: valence 'nan'"),
     ('a/00002.jpg,0.250000', 'a/00002.jpg,', "line 3: valence ''"),
     ('a/00002.jpg', 'a/2.jpg', "line 3: 'a/2.jpg' is not <clip>/<00001>.jpg"),
     ('a/00002.jpg', 'a/000002.jpg', 'line 3: a/000002.jpg, where the template has a/00002.jpg'),
-    ('a/00002.jpg,0.250000', 'a/00002.jpg, 0.25', "line 3: valence ' 0.25' is no number"),
-    ('a/00002.jpg,0.250000', 'a/00002.jpg,0_1', "line 3: valence '0_1' is no number"),
+    ('a/00002.jpg,0.250000', 'a/00002.jpg, 0.25', "line 3: valence ' 0.25' is not a number"),
+    ('a/00002.jpg,0.250000', 'a/00002.jpg,0_1', "line 3: valence '0_1' is not a number"),
     ('a/00002.jpg,', 'a/00002.jpg,0.1,', 'line 3: expected 3 columns, found 4'),
     ('b/00001.jpg,0.250000,-0.500000\n', 'b/00001.jpg,0.250000,-0.500000\nb/00002.jpg,0,0\n', 'line 5: b/00002.jpg, where the template has ended')])
-def test_a_submission_that_is_not_sound(sound, old, new, words):
-  path, places = sound
+def test_a_submission_that_is_not_valid(valid, old, new, words):
+  path, places = valid
   text = path.read_text()
   assert old in text
   path.write_text(text.replace(old, new, 1))

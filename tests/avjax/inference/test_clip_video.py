@@ -5,7 +5,7 @@ import pytest
 from official_set import write_video
 
 from avjax.inference.overlay import COLOURS, draw
-from avjax.inference.video import VideoPrediction
+from avjax.inference.prediction import VideoPrediction
 from avjax.media import video
 from avjax.media.writer import ClipWriter
 from avjax.reports import plots

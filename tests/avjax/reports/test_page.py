@@ -10,7 +10,7 @@ import pytest
 from official_set import write_video
 from pages import FAINT, HOSTILE, assert_named, in_browser, softmax
 
-from avjax.inference.video import VideoPrediction
+from avjax.inference.prediction import VideoPrediction
 from avjax.reports import clip_page, legend, templates
 
 N, RATE, START = 60, 25, 0.04  # frames, frames a second, and the time of the first frame in s

@@ -1,5 +1,6 @@
 """An exported model: what it predicts without avjax, what its card says, and files that are not what they should be."""
 
+import dataclasses
 import json
 import os
 import random
@@ -12,6 +13,7 @@ import pytest
 import tiny
 from fault.harness import call, made_run
 from fault.harness import run as run_command
+from flax import traverse_util
 
 import avjax.weights.exported as export
 from avjax import files
@@ -20,7 +22,6 @@ from avjax.runs.load import load_best
 from avjax.system import System
 from avjax.weights import files as weight_files
 from avjax.weights import stablehlo_check
-from flax import traverse_util
 from avjax.weights.exported import (
   SAME_MACHINE,
   ExportedModel,
@@ -153,10 +154,15 @@ def test_a_model_that_is_not_the_run_s_is_not_published(workdir, tmp_path, monke
   """Nothing is left of it, and nothing of the user's that lies beside it is touched."""
   (tmp_path / 'model.partial').mkdir()
   (tmp_path / 'model.partial' / 'mine').write_text('mine')
-  exported = export_program
+
+  def hotter(system, variables):
+    settings = dict(system.model.settings)
+    settings['fusion'] = {**settings['fusion'], 'temperature': 9.0}
+    changed = dataclasses.replace(system, model=system.model.clone(settings=settings))
+    return export_program(changed, variables)
+
   with monkeypatch.context() as patched:
-    patched.setattr(export, 'exported', lambda config, network, variables: exported(
-        config, network.clone(fusion={**network.fusion, 'temperature': 9.0}), variables))
+    patched.setattr(export, 'export_program', hotter)
     with pytest.raises(InputError, match='does not predict what its run predicted'):
       export_run(workdir, tmp_path / 'deeper' / 'model')
   assert [path.name for path in tmp_path.iterdir()] == ['model.partial']
@@ -166,11 +172,11 @@ def test_a_model_that_is_not_the_run_s_is_not_published(workdir, tmp_path, monke
 
 
 @pytest.mark.parametrize('name, text, words', [
-    ('config.json', '{}', 'config.json is no config'), ('config.json', '[]', 'config.json is damaged'),
-    ('config.json', '{"model": {"x": {}}}', 'config.json is no sound config'),
-    ('config.json', '[' * 100_000, 'config.json is damaged'), ('versions.json', '{}', "no sound versions.json"),
+    ('config.json', '{}', 'config.json is not a config'), ('config.json', '[]', 'config.json is damaged'),
+    ('config.json', '{"model": {"x": {}}}', 'config.json is not a valid config'),
+    ('config.json', '[' * 100_000, 'config.json is damaged'), ('versions.json', '{}', "no valid versions.json"),
     ('versions.json', '[]', 'versions.json is damaged'), ('results_validation.json', '[]', 'results_validation.json is damaged'),
-    ('results_validation.json', '{"best_epoch": 7, "fold": 0, "frames": 3}', 'no sound versions.json or results'),
+    ('results_validation.json', '{"best_epoch": 7, "fold": 0, "frames": 3}', 'no valid versions.json or results'),
     ('versions.json', '{"init": {"visual": {"licence": "MIT.\\n\\n## Endorsed"}}}', 'unprintable')])
 def test_a_run_whose_files_are_not_what_they_should_be(workdir, tmp_path, name, text, words):
   shutil.copytree(workdir, tmp_path / 'run')
@@ -251,8 +257,9 @@ def test_damaged_programs_that_reach_the_parser(model, tmp_path):
 
 
 def test_a_parser_that_dies_is_told_of_the_right_file(tmp_path, monkeypatch):
-  monkeypatch.setattr(export, 'READER', 'import os, sys\nfor path in sys.argv[1:]:\n'
-                                        "  os.abort() if path == 'bad' else print('null', flush=True)\n")
+  (tmp_path / 'reader.py').write_text('import os, sys\nfor path in sys.argv[1:]:\n'
+                                      "  os.abort() if path == 'bad' else print('null', flush=True)\n")
+  monkeypatch.setattr(stablehlo_check, 'READER', tmp_path / 'reader.py')
   reasons = stablehlo_check.reasons_against(['good', 'bad', 'bad', 'good'])
   assert [bool(reason) for reason in reasons] == [False, True, True, False] and 'ended with -6' in reasons[1]
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import tiny
 from fault.harness import call, flags
+from flax import traverse_util
 
 from avjax.errors import InputError
 from avjax.system import System
 from avjax.training.plan import check_ranges
 from avjax.weights import files as weight_files
-from avjax.weights.convert import traverse_util
 from avjax.weights.initialize import describe_origins, initialize
 
 

@@ -69,17 +69,17 @@ def command(capsys, *arguments):
 
 @pytest.fixture(scope='module')
 def small_tower():
-  """A published.Published of the first layers of IR-50 alone, with their shapes: quick to convert."""
+  """The shapes, map and arrays of only the first layers of IR-50: quick to convert."""
   shapes = {path: shape for path, shape in shapes_of('ir50').items() if re.match(r'\w+/(input|stage1/unit0)/', path)}
   return shapes, name_maps.TOWERS['ir50'], {name: x for name, x in made('ir50').items() if re.match(r'(input_layer|body\.0)\.', name)}
 
 
 @pytest.mark.parametrize('prefix', ['', 'backbone.', 'module.', 'module.backbone.', 'state_dict.spatial.visual.backbone.'])
 def test_prefixes(small_tower, prefix):
-  shapes, system, source = small_tower
-  plain = convert(source, shapes, system)
+  shapes, published, source = small_tower
+  plain = convert(source, shapes, published)
   elsewhere = {'optimizer.state': np.zeros(3, np.float32)} if prefix else {}
-  found = convert({prefix + name: x for name, x in source.items()} | elsewhere, shapes, system)
+  found = convert({prefix + name: x for name, x in source.items()} | elsewhere, shapes, published)
   assert not found.mismatches and plain.arrays.keys() == found.arrays.keys() == shapes.keys()
   assert all((found.arrays[name] == x).all() for name, x in plain.arrays.items())
   assert set(elsewhere) <= set(found.left_out)
@@ -87,7 +87,7 @@ def test_prefixes(small_tower, prefix):
 
 
 def test_every_mismatch_is_reported_at_once(small_tower):
-  shapes, system, source = small_tower
+  shapes, published, source = small_tower
   source = dict(source)
   del source['body.0.res_layer.0.bias']
   source['body.0.res_layer.7.weight'] = np.zeros((2, 3), np.float32)
@@ -95,7 +95,7 @@ def test_every_mismatch_is_reported_at_once(small_tower):
   source['input_layer.1.bias'] = np.full(64, np.nan, np.float32)
   source['input_layer.1.running_var'] = np.full(64, -1, np.float32)
   source['input_layer.1.weight'] = np.zeros(64, np.int64)
-  lines = convert(source, shapes, system).mismatches
+  lines = convert(source, shapes, published).mismatches
   for words in (['missing', 'body.0.res_layer.0.bias', '[64]'], ['unexpected', 'body.0.res_layer.7.weight', '[2, 3]'],
                 ['shape', 'input_layer.2.weight', '[65]', '[64]'], ['value', 'input_layer.1.bias'],
                 ['value', 'input_layer.1.running_var'], ['type', 'input_layer.1.weight', 'int64']):
@@ -105,53 +105,53 @@ def test_every_mismatch_is_reported_at_once(small_tower):
 
 def test_numbers_of_other_sizes(small_tower):
   """bfloat16 is read as what it stands for; a float64 beyond float32's range is no number that a weight can have."""
-  shapes, system, source = small_tower
+  shapes, published, source = small_tower
   halves = {name: x.astype(ml_dtypes.bfloat16) if x.dtype == np.float32 else x for name, x in source.items()}
-  found = convert(halves, shapes, system)
+  found = convert(halves, shapes, published)
   assert not found.mismatches
   np.testing.assert_array_equal(found.arrays['params/input/norm/bias'], halves['input_layer.1.bias'].astype(np.float32))
-  (line,) = convert(source | {'input_layer.1.bias': np.full(64, 1e300)}, shapes, system).mismatches
+  (line,) = convert(source | {'input_layer.1.bias': np.full(64, 1e300)}, shapes, published).mismatches
   assert line.startswith('value') and 'input_layer.1.bias' in line
 
 
 def test_names_from_a_file_are_all_listed_and_forge_nothing(small_tower):
-  shapes, system, source = small_tower
+  shapes, published, source = small_tower
   others = {f'decoder.{i}.weight': np.zeros(3, np.float32) for i in range(12)} | {'x\n\x1b[2J': np.zeros(1, np.float32)}
-  left_out = convert({f'backbone.{name}': x for name, x in source.items()} | others, shapes, system).left_out
+  left_out = convert({f'backbone.{name}': x for name, x in source.items()} | others, shapes, published).left_out
   lines = format_names(left_out)
   assert len(lines) == 14 and {repr(name) for name in others} < set(lines) and lines[-1] == '3 x num_batches_tracked'
-  (line,) = convert(source | {'x\n\x1b[2J': np.zeros(1, np.float32)}, shapes, system).mismatches
+  (line,) = convert(source | {'x\n\x1b[2J': np.zeros(1, np.float32)}, shapes, published).mismatches
   assert line.startswith('unexpected') and line.isprintable()
 
 
 def test_two_models_in_one_file(small_tower):
-  shapes, system, source = small_tower
+  shapes, published, source = small_tower
   both = {**source, **{f'ema.{name}': x for name, x in source.items()}}
   with pytest.raises(InputError, match="2 such models, under '', 'ema.'"):
-    convert(both, shapes, system)
+    convert(both, shapes, published)
 
 
 def test_weight_norm_in_both_of_its_names():
   source = made('lfan')
-  system, shapes = name_maps.of_model(cases.CONFIGS['lfan']), shapes_of_model(cases.CONFIGS['lfan'])
+  published, shapes = name_maps.of_model(cases.CONFIGS['lfan']), shapes_of_model(cases.CONFIGS['lfan'])
   older = {name.replace('parametrizations.weight.original0', 'weight_g').replace('parametrizations.weight.original1', 'weight_v'): x
            for name, x in source.items()}
   assert older.keys() != source.keys()
-  old, new = (convert(x, shapes, system) for x in (older, source))
+  old, new = (convert(x, shapes, published) for x in (older, source))
   assert not old.mismatches + new.mismatches and all((new.arrays[name] == x).all() for name, x in old.arrays.items())
 
 
 def test_the_predecessors_leftovers_are_told_apart():
   """Convolutions listed a second time and an unused query_linear are left out; a third modality is a mismatch."""
   config = cases.CONFIGS['rjca_author']
-  system, shapes, source = name_maps.of_model(config), shapes_of_model(config), made('rjca_author')
+  published, shapes, source = name_maps.of_model(config), shapes_of_model(config), made('rjca_author')
   extra = {'coattn.dcn_layers.0.dense_coattn.query_linear.weight': np.zeros((4, 4), np.float32),
            'temporal.video.network.0.net.0.bias': source['temporal.video.network.0.conv1.bias'],
            'spatial.visual.logits.weight': np.zeros((8, 32), np.float32)}
-  found = convert(source | extra, shapes, system)
+  found = convert(source | extra, shapes, published)
   assert not found.mismatches and set(extra) <= set(found.left_out)
   text = {'temporal.bert.network.0.conv1.bias': np.zeros(4, np.float32)}
-  assert 'temporal.bert' in convert(source | text, shapes, system).mismatches[0]
+  assert 'temporal.bert' in convert(source | text, shapes, published).mismatches[0]
   with_fc = config.copy_and_resolve_references()
   with_fc.model.fusion.joint_fc = True
   lines = convert(source, shapes_of_model(with_fc), name_maps.of_model(with_fc)).mismatches
@@ -167,7 +167,7 @@ def test_the_command(capsys, tmp_path):
   for name in ("'logits.bias'", "'logits.weight'", '54 x num_batches_tracked'):
     assert f'left out      {name}\n' in out
   arrays, metadata = weight_files.load(output)
-  assert metadata == {'architecture': 'ir50', 'source': source.name, 'source_sha256': weight_files.sha256_of_file(source),
+  assert metadata == {'architecture': 'ir50', 'source': source.name, 'source_sha256': weight_files.sha256_of_source(source),
                       'licence': 'mine', 'avjax': avjax.__version__}
   wanted = made('ir50')['output_layer.3.weight'].reshape(512, 512, 5, 5).transpose(2, 3, 1, 0).reshape(12800, 512)
   assert (arrays['params/output/dense/kernel'] == wanted).all()  # channel first -> channel last
@@ -240,6 +240,6 @@ def test_vggish_from_tensorflow_s_checkpoint(capsys, tmp_path):
   expected = convert(torch_like, shapes, name_maps.TOWERS['vggish']).arrays
   assert arrays.keys() == expected.keys() and all((arrays[name] == x).all() for name, x in expected.items())
   (tmp_path / 'vggish_model.ckpt.notes').write_text('a neighbour that is no part of it')
-  assert metadata['source_sha256'] == weight_files.sha256_of_file(source)
+  assert metadata['source_sha256'] == weight_files.sha256_of_source(source)
   read, older = weight_files.read_published(source), weight_files.read_published(tmp_path / 'older.ckpt')
   assert read.keys() == older.keys() == set(names) and all((older[name] == x).all() for name, x in read.items())

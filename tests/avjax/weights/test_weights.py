@@ -35,7 +35,7 @@ def test_what_lies_beside_a_file_does_not_matter(tmp_path):
   safetensors.numpy.save_file({'a': np.zeros(2, np.float32)}, path)
   (tmp_path / 'weights.safetensors.index').write_bytes(b'of something else')
   assert weight_files.read_published(path).keys() == {'a'}
-  assert weight_files.sha256_of_file(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+  assert weight_files.sha256_of_source(path) == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_without_torch_the_way_to_it_is_said(tmp_path, monkeypatch):

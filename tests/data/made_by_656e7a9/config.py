@@ -1,4 +1,6 @@
 from configs import grjca
+
+
 def get_config(argument=''):
   config = grjca.get_config(f'mini,{argument}')
   config.data.update({'length': 12, 'stride': 8, 'face': 16})
