@@ -33,12 +33,14 @@ class CoAttention(nn.Module):
     self, x: Float[Array, 'B L Dm'], joint: Float[Array, 'B L D'], is_trainable: Trainable
   ) -> Float[Array, 'B L Dm']:
     frames, width, d = x.shape[1], x.shape[2], joint.shape[2]
+    # fmt: off
     key = TorchDense(self.length, name='key')(x.transpose(0, 2, 1), frames)               # (B,Dm,L)
     scores = jnp.tanh(jnp.einsum('bml,bld->bmd', key, joint) / jnp.sqrt(d))               # (B,Dm,D)
     scores = Dropout(self.dropout, name='dropout_scores')(scores, is_trainable)
     value = TorchDense(width, name='value')(x)                                            # (B,L,Dm)
     weighted = nn.relu(jnp.tanh(jnp.einsum('blm,bmd->bld', value, scores)))               # (B,L,D)
     attended = nn.relu(TorchDense(width, name='output')(weighted))                        # (B,L,Dm)
+    # fmt: on
     return x + Dropout(self.dropout, name='dropout_output')(attended, is_trainable)
 
 

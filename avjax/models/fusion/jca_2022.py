@@ -35,9 +35,11 @@ class Attention2022(nn.Module):
     affine = self.param('affine', init, (self.length, self.length))[:frames, :frames]
     w_c, w_x = self.param('w_c', init, (d, self.maps)), self.param('w_x', init, (self.length, self.maps))[:frames]
     w_h = self.param('w_h', init, (self.maps, self.length))[:, :frames]
+    # fmt: off
     c = jnp.tanh(jnp.einsum('bld,lm,bme->bde', x, affine, joint) / jnp.sqrt(d))   # (B,Dm,D)
     h = nn.relu(c @ w_c + jnp.einsum('bld,lk->bdk', x, w_x))                       # (B,Dm,maps)
     return jnp.einsum('bdk,kl->bld', h, w_h) + x                                   # (B,L,Dm)
+    # fmt: on
 
 
 @FUSIONS.register('jca_2022', ranges={'width': at_least(1)})

@@ -37,9 +37,11 @@ class Attention(nn.Module):
     w_j = self.param('w_j', nn.initializers.xavier_uniform(), (width, d))
     w_c = self.param('w_c', over_time, (self.length, self.length))[:frames, :frames]
     w_h = self.param('w_h', over_time, (self.length, self.length))[:frames, :frames]
+    # fmt: off
     c = jnp.tanh(jnp.einsum('bld,de,bme->blm', x, w_j, joint) / jnp.sqrt(d))  # eq. 1, 2: (B,L,L)
     h = nn.relu(jnp.einsum('bld,lm,bmn->bnd', x, w_c, c))                     # eq. 3, 4: (B,L,Dm)
     return jnp.einsum('bnd,nl->bld', h, w_h) + x                              # eq. 5 to 8
+    # fmt: on
 
 
 class JointCrossAttention(nn.Module):
@@ -111,8 +113,10 @@ class RJCA(nn.Module):
 
     The scores (B,L,K), which sum to 1 over K, are sown as gates/`name`.
     """
+    # fmt: off
     scores = nn.Dense(len(series), name=f'gate_{name}')(x)   # eq. 9, 10, 14, 15: (B,L,K)
     scores = nn.softmax(scores / self.temperature, axis=-1)  # eq. 11, 16
+    # fmt: on
     self.sow('gates', name, scores, reduce_fn=lambda _, new: new, init_fn=lambda: None)
     return nn.relu(jnp.einsum('kbld,blk->bld', jnp.stack(series), scores))  # eq. 12, 13, 17 to 20
 
