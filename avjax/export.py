@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
     folder = pathlib.Path(arguments.output)
     difference = export_run(arguments.run, folder)
     for path in sorted(folder.iterdir()):
-      print(f'{str(path):<40}{path.stat().st_size:>14,} bytes')
+      print(f'{path!s:<40}{path.stat().st_size:>14,} bytes')
   print(f'{folder} runs here, on {jax.default_backend()}: '
         f"its predictions differ from the run's by at most {difference:.1e}")
 

@@ -63,9 +63,10 @@ def main(argv: list[str]) -> None:
     counts = ', '.join(f'{count} {kind}' for kind, count in kinds.items())
     raise InputError(f'{arguments.source} does not hold {arguments.architecture}: '
                      f'{counts}; each is listed above')
-  metadata = {'architecture': arguments.architecture, 'source': pathlib.Path(arguments.source).name,
-              'source_sha256': weight_files.sha256_of_source(arguments.source),
-              'licence': arguments.licence or published.licence, 'avjax': avjax.__version__}
+  metadata = {
+      'architecture': arguments.architecture, 'source': pathlib.Path(arguments.source).name,
+      'source_sha256': weight_files.sha256_of_source(arguments.source),
+      'licence': arguments.licence or published.licence, 'avjax': avjax.__version__}
   weight_files.save(output, converted.arrays, metadata)
   weight_files.load(output)  # raises if what was written cannot be read
   print_summary(output, metadata, converted, len(shapes))

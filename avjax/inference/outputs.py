@@ -106,9 +106,9 @@ def write_csv(result: VideoPrediction, path: pathlib.Path, target: pathlib.Path)
              for name, scores in result.gates.items() for k in range(scores.shape[1])}
     writer.writerow(
         ['frame', 'time', *result.targets, 'face_found', 'audio_present', *gates])
-    for i, frame in enumerate(result.frames):
+    for i, (frame, values) in enumerate(zip(result.frames, result.values, strict=True)):
       writer.writerow([
-          int(frame), f'{result.times[i]:.4f}', *map(cell, result.values[i]),
+          int(frame), f'{result.times[i]:.4f}', *map(cell, values),
           int(result.face_found[i]), int(result.audio_present[i]),
           *(cell(scores[i]) for scores in gates.values())])
 
