@@ -17,7 +17,7 @@ DATA_PREP = {'errors', 'files', 'ranges', 'data', 'media'}  # all of avjax that 
 
 def room(module):
   """'avjax.models.fusion.lstm' -> 'models'; the commands are one room, and avjax itself, which only has its version, is none."""
-  name = (module.split('.') + [''])[1]
+  name = [*module.split('.'), ''][1]
   return 'commands' if name in COMMANDS else name
 
 

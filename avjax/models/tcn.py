@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import flax.linen as nn
 import jax
@@ -51,7 +51,7 @@ class TCN(nn.Module):
   kernels: if given, each convolution is the mean of branches with these kernel sizes (multi-scale).
   """
 
-  ranges = {
+  ranges: ClassVar = {
       'kernel': at_least(1),
       'kernels': at_least_each(1),
       'dropout': DROPOUT,

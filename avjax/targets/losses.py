@@ -16,12 +16,12 @@ EPSILON = 1e-8  # keeps the CCC of a constant prediction and a constant label fi
 
 
 def ccc(
-  prediction: Float[Array, '*shape'],
-  label: Float[Array, '*shape'],
-  mask: Bool[Array, '*shape'],
+  prediction: Float[Array, ' *shape'],
+  label: Float[Array, ' *shape'],
+  mask: Bool[Array, ' *shape'],
   axis: int | tuple[int, ...],
   variance: str = 'biased',
-) -> Float[Array, '...']:
+) -> Float[Array, ' *rest']:
   """Returns the concordance correlation over `axis` (eq. 21), of what the mask counts.
 
   Args:

@@ -199,7 +199,7 @@ def log_start(plan: Plan, workdir, run: RunState, notes, mesh):
     logger.info(line)
   last = plan.stages[-1]
   for tower in ('visual', 'audio'):
-    never = steps.parameter_count(run.state.params, lambda path: path.startswith(f'{tower}/') and not last(path))
+    never = steps.parameter_count(run.state.params, lambda path, tower=tower: path.startswith(f'{tower}/') and not last(path))
     if never and not {tower, 'model'} & plan.origins.keys():
       logger.warning('%s of the %s tower\'s random weights are never trained: give config.init.%s a file of pretrained ones, '
                      'as the paper does', f'{never:,}', {'visual': 'face'}.get(tower, tower), tower)

@@ -51,9 +51,10 @@ def drive(number, mark, arguments, **options):
                         capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)}, timeout=600, **options)
 
 
-def made_run(folder, config, seed=3, origins={}, meta={'epoch': 0, 'ccc': 0.5}):
+def made_run(folder, config, seed=3, origins=None, meta=None):
   """The folder of a run as training leaves it, with drawn parameters in its best checkpoint."""
-  open_folder(config, folder, {'made': 'up'}, origins)
+  meta = meta or {'epoch': 0, 'ccc': 0.5}
+  open_folder(config, folder, {'made': 'up'}, origins or {})
   variables = System.from_config(config).init(seed)
   checkpoints = checkpoint.Checkpoints(folder)
   checkpoints.save(checkpoints.best, meta['epoch'] + 1, variables, meta)

@@ -52,7 +52,7 @@ def test_single_bits_of_a_checkpoint(saved, tmp_path, full, record):
     checkpoints.close()
     step = meta['schedule']['epoch']
     sound = step in states and meta['schedule'] == {'epoch': step, 'best_epoch': -1, 'best': 0.1234} and meta['log'] == [[1.5, 2.25]] and all(
-        np.array_equal(a, b) for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(states[step])))
+        np.array_equal(a, b) for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(states[step]), strict=True))
     silent += not sound
     back += step == 1
     assert len(notes) == (step == 1), notes

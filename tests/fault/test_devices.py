@@ -54,7 +54,7 @@ def difference(one, other):
   assert losses[0] == pytest.approx(losses[1], abs=1e-4)
   (a, meta_a), (b, meta_b) = final_state(one), final_state(other)
   assert meta_a['schedule']['stage'] == meta_b['schedule']['stage'] and meta_a['batches_done'] == meta_b['batches_done']
-  leaves = zip(jax.tree_util.tree_flatten_with_path(a)[0], jax.tree.leaves(b))
+  leaves = zip(jax.tree_util.tree_flatten_with_path(a)[0], jax.tree.leaves(b), strict=True)
   return max(float(np.abs(x.astype(float) - y.astype(float)).max()) for (path, x), y in leaves
              if not WITHOUT_EFFECT.search(jax.tree_util.keystr(path)))
 

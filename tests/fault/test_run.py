@@ -109,7 +109,7 @@ def test_inputs_that_hold_nothing(kind):
   state = make_state(system.init(0), tx)
   before = jax.tree.map(np.array, state)
   after, metrics = system.make_train_step(TrainableMask(('.*',)), tx)(state, batch, jax.random.key(1), np.float32(1e-3))
-  changed = [not np.array_equal(new, old) for new, old in zip(jax.tree.leaves(after), jax.tree.leaves(before))]
+  changed = [not np.array_equal(new, old) for new, old in zip(jax.tree.leaves(after), jax.tree.leaves(before), strict=True)]
   if kind == 'NaN':
     assert not np.isfinite(metrics['loss']) and not any(changed)
   else:

@@ -160,7 +160,7 @@ def co_attention(w, x, joint):
 def lfan(w, x_v, x_a, heads):
   """[X_v; follower], frame by frame and head by head."""
   rows = []
-  for v, a in zip(x_v, x_a):
+  for v, a in zip(x_v, x_a, strict=True):
     mixed = []
     parts = [np.split(dense(x, w[f'{name}_qkv']), heads) for name, x in (('visual', v), ('audio', a))]
     for head in range(heads):

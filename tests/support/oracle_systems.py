@@ -102,7 +102,7 @@ def lstm(w, x_v, x_a, layers, bidirectional):
 
 def leader_follower(w, x_v, x_a):
   rows = []
-  for v, a in zip(x_v, x_a):
+  for v, a in zip(x_v, x_a, strict=True):
     q, k, values = (np.array([dense(v, w[f'visual_{kind}']), dense(a, w[f'audio_{kind}'])]) for kind in ('query', 'key', 'value'))
     y = softmax(k @ q.T / np.sqrt(k.shape[1])) @ values + values
     y = (y - y.mean()) / np.sqrt(y.var() + 1e-5) * w['norm']['scale'] + w['norm']['bias']

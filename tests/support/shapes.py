@@ -7,7 +7,6 @@ are evaluated and put to work.
 import importlib
 import inspect
 import pkgutil
-import typing
 
 import beartype
 import flax.linen as nn
@@ -15,7 +14,7 @@ import jax
 import jaxtyping
 import numpy as np
 
-NAMES = {'Array': typing.Union[jax.Array, np.ndarray], 'Bool': jaxtyping.Bool, 'Float': jaxtyping.Float}
+NAMES = {'Array': jax.Array | np.ndarray, 'Bool': jaxtyping.Bool, 'Float': jaxtyping.Float}
 
 
 def modules():

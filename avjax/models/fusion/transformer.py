@@ -60,7 +60,7 @@ def sinusoidal(length, width):
 
 
 @FUSIONS.register('transformer', ranges={
-    'inputs': Range(lambda names: 0 < len(names) and set(names) <= {'visual', 'audio'}, 'visual, audio or both'),
+    'inputs': Range(lambda names: len(names) > 0 and set(names) <= {'visual', 'audio'}, 'visual, audio or both'),
     'positions': OneOf(('none', 'sinusoidal')), 'layers': at_least(1), 'heads': at_least(1), 'dropout': DROPOUT,
     'dropout_in': DROPOUT})
 class Transformer(nn.Module):

@@ -26,7 +26,7 @@ def predictor(variables, batch):
 
 def test_overlaps_are_averaged_and_scored_by_frame(records):
   config = get_config()
-  data = Records(records, dict(length=12, stride=8, face=16))
+  data = Records(records, {'length': 12, 'stride': 8, 'face': 16})
   _, split = fold_chunks(0)
   mesh = sharding.make_mesh()
   system = System.from_config(config)
@@ -79,12 +79,12 @@ def test_csv(tmp_path):
 
 
 def test_the_order_of_batches_is_a_function_of_the_seed(records):
-  data = Records(records, dict(length=12, stride=8, face=16))
+  data = Records(records, {'length': 12, 'stride': 8, 'face': 16})
   splits, _ = fold_chunks(0)
 
   def order(seed, skip=0):
     return [f'{clip.decode()}/{window}' for batch in data.batches(splits, 3, seed, skip)
-            for clip, window in zip(batch['clip'], batch['window'])]
+            for clip, window in zip(batch['clip'], batch['window'], strict=True)]
   first = order(1)
   assert len(first) == data.size(splits) == len(set(first)) > 9
   assert order(1) == first and order(2) != first and sorted(order(2)) == sorted(first)

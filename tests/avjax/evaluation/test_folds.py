@@ -96,7 +96,7 @@ def test_gathered(runs, tmp_path):
       with open(folder / name / 'predictions' / 'test' / '300.csv', newline='') as file:
         members[target][name] = [float(row[target]) for row in csv.DictReader(file)]
   for kind in ('best', 'mean'):
-    rows = [row for row in submission.read_rows(folder / f'submission_{kind}.txt')]
+    rows = list(submission.read_rows(folder / f'submission_{kind}.txt'))
     assert [row[1] for row in rows] == [f'300/{k:05d}.jpg' for k in frames]
     for column, target in ((2, 'valence'), (3, 'arousal')):
       series = members[target][best[target]] if kind == 'best' else np.mean(list(members[target].values()), axis=0)

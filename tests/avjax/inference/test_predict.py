@@ -119,7 +119,7 @@ def test_two_runs_at_once_are_each_alone(clip, tmp_path):
     config.data.stride = 12 if target == 'arousal' else 8
     runs.append(made_run(tmp_path / target, config, seed))
   both = avjax.predict_video(clip[0], runs, crops=clip[1])
-  for folder, target in zip(runs, ('valence', 'arousal')):
+  for folder, target in zip(runs, ('valence', 'arousal'), strict=True):
     alone = avjax.predict_video(clip[0], folder, crops=clip[1])
     assert alone.targets == [target]
     np.testing.assert_array_equal(getattr(both, target), getattr(alone, target))

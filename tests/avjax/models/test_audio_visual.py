@@ -74,7 +74,7 @@ def test_padding_does_not_matter(is_trainable):
     assert all(jax.tree.leaves(moved))
 
   others = [np.where(mask.reshape(*mask.shape, *[1] * (x.ndim - 2)), x, 9 * y)
-            for x, y in zip((images, log_mel), batch(seed=2)[:2])]
+            for x, y in zip((images, log_mel), batch(seed=2)[:2], strict=True)]
   spoiled, spoiled_state = run(*others, mask)
   same(spoiled[mask], expected[mask])
   same(spoiled_state['batch_stats'], state['batch_stats'])
@@ -90,7 +90,7 @@ def test_paths_are_from_the_root():
   variables = oracle.draw(model, *inputs, nothing_trainable)
   _, state = predictor(model, variables, lambda path: (path + '/').startswith(('visual/stage4/', 'audio_norm/')))(*inputs)
   moved = {jax.tree_util.keystr(path, simple=True, separator='/') for (path, new), old in zip(
-      jax.tree_util.tree_leaves_with_path(state['batch_stats']), jax.tree.leaves(variables['batch_stats']))
+      jax.tree_util.tree_leaves_with_path(state['batch_stats']), jax.tree.leaves(variables['batch_stats']), strict=True)
            if (new != old).any()}
   unit = [f'visual/stage4/unit0/{norm}' for norm in ('norm1', 'norm2', 'shortcut_norm')]
   assert moved == {f'{norm}/{key}' for norm in ('audio_norm', *unit) for key in ('mean', 'var')}

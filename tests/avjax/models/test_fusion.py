@@ -43,7 +43,7 @@ def fuse(model, params, batch, dtype=np.float64):
     *((name, recursions) for name in GATED for recursions in (1, 2, 3))])
 def test_equations(name, recursions, length, frames, dtype, tolerance):
   model, params = build(name, length, recursions)
-  batch = visual, audio, mask = clips(length, frames)
+  batch = visual, audio, _ = clips(length, frames)
   fused, gates = fuse(model, params, batch, dtype)
   for b, n in enumerate(frames):
     expected, expected_gates = ORACLES[name](params, audio[b, :n].T, visual[b, :n].T, recursions)
@@ -157,7 +157,7 @@ def test_padding_does_not_matter(name, arguments):
   fused, gates = fuse(model, params, (visual, audio, mask))
   assert np.abs(fused[mask]).max() > 0.1
 
-  other = [np.where(mask[..., None], x, 1e6 * y) for x, y in zip((visual, audio), clips(5, [4, 3], seed=2))]
+  other = [np.where(mask[..., None], x, 1e6 * y) for x, y in zip((visual, audio), clips(5, [4, 3], seed=2), strict=False)]
   spoiled, spoiled_gates = fuse(model, params, (*other, mask))
   np.testing.assert_array_equal(spoiled, fused)  # what padding holds: bit for bit
   jax.tree.map(np.testing.assert_array_equal, spoiled_gates, gates)
@@ -246,5 +246,5 @@ def test_dropout_of_the_predecessors(name, arguments, places):
   dropouts = [path for path in seen if 'dropout' in path and (name == 'lfan' or path.startswith('recursion_1'))]
   assert len(dropouts) == places
   for path in dropouts:
-    assert np.abs(apply(lambda other: other == path) - still).max() > 1e-3, path
+    assert np.abs(apply(lambda other, path=path: other == path) - still).max() > 1e-3, path
   np.testing.assert_array_equal(apply(lambda path: 'nothing' in path), still)

@@ -58,7 +58,7 @@ def build(name, length):
 @pytest.mark.parametrize('name', SYSTEMS)
 def test_against_its_oracle(name, length, frames):
   model, params = build(name, length)
-  batch = visual, audio, mask = clips(length, frames)
+  batch = visual, audio, _ = clips(length, frames)
   fused, _ = fuse(model, params, batch)
   for b, n in enumerate(frames):
     expected = SYSTEMS[name][1](params, visual[b, :n], audio[b, :n])
@@ -71,7 +71,7 @@ def test_padding_does_not_matter(name):
   model, params = build(name, 6)
   visual, audio, mask = clips(6, [6, 4])
   fused, _ = fuse(model, params, (visual, audio, mask))
-  other = [np.where(mask[..., None], x, 1e3 * y) for x, y in zip((visual, audio), clips(6, [6, 4], seed=2))]
+  other = [np.where(mask[..., None], x, 1e3 * y) for x, y in zip((visual, audio), clips(6, [6, 4], seed=2), strict=False)]
   np.testing.assert_allclose(fuse(model, params, (*other, mask))[0], fused, rtol=0, atol=1e-12)
   short, _ = fuse(model, params, (visual[1:, :4], audio[1:, :4], mask[1:, :4]))
   np.testing.assert_allclose(short, fused[1:, :4], rtol=0, atol=1e-12)

@@ -24,7 +24,7 @@ def test_against_oracle(widths, kernel):
   model, x = TCN(widths, kernel), inputs(20)
   variables = oracle.draw(model, x, nothing_trainable)
   # A level has a residual convolution, with bias and without weight norm, only where the width changes.
-  changes = [i for i, pair in enumerate(zip((CHANNELS, *widths), widths)) if pair[0] != pair[1]]
+  changes = [i for i, pair in enumerate(zip((CHANNELS, *widths), widths, strict=False)) if pair[0] != pair[1]]
   assert [i for i in range(len(widths)) if f'level{i}_residual' in variables['params']] == changes
   expected = [oracle.tcn(clip, variables['params'], len(widths)) for clip in x]
   np.testing.assert_allclose(run(model, variables, x), expected, rtol=0, atol=1e-12)

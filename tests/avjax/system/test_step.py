@@ -30,7 +30,7 @@ def stage_flops(config, clips=1):
   flops = []
   for is_trainable in make_stages(config, steps.parameter_paths(variables['params'])):
     tx = optimizer.make_optimizer(is_trainable, {'weight_decay': 1e-3})
-    state = jax.eval_shape(lambda v: steps.make_state(v, tx), variables)
+    state = jax.eval_shape(lambda v, tx=tx: steps.make_state(v, tx), variables)
     train_step = system.make_train_step(is_trainable, tx)
     lowered = train_step.lower(state, abstract_batch(config, clips), key, jax.ShapeDtypeStruct((), jnp.float32))
     flops.append(lowered.cost_analysis()['flops'])

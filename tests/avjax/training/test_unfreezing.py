@@ -102,7 +102,7 @@ def test_warmups(warmup, firsts, lasts):
   for epoch in range(6):
     found.append((schedule.rate(0, 4), schedule.rate(3, 4)))
     schedule.observe(epoch)
-  expected = [*zip(firsts, lasts), (1.0, 1.0)]
+  expected = [*zip(firsts, lasts, strict=True), (1.0, 1.0)]
   assert np.array(found) == pytest.approx(1e-5 * np.array(expected), rel=1e-9, abs=1e-15)
   # With ever more batches the author's peaks are .04, .08, .12, .16, .20.
   if warmup == 'author':

@@ -209,7 +209,7 @@ def test_an_exported_model_is_a_start_for_a_run(workdir, model):
   found, origins = initialize(config, fresh)
   flat = traverse_util.flatten_dict
   assert all((x == flat(variables)[name]).all() for name, x in flat(found).items())
-  assert list(describe_origins(config, origins))[0].startswith('whole model: model from grjca_fold0')
+  assert next(iter(describe_origins(config, origins))).startswith('whole model: model from grjca_fold0')
 
 
 def test_hostile_folders(model, tmp_path):
