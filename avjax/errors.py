@@ -6,14 +6,14 @@ import sys
 
 # What to do about an error of the operating system that is about a place on disk.
 REMEDIES = {
-    errno.ENOSPC: 'make room and start again',
-    errno.EDQUOT: 'make room and start again',
-    errno.EFBIG: 'make room and start again',
-    errno.EEXIST: 'choose another place',
-    errno.ENOTDIR: 'choose another place',
-    errno.ENAMETOOLONG: 'choose a shorter name',
-    errno.EROFS: 'choose a place that can be written',
-    errno.EACCES: 'choose a place that may be written and read',
+  errno.ENOSPC: 'make room and start again',
+  errno.EDQUOT: 'make room and start again',
+  errno.EFBIG: 'make room and start again',
+  errno.EEXIST: 'choose another place',
+  errno.ENOTDIR: 'choose another place',
+  errno.ENAMETOOLONG: 'choose a shorter name',
+  errno.EROFS: 'choose a place that can be written',
+  errno.EACCES: 'choose a place that may be written and read',
 }
 
 
@@ -29,7 +29,9 @@ def writing(path):
   except OSError as error:
     if error.errno not in REMEDIES:
       raise
-    raise InputError(f'{error.filename or path}: {error.strerror}; {REMEDIES[error.errno]}') from error
+    raise InputError(
+      f'{error.filename or path}: {error.strerror}; {REMEDIES[error.errno]}'
+    ) from error
 
 
 @contextlib.contextmanager
@@ -39,7 +41,14 @@ def as_input_error(what):
     yield
   except InputError:
     raise
-  except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+  except (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+  ) as error:
     lacks = 'it lacks ' if isinstance(error, KeyError) else ''
     raise InputError(f'{what}: {lacks}{one_line(error)}') from error
 

@@ -18,21 +18,27 @@ def main(argv: list[str]) -> None:
   writes into their folder.
   """
   parser = argparse.ArgumentParser(prog='python -m avjax.evaluate', description=main.__doc__)
-  parser.add_argument('run', metavar='RUN', nargs='?',
-                      help='folder of a run (the --workdir it was trained with)')
-  parser.add_argument('--runs', help='instead: a folder of runs of one system; '
-                                     'writes their table, ensemble and submission files')
+  parser.add_argument(
+    'run', metavar='RUN', nargs='?', help='folder of a run (the --workdir it was trained with)'
+  )
+  parser.add_argument(
+    '--runs',
+    help='instead: a folder of runs of one system; '
+    'writes their table, ensemble and submission files',
+  )
   parser.add_argument('--split', default='validation', choices=('validation', 'test'))
   parser.add_argument('--report', action='store_true', help='also write RUN/report.html')
-  parser.add_argument('--template',
-                      help="with --runs: the organisers' sample submission, whose rows are wanted")
+  parser.add_argument(
+    '--template', help="with --runs: the organisers' sample submission, whose rows are wanted"
+  )
   parser.add_argument('--data_dir', help='records; by default those the run was trained on')
   arguments = parser.parse_args(argv[1:])
   logging.set_verbosity(logging.ERROR)
   wrong = arguments.report if arguments.runs else arguments.template
   if bool(arguments.run) == bool(arguments.runs) or wrong:
-    raise errors.InputError('give RUN with or without --report, '
-                            'or --runs DIR with or without --template FILE')
+    raise errors.InputError(
+      'give RUN with or without --report, or --runs DIR with or without --template FILE'
+    )
   if arguments.runs:
     evaluate_test = functools.partial(evaluate_run, split='test', data_dir=arguments.data_dir)
     print('\n'.join(protocol.gather(arguments.runs, evaluate_test, arguments.template)))
@@ -40,7 +46,8 @@ def main(argv: list[str]) -> None:
   evaluated = evaluate_run(arguments.run, arguments.split, arguments.data_dir, arguments.report)
   if evaluated is None:
     raise errors.InputError(
-        f'the records of {arguments.run} have no clips of the {arguments.split} partition')
+      f'the records of {arguments.run} have no clips of the {arguments.split} partition'
+    )
   config, results = evaluated
   print(summarize_run(results, config.targets, arguments.run))
 

@@ -22,12 +22,17 @@ def main(argv: list[str]) -> None:
   folder on this machine.
   """
   parser = argparse.ArgumentParser(prog='python -m avjax.export', description=main.__doc__)
-  parser.add_argument('run', metavar='RUN', nargs='?',
-                      help='folder of a run (the --workdir it was trained with)')
+  parser.add_argument(
+    'run', metavar='RUN', nargs='?', help='folder of a run (the --workdir it was trained with)'
+  )
   parser.add_argument('--output', help='folder to write; must not exist or be empty')
   parser.add_argument('--check', metavar='MODEL', help='instead: a folder that was exported')
-  parser.add_argument('--tolerance', type=float, default=OTHER_MACHINE,
-                      help='of --check, in the unit of the predictions')
+  parser.add_argument(
+    '--tolerance',
+    type=float,
+    default=OTHER_MACHINE,
+    help='of --check, in the unit of the predictions',
+  )
   arguments = parser.parse_args(argv[1:])
   logging.set_verbosity(logging.ERROR)
   if bool(arguments.check) == bool(arguments.run) or bool(arguments.run) != bool(arguments.output):
@@ -40,8 +45,10 @@ def main(argv: list[str]) -> None:
     difference = export_run(arguments.run, folder)
     for path in sorted(folder.iterdir()):
       print(f'{path!s:<40}{path.stat().st_size:>14,} bytes')
-  print(f'{folder} runs here, on {jax.default_backend()}: '
-        f"its predictions differ from the run's by at most {difference:.1e}")
+  print(
+    f'{folder} runs here, on {jax.default_backend()}: '
+    f"its predictions differ from the run's by at most {difference:.1e}"
+  )
 
 
 def run() -> None:

@@ -21,7 +21,9 @@ def main(argv):
   if {'--help', '-h'} & set(argv):
     print(__doc__)
     return 0
-  logging.set_verbosity(logging.FATAL)  # of the libraries: avjax has a log of its own, and handles what they raise
+  logging.set_verbosity(
+    logging.FATAL
+  )  # of the libraries: avjax has a log of its own, and handles what they raise
   values, configs = command_line.parse(argv)
   several = bool(values.distributed or values.coordinator)
   with StopSignal(several) as stop:
@@ -45,7 +47,9 @@ def train_all(values, configs, stop):
   if stop.several:
     sharding.start(values.coordinator, values.processes, values.process)
   workdirs = {name: pathlib.Path(values.workdir, name) for name in configs}
-  if len(configs) > 1:  # so that what is wrong with the last of twelve runs is said before the first one begins
+  if (
+    len(configs) > 1
+  ):  # so that what is wrong with the last of twelve runs is said before the first one begins
     for name, config in configs.items():
       plan.prepare(config, workdirs[name])
   diverged = []

@@ -14,8 +14,24 @@ from avjax.errors import InputError
 from avjax.inference import video
 from avjax.inference.outputs import display, output_paths, summary
 
-ENDINGS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg', '.m4v', '.wmv', '.flv', '.3gp', '.ts', '.mts',
-           '.m2ts', '.vob', '.ogv')
+ENDINGS = (
+  '.mp4',
+  '.avi',
+  '.mov',
+  '.mkv',
+  '.webm',
+  '.mpg',
+  '.mpeg',
+  '.m4v',
+  '.wmv',
+  '.flv',
+  '.3gp',
+  '.ts',
+  '.mts',
+  '.m2ts',
+  '.vob',
+  '.ogv',
+)
 INTERRUPTED = 130  # exit status, as that of a shell
 
 
@@ -23,14 +39,29 @@ def make_parser():
   """Returns the parser of the command line."""
   parser = argparse.ArgumentParser(prog='python -m avjax.predict', description=main.__doc__)
   parser.add_argument('videos', metavar='VIDEO', help='a video, or a folder of videos')
-  parser.add_argument('--run', required=True, action='append',
-                      help='folder of a run or an exported model; given twice, for one of valence and one of arousal')
-  parser.add_argument('--output', required=True, help='folder for the CSV, the picture and the page of each video')
-  parser.add_argument('--face', default='largest',
-                      help='whose face, where there are several: largest, left, right, or N, the N-th largest')
-  parser.add_argument('--crops', help='folder of aligned faces, 00001.jpg for frame 1, in place of finding them')
-  parser.add_argument('--stride', type=int, help='frames from one window to the next, by default as in the run')
-  parser.add_argument('--overlay', action='store_true', help='also a video with the face and the values drawn in')
+  parser.add_argument(
+    '--run',
+    required=True,
+    action='append',
+    help='folder of a run or an exported model; given twice, for one of valence and one of arousal',
+  )
+  parser.add_argument(
+    '--output', required=True, help='folder for the CSV, the picture and the page of each video'
+  )
+  parser.add_argument(
+    '--face',
+    default='largest',
+    help='whose face, where there are several: largest, left, right, or N, the N-th largest',
+  )
+  parser.add_argument(
+    '--crops', help='folder of aligned faces, 00001.jpg for frame 1, in place of finding them'
+  )
+  parser.add_argument(
+    '--stride', type=int, help='frames from one window to the next, by default as in the run'
+  )
+  parser.add_argument(
+    '--overlay', action='store_true', help='also a video with the face and the values drawn in'
+  )
   return parser
 
 
@@ -50,8 +81,15 @@ def main(argv):
     predictors = video.load_predictors(arguments.run)
     for path in videos:
       try:
-        prediction = video.predict_with(predictors, path, output=arguments.output, face=arguments.face,
-                                        crops=arguments.crops, stride=arguments.stride, overlay=arguments.overlay)
+        prediction = video.predict_with(
+          predictors,
+          path,
+          output=arguments.output,
+          face=arguments.face,
+          crops=arguments.crops,
+          stride=arguments.stride,
+          overlay=arguments.overlay,
+        )
       except InputError as error:  # it does not concern the other videos
         if len(videos) == 1:
           raise
@@ -67,7 +105,11 @@ def main(argv):
 
 def find_videos(where):
   """Returns the video, or those in a folder in order of name; InputError if there are none, or two have one stem."""
-  videos = sorted(path for path in where.iterdir() if path.suffix.lower() in ENDINGS) if where.is_dir() else [where]
+  videos = (
+    sorted(path for path in where.iterdir() if path.suffix.lower() in ENDINGS)
+    if where.is_dir()
+    else [where]
+  )
   if not videos:
     raise InputError(f'{where} holds no videos')
   if not all(path.exists() for path in videos):
@@ -75,7 +117,9 @@ def find_videos(where):
   stems = [path.stem for path in videos]
   twice = next((path for path in videos if stems.count(path.stem) > 1), None)
   if twice:
-    raise InputError(f'{where} holds two videos called {twice.stem}: their files would have one name')
+    raise InputError(
+      f'{where} holds two videos called {twice.stem}: their files would have one name'
+    )
   return videos
 
 

@@ -30,23 +30,31 @@ from avjax.weights.convert import (
 def main(argv: list[str]) -> None:
   """Converts weights that others have published into a safetensors file for config.init."""
   parser = argparse.ArgumentParser(prog='python -m avjax.pretrained', description=main.__doc__)
-  parser.add_argument('architecture', choices=('ir50', 'resnet50', 'vggish', 'model'),
-                      help="a tower, or `model`: a whole model that was trained with the "
-                           "predecessors' code, which takes its sizes from --config and "
-                           '--config.KEY=VALUE')
-  parser.add_argument('--source', required=True,
-                      help='.pth, .pt or .safetensors file, or TensorFlow checkpoint')
+  parser.add_argument(
+    'architecture',
+    choices=('ir50', 'resnet50', 'vggish', 'model'),
+    help='a tower, or `model`: a whole model that was trained with the '
+    "predecessors' code, which takes its sizes from --config and "
+    '--config.KEY=VALUE',
+  )
+  parser.add_argument(
+    '--source', required=True, help='.pth, .pt or .safetensors file, or TensorFlow checkpoint'
+  )
   parser.add_argument('--output', required=True, help='.safetensors file to write')
-  parser.add_argument('--config',
-                      help='of a whole model: configs/rjca_author.py or configs/lfan.py')
-  parser.add_argument('--licence', help='of the weights, to be kept with them; '
-                                        'by default what is known of the architecture')
+  parser.add_argument(
+    '--config', help='of a whole model: configs/rjca_author.py or configs/lfan.py'
+  )
+  parser.add_argument(
+    '--licence',
+    help='of the weights, to be kept with them; by default what is known of the architecture',
+  )
   arguments, overrides = parser.parse_known_args(argv[1:])
   absl_logging.set_verbosity(absl_logging.ERROR)
   if (arguments.architecture == 'model') != bool(arguments.config):
     raise InputError('`model` needs --config, such as configs/lfan.py; a tower takes none')
-  unknown = [word for word in overrides
-             if not (arguments.config and word.startswith(command_line.OVERRIDE))]
+  unknown = [
+    word for word in overrides if not (arguments.config and word.startswith(command_line.OVERRIDE))
+  ]
   if unknown:
     raise InputError(f'unexpected argument {unknown[0]!r}')
   output = pathlib.Path(arguments.output)
@@ -56,24 +64,31 @@ def main(argv: list[str]) -> None:
   try:
     converted = convert(source, shapes, published)
   except InputError as error:
-    raise InputError(f'{arguments.source} does not hold {arguments.architecture}: {error}') from error
+    raise InputError(
+      f'{arguments.source} does not hold {arguments.architecture}: {error}'
+    ) from error
   if converted.mismatches:
     print('\n'.join(sorted(converted.mismatches)))
     kinds = collections.Counter(line.split()[0] for line in sorted(converted.mismatches))
     counts = ', '.join(f'{count} {kind}' for kind, count in kinds.items())
-    raise InputError(f'{arguments.source} does not hold {arguments.architecture}: '
-                     f'{counts}; each is listed above')
+    raise InputError(
+      f'{arguments.source} does not hold {arguments.architecture}: {counts}; each is listed above'
+    )
   metadata = {
-      'architecture': arguments.architecture, 'source': pathlib.Path(arguments.source).name,
-      'source_sha256': weight_files.sha256_of_source(arguments.source),
-      'licence': arguments.licence or published.licence, 'avjax': avjax.__version__}
+    'architecture': arguments.architecture,
+    'source': pathlib.Path(arguments.source).name,
+    'source_sha256': weight_files.sha256_of_source(arguments.source),
+    'licence': arguments.licence or published.licence,
+    'avjax': avjax.__version__,
+  }
   weight_files.save(output, converted.arrays, metadata)
   weight_files.load(output)  # raises if what was written cannot be read
   print_summary(output, metadata, converted, len(shapes))
 
 
-def read_source(arguments: argparse.Namespace, overrides: list[str]
-                ) -> tuple[weight_files.Arrays, Shapes, name_maps.Published]:
+def read_source(
+  arguments: argparse.Namespace, overrides: list[str]
+) -> tuple[weight_files.Arrays, Shapes, name_maps.Published]:
   """Returns the arrays of the source, the shapes of our model, and what maps one to the other."""
   if arguments.architecture == 'model':
     config = command_line.load_config([f'--config={arguments.config}', *overrides])
@@ -86,8 +101,9 @@ def read_source(arguments: argparse.Namespace, overrides: list[str]
   return source, shapes_of(arguments.architecture), name_maps.TOWERS[name]
 
 
-def print_summary(output: pathlib.Path, metadata: weight_files.Metadata, converted: Converted,
-                  wanted: int) -> None:
+def print_summary(
+  output: pathlib.Path, metadata: weight_files.Metadata, converted: Converted, wanted: int
+) -> None:
   """Prints what was written, where it comes from, and what was left out.
 
   wanted: number of arrays of our model.
@@ -100,8 +116,10 @@ def print_summary(output: pathlib.Path, metadata: weight_files.Metadata, convert
     print(f'left out      {name}')
   fresh = wanted - len(converted.arrays)
   if fresh:
-    print(f'not in it     {fresh} arrays of the projection to 512 features, '
-          'which start from random values')
+    print(
+      f'not in it     {fresh} arrays of the projection to 512 features, '
+      'which start from random values'
+    )
 
 
 def run() -> None:

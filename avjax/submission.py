@@ -18,8 +18,11 @@ def main(argv: list[str]) -> None:
   """
   parser = argparse.ArgumentParser(prog='python -m avjax.submission', description=main.__doc__)
   parser.add_argument('file', help='the submission')
-  parser.add_argument('--template', required=True, help=(
-      "the organisers' sample file, such as CVPR_8th_ABAW_VA_test_set_sample.txt"))
+  parser.add_argument(
+    '--template',
+    required=True,
+    help=("the organisers' sample file, such as CVPR_8th_ABAW_VA_test_set_sample.txt"),
+  )
   arguments = parser.parse_args(argv[1:])
   template = submission.read_template(arguments.template)
   rows, clips = submission.check(arguments.file, template)

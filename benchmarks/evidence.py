@@ -33,8 +33,13 @@ from benchmarks.pages import fill
 from configs import grjca
 
 ROOT = pathlib.Path(__file__).parents[1]
-RUNS = {'grjca, seed 0': ('grjca', 0), 'grjca, seed 1': ('grjca', 1), 'grjca, seed 2': ('grjca', 2),
-        'early concatenation': ('concatenation', 0), "another clip's labels": ('grjca', 0)}
+RUNS = {
+  'grjca, seed 0': ('grjca', 0),
+  'grjca, seed 1': ('grjca', 1),
+  'grjca, seed 2': ('grjca', 2),
+  'early concatenation': ('concatenation', 0),
+  "another clip's labels": ('grjca', 0),
+}
 ANNOTATIONS = '*ABAW Annotations/VA_Estimation_Challenge/Train_Set/*.txt'
 
 
@@ -44,17 +49,35 @@ def train(config, seed, records, workdir, *overrides):
   Returns the scores, the epochs, and the seconds of training and validation.
   A run that is finished returns at once, and a run of another config in the same folder is refused.
   """
-  subprocess.run([sys.executable, '-m', 'avjax.main', f'--config=configs/{config}.py:mini', f'--workdir={workdir}',
-                  f'--config.data.dir={records}', f'--config.seed={seed}', *overrides], cwd=ROOT, check=True)
+  subprocess.run(
+    [
+      sys.executable,
+      '-m',
+      'avjax.main',
+      f'--config=configs/{config}.py:mini',
+      f'--workdir={workdir}',
+      f'--config.data.dir={records}',
+      f'--config.seed={seed}',
+      *overrides,
+    ],
+    cwd=ROOT,
+    check=True,
+  )
   scores = json.loads((workdir / 'results_validation.json').read_text())
   epochs = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
-  return row(scores) | {'epochs': len(epochs), 'best_epoch': scores['best_epoch'] + 1,
-                        'seconds': round(sum(epoch['seconds'] for epoch in epochs))}
+  return row(scores) | {
+    'epochs': len(epochs),
+    'best_epoch': scores['best_epoch'] + 1,
+    'seconds': round(sum(epoch['seconds'] for epoch in epochs)),
+  }
 
 
 def row(scores):
   """Rounds the scores of both targets to four digits."""
-  return {target: {name: round(scores[target][name], 4) for name in metrics.METRICS} for target in ('valence', 'arousal')}
+  return {
+    target: {name: round(scores[target][name], 4) for name in metrics.METRICS}
+    for target in ('valence', 'arousal')
+  }
 
 
 def shuffled(source, folder):
@@ -75,8 +98,21 @@ def shuffled(source, folder):
 def build(source, data_dir, *options):
   """Builds records in the sizes of the mini configs."""
   data = grjca.get_config('mini').data
-  subprocess.run([sys.executable, '-m', 'data_prep.build', '--source', str(source), '--data_dir', str(data_dir),
-                  *(word for name in ('length', 'stride', 'face') for word in (f'--{name}', str(data[name]))), *options], cwd=ROOT, check=True)
+  subprocess.run(
+    [
+      sys.executable,
+      '-m',
+      'data_prep.build',
+      '--source',
+      str(source),
+      '--data_dir',
+      str(data_dir),
+      *(word for name in ('length', 'stride', 'face') for word in (f'--{name}', str(data[name]))),
+      *options,
+    ],
+    cwd=ROOT,
+    check=True,
+  )
 
 
 def features(data, splits):
@@ -112,10 +148,16 @@ def ridge(data):
   def scores(model, splits):
     x, y = features(data, splits)
     prediction = np.clip(model(x), -1, 1)
-    return {target: {name: metric(prediction[:, i], y[:, i]) for name, metric in metrics.METRICS.items()}
-            for i, target in enumerate(('valence', 'arousal'))}
+    return {
+      target: {name: metric(prediction[:, i], y[:, i]) for name, metric in metrics.METRICS.items()}
+      for i, target in enumerate(('valence', 'arousal'))
+    }
+
   penalties = 10.0 ** np.arange(1, 7)
-  chosen = max(penalties, key=lambda p: sum(s['ccc'] for s in scores(fit(splits[:-1], p), splits[-1:]).values()))
+  chosen = max(
+    penalties,
+    key=lambda p: sum(s['ccc'] for s in scores(fit(splits[:-1], p), splits[-1:]).values()),
+  )
   return row(scores(fit(splits, chosen), [held_out])) | {'penalty': float(chosen)}
 
 
@@ -123,16 +165,33 @@ def constant(data):
   """Scores the mean of the training labels: its CCC is 0 by definition, its RMSE is to be beaten."""
   splits, held_out = fold_chunks(0)
   mean, y = features(data, splits)[1].mean(0), features(data, [held_out])[1]
-  return row({target: {name: metric(np.full(len(y), mean[i]), y[:, i]) for name, metric in metrics.METRICS.items()}
-              for i, target in enumerate(('valence', 'arousal'))})
+  return row(
+    {
+      target: {
+        name: metric(np.full(len(y), mean[i]), y[:, i]) for name, metric in metrics.METRICS.items()
+      }
+      for i, target in enumerate(('valence', 'arousal'))
+    }
+  )
 
 
 def table(rows):
   """Formats the rows as a Markdown table."""
-  lines = ['| | valence CCC | arousal CCC | valence RMSE | arousal RMSE | epochs | seconds |', '|---|---|---|---|---|---|---|']
+  lines = [
+    '| | valence CCC | arousal CCC | valence RMSE | arousal RMSE | epochs | seconds |',
+    '|---|---|---|---|---|---|---|',
+  ]
   for name, values in rows.items():
-    cells = [f'{values[target][metric]:.3f}' for metric in ('ccc', 'rmse') for target in ('valence', 'arousal')]
-    lines.append(f'| {name} | ' + ' | '.join([*cells, *(str(values.get(key, '')) for key in ('epochs', 'seconds'))]) + ' |')
+    cells = [
+      f'{values[target][metric]:.3f}'
+      for metric in ('ccc', 'rmse')
+      for target in ('valence', 'arousal')
+    ]
+    lines.append(
+      f'| {name} | '
+      + ' | '.join([*cells, *(str(values.get(key, '')) for key in ('epochs', 'seconds'))])
+      + ' |'
+    )
   return '\n'.join(lines)
 
 
@@ -161,18 +220,31 @@ def main():
   rows |= {'ridge on simple features': ridge(data), 'best constant': constant(data)}
 
   first = folder(arguments.output, 'grjca, seed 0')
-  evidence = {'set': json.loads((arguments.source / 'mini.json').read_text()), 'cores': os.cpu_count(),
-              'python': platform.python_version(), 'rows': rows,
-              'demo': json.loads((first / 'results_validation.json').read_text())}
+  evidence = {
+    'set': json.loads((arguments.source / 'mini.json').read_text()),
+    'cores': os.cpu_count(),
+    'python': platform.python_version(),
+    'rows': rows,
+    'demo': json.loads((first / 'results_validation.json').read_text()),
+  }
   (ROOT / 'docs' / 'evidence.json').write_text(json.dumps(evidence, indent=1) + '\n')
-  for picture, source in (('demo_curves.png', 'curves.png'), ('demo_traces.png', 'traces_validation.png')):
+  for picture, source in (
+    ('demo_curves.png', 'curves.png'),
+    ('demo_traces.png', 'traces_validation.png'),
+  ):
     shutil.copy(first / source, ROOT / 'docs' / picture)
   readme = fill((ROOT / 'README.md').read_text(), 'evidence', table(rows))
-  demo = summarize_run(evidence['demo'], config.targets, first).strip().replace(str(first), 'demo/run')
+  demo = (
+    summarize_run(evidence['demo'], config.targets, first).strip().replace(str(first), 'demo/run')
+  )
   (ROOT / 'README.md').write_text(fill(readme, 'demo', f'```\n{demo}\n```'))
   print(table(rows))
-  low = [name for name, values in rows.items() if name.startswith('grjca')
-         and min(values[target]['ccc'] for target in ('valence', 'arousal')) < 0.65]
+  low = [
+    name
+    for name, values in rows.items()
+    if name.startswith('grjca')
+    and min(values[target]['ccc'] for target in ('valence', 'arousal')) < 0.65
+  ]
   return 1 if low else 0
 
 

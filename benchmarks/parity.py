@@ -34,9 +34,15 @@ def make_reference(case):
   if case in cases.CONFIGS:
     model = torch_reference.Predecessor(cases.CONFIGS[case])
   else:
-    model = {'ir50': torch_reference.IR50, 'resnet50': torch_reference.ResNet50, 'vggish': torch_reference.VGGish}[case]()
-  made = {name: torch.from_numpy(cases.weight(case, name, tuple(x.shape))) if x.is_floating_point() else x
-          for name, x in model.state_dict().items()}
+    model = {
+      'ir50': torch_reference.IR50,
+      'resnet50': torch_reference.ResNet50,
+      'vggish': torch_reference.VGGish,
+    }[case]()
+  made = {
+    name: torch.from_numpy(cases.weight(case, name, tuple(x.shape))) if x.is_floating_point() else x
+    for name, x in model.state_dict().items()
+  }
   model.load_state_dict(made)
   return model
 
@@ -50,25 +56,38 @@ def channels_first(x):
 def reference(case, model, dtype):
   """Computes PyTorch's results, under the names that parity_cases.ours uses."""
   model, results = copy.deepcopy(model).to(getattr(torch, dtype)), {}
-  cast = lambda *which: [channels_first(x).to(getattr(torch, dtype)) for x in cases.inputs(case, *which)]
+  cast = lambda *which: [
+    channels_first(x).to(getattr(torch, dtype)) for x in cases.inputs(case, *which)
+  ]
   for mode in ('eval', 'train'):
     model.train(mode == 'train')
     model.zero_grad()
     output = model(*cast(0, mode))
-    (output * torch.from_numpy(cases.draw(case, f'{case}/direction', tuple(output.shape)))).sum().backward()
+    (
+      output * torch.from_numpy(cases.draw(case, f'{case}/direction', tuple(output.shape)))
+    ).sum().backward()
     results[mode] = output.detach().numpy()
-    results.update({f'{mode}/{canonical(name)}': p.grad.numpy().copy() for name, p in model.named_parameters()
-                    if p.grad is not None})
+    results.update(
+      {
+        f'{mode}/{canonical(name)}': p.grad.numpy().copy()
+        for name, p in model.named_parameters()
+        if p.grad is not None
+      }
+    )
   with torch.no_grad():
     for number in range(1, cases.STEPS):
       model(*cast(number))
-  results.update({f'stats/{name}': x.numpy() for name, x in model.named_buffers() if x.is_floating_point()})
+  results.update(
+    {f'stats/{name}': x.numpy() for name, x in model.named_buffers() if x.is_floating_point()}
+  )
   return results
 
 
 def canonical(name):
   """Renames the parameters of a weight norm to the older of PyTorch's two styles."""
-  return name.replace('parametrizations.weight.original0', 'weight_g').replace('parametrizations.weight.original1', 'weight_v')
+  return name.replace('parametrizations.weight.original0', 'weight_g').replace(
+    'parametrizations.weight.original1', 'weight_v'
+  )
 
 
 def compare(actual, expected):
@@ -83,7 +102,9 @@ def compare(actual, expected):
   assert actual.keys() == expected.keys(), actual.keys() ^ expected.keys()
   worst = {}
   for name, x in expected.items():
-    kind = name.partition('/')[0] + (' gradient' if '/' in name and not name.startswith('stats') else '')
+    kind = name.partition('/')[0] + (
+      ' gradient' if '/' in name and not name.startswith('stats') else ''
+    )
     size = max(np.linalg.norm(x), 1e-3 * scale(expected, name))
     error = float(np.linalg.norm(actual[name] - x) / size)
     if error >= worst.get(kind, (0,))[0]:
@@ -96,38 +117,69 @@ def scale(results, name):
   mode = name.partition('/')[0]
   if '/' not in name or mode == 'stats':
     return 0.0
-  return float(np.sqrt(sum(np.square(x, dtype=np.float64).sum() for n, x in results.items() if n.startswith(mode + '/'))))
+  return float(
+    np.sqrt(
+      sum(
+        np.square(x, dtype=np.float64).sum() for n, x in results.items() if n.startswith(mode + '/')
+      )
+    )
+  )
 
 
 def write_golden(case, model_shapes, results):
   """Writes PyTorch's results of a case to tests/avjax/golden, rounded to eight digits."""
   cases.GOLDEN.mkdir(exist_ok=True)
-  golden = {'torch': torch.__version__.split('+')[0], 'source': model_shapes,
-            'outputs': {mode: results[mode].ravel()[:512].astype(float).tolist() for mode in ('eval', 'train')},
-            'scales': {mode: scale(results, mode + '/') for mode in ('eval', 'train')},
-            'fingerprints': {name: cases.fingerprint(name, x) for name, x in results.items()}}
+  golden = {
+    'torch': torch.__version__.split('+')[0],
+    'source': model_shapes,
+    'outputs': {
+      mode: results[mode].ravel()[:512].astype(float).tolist() for mode in ('eval', 'train')
+    },
+    'scales': {mode: scale(results, mode + '/') for mode in ('eval', 'train')},
+    'fingerprints': {name: cases.fingerprint(name, x) for name, x in results.items()},
+  }
   text = json.dumps(golden, separators=(',', ':'), sort_keys=True)
   rounded = json.loads(text, parse_float=lambda digits: float(f'{float(digits):.8g}'))
-  (cases.GOLDEN / f'{case}.json').write_text(json.dumps(rounded, separators=(',', ':'), sort_keys=True) + '\n')
+  (cases.GOLDEN / f'{case}.json').write_text(
+    json.dumps(rounded, separators=(',', ':'), sort_keys=True) + '\n'
+  )
 
 
 def table_of(results):
   """Formats the results as a Markdown table."""
-  lines = ['| largest relative difference | output, evaluation | gradients | output, training | gradients | running averages |',
-           '|---|---|---|---|---|---|']
+  lines = [
+    '| largest relative difference | output, evaluation | gradients | output, training | gradients | running averages |',
+    '|---|---|---|---|---|---|',
+  ]
   for name, row in results['largest_relative_difference'].items():
-    lines.append(f'| {name} | ' + ' | '.join(f'{row[kind]:.0e}' if kind in row else '' for kind in KINDS) + ' |')
-  return '\n'.join([*lines, '', f'jax {results["jax"]} and torch {results["torch"]} on one {results["machine"]} CPU; '
-                    f'{results["arrays"]:,} arrays compared, the worst of each kind shown.'])
+    lines.append(
+      f'| {name} | '
+      + ' | '.join(f'{row[kind]:.0e}' if kind in row else '' for kind in KINDS)
+      + ' |'
+    )
+  return '\n'.join(
+    [
+      *lines,
+      '',
+      f'jax {results["jax"]} and torch {results["torch"]} on one {results["machine"]} CPU; '
+      f'{results["arrays"]:,} arrays compared, the worst of each kind shown.',
+    ]
+  )
 
 
 def main(argv):
-  parser = argparse.ArgumentParser(prog='python -m benchmarks.parity', description=__doc__.splitlines()[0])
-  parser.add_argument('--golden', action='store_true', help="write PyTorch's results to tests/avjax/golden")
+  parser = argparse.ArgumentParser(
+    prog='python -m benchmarks.parity', description=__doc__.splitlines()[0]
+  )
+  parser.add_argument(
+    '--golden', action='store_true', help="write PyTorch's results to tests/avjax/golden"
+  )
   parser.add_argument('--cases', nargs='*', default=cases.CASES, choices=cases.CASES)
   arguments = parser.parse_args(argv[1:])
   table, failed, arrays = {}, [], 0
-  print(f'{"largest relative difference":<30}{"eval":>10}{"gradient":>10}{"train":>10}{"gradient":>10}{"averages":>10}')
+  print(
+    f'{"largest relative difference":<30}{"eval":>10}{"gradient":>10}{"train":>10}{"gradient":>10}{"averages":>10}'
+  )
   for case in arguments.cases:
     model = make_reference(case)
     source = {name: x.numpy().copy() for name, x in model.state_dict().items()}
@@ -138,13 +190,28 @@ def main(argv):
       arrays += len(expected)
       worst = compare(cases.ours(case, source, dtype), expected)
       table[f'{case}, {dtype}'] = row = {kind: error for kind, (error, _) in worst.items()}
-      print(f'{case:<20}{dtype:<10}' + ''.join(f'{row[kind]:>10.1e}' if kind in row else f'{"":>10}' for kind in KINDS),
-            flush=True)
-      failed += [f'{case}, {dtype}: {kind} differs by {error:.1e} at {name}'
-                 for kind, (error, name) in worst.items() if error > tolerance]
-  if set(arguments.cases) == set(cases.CASES) and not failed:  # the docs change only if all cases agree
-    results = {'tolerance': cases.TOLERANCES, 'jax': jax.__version__, 'torch': torch.__version__.split('+')[0],
-               'numpy': np.__version__, 'machine': platform.machine(), 'arrays': arrays, 'largest_relative_difference': table}
+      print(
+        f'{case:<20}{dtype:<10}'
+        + ''.join(f'{row[kind]:>10.1e}' if kind in row else f'{"":>10}' for kind in KINDS),
+        flush=True,
+      )
+      failed += [
+        f'{case}, {dtype}: {kind} differs by {error:.1e} at {name}'
+        for kind, (error, name) in worst.items()
+        if error > tolerance
+      ]
+  if (
+    set(arguments.cases) == set(cases.CASES) and not failed
+  ):  # the docs change only if all cases agree
+    results = {
+      'tolerance': cases.TOLERANCES,
+      'jax': jax.__version__,
+      'torch': torch.__version__.split('+')[0],
+      'numpy': np.__version__,
+      'machine': platform.machine(),
+      'arrays': arrays,
+      'largest_relative_difference': table,
+    }
     (DOCS / 'parity.json').write_text(json.dumps(results, indent=1) + '\n')
     page = DOCS / 'weights.md'
     page.write_text(fill(page.read_text(), 'parity', table_of(results)))

@@ -37,20 +37,28 @@ DRAWS = {'ir50': 5, 'resnet50': 6, 'vggish': 2, 'rjca_author': 1, 'lfan': 1}
 def whole(config):
   """Shrinks the towers and clips of a predecessors' config, but not its fusion and head."""
   config.targets, config.data.length = ('valence',), 24
-  config.model.visual.ir50.update({'widths': (2, 2, 4, 4), 'units': (1, 1, 2, 1), 'features': 32, 'dropout': 0.0})
+  config.model.visual.ir50.update(
+    {'widths': (2, 2, 4, 4), 'units': (1, 1, 2, 1), 'features': 32, 'dropout': 0.0}
+  )
   config.model.audio.update({'widths': (1, 1, 2, 2, 2, 2), 'hidden': 16, 'features': 16})
   config.model.temporal.dropout = config.model.fusion.dropout = 0.0
   return config
 
 
 CONFIGS = {'rjca_author': whole(rjca_author.get_config()), 'lfan': whole(lfan.get_config())}
-CONFIGS['rjca_author'].model.temporal.update({'visual': (128,) * 4, 'audio': (32,) * 4})  # in place of 512 and 128; LFAN keeps its widths
+CONFIGS['rjca_author'].model.temporal.update(
+  {'visual': (128,) * 4, 'audio': (32,) * 4}
+)  # in place of 512 and 128; LFAN keeps its widths
 CASES = ('ir50', 'resnet50', 'vggish', *CONFIGS)
 
 
 def draw(case, name, shape):
   """Draws a standard normal array that depends only on its case and name."""
-  return np.random.RandomState(zlib.crc32(f'{DRAWS[case]}/{name}'.encode())).standard_normal(shape).astype(np.float32)
+  return (
+    np.random.RandomState(zlib.crc32(f'{DRAWS[case]}/{name}'.encode()))
+    .standard_normal(shape)
+    .astype(np.float32)
+  )
 
 
 def weight(case, name, shape):
@@ -64,7 +72,12 @@ def weight(case, name, shape):
     return 0.1 * x
   # Norms and PReLU. The last norm of a residual branch is smaller than the trunk, as in trained towers.
   if len(shape) == 1:
-    sizes = {'bn3.weight': 0.2, 'res_layer.4.weight': 0.2, 'res_layer.2.weight': 0.25, 'input_layer.2.weight': 0.25}
+    sizes = {
+      'bn3.weight': 0.2,
+      'res_layer.4.weight': 0.2,
+      'res_layer.2.weight': 0.25,
+      'input_layer.2.weight': 0.25,
+    }
     size = next((size for ending, size in sizes.items() if name.endswith(ending)), 1.0)
     return np.float32(size) * np.exp(0.2 * x)
   return x * np.float32(np.sqrt(1 / np.prod(shape[1:])))
@@ -81,7 +94,10 @@ def inputs(case, number, mode='train'):
     xs = (draw(case, f'{case}/input{number}', sizes[case]),)
   else:
     clips = (2, CONFIGS[case].data.length)
-    xs = draw(case, f'{case}/images{number}', (*clips, 40, 40, 3)), draw(case, f'{case}/log_mel{number}', (*clips, 96, 64))
+    xs = (
+      draw(case, f'{case}/images{number}', (*clips, 40, 40, 3)),
+      draw(case, f'{case}/log_mel{number}', (*clips, 96, 64)),
+    )
   return tuple(x[:1] for x in xs) if mode == 'eval' else xs
 
 
@@ -107,18 +123,27 @@ def _ours(case, source, dtype, gradients):
     config = CONFIGS[case]
     model, system = System.from_config(config).model, name_maps.of_model(config)
     shapes = shapes_of_model(config)
-    call = lambda variables, xs, is_trainable: model.apply(variables, *xs, jnp.ones(xs[0].shape[:2], bool), is_trainable,
-                                                     mutable=['batch_stats'])
+    call = lambda variables, xs, is_trainable: model.apply(
+      variables, *xs, jnp.ones(xs[0].shape[:2], bool), is_trainable, mutable=['batch_stats']
+    )
   else:
     shapes, system = shapes_of(case), name_maps.TOWERS[case]
-    model = {'ir50': IR50(dropout=0.0), 'resnet50': ResNet50(features=2048), 'vggish': VGGish()}[case]
-    call = lambda variables, xs, is_trainable: model.apply(variables, *xs, *([] if case == 'vggish' else [is_trainable]),
-                                                     mutable=['batch_stats'])
+    model = {'ir50': IR50(dropout=0.0), 'resnet50': ResNet50(features=2048), 'vggish': VGGish()}[
+      case
+    ]
+    call = lambda variables, xs, is_trainable: model.apply(
+      variables, *xs, *([] if case == 'vggish' else [is_trainable]), mutable=['batch_stats']
+    )
   converted = convert(source, shapes, system)
   assert not converted.mismatches, converted.mismatches
   arrays = dict(converted.arrays)
   if case == 'resnet50':  # its projection becomes the identity
-    arrays.update({'params/output/kernel': np.eye(2048, dtype=np.float32), 'params/output/bias': np.zeros(2048, np.float32)})
+    arrays.update(
+      {
+        'params/output/kernel': np.eye(2048, dtype=np.float32),
+        'params/output/bias': np.zeros(2048, np.float32),
+      }
+    )
   cast = lambda tree: jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)
   variables = {'batch_stats': {}, **cast(traverse_util.unflatten_dict(arrays, sep='/'))}
   entries = {path: system.entry(path.split('/', 1)[1], shape) for path, shape in shapes.items()}
@@ -126,20 +151,27 @@ def _ours(case, source, dtype, gradients):
 
   def forward(params, batch_stats, xs, is_trainable):
     output, updated = call({'params': params, 'batch_stats': batch_stats}, xs, is_trainable)
-    return jnp.sum(output * draw(case, f'{case}/direction', output.shape)), (output, updated.get('batch_stats', {}))
+    return jnp.sum(output * draw(case, f'{case}/direction', output.shape)), (
+      output,
+      updated.get('batch_stats', {}),
+    )
 
   def with_gradient(*arguments):
     (_, (output, stats)), gradient = jax.value_and_grad(forward, has_aux=True)(*arguments)
     return output, stats, gradient
 
   # A float64 convolution is a plain loop, which must be optimized although the tests turn optimization off.
-  jit = functools.partial(jax.jit, static_argnums=3, compiler_options={'xla_backend_optimization_level': '1'})
+  jit = functools.partial(
+    jax.jit, static_argnums=3, compiler_options={'xla_backend_optimization_level': '1'}
+  )
   without = jit(lambda *arguments: (*forward(*arguments)[1], {}))
   differentiated = jit(with_gradient)
   results = {}
   for mode, is_trainable in (('eval', nothing_trainable), ('train', everything)):
     run = differentiated if mode in gradients else without
-    output, stats, gradient = run(variables['params'], variables['batch_stats'], cast(inputs(case, 0, mode)), is_trainable)
+    output, stats, gradient = run(
+      variables['params'], variables['batch_stats'], cast(inputs(case, 0, mode)), is_trainable
+    )
     results[mode] = np.asarray(output)
     for path, x in traverse_util.flatten_dict({'params': gradient}, sep='/').items():
       if path in theirs:
@@ -162,6 +194,7 @@ def to_published(entry):
 
   Returns a function (group, x) -> {group + published name: x in the published layout}.
   """
+
   @functools.cache
   def places():
     return entry.ours(np.arange(np.prod(entry.shape), dtype=np.int32).reshape(entry.shape)).ravel()
@@ -170,6 +203,7 @@ def to_published(entry):
     theirs = np.empty(x.size, x.dtype)
     theirs[places()] = x.ravel()
     return {group + entry.name: theirs.reshape(entry.shape)}
+
   return turn
 
 
@@ -179,7 +213,9 @@ def fingerprint(name, x):
   A difference d between two arrays changes each product by about |d|.
   """
   flat = np.asarray(x, np.float64).ravel()
-  signs = np.where(np.random.RandomState(zlib.crc32(name.encode())).random_sample((3, flat.size)) < 0.5, -1.0, 1.0)
+  signs = np.where(
+    np.random.RandomState(zlib.crc32(name.encode())).random_sample((3, flat.size)) < 0.5, -1.0, 1.0
+  )
   return [float(np.linalg.norm(flat)), *map(float, signs @ flat)]
 
 

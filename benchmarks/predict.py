@@ -42,15 +42,28 @@ MINUTES, RATE = (1, 30), 25
 def repeated(clip, path, minutes):
   """Writes a video that repeats the frames of a clip for some minutes, with a tone as its sound."""
   with av.open(str(path), 'w') as container:
-    picture, track = container.add_stream('libx264', rate=RATE, options={'preset': 'ultrafast'}), container.add_stream('aac', rate=16_000, layout='mono')
+    picture, track = (
+      container.add_stream('libx264', rate=RATE, options={'preset': 'ultrafast'}),
+      container.add_stream('aac', rate=16_000, layout='mono'),
+    )
     images = list(video.read_frames(clip, 320))
     picture.height, picture.width = (side // 2 * 2 for side in images[0].shape[:2])
     picture.pix_fmt = 'yuv420p'
     tone = np.int16(8000 * np.sin(np.arange(16_000 // RATE) / 4))[None]
     for k in range(60 * RATE * minutes):
-      container.mux(picture.encode(av.VideoFrame.from_ndarray(images[k % len(images)][:picture.height, :picture.width], format='rgb24')))
+      container.mux(
+        picture.encode(
+          av.VideoFrame.from_ndarray(
+            images[k % len(images)][: picture.height, : picture.width], format='rgb24'
+          )
+        )
+      )
       sound = av.AudioFrame.from_ndarray(tone, format='s16', layout='mono')
-      sound.sample_rate, sound.pts, sound.time_base = 16_000, k * tone.shape[1], fractions.Fraction(1, 16_000)
+      sound.sample_rate, sound.pts, sound.time_base = (
+        16_000,
+        k * tone.shape[1],
+        fractions.Fraction(1, 16_000),
+      )
       container.mux(track.encode(sound))
     container.mux(picture.encode())
     container.mux(track.encode())
@@ -62,7 +75,9 @@ def full_size(folder):
   if not (folder / 'config.json').exists():
     run_folder.open_folder(config, folder, {}, {})
     checkpoints = checkpoint.Checkpoints(folder)
-    checkpoints.save(checkpoints.best, 1, System.from_config(config).init(0), {'epoch': 0, 'ccc': 0.0})
+    checkpoints.save(
+      checkpoints.best, 1, System.from_config(config).init(0), {'epoch': 0, 'ccc': 0.0}
+    )
     checkpoints.close()
   return folder
 
@@ -73,28 +88,45 @@ def measure(clip, folder, output):
   Returns frames, seconds (of the video), wall_seconds, peak_mb, and frames_per_second by stage.
   """
   # VmHWM starts from zero in a new program; ru_maxrss would start from the peak of this process.
-  code = ('import re, sys, time; from avjax import predict; start = time.perf_counter(); predict.main(sys.argv); '
-          'print("PEAK", int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) // 1024, "WALL", time.perf_counter() - start)')
-  done = subprocess.run([sys.executable, '-c', code, str(clip), '--run', str(folder), '--output', str(output)], cwd=ROOT, check=True,
-                        capture_output=True, text=True)
+  code = (
+    'import re, sys, time; from avjax import predict; start = time.perf_counter(); predict.main(sys.argv); '
+    'print("PEAK", int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) // 1024, "WALL", time.perf_counter() - start)'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code, str(clip), '--run', str(folder), '--output', str(output)],
+    cwd=ROOT,
+    check=True,
+    capture_output=True,
+    text=True,
+  )
   frames, seconds = re.search(r': ([\d,]+) frames, ([\d.]+) s', done.stdout).groups()
   stages = re.search(r'frames a second: (.*)', done.stdout)[1].split(', ')
   peak, wall = re.search(r'PEAK (\d+) WALL ([\d.]+)', done.stdout).groups()
   for path in output.iterdir():
     path.unlink()
-  return {'frames': int(frames.replace(',', '')), 'seconds': float(seconds), 'wall_seconds': round(float(wall), 1), 'peak_mb': int(peak),
-          'frames_per_second': {stage.rsplit(' ', 1)[0]: int(stage.rsplit(' ', 1)[1].replace(',', '')) for stage in stages}}
+  return {
+    'frames': int(frames.replace(',', '')),
+    'seconds': float(seconds),
+    'wall_seconds': round(float(wall), 1),
+    'peak_mb': int(peak),
+    'frames_per_second': {
+      stage.rsplit(' ', 1)[0]: int(stage.rsplit(' ', 1)[1].replace(',', '')) for stage in stages
+    },
+  }
 
 
 def pictures(clip, folder, output):
   """Writes the pictures of the docs: the plot of a clip, and its page as a browser shows it."""
   sys.path.insert(0, str(ROOT / 'tests' / 'support'))
   import browser
+
   predict_video(clip, folder, output, stride=20)
   shutil.copy(output / f'{clip.stem}.png', ROOT / 'docs' / 'predict_clip.png')
   with browser.Browser(1200, 1000) as page:
     page.open(output / f'{clip.stem}.html')
-    page.evaluate("new Promise(done => { video.muted = true; video.currentTime = video.duration / 2; video.onseeked = done })")
+    page.evaluate(
+      'new Promise(done => { video.muted = true; video.currentTime = video.duration / 2; video.onseeked = done })'
+    )
     time.sleep(3)  # until Chromium's own spinner has faded
     (ROOT / 'docs' / 'predict_page.png').write_bytes(page.screenshot())
   shutil.rmtree(output)
@@ -131,8 +163,11 @@ def whole_command(row):
 
 def summary(found):
   """Formats what README.md says, from docs/predict.json."""
-  return SUMMARY.format(cores=found['cores'], demo=whole_command(found['small model']),
-                        full=whole_command(found['full size']))
+  return SUMMARY.format(
+    cores=found['cores'],
+    demo=whole_command(found['small model']),
+    full=whole_command(found['full size']),
+  )
 
 
 def details(found):
@@ -140,26 +175,48 @@ def details(found):
   rows = []
   for name, title in (('small model', 'demo'), ('full size', '`configs/grjca.py`')):
     row = found[name]
-    speeds = [f'{row["frames_per_second"][stage]:,}' for stage in ('faces', 'towers', 'fusion', 'decode', 'page')]
+    speeds = [
+      f'{row["frames_per_second"][stage]:,}'
+      for stage in ('faces', 'towers', 'fusion', 'decode', 'page')
+    ]
     rows.append(f'| {title} | ' + ' | '.join([*speeds, whole_command(row)]) + ' |')
   first = found['small model']
   full = json.loads((ROOT / 'docs' / 'systems.json').read_text())['grjca']
-  work = (full['whole']['flops'] - full['without_towers']['flops']) / grjca.get_config().data.length / 1e9
+  work = (
+    (full['whole']['flops'] - full['without_towers']['flops'])
+    / grjca.get_config().data.length
+    / 1e9
+  )
   return DETAILS.format(
-      cores=found['cores'], detector=found['detector'], rows='\n'.join(rows), clip=found['clip'],
-      frames=first['frames'], seconds=first['seconds'], work=work, rate=RATE,
-      short=found['1 min']['peak_mb'], long=found['30 min']['peak_mb'])
+    cores=found['cores'],
+    detector=found['detector'],
+    rows='\n'.join(rows),
+    clip=found['clip'],
+    frames=first['frames'],
+    seconds=first['seconds'],
+    work=work,
+    rate=RATE,
+    short=found['1 min']['peak_mb'],
+    long=found['30 min']['peak_mb'],
+  )
 
 
 def main():
-  parser = argparse.ArgumentParser(prog='python -m benchmarks.predict', description=__doc__.splitlines()[0])
+  parser = argparse.ArgumentParser(
+    prog='python -m benchmarks.predict', description=__doc__.splitlines()[0]
+  )
   for name in ('run', 'clip', 'picture', 'output'):
     parser.add_argument(f'--{name}', required=True, type=pathlib.Path)
   arguments = parser.parse_args()
   output = arguments.output
   (output / 'out').mkdir(parents=True, exist_ok=True)
   pictures(arguments.picture, arguments.run, output / 'pictures')
-  found = {'cores': os.cpu_count(), 'python': platform.python_version(), 'clip': arguments.clip.name, 'detector': detection.detector()[0]}
+  found = {
+    'cores': os.cpu_count(),
+    'python': platform.python_version(),
+    'clip': arguments.clip.name,
+    'detector': detection.detector()[0],
+  }
   found['small model'] = measure(arguments.clip, arguments.run, output / 'out')
   found['full size'] = measure(arguments.clip, full_size(output / 'full'), output / 'out')
   for minutes in MINUTES:

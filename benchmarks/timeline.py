@@ -16,9 +16,15 @@ import matplotlib.pyplot as plt
 from avjax.training.unfreezing import Schedule
 
 BATCHES = 20  # per epoch
-READINGS = {'paper (default)': {}, "author (the authors' code)": {'warmup': 'author', 'release': 'below_minimum'},
-            'linear5': {'warmup': 'linear5'}}
-RUNS = {'never improves': lambda epoch: 0.0, 'improves until epoch 40': lambda epoch: min(epoch, 40) / 100}
+READINGS = {
+  'paper (default)': {},
+  "author (the authors' code)": {'warmup': 'author', 'release': 'below_minimum'},
+  'linear5': {'warmup': 'linear5'},
+}
+RUNS = {
+  'never improves': lambda epoch: 0.0,
+  'improves until epoch 40': lambda epoch: min(epoch, 40) / 100,
+}
 GROUPS = ('#deebf7', '#9ecae1', '#4292c6')  # colours for one, two and three open groups
 
 
@@ -40,7 +46,9 @@ def drive(settings, ccc_of):
 
 
 def main():
-  figure, axes = plt.subplots(len(READINGS), len(RUNS), figsize=(11, 6.5), sharex=True, sharey=True, layout='constrained')
+  figure, axes = plt.subplots(
+    len(READINGS), len(RUNS), figsize=(11, 6.5), sharex=True, sharey=True, layout='constrained'
+  )
   for row, (reading, settings) in zip(axes, READINGS.items(), strict=True):
     for axis, (run, ccc_of) in zip(row, RUNS.items(), strict=True):
       times, rates, opened, end = drive(settings, ccc_of)

@@ -20,10 +20,16 @@ class UnitIR(nn.Module):
     if inputs == width:
       self.shortcut_layer = nn.MaxPool2d(1, stride)
     else:
-      self.shortcut_layer = nn.Sequential(nn.Conv2d(inputs, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+      self.shortcut_layer = nn.Sequential(
+        nn.Conv2d(inputs, width, 1, stride, bias=False), nn.BatchNorm2d(width)
+      )
     self.res_layer = nn.Sequential(
-        nn.BatchNorm2d(inputs), nn.Conv2d(inputs, width, 3, 1, 1, bias=False), nn.PReLU(width),
-        nn.Conv2d(width, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width))
+      nn.BatchNorm2d(inputs),
+      nn.Conv2d(inputs, width, 3, 1, 1, bias=False),
+      nn.PReLU(width),
+      nn.Conv2d(width, width, 3, stride, 1, bias=False),
+      nn.BatchNorm2d(width),
+    )
 
   def forward(self, x):
     return self.res_layer(x) + self.shortcut_layer(x)
@@ -34,15 +40,22 @@ class IR50(nn.Module):
 
   def __init__(self, widths=(64, 128, 256, 512), units=(3, 4, 14, 3), features=512):
     super().__init__()
-    self.input_layer = nn.Sequential(nn.Conv2d(3, widths[0], 3, 1, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.PReLU(widths[0]))
+    self.input_layer = nn.Sequential(
+      nn.Conv2d(3, widths[0], 3, 1, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.PReLU(widths[0])
+    )
     body, inputs = [], widths[0]
     for i, (width, count) in enumerate(zip(widths, units, strict=True)):
       for j in range(count):
         body.append(UnitIR(inputs, width, 2 if i > 0 and j == 0 else 1))
         inputs = width
     self.body = nn.Sequential(*body)
-    self.output_layer = nn.Sequential(nn.BatchNorm2d(inputs), nn.Dropout(0), nn.Flatten(), nn.Linear(inputs * 25, features),
-                                      nn.BatchNorm1d(features))
+    self.output_layer = nn.Sequential(
+      nn.BatchNorm2d(inputs),
+      nn.Dropout(0),
+      nn.Flatten(),
+      nn.Linear(inputs * 25, features),
+      nn.BatchNorm1d(features),
+    )
 
   def forward(self, x):
     return F.normalize(self.output_layer(self.body(self.input_layer(x))))
@@ -58,7 +71,9 @@ class Bottleneck(nn.Module):
     self.conv3, self.bn3 = nn.Conv2d(width, 4 * width, 1, bias=False), nn.BatchNorm2d(4 * width)
     self.downsample = None
     if stride != 1 or inputs != 4 * width:
-      self.downsample = nn.Sequential(nn.Conv2d(inputs, 4 * width, 1, stride, bias=False), nn.BatchNorm2d(4 * width))
+      self.downsample = nn.Sequential(
+        nn.Conv2d(inputs, 4 * width, 1, stride, bias=False), nn.BatchNorm2d(4 * width)
+      )
 
   def forward(self, x):
     y = F.relu(self.bn1(self.conv1(x)))
@@ -97,8 +112,13 @@ class VGGish(nn.Module):
       layers += [nn.MaxPool2d(2)] if i in (0, 1, 3, 5) else []
       inputs = width
     self.features = nn.Sequential(*layers)
-    self.embeddings = nn.Sequential(nn.Linear(24 * inputs, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(),
-                                    nn.Linear(hidden, features))
+    self.embeddings = nn.Sequential(
+      nn.Linear(24 * inputs, hidden),
+      nn.ReLU(),
+      nn.Linear(hidden, hidden),
+      nn.ReLU(),
+      nn.Linear(hidden, features),
+    )
 
   def forward(self, x):
     return self.embeddings(self.features(x).permute(0, 2, 3, 1).flatten(1))
@@ -126,8 +146,12 @@ class TemporalConvNet(nn.Module):
 
   def __init__(self, inputs, widths, kernel=5):
     super().__init__()
-    self.network = nn.Sequential(*(TemporalBlock(i, o, kernel, 2 ** level)
-                                   for level, (i, o) in enumerate(zip((inputs, *widths), widths, strict=False))))
+    self.network = nn.Sequential(
+      *(
+        TemporalBlock(i, o, kernel, 2**level)
+        for level, (i, o) in enumerate(zip((inputs, *widths), widths, strict=False))
+      )
+    )
 
   def forward(self, x):
     return self.network(x)
@@ -191,10 +215,12 @@ class MultimodalAttention(nn.Module):
     tokens = []
     for name, x in xs.items():
       x = self.qkv_proj[name](x)
-      tokens.append(x.reshape(*x.shape[:2], self.heads, 1, -1).transpose(1, 2))  # (B,heads,L,1,3*width/heads)
+      tokens.append(
+        x.reshape(*x.shape[:2], self.heads, 1, -1).transpose(1, 2)
+      )  # (B,heads,L,1,3*width/heads)
     q, k, v = torch.cat(tokens, -2).chunk(3, -1)
     scores = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]), -1)
-    mixed = (scores @ v + v).transpose(1, 2)                                     # (B,L,heads,2,width/heads)
+    mixed = (scores @ v + v).transpose(1, 2)  # (B,L,heads,2,width/heads)
     return self.o_proj(mixed.flatten(2))
 
 
@@ -225,15 +251,22 @@ class Predecessor(nn.Module):
     self.spatial = nn.ModuleDict({'visual': nn.Module(), 'audio': nn.Module()})
     self.spatial['visual'].backbone = IR50(visual.widths, visual.units, visual.features)
     self.spatial['audio'].backbone = VGGish(audio.widths, audio.hidden, audio.features)
-    self.temporal = nn.ModuleDict({'video': TemporalConvNet(visual.features, m.temporal.visual, m.temporal.kernel),
-                                   'logmel': TemporalConvNet(audio.features, m.temporal.audio, m.temporal.kernel)})
+    self.temporal = nn.ModuleDict(
+      {
+        'video': TemporalConvNet(visual.features, m.temporal.visual, m.temporal.kernel),
+        'logmel': TemporalConvNet(audio.features, m.temporal.audio, m.temporal.kernel),
+      }
+    )
     self.bn = nn.ModuleDict({name: nn.BatchNorm1d(dim) for name, dim in dims.items()})
     if m.fusion.name == 'lfan':
       self.fusion = LeaderFollower(dims, m.fusion.width, m.fusion.heads)
       self.regressor = nn.Linear(dims['video'] + 2 * m.fusion.width, 1)
     else:
       self.coattn = CoAttention(list(dims.values()), config.data.length, m.fusion.recursions)
-      self.regressor1, self.bn1 = nn.Linear(sum(dims.values()), head.hidden), nn.BatchNorm1d(head.hidden)
+      self.regressor1, self.bn1 = (
+        nn.Linear(sum(dims.values()), head.hidden),
+        nn.BatchNorm1d(head.hidden),
+      )
       self.regressor2 = nn.Linear(head.hidden, 1)
 
   def forward(self, images, log_mel):
@@ -244,5 +277,7 @@ class Predecessor(nn.Module):
       xs[name] = self.bn[name](self.temporal[name](x)).transpose(1, 2)
     if hasattr(self, 'fusion'):
       return torch.tanh(self.regressor(self.fusion(xs)))
-    x = self.bn1(self.regressor1(self.coattn(xs['video'], xs['logmel'])).transpose(1, 2)).transpose(1, 2)
+    x = self.bn1(self.regressor1(self.coattn(xs['video'], xs['logmel'])).transpose(1, 2)).transpose(
+      1, 2
+    )
     return torch.tanh(self.regressor2(F.leaky_relu(x)))

@@ -22,7 +22,7 @@ from benchmarks import systems
 from benchmarks.evidence import ROOT, arguments_of, build, folder, train
 from data_prep.sources import affwild2
 
-EPOCHS = 9        # of each run, whatever its validation says
+EPOCHS = 9  # of each run, whatever its validation says
 IN_ONE_STAGE = 6  # epochs until the next group opens; on features there is only one stage
 ON_FEATURES = ('charon', 'ctyunai')
 SIDE = 12  # pixels per side of the faces that stand for the features of a backbone
@@ -39,20 +39,35 @@ def write_features(source, target):
   clips = affwild2.list_clips(affwild2.find_roots(source))
   for clip in clips:
     frames = np.arange(1, len(video.read_timeline(clip.video).times) + 1)
-    crops, present[clip.name], _ = faces.read_faces(clip.crops, frames, SIDE, faces.read_unreadable(source))
+    crops, present[clip.name], _ = faces.read_faces(
+      clip.crops, frames, SIDE, faces.read_unreadable(source)
+    )
     grey[clip.name] = crops.mean(axis=-1).reshape(len(crops), -1)
-  seen = np.concatenate([grey[clip.name][present[clip.name]] for clip in clips if clip.partition == 'train'])
+  seen = np.concatenate(
+    [grey[clip.name][present[clip.name]] for clip in clips if clip.partition == 'train']
+  )
   for name, rows in grey.items():
-    np.save(target / f'{name}.npy', np.float32((rows - seen.mean(axis=0)) / seen.std(axis=0) * present[name][:, None]))
+    np.save(
+      target / f'{name}.npy',
+      np.float32((rows - seen.mean(axis=0)) / seen.std(axis=0) * present[name][:, None]),
+    )
   return target
 
 
 def table(rows):
   """Formats the rows as a Markdown table, with the best mean CCC first."""
-  lines = ['| system | what it is | valence CCC | arousal CCC | mean | best epoch | seconds |', '|---|---|---|---|---|---|---|']
+  lines = [
+    '| system | what it is | valence CCC | arousal CCC | mean | best epoch | seconds |',
+    '|---|---|---|---|---|---|---|',
+  ]
   for name, row in sorted(rows.items(), key=lambda item: -mean(item[1])):
-    cells = [row['system'], *(f'{row[target]["ccc"]:.3f}' for target in ('valence', 'arousal')), f'{mean(row):.3f}',
-             str(row['best_epoch']), str(row['seconds'])]
+    cells = [
+      row['system'],
+      *(f'{row[target]["ccc"]:.3f}' for target in ('valence', 'arousal')),
+      f'{mean(row):.3f}',
+      str(row['best_epoch']),
+      str(row['seconds']),
+    ]
     lines.append(f'| {name} | ' + ' | '.join(cells) + ' |')
   return '\n'.join(lines)
 
@@ -85,8 +100,12 @@ runs at a time on {cores} CPU cores.
 
 def page(found):
   """Returns the text of docs/results.md for the content of docs/results.json."""
-  return PAGE.format(**{name: found[name] for name in ('epochs', 'records', 'cores')}, in_one_stage=IN_ONE_STAGE + 1, side=SIDE,
-                     table=table(found['rows']))
+  return PAGE.format(
+    **{name: found[name] for name in ('epochs', 'records', 'cores')},
+    in_one_stage=IN_ONE_STAGE + 1,
+    side=SIDE,
+    table=table(found['rows']),
+  )
 
 
 def main():
@@ -95,21 +114,42 @@ def main():
   build(arguments.source, arguments.data_dir, '--features', f'pixels={features}')
 
   runs = {name: (name, []) for name in sorted(systems.CONFIGS)}
-  on_features = ['--config.model.visual.tower=features/pixels', f'--config.schedule.max_stage_epochs={EPOCHS}']
+  on_features = [
+    '--config.model.visual.tower=features/pixels',
+    f'--config.schedule.max_stage_epochs={EPOCHS}',
+  ]
   runs |= {f'{name}, on features': (name, on_features) for name in ON_FEATURES}
-  budget = [f'--config.schedule.{key}={value}' for key, value in
-            (('max_epochs', EPOCHS), ('max_stage_epochs', IN_ONE_STAGE), ('patience', EPOCHS))]
+  budget = [
+    f'--config.schedule.{key}={value}'
+    for key, value in (
+      ('max_epochs', EPOCHS),
+      ('max_stage_epochs', IN_ONE_STAGE),
+      ('patience', EPOCHS),
+    )
+  ]
 
   def result(name):
     config, overrides = runs[name]
-    return {'system': systems.describe(config), **train(config, 0, arguments.data_dir, folder(arguments.output, name), *budget, *overrides)}
+    return {
+      'system': systems.describe(config),
+      **train(config, 0, arguments.data_dir, folder(arguments.output, name), *budget, *overrides),
+    }
+
   with concurrent.futures.ThreadPoolExecutor(2) as pool:
     rows = dict(zip(runs, pool.map(result, runs), strict=True))
 
   manifest = json.loads(next(arguments.data_dir.glob('*/*/manifest.json')).read_text())
-  records = sum(chunk['records'] for name, chunk in manifest['chunks'].items() if name not in ('chunk5', 'test'))
-  found = {'set': json.loads((arguments.source / 'mini.json').read_text()), 'epochs': EPOCHS, 'records': records, 'cores': os.cpu_count(),
-           'python': platform.python_version(), 'rows': rows}
+  records = sum(
+    chunk['records'] for name, chunk in manifest['chunks'].items() if name not in ('chunk5', 'test')
+  )
+  found = {
+    'set': json.loads((arguments.source / 'mini.json').read_text()),
+    'epochs': EPOCHS,
+    'records': records,
+    'cores': os.cpu_count(),
+    'python': platform.python_version(),
+    'rows': rows,
+  }
   (ROOT / 'docs' / 'results.json').write_text(json.dumps(found, indent=1) + '\n')
   (ROOT / 'docs' / 'results.md').write_text(page(found))
   print(table(rows))

@@ -22,9 +22,9 @@ from data_prep import clips, features, parallel
 from data_prep.sources import SOURCES
 
 TOLERABLE = {
-    'unlisted': 'videos and crops that belong to no clip',
-    'out_of_range': 'annotations outside [-1, 1], which then count as missing',
-    'length': f'annotations and videos that differ by more than {clips.MAX_LENGTH_DIFFERENCE} frames',
+  'unlisted': 'videos and crops that belong to no clip',
+  'out_of_range': 'annotations outside [-1, 1], which then count as missing',
+  'length': f'annotations and videos that differ by more than {clips.MAX_LENGTH_DIFFERENCE} frames',
 }
 PACKAGES = ('av', 'librosa', 'numpy', 'pillow', 'tensorflow-datasets')
 
@@ -35,15 +35,20 @@ def parse_args(argv=None):
   Raises InputError if they cannot be used.
   """
   parser = argparse.ArgumentParser(
-      prog='python -m data_prep.build', description=__doc__,
-      formatter_class=argparse.RawDescriptionHelpFormatter)
+    prog='python -m data_prep.build',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
   add_options(parser)
   # The layout decides which other options there are, so it is read first.
   first = argparse.ArgumentParser(prog=parser.prog, add_help=False)
   add_layout(first)
   layout = first.parse_known_args(argv)[0].layout
-  SOURCES[layout].add_options(parser.add_argument_group(
-      f'options of --layout {layout}', description=type(SOURCES[layout]).__doc__.splitlines()[0]))
+  SOURCES[layout].add_options(
+    parser.add_argument_group(
+      f'options of --layout {layout}', description=type(SOURCES[layout]).__doc__.splitlines()[0]
+    )
+  )
   args = parser.parse_args(argv)
   args.tolerate = sorted(filter(None, args.tolerate.split(',')))
   for option in args.tolerate:
@@ -51,40 +56,69 @@ def parse_args(argv=None):
       raise InputError(f'--tolerate {option} is unknown; it takes {", ".join(TOLERABLE)}')
   sizes = args.length, args.stride, args.face, args.workers, args.max_shard_mib
   if min(sizes) < 1 or args.stride > args.length:
-    raise InputError('sizes must be at least 1, and --stride at most --length so that no frame is left out')
+    raise InputError(
+      'sizes must be at least 1, and --stride at most --length so that no frame is left out'
+    )
   return args
 
 
 def add_layout(parser):
-  parser.add_argument('--layout', choices=SOURCES, default='affwild2',
-                      help='how the data set lies on disk, which decides the last group of options below '
-                           '(default: affwild2)')
+  parser.add_argument(
+    '--layout',
+    choices=SOURCES,
+    default='affwild2',
+    help='how the data set lies on disk, which decides the last group of options below '
+    '(default: affwild2)',
+  )
 
 
 def add_options(parser):
   """Adds the options that do not depend on the layout of the data set."""
   parser.add_argument('--source', required=True, type=pathlib.Path, help='folder of the data set')
-  parser.add_argument('--data_dir', required=True, type=pathlib.Path, help='folder to which the records are written')
+  parser.add_argument(
+    '--data_dir', required=True, type=pathlib.Path, help='folder to which the records are written'
+  )
   add_layout(parser)
   parser.add_argument('--length', type=int, default=300, help='frames of a window (default: 300)')
-  parser.add_argument('--stride', type=int, default=200,
-                      help='frames from the start of one window to the next (default: 200)')
+  parser.add_argument(
+    '--stride',
+    type=int,
+    default=200,
+    help='frames from the start of one window to the next (default: 200)',
+  )
   parser.add_argument('--face', type=int, default=48, help='pixels a side of a face (default: 48)')
-  parser.add_argument('--workers', type=int, default=os.cpu_count(),
-                      help='processes that decode clips (default: one per core)')
-  parser.add_argument('--max_shard_mib', type=int, default=150,
-                      help='largest size of one file, in MiB (default: 150)')
+  parser.add_argument(
+    '--workers',
+    type=int,
+    default=os.cpu_count(),
+    help='processes that decode clips (default: one per core)',
+  )
+  parser.add_argument(
+    '--max_shard_mib', type=int, default=150, help='largest size of one file, in MiB (default: 150)'
+  )
   tolerable = ', '.join(f'{name} ({meaning})' for name, meaning in TOLERABLE.items())
-  parser.add_argument('--tolerate', default='', metavar='NAME,...',
-                      help=f'comma list of what is otherwise refused: {tolerable}')
-  parser.add_argument('--features', nargs='+', action='extend', default=[], metavar='NAME=DIR',
-                      help='features of other backbones: folders with one .npy file per clip, row k - 1 for frame k')
+  parser.add_argument(
+    '--tolerate',
+    default='',
+    metavar='NAME,...',
+    help=f'comma list of what is otherwise refused: {tolerable}',
+  )
+  parser.add_argument(
+    '--features',
+    nargs='+',
+    action='extend',
+    default=[],
+    metavar='NAME=DIR',
+    help='features of other backbones: folders with one .npy file per clip, row k - 1 for frame k',
+  )
 
 
 def main(argv=None):
   args = parse_args(argv)
   splits = SOURCES[args.layout].plan(args)
-  layout = records.Layout(args.length, args.stride, args.face, features.widths(itertools.chain(*splits.values())))
+  layout = records.Layout(
+    args.length, args.stride, args.face, features.widths(itertools.chain(*splits.values()))
+  )
   source = fingerprint(splits, args.tolerate)
   target = args.data_dir / manifest.NAME / manifest.VERSION
   with files.locked(args.data_dir, busy=f'another build is writing to {args.data_dir}'):
@@ -133,14 +167,18 @@ def keep(target, layout, source, *, max_shard_mib):
   Raises InputError for anything else.
   """
   if not (target / manifest.MANIFEST).is_file():
-    raise InputError(f'{target} is there without a {manifest.MANIFEST}, so it was not made by this program; '
-                     'remove it')
+    raise InputError(
+      f'{target} is there without a {manifest.MANIFEST}, so it was not made by this program; '
+      'remove it'
+    )
   found = manifest.check_sizes(target)
   wanted = {'layout': vars(layout), 'source': source, 'max_shard_mib': max_shard_mib}
   differing = [key for key, value in wanted.items() if found.get(key) != value]
   if differing:
-    raise InputError(f'{target} holds records of another {" and ".join(differing)}; '
-                     'remove it or choose another --data_dir')
+    raise InputError(
+      f'{target} holds records of another {" and ".join(differing)}; '
+      'remove it or choose another --data_dir'
+    )
   print(f'{target} is complete and made from the same source with the same settings: nothing to do')
   return 0
 
@@ -150,61 +188,91 @@ def build(splits, layout, staging, *, workers, max_shard_mib):
   manifest.
   """
   kept = {split: {job.clip.name: 0 for job in members} for split, members in splits.items()}
-  splits = {split: [job for job in members if job.labels is None or job.annotated.any()]
-            for split, members in splits.items()}
+  splits = {
+    split: [job for job in members if job.labels is None or job.annotated.any()]
+    for split, members in splits.items()
+  }
   tally = collections.Counter()
 
   def examples(split, decoded):
     for clip in itertools.islice(decoded, len(splits[split])):
       kept[split][clip.name] = len(clip.frames)
-      tally.update(faces_missing=int((~clip.face_present).sum()) - clip.unreadable, crops_unreadable=clip.unreadable,
-                   audio_absent=int((~clip.audio_present).sum()), rows_beyond_video=clip.cut)
+      tally.update(
+        faces_missing=int((~clip.face_present).sum()) - clip.unreadable,
+        crops_unreadable=clip.unreadable,
+        audio_absent=int((~clip.audio_present).sum()),
+        rows_beyond_video=clip.cut,
+      )
       for record in clips.clip_records(clip, layout):
         tally['log_mel_bytes'] += record['log_mel'].nbytes
         tally['max_rows'] = max(tally['max_rows'], len(record['log_mel']))
         yield f'{clip.name}/{record["window"]}', record
 
   decode = functools.partial(clips.decode_clip, layout=layout)
-  with parallel.ordered(decode, list(itertools.chain(*splits.values())), workers, 'clip') as decoded:
+  with parallel.ordered(
+    decode, list(itertools.chain(*splits.values())), workers, 'clip'
+  ) as decoded:
     # Imported late, so that the workers and the checks above start without TensorFlow.
     from data_prep import tfds_builder
+
     # TFDS refuses an empty split. It takes the others one after another, so that all can share one
     # stream of clips.
     filled = {split: examples(split, decoded) for split, members in splits.items() if members}
     shards = tfds_builder.write(layout, filled, staging, max_shard_mib)
   folder = staging / manifest.NAME / manifest.VERSION
   described = {
-      path.name: {'records': n, 'bytes': path.stat().st_size, 'sha256': files.sha256(path)}
-      for split, counts in shards.items()
-      for n, path in zip(counts, sorted(folder.glob(f'{manifest.NAME}-{split}.tfrecord-*')), strict=True)}
+    path.name: {'records': n, 'bytes': path.stat().st_size, 'sha256': files.sha256(path)}
+    for split, counts in shards.items()
+    for n, path in zip(
+      counts, sorted(folder.glob(f'{manifest.NAME}-{split}.tfrecord-*')), strict=True
+    )
+  }
   return {
-      'layout': vars(layout), 'max_rows': tally['max_rows'], 'log_mel_bytes': tally['log_mel_bytes'],
-      'chunks': {split: {'records': sum(shards.get(split, [])), 'clips': kept[split]} for split in splits},
-      'shards': described,
-      'metadata': {path.name: files.sha256(path) for path in sorted(folder.glob('*.json'))},
-      'masked': {name: tally[name]
-                 for name in ('audio_absent', 'crops_unreadable', 'faces_missing', 'rows_beyond_video')},
-      'versions': {name: importlib.metadata.version(name) for name in PACKAGES}}
+    'layout': vars(layout),
+    'max_rows': tally['max_rows'],
+    'log_mel_bytes': tally['log_mel_bytes'],
+    'chunks': {
+      split: {'records': sum(shards.get(split, [])), 'clips': kept[split]} for split in splits
+    },
+    'shards': described,
+    'metadata': {path.name: files.sha256(path) for path in sorted(folder.glob('*.json'))},
+    'masked': {
+      name: tally[name]
+      for name in ('audio_absent', 'crops_unreadable', 'faces_missing', 'rows_beyond_video')
+    },
+    'versions': {name: importlib.metadata.version(name) for name in PACKAGES},
+  }
 
 
 def summary(made, target):
   """Returns the lines that are printed at the end: how much there is in each split, and what is
   masked.
   """
-  counts = [(split, len(chunk['clips']), sum(chunk['clips'].values()), chunk['records'])
-            for split, chunk in made['chunks'].items()]
+  counts = [
+    (split, len(chunk['clips']), sum(chunk['clips'].values()), chunk['records'])
+    for split, chunk in made['chunks'].items()
+  ]
   total = ('all', *map(sum, list(zip(*counts, strict=True))[1:]))
   lines = [f'{"split":8}{"clips":>7}{"frames":>11}{"records":>9}']
-  lines += [f'{split:8}{n:7,}{frames:11,}{windows:9,}' for split, n, frames, windows in [*counts, total]]
+  lines += [
+    f'{split:8}{n:7,}{frames:11,}{windows:9,}' for split, n, frames, windows in [*counts, total]
+  ]
   size = sum(shard['bytes'] for shard in made['shards'].values())
   windowed = total[3] * made['layout']['length']
   masked = ', '.join(f'{name.replace("_", " ")} {n:,}' for name, n in made['masked'].items())
-  lines += [f'features: {name}, {width} numbers a frame' for name, width in made['layout']['features'].items()]
-  return '\n'.join([
-      *lines, f'{len(made["shards"])} shards, {size / 1e6:,.1f} MB; masked frames: {masked}',
+  lines += [
+    f'features: {name}, {width} numbers a frame'
+    for name, width in made['layout']['features'].items()
+  ]
+  return '\n'.join(
+    [
+      *lines,
+      f'{len(made["shards"])} shards, {size / 1e6:,.1f} MB; masked frames: {masked}',
       f'log-mel: {made["log_mel_bytes"] / max(windowed, 1):.0f} bytes a frame '
       '(windows of 96 x 64 would take 12,288)',
-      f'records: {target}'])
+      f'records: {target}',
+    ]
+  )
 
 
 def run():

@@ -24,6 +24,7 @@ class Clip:
   """One annotated person of one video; `partition` is 'train', 'validation' or 'test', and test has
   no annotation.
   """
+
   name: str
   video: pathlib.Path
   crops: pathlib.Path
@@ -36,13 +37,14 @@ class Job:
   """A clip and what is known of it before its video is opened: all that a worker process needs to
   decode it.
   """
+
   clip: Clip
-  crop_ids: np.ndarray             # (K,) int32 frames that have a crop, ascending, K >= 1
-  labels: np.ndarray | None        # (T,2) float32 valence and arousal; None for a test clip
-  annotated: np.ndarray | None     # (T,) bool, True where both were annotated; None for a test clip
-  unreadable: frozenset[str]       # crops that may be broken, of all clips, such as clip/00026.jpg
+  crop_ids: np.ndarray  # (K,) int32 frames that have a crop, ascending, K >= 1
+  labels: np.ndarray | None  # (T,2) float32 valence and arousal; None for a test clip
+  annotated: np.ndarray | None  # (T,) bool, True where both were annotated; None for a test clip
+  unreadable: frozenset[str]  # crops that may be broken, of all clips, such as clip/00026.jpg
   features: dict[str, pathlib.Path]
-  ignore_length: bool = False      # whether lengths may differ by more than MAX_LENGTH_DIFFERENCE
+  ignore_length: bool = False  # whether lengths may differ by more than MAX_LENGTH_DIFFERENCE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +54,7 @@ class DecodedClip:
   Arrays have the types that records.fields gives for one frame; there, labels are called va and
   window_starts starts.
   """
+
   name: str
   frames: np.ndarray
   times: np.ndarray
@@ -63,8 +66,8 @@ class DecodedClip:
   window_starts: np.ndarray
   audio_present: np.ndarray
   features: dict[str, np.ndarray]  # {name: (n,D)}
-  unreadable: int                  # how many crops are masked because they are broken
-  cut: int                         # how many annotated rows lie beyond the end of the video
+  unreadable: int  # how many crops are masked because they are broken
+  cut: int  # how many annotated rows lie beyond the end of the video
 
 
 def list_crop_ids(clip: Clip) -> np.ndarray:
@@ -92,8 +95,10 @@ def decode_clip(job: Job, layout: Layout) -> DecodedClip:
   for path in job.features.values():  # never cut: a row that is missing may be missing anywhere
     rows = len(features.open_rows(path))
     if rows != n:
-      raise InputError(f'{path} has {rows} rows, but {job.clip.video} has {n} frames; '
-                       'make a row for each frame that decoding gives')
+      raise InputError(
+        f'{path} has {rows} rows, but {job.clip.video} has {n} frames; '
+        'make a row for each frame that decoding gives'
+      )
   if job.labels is None:
     labels, annotated = np.zeros((n, 2), np.float32), np.zeros(n, bool)
     kept, beyond = np.arange(n), 0
@@ -101,40 +106,68 @@ def decode_clip(job: Job, layout: Layout) -> DecodedClip:
     labels, annotated = job.labels[:n], job.annotated[:n]
     kept, beyond = np.flatnonzero(annotated), int(job.annotated[n:].sum())
   frames = (kept + 1).astype(np.int32)
-  images, face_present, broken = faces.read_faces(job.clip.crops, frames, layout.face, job.unreadable)
+  images, face_present, broken = faces.read_faces(
+    job.clip.crops, frames, layout.face, job.unreadable
+  )
   log_mel, window_starts, audio_present = audio.hear(timeline, video.SoundReader(job.clip.video))
   return DecodedClip(
-      name=job.clip.name, frames=frames, times=timeline.times[kept].astype(np.float32),
-      labels=labels[kept], annotated=annotated[kept], faces=images, face_present=face_present,
-      log_mel=log_mel, window_starts=window_starts[kept], audio_present=audio_present[kept],
-      features={name: features.read_rows(path, kept) for name, path in job.features.items()},
-      unreadable=broken, cut=beyond)
+    name=job.clip.name,
+    frames=frames,
+    times=timeline.times[kept].astype(np.float32),
+    labels=labels[kept],
+    annotated=annotated[kept],
+    faces=images,
+    face_present=face_present,
+    log_mel=log_mel,
+    window_starts=window_starts[kept],
+    audio_present=audio_present[kept],
+    features={name: features.read_rows(path, kept) for name, path in job.features.items()},
+    unreadable=broken,
+    cut=beyond,
+  )
 
 
 def check_lengths(job: Job, n: int) -> None:
   """Raises InputError where annotation or crops and the n decoded frames cannot belong together."""
   hint = '; to cut to the shorter, add --tolerate length'
   if job.labels is not None and abs(len(job.labels) - n) > MAX_LENGTH_DIFFERENCE:
-    raise InputError(f'{job.clip.annotation} has {len(job.labels)} rows, '
-                     f'but {job.clip.video} has {n} frames{hint}')
+    raise InputError(
+      f'{job.clip.annotation} has {len(job.labels)} rows, but {job.clip.video} has {n} frames{hint}'
+    )
   if job.crop_ids[-1] > n + MAX_LENGTH_DIFFERENCE:
-    raise InputError(f'{job.clip.crops} goes up to frame {job.crop_ids[-1]}, '
-                     f'but {job.clip.video} has {n} frames{hint}')
+    raise InputError(
+      f'{job.clip.crops} goes up to frame {job.crop_ids[-1]}, '
+      f'but {job.clip.video} has {n} frames{hint}'
+    )
 
 
 def clip_records(clip: DecodedClip, layout: Layout) -> Iterator[dict[str, Any]]:
   """Yields the records of a decoded clip, window by window, as records.fields describes them."""
-  for window, index in enumerate(windows.window_indices(len(clip.frames), layout.length, layout.stride)):
+  for window, index in enumerate(
+    windows.window_indices(len(clip.frames), layout.length, layout.stride)
+  ):
     frame_mask = index >= 0
-    log_mel_rows, window_starts = audio.keep_rows(clip.log_mel, clip.window_starts[index[frame_mask]])
+    log_mel_rows, window_starts = audio.keep_rows(
+      clip.log_mel, clip.window_starts[index[frame_mask]]
+    )
     by_frame = {
-        'frames': clip.frames, 'times': clip.times, 'va': clip.labels, 'annotated': clip.annotated,
-        'faces': clip.faces, 'face_present': clip.face_present, 'audio_present': clip.audio_present,
-        **{f'features/{name}': values for name, values in clip.features.items()}}
+      'frames': clip.frames,
+      'times': clip.times,
+      'va': clip.labels,
+      'annotated': clip.annotated,
+      'faces': clip.faces,
+      'face_present': clip.face_present,
+      'audio_present': clip.audio_present,
+      **{f'features/{name}': values for name, values in clip.features.items()},
+    }
     yield {
-        'clip': clip.name, 'window': window, 'real': frame_mask, 'log_mel': log_mel_rows,
-        'starts': np.pad(window_starts, (0, layout.length - len(window_starts))),
-        **{name: take_or_zero(values, index) for name, values in by_frame.items()}}
+      'clip': clip.name,
+      'window': window,
+      'real': frame_mask,
+      'log_mel': log_mel_rows,
+      'starts': np.pad(window_starts, (0, layout.length - len(window_starts))),
+      **{name: take_or_zero(values, index) for name, values in by_frame.items()},
+    }
 
 
 def take_or_zero(values: np.ndarray, index: np.ndarray) -> np.ndarray:

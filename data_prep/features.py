@@ -21,7 +21,9 @@ def parse_folders(options: Iterable[str]) -> dict[str, pathlib.Path]:
   for option in options:
     name, equals, path = option.partition('=')
     if not equals or not re.fullmatch('[a-z][a-z0-9_]*', name):
-      raise InputError(f'--features {option} is not NAME=DIR with a name of small letters, digits and _')
+      raise InputError(
+        f'--features {option} is not NAME=DIR with a name of small letters, digits and _'
+      )
     if name in folders:
       raise InputError(f'--features {name} is given twice')
     folders[name] = existing_folder(path)
@@ -36,7 +38,9 @@ def find(folders: dict[str, pathlib.Path], clip: str) -> dict[str, pathlib.Path]
   found = {name: path / f'{clip}.npy' for name, path in folders.items()}
   for name, path in found.items():
     if not path.is_file():
-      raise InputError(f'--features {name}: {path.parent} has no {path.name}; each clip needs a file of its own')
+      raise InputError(
+        f'--features {name}: {path.parent} has no {path.name}; each clip needs a file of its own'
+      )
   return found
 
 
@@ -51,8 +55,10 @@ def widths(jobs):
       width = open_rows(path).shape[1]
       other, wanted = first.setdefault(name, (path, width))
       if width != wanted:
-        raise InputError(f'{path} has {width} columns, but {other} has {wanted}; '
-                         'the files of one name come from one backbone')
+        raise InputError(
+          f'{path} has {width} columns, but {other} has {wanted}; '
+          'the files of one name come from one backbone'
+        )
   return {name: width for name, (_, width) in first.items()}
 
 
@@ -65,7 +71,12 @@ def open_rows(path: pathlib.Path) -> np.ndarray:
     rows = np.load(path, mmap_mode='r', allow_pickle=False)
   except (EOFError, OSError, ValueError) as error:
     raise InputError(f'{path} cannot be read as a .npy file: {one_line(error)}') from error
-  if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.dtype.kind != 'f' or not rows.shape[1]:
+  if (
+    not isinstance(rows, np.ndarray)
+    or rows.ndim != 2
+    or rows.dtype.kind != 'f'
+    or not rows.shape[1]
+  ):
     raise InputError(f'{path} does not hold a table of floating-point numbers, a row a frame')
   return rows
 
@@ -79,6 +90,8 @@ def read_rows(path: pathlib.Path, kept: np.ndarray) -> np.ndarray:
     rows = open_rows(path)[kept].astype(np.float32)
   broken = np.flatnonzero(~np.isfinite(rows).all(axis=1))
   if len(broken):
-    raise InputError(f'{path} has a number that is not finite in the row of frame {kept[broken[0]] + 1}; '
-                     'where nothing was found, write zeros')
+    raise InputError(
+      f'{path} has a number that is not finite in the row of frame {kept[broken[0]] + 1}; '
+      'where nothing was found, write zeros'
+    )
   return rows

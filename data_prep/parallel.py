@@ -26,11 +26,14 @@ def ordered(function, items, workers, unit):
   """
   # Spawned, not forked: FFmpeg, librosa and TensorFlow hold threads and locks.
   with concurrent.futures.ProcessPoolExecutor(
-      min(workers, len(items)), multiprocessing.get_context('spawn'), prepare_worker) as pool:
+    min(workers, len(items)), multiprocessing.get_context('spawn'), prepare_worker
+  ) as pool:
     try:
       yield progress(results(pool, function, items, workers + 2), len(items), unit)
     except concurrent.futures.process.BrokenProcessPool:
-      raise InputError('a worker process was killed, probably for want of memory; take fewer --workers') from None
+      raise InputError(
+        'a worker process was killed, probably for want of memory; take fewer --workers'
+      ) from None
     finally:
       pool.shutdown(wait=False, cancel_futures=True)
 
@@ -63,7 +66,9 @@ def prepare_worker():
   ever.
   """
   signal.signal(signal.SIGINT, signal.SIG_IGN)
+
   def watch():
     multiprocessing.parent_process().join()
     os._exit(1)
+
   threading.Thread(target=watch, daemon=True).start()

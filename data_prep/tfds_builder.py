@@ -36,13 +36,18 @@ class Affwild2(tfds.core.GeneratorBasedBuilder):
 
   def _info(self):
     return tfds.core.DatasetInfo(
-        builder=self,
-        # Part of the bytes of dataset_info.json, whose SHA-256 is in the manifest, and so of the
-        # identity of the records: the text stays as it is, although records.py is now in
-        # avjax/data.
-        description='Windows of annotated frames of Aff-Wild2; data_prep/records.py says what each field is.',
-        features=tfds.features.FeaturesDict({
-            name: feature(shape, dtype) for name, (shape, dtype) in records.fields(self.layout).items()}))
+      builder=self,
+      # Part of the bytes of dataset_info.json, whose SHA-256 is in the manifest, and so of the
+      # identity of the records: the text stays as it is, although records.py is now in
+      # avjax/data.
+      description='Windows of annotated frames of Aff-Wild2; data_prep/records.py says what each field is.',
+      features=tfds.features.FeaturesDict(
+        {
+          name: feature(shape, dtype)
+          for name, (shape, dtype) in records.fields(self.layout).items()
+        }
+      ),
+    )
 
   def _split_generators(self, dl_manager):
     return self.examples
@@ -76,7 +81,9 @@ def feature(shape, dtype):
     return tfds.features.Scalar(dtype)
   # Without an encoding every pixel would become an int64 in the record; zlib costs more time than
   # the disk saves.
-  return tfds.features.Tensor(shape=shape, dtype=np.dtype(dtype), encoding=tfds.features.Encoding.BYTES)
+  return tfds.features.Tensor(
+    shape=shape, dtype=np.dtype(dtype), encoding=tfds.features.Encoding.BYTES
+  )
 
 
 def write(layout, examples, data_dir, max_shard_mib):
@@ -92,10 +99,15 @@ def write(layout, examples, data_dir, max_shard_mib):
   """
   builder = Affwild2(layout, examples, data_dir)
   config = tfds.download.DownloadConfig(
-      try_download_gcs=False, max_shard_size=max_shard_mib << 20, min_shard_size=(max_shard_mib << 20) // 2)
+    try_download_gcs=False,
+    max_shard_size=max_shard_mib << 20,
+    min_shard_size=(max_shard_mib << 20) // 2,
+  )
   # It prints about a download that does not take place.
   with contextlib.redirect_stdout(io.StringIO()):
-    builder.download_and_prepare(download_dir=data_dir, download_config=config, file_format='tfrecord')
+    builder.download_and_prepare(
+      download_dir=data_dir, download_config=config, file_format='tfrecord'
+    )
   return {split: info.shard_lengths for split, info in builder.info.splits.items()}
 
 

@@ -25,15 +25,22 @@ def verify(data_dir: str | os.PathLike[str]) -> str:
       raise InputError(f'{folder / name} is missing or changed; {manifest.REMEDY}')
   for name, shard in made['shards'].items():
     if files.sha256(folder / name) != shard['sha256']:
-      raise InputError(f'shard {folder / name} is damaged: its SHA-256 is not that of the manifest; '
-                       f'{manifest.REMEDY}')
+      raise InputError(
+        f'shard {folder / name} is damaged: its SHA-256 is not that of the manifest; '
+        f'{manifest.REMEDY}'
+      )
   # Imported late, so that damage is reported without waiting for TensorFlow.
   from data_prep import tfds_builder
+
   for name, shard in made['shards'].items():
     if tfds_builder.count_records(folder / name) != shard['records']:
-      raise InputError(f'shard {folder / name} does not hold the {shard["records"]} records of the manifest; '
-                       f'{manifest.REMEDY}')
-  records, size = (sum(shard[key] for shard in made['shards'].values()) for key in ('records', 'bytes'))
+      raise InputError(
+        f'shard {folder / name} does not hold the {shard["records"]} records of the manifest; '
+        f'{manifest.REMEDY}'
+      )
+  records, size = (
+    sum(shard[key] for shard in made['shards'].values()) for key in ('records', 'bytes')
+  )
   return f'OK: {len(made["shards"])} shards, {records:,} records, {size / 1e6:,.1f} MB in {folder}'
 
 

@@ -11,14 +11,19 @@ import pytest
 os.environ['JAX_PLATFORMS'] = 'cpu'  # the tests' numbers are the CPU's
 # Most of the time of small models is the compiler's; its optimizations change speed alone.
 if 'backend_optimization_level' not in os.environ.get('XLA_FLAGS', ''):
-  os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false'
+  os.environ['XLA_FLAGS'] = (
+    f'{os.environ.get("XLA_FLAGS", "")} --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false'
+  )
 # The processes that tests start compile the same few programs over and over; xdist's workers share what their parent has made.
 if 'PYTEST_XDIST_WORKER' not in os.environ:
   _cache = tempfile.TemporaryDirectory(prefix='avjax-tests-')
   os.environ['JAX_COMPILATION_CACHE_DIR'] = _cache.name
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.1'
 
-sys.path[:0] = [str(pathlib.Path(__file__).parent / folder) for folder in ('support', 'avjax/models', 'avjax/system')]
+sys.path[:0] = [
+  str(pathlib.Path(__file__).parent / folder)
+  for folder in ('support', 'avjax/models', 'avjax/system')
+]
 
 
 import shapes  # noqa: E402  (found only now, and JAX must see the settings above)
@@ -27,7 +32,9 @@ SHAPE_CHECKS = shapes.install()
 
 
 def pytest_addoption(parser):
-  parser.addoption('--full', action='store_true', help='the long form of tests/fault, as `make fault` runs it')
+  parser.addoption(
+    '--full', action='store_true', help='the long form of tests/fault, as `make fault` runs it'
+  )
   parser.addoption('--record', help='JSON file that takes the figures of tests/fault')
 
 
@@ -52,6 +59,7 @@ def record(request):
       file = pathlib.Path(path)
       found = json.loads(file.read_text()) if file.exists() else {}
       file.write_text(json.dumps({**found, name: value}, indent=1, sort_keys=True) + '\n')
+
   return keep
 
 
@@ -61,7 +69,10 @@ def records(tmp_path_factory):
   from official_set import SIZES, make_official
 
   from data_prep import build
+
   source, folder = tmp_path_factory.mktemp('affwild2'), tmp_path_factory.mktemp('records')
   make_official(source)
-  assert build.main(['--source', str(source), '--data_dir', str(folder), '--workers', '2', *SIZES]) == 0
+  assert (
+    build.main(['--source', str(source), '--data_dir', str(folder), '--workers', '2', *SIZES]) == 0
+  )
   return folder

@@ -67,7 +67,10 @@ def test_a_video_is_predicted_to_the_same(source, tmp_path):
 def test_an_exported_model_is_read_and_written_the_same(run, tmp_path):
   assert ExportedModel(OLD / 'model').check(TOLERANCE) <= TOLERANCE
   export_run(run, tmp_path / 'model')
-  old, new = (json.loads((folder / 'model.json').read_text()) for folder in (OLD / 'model', tmp_path / 'model'))
+  old, new = (
+    json.loads((folder / 'model.json').read_text())
+    for folder in (OLD / 'model', tmp_path / 'model')
+  )
   np.testing.assert_allclose(new.pop('example'), old.pop('example'), rtol=0, atol=TOLERANCE)
   for description in (old, new):  # these follow from the version and from the bytes of the program
     del description['sha256'], description['versions']
@@ -77,7 +80,9 @@ def test_an_exported_model_is_read_and_written_the_same(run, tmp_path):
 def test_a_run_goes_on(run, capsys):
   """Started again with the old command it has ended, and says so with the old results; nothing is refused as another run."""
   old = json.loads((run / 'results_validation.json').read_text())
-  done = call(f'--config={OLD / "config.py"}', f'--workdir={run}', f'--config.data.dir={OLD / "records"}')
+  done = call(
+    f'--config={OLD / "config.py"}', f'--workdir={run}', f'--config.data.dir={OLD / "records"}'
+  )
   assert done.returncode == 0 and 'resumed after 2 epochs' in done.stderr, done.stderr
   new = json.loads((run / 'results_validation.json').read_text())
   assert new['valence']['ccc'] == pytest.approx(old['valence']['ccc'], abs=TOLERANCE)
@@ -87,9 +92,25 @@ def test_records_are_whole_and_made_the_same(tmp_path):
   assert verify.verify(OLD / 'records').startswith('OK')
   assert Records(OLD / 'records', {'length': 12, 'stride': 8, 'face': 16}).fold(0)[1] == 'chunk5'
   from official_set import SIZES, make_official
+
   make_official(tmp_path / 'source')
-  assert build.main(['--source', str(tmp_path / 'source'), '--data_dir', str(tmp_path / 'records'), '--workers', '1', *SIZES]) == 0
+  assert (
+    build.main(
+      [
+        '--source',
+        str(tmp_path / 'source'),
+        '--data_dir',
+        str(tmp_path / 'records'),
+        '--workers',
+        '1',
+        *SIZES,
+      ]
+    )
+    == 0
+  )
   old = OLD / 'records' / 'affwild2' / '1.0.0'
   names = sorted(path.name for path in old.iterdir())
-  _, different, missing = filecmp.cmpfiles(old, tmp_path / 'records' / 'affwild2' / '1.0.0', names, shallow=False)
+  _, different, missing = filecmp.cmpfiles(
+    old, tmp_path / 'records' / 'affwild2' / '1.0.0', names, shallow=False
+  )
   assert not different and not missing

@@ -18,8 +18,12 @@ def test_demo(tmp_path):
   makefile = (ROOT / 'Makefile').read_text()
   recipe = re.search(r'^demo: install\n((?:\t.*\n)+)', makefile, re.M).group(1)
   for line in recipe.splitlines():
-    command = line.strip().lstrip('@').replace('$(DEMO)', str(tmp_path)).replace('$(RUN)', sys.executable)
-    done = subprocess.run(command.split(), cwd=ROOT, capture_output=True, text=True, env=environment)
+    command = (
+      line.strip().lstrip('@').replace('$(DEMO)', str(tmp_path)).replace('$(RUN)', sys.executable)
+    )
+    done = subprocess.run(
+      command.split(), cwd=ROOT, capture_output=True, text=True, env=environment
+    )
     assert done.returncode == 0, done.stderr
   rows = [json.loads(row) for row in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
   assert {row['stage'] for row in rows} == {1, 2, 3}

@@ -25,15 +25,17 @@ def load(name):
 
 
 BLOCKS = [
-    (README, 'evidence', lambda: evidence.table(load('evidence.json')['rows'])),
-    (README, 'predict', lambda: predict.summary(load('predict.json'))),
-    (DOCS / 'predict.md', 'predict', lambda: predict.details(load('predict.json'))),
-    (DOCS / 'systems.md', 'systems', lambda: systems.table(load('systems.json'))),
-    (DOCS / 'reliability.md', 'fault', lambda: reliability.table(load('reliability.json'))),
+  (README, 'evidence', lambda: evidence.table(load('evidence.json')['rows'])),
+  (README, 'predict', lambda: predict.summary(load('predict.json'))),
+  (DOCS / 'predict.md', 'predict', lambda: predict.details(load('predict.json'))),
+  (DOCS / 'systems.md', 'systems', lambda: systems.table(load('systems.json'))),
+  (DOCS / 'reliability.md', 'fault', lambda: reliability.table(load('reliability.json'))),
 ]
 
 
-@pytest.mark.parametrize('page, name, block', BLOCKS, ids=[f'{page.name}-{name}' for page, name, _ in BLOCKS])
+@pytest.mark.parametrize(
+  'page, name, block', BLOCKS, ids=[f'{page.name}-{name}' for page, name, _ in BLOCKS]
+)
 def test_blocks_are_what_their_benchmarks_write(page, name, block):
   assert fill(page.read_text(), name, block()) == page.read_text()
 
@@ -46,7 +48,9 @@ def test_the_scores_of_the_demo(tmp_path):
 
 def test_every_equation_has_its_line():
   assert sorted(equations.places()) == list(range(1, 23))
-  assert (DOCS / 'equations.md').read_text() == equations.page(), 'run python -m benchmarks.equations'
+  assert (DOCS / 'equations.md').read_text() == equations.page(), (
+    'run python -m benchmarks.equations'
+  )
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
@@ -64,6 +68,7 @@ def test_the_switches_of_the_page_exist():
   """Every switch that docs/deviations.md names is a key of configs/grjca.py."""
   from avjax.config import flatten
   from configs import grjca
+
   known = flatten(grjca.get_config())
   for row in re.findall(r'^\| \d+ \|.*\| (.*?) \|$', (DOCS / 'deviations.md').read_text(), re.M):
     for switch in re.findall(r'`([a-z_.]+)`', row):
@@ -76,13 +81,16 @@ def test_flops_by_hand():
     x = jnp.zeros(shape)
     params = module.init(jax.random.key(0), x)
     return systems.flops(jax.make_jaxpr(jax.jit(module.apply))(params, x).jaxpr)
+
   assert count(nn.Dense(7), 3, 5) == 2 * 3 * 5 * 7
   assert count(nn.Conv(6, (3,), padding='VALID'), 2, 10, 4) == 2 * (2 * 8 * 6) * (3 * 4)
   assert count(nn.Conv(8, (3, 3), feature_group_count=4), 1, 5, 5, 8) == 2 * (5 * 5 * 8) * (9 * 2)
   # An LSTM of width 4 over 9 frames of 5: four gates from 5 inputs and 4 states, each frame.
   assert count(nn.RNN(nn.LSTMCell(4)), 2, 9, 5) == 9 * 2 * 2 * 4 * 4 * (5 + 4)
   with pytest.raises(ValueError, match='while'):
-    systems.flops(jax.make_jaxpr(lambda x: jax.lax.while_loop(lambda x: x < 3, lambda x: x + 1, x))(0).jaxpr)
+    systems.flops(
+      jax.make_jaxpr(lambda x: jax.lax.while_loop(lambda x: x < 3, lambda x: x + 1, x))(0).jaxpr
+    )
 
 
 def test_the_table_of_systems():
@@ -92,14 +100,30 @@ def test_the_table_of_systems():
   modules = {name: importlib.import_module(f'configs.{name}') for name in found}
   for name, module in modules.items():
     assert found[name]['system'] == module.__doc__.splitlines()[0].removesuffix('.')
-    assert found[name]['without_towers'] == systems.measure(systems.behind_towers(module.get_config())), name
+    assert found[name]['without_towers'] == systems.measure(
+      systems.behind_towers(module.get_config())
+    ), name
   assert found['aiwell']['whole'] == systems.measure(modules['aiwell'].get_config())
   causal = {name for name, row in found.items() if not row['sees_later_frames']}
-  assert causal == {'leader_follower', 'lfan', 'can', 'aiwell', 'charon', 'baseline', 'visual', 'audio', 'concatenation'}
+  assert causal == {
+    'leader_follower',
+    'lfan',
+    'can',
+    'aiwell',
+    'charon',
+    'baseline',
+    'visual',
+    'audio',
+    'concatenation',
+  }
   # By hand: GRJCA adds to RJCA the 4 gate scores of each modality, and the sum of 4 features that they weigh.
   gates = (512 + 128) * 4
-  assert found['grjca']['whole']['flops'] - found['rjca']['whole']['flops'] == 2 * 300 * gates + 2 * 300 * 4 * (512 + 128)
-  assert found['grjca']['whole']['parameters'] - found['rjca']['whole']['parameters'] == gates + 2 * 4
+  assert found['grjca']['whole']['flops'] - found['rjca']['whole'][
+    'flops'
+  ] == 2 * 300 * gates + 2 * 300 * 4 * (512 + 128)
+  assert (
+    found['grjca']['whole']['parameters'] - found['rjca']['whole']['parameters'] == gates + 2 * 4
+  )
 
 
 def test_the_results_of_every_system():

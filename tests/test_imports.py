@@ -8,10 +8,35 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-ORDER = ['errors', 'files', 'ranges', 'targets', 'config', 'data', 'media', 'models', 'system', 'command_line', 'runs', 'reports',
-         'evaluation', 'weights', 'training', 'inference', 'commands']
+ORDER = [
+  'errors',
+  'files',
+  'ranges',
+  'targets',
+  'config',
+  'data',
+  'media',
+  'models',
+  'system',
+  'command_line',
+  'runs',
+  'reports',
+  'evaluation',
+  'weights',
+  'training',
+  'inference',
+  'commands',
+]
 COMMANDS = {'main', 'evaluate', 'predict', 'export', 'pretrained', 'submission'}
-NO_JAX = ('errors', 'files', 'ranges', 'config', 'data', 'media', 'command_line')  # targets: only losses.py imports it
+NO_JAX = (
+  'errors',
+  'files',
+  'ranges',
+  'config',
+  'data',
+  'media',
+  'command_line',
+)  # targets: only losses.py imports it
 DATA_PREP = {'errors', 'files', 'ranges', 'data', 'media'}  # all of avjax that data_prep stands on
 
 
@@ -32,7 +57,9 @@ def imports(path):
   return found
 
 
-@pytest.mark.parametrize('path', sorted((ROOT / 'avjax').rglob('*.py')), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize(
+  'path', sorted((ROOT / 'avjax').rglob('*.py')), ids=lambda path: str(path.relative_to(ROOT))
+)
 def test_imports_run_one_way(path):
   own = room('.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__'))
   for module in imports(path):
@@ -44,11 +71,20 @@ def test_imports_run_one_way(path):
 
 
 def test_there_is_no_circle_among_files():
-  names = {path: '.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__')
-           for folder in ('avjax', 'data_prep') for path in (ROOT / folder).rglob('*.py')}
+  names = {
+    path: '.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__')
+    for folder in ('avjax', 'data_prep')
+    for path in (ROOT / folder).rglob('*.py')
+  }
   known = set(names.values())
-  graph = {name: {next((m for m in (module, module.rpartition('.')[0]) if m in known), name) for module in imports(path)} - {name, 'avjax'}
-           for path, name in names.items()}
+  graph = {
+    name: {
+      next((m for m in (module, module.rpartition('.')[0]) if m in known), name)
+      for module in imports(path)
+    }
+    - {name, 'avjax'}
+    for path, name in names.items()
+  }
   while True:  # take away whatever imports nothing that is left
     done = {name for name, needs in graph.items() if not needs & graph.keys()}
     if not done:
@@ -58,20 +94,33 @@ def test_there_is_no_circle_among_files():
 
 
 def test_every_room_is_in_the_order():
-  rooms = {room(f'avjax.{path.stem}') for path in (ROOT / 'avjax').iterdir() if path.suffix == '.py' or (path / '__init__.py').is_file()}
+  rooms = {
+    room(f'avjax.{path.stem}')
+    for path in (ROOT / 'avjax').iterdir()
+    if path.suffix == '.py' or (path / '__init__.py').is_file()
+  }
   assert rooms - {'__init__'} == set(ORDER)
   assert len(list((ROOT / 'avjax').glob('*.py'))) <= 12
 
 
-@pytest.mark.parametrize('path', sorted((ROOT / 'data_prep').rglob('*.py')), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize(
+  'path', sorted((ROOT / 'data_prep').rglob('*.py')), ids=lambda path: str(path.relative_to(ROOT))
+)
 def test_data_prep_stands_on_little(path):
   for module in imports(path):
     assert not module.startswith('avjax.') or room(module) in DATA_PREP, module
 
 
-@pytest.mark.parametrize('imported, absent', [
-    ('data_prep.build', {'jax', 'tensorflow'}), ('avjax.models.audio_visual', {'ml_collections', 'avjax.config', 'avjax.data', 'tensorflow'}),
-    ('avjax.system', {'tensorflow', 'clu'}), ('avjax.command_line', {'jax', 'tensorflow'}), ('avjax', {'jax', 'numpy'})])
+@pytest.mark.parametrize(
+  'imported, absent',
+  [
+    ('data_prep.build', {'jax', 'tensorflow'}),
+    ('avjax.models.audio_visual', {'ml_collections', 'avjax.config', 'avjax.data', 'tensorflow'}),
+    ('avjax.system', {'tensorflow', 'clu'}),
+    ('avjax.command_line', {'jax', 'tensorflow'}),
+    ('avjax', {'jax', 'numpy'}),
+  ],
+)
 def test_what_an_import_does_not_load(imported, absent):
   code = f'import sys, {imported}; print(*({absent!r} & set(sys.modules)))'
   done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)

@@ -24,6 +24,7 @@ SHUFFLE_BUFFER = 256  # records in memory: 2 MB each at 48 pixels and L = 300
 def tensorflow():
   """Imports TensorFlow, without its GPU, and returns it."""
   import tensorflow as tf
+
   tf.config.set_visible_devices([], 'GPU')
   return tf
 
@@ -41,14 +42,18 @@ class Records:
     for name in ('length', 'stride', 'face'):
       stored, wanted = self.manifest['layout'][name], layout[name]
       if stored != wanted:
-        raise InputError(f'records in {data_dir} have {name} {stored}, the config has {wanted}; '
-                         f'build them with --{name} {wanted}, or pass --config.data.{name}={stored}')
+        raise InputError(
+          f'records in {data_dir} have {name} {stored}, the config has {wanted}; '
+          f'build them with --{name} {wanted}, or pass --config.data.{name}={stored}'
+        )
     self.folder = manifest.version_folder(data_dir)
     features = layout.get('features', {})
     for name, width in self.widths(features).items():
       if width != features[name]:
-        raise InputError(f'records in {data_dir} have features {name} of width {width}, '
-                         f'the run has {features[name]}')
+        raise InputError(
+          f'records in {data_dir} have features {name} of width {width}, '
+          f'the run has {features[name]}'
+        )
 
   def fold(self, k: int) -> tuple[tuple[str, ...], str]:
     """Returns (the training splits, the validation split) of fold k of these records.
@@ -66,14 +71,17 @@ class Records:
     for name in names:
       if name not in stored:
         found = ', '.join(stored) or 'faces and log-mel'
-        raise InputError(f'records in {self.folder} have no features {name!r}, only {found}; '
-                         f'build them with --features {name}=DIR')
+        raise InputError(
+          f'records in {self.folder} have no features {name!r}, only {found}; '
+          f'build them with --features {name}=DIR'
+        )
     return {name: stored[name] for name in names}
 
   @functools.cached_property
   def features(self):
     """The TFDS description of a record, which parses one."""
     import tensorflow_datasets as tfds
+
     return tfds.builder_from_directory(str(self.folder)).info.features
 
   def size(self, splits: Sequence[str]) -> int:
@@ -84,11 +92,14 @@ class Records:
     chunks = self.manifest['chunks']
     for split in splits:
       if split not in chunks:
-        raise InputError(f'records in {self.folder} have no split {split!r}, only {", ".join(chunks)}')
+        raise InputError(
+          f'records in {self.folder} have no split {split!r}, only {", ".join(chunks)}'
+        )
     return sum(chunks[split]['records'] for split in splits)
 
-  def batches(self, splits: Sequence[str], batch_size: int, seed: int | None = None, skip: int = 0
-              ) -> Iterator[dict[str, np.ndarray]]:
+  def batches(
+    self, splits: Sequence[str], batch_size: int, seed: int | None = None, skip: int = 0
+  ) -> Iterator[dict[str, np.ndarray]]:
     """Yields batches, dicts of arrays (B, ...) with the fields of `avjax.data.records`; the last
     may be smaller.
 
@@ -102,13 +113,18 @@ class Records:
     log_mel is padded to the longest of the data set. Raises InputError that names a damaged shard.
     """
     tf = tensorflow()
-    shards = [str(self.folder / name) for name in sorted(self.manifest['shards'])
-              if any(name.startswith(f'{manifest.NAME}-{split}.') for split in splits)]
+    shards = [
+      str(self.folder / name)
+      for name in sorted(self.manifest['shards'])
+      if any(name.startswith(f'{manifest.NAME}-{split}.') for split in splits)
+    ]
     if seed is None:
       data = tf.data.TFRecordDataset(shards)
     else:
       shards = [shards[i] for i in np.random.default_rng(seed).permutation(len(shards))]
-      data = tf.data.Dataset.from_tensor_slices(shards).interleave(tf.data.TFRecordDataset, cycle_length=8)
+      data = tf.data.Dataset.from_tensor_slices(shards).interleave(
+        tf.data.TFRecordDataset, cycle_length=8
+      )
       data = data.shuffle(SHUFFLE_BUFFER, seed=seed, reshuffle_each_iteration=False)
     data = data.skip(skip * batch_size)
     data = data.map(self._parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
@@ -116,8 +132,11 @@ class Records:
     try:
       yield from data.as_numpy_iterator()
     except tf.errors.OpError as error:
-      changed = (path for path in map(pathlib.Path, shards)
-                 if files.sha256(path) != self.manifest['shards'][path.name]['sha256'])
+      changed = (
+        path
+        for path in map(pathlib.Path, shards)
+        if files.sha256(path) != self.manifest['shards'][path.name]['sha256']
+      )
       raise InputError(f'{next(changed, self.folder)} is damaged; {manifest.REMEDY}') from error
 
   def _parse(self, serialized):

@@ -36,8 +36,10 @@ def read_manifest(data_dir: str | os.PathLike[str]) -> dict[str, Any]:
   """
   path = version_folder(data_dir) / MANIFEST
   if not path.exists():
-    raise InputError(f'{data_dir} holds no finished records; make them with '
-                     f'python -m data_prep.build --source AFFWILD2 --data_dir {data_dir}')
+    raise InputError(
+      f'{data_dir} holds no finished records; make them with '
+      f'python -m data_prep.build --source AFFWILD2 --data_dir {data_dir}'
+    )
   files.check_readable(path)
   try:
     manifest = files.read_json(path)
@@ -61,8 +63,9 @@ def check_sizes(data_dir: str | os.PathLike[str]) -> dict[str, Any]:
     if not path.is_file():
       raise InputError(f'shard {path} is missing; {REMEDY}')
     if path.stat().st_size != shard['bytes']:
-      raise InputError(f'shard {path} has {path.stat().st_size} bytes instead of {shard["bytes"]}; '
-                       f'{REMEDY}')
+      raise InputError(
+        f'shard {path} has {path.stat().st_size} bytes instead of {shard["bytes"]}; {REMEDY}'
+      )
   for path in sorted(folder.glob(f'{NAME}-*')):
     if path.name not in manifest['shards']:
       raise InputError(f'shard {path} is not in the manifest; remove it')

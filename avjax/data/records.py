@@ -12,17 +12,18 @@ import dataclasses
 
 import numpy as np
 
-MEL_BANDS = 64      # mel bands of VGGish
-WINDOW_ROWS = 96    # rows of 10 ms in one input of VGGish: 0.96 s
+MEL_BANDS = 64  # mel bands of VGGish
+WINDOW_ROWS = 96  # rows of 10 ms in one input of VGGish: 0.96 s
 NO_SOUND = np.float16(np.log(0.01))  # the log-mel of digital silence
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
   """Sizes that all records of one data set share."""
+
   length: int = 300  # L, frames of a window
   stride: int = 200  # frames from the start of one window to the next
-  face: int = 48     # S, pixels a side
+  face: int = 48  # S, pixels a side
   # Widths of features of other backbones.
   features: dict[str, int] = dataclasses.field(default_factory=dict)
 
@@ -46,17 +47,19 @@ def fields(layout: Layout) -> dict[str, tuple[tuple[int | None, ...], type]]:
   """
   length, face = layout.length, layout.face
   return {
-      'clip': ((), str),
-      'window': ((), np.int32),
-      'frames': ((length,), np.int32),
-      'times': ((length,), np.float32),
-      'real': ((length,), np.bool_),
-      'va': ((length, 2), np.float32),
-      'annotated': ((length,), np.bool_),
-      'faces': ((length, face, face, 3), np.uint8),
-      'face_present': ((length,), np.bool_),
-      'log_mel': ((None, MEL_BANDS), np.float16),
-      'starts': ((length,), np.int32),
-      'audio_present': ((length,), np.bool_),
-      **{f'features/{name}': ((length, width), np.float32) for name, width in layout.features.items()},
+    'clip': ((), str),
+    'window': ((), np.int32),
+    'frames': ((length,), np.int32),
+    'times': ((length,), np.float32),
+    'real': ((length,), np.bool_),
+    'va': ((length, 2), np.float32),
+    'annotated': ((length,), np.bool_),
+    'faces': ((length, face, face, 3), np.uint8),
+    'face_present': ((length,), np.bool_),
+    'log_mel': ((None, MEL_BANDS), np.float16),
+    'starts': ((length,), np.int32),
+    'audio_present': ((length,), np.bool_),
+    **{
+      f'features/{name}': ((length, width), np.float32) for name, width in layout.features.items()
+    },
   }

@@ -21,6 +21,8 @@ def fold_chunks(fold: int, splits: Iterable[str] = CHUNKS) -> tuple[tuple[str, .
   """
   chunks = tuple(sorted(split for split in splits if split != TEST))
   if fold not in range(len(chunks)):
-    raise InputError(f'fold {fold} does not exist: folds are 0 to {len(chunks) - 1}, and 0 is the official split')
+    raise InputError(
+      f'fold {fold} does not exist: folds are 0 to {len(chunks) - 1}, and 0 is the official split'
+    )
   held_out = chunks[len(chunks) - 1 - fold]
   return tuple(chunk for chunk in chunks if chunk != held_out), held_out

@@ -39,8 +39,10 @@ class Merger:
     if len(frames) and frames.max() >= len(self.counts):
       more = max(frames.max() + 1, len(self.counts) * 5 // 4) - len(self.counts)
       self.counts = np.pad(self.counts, (0, more))
-      self.totals = {name: np.concatenate([total, np.zeros((more, *total.shape[1:]))])
-                     for name, total in self.totals.items()}
+      self.totals = {
+        name: np.concatenate([total, np.zeros((more, *total.shape[1:]))])
+        for name, total in self.totals.items()
+      }
     self.counts[frames] += 1
     for name, value in values.items():
       if name not in self.totals:
@@ -50,5 +52,7 @@ class Merger:
   def means(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Returns the ids (N,) that had a window, ascending, and {name: (N,) or (N,C) float64}."""
     ids = np.flatnonzero(self.counts)
-    return ids, {name: total[ids] / self.counts[ids].reshape(-1, *[1] * (total.ndim - 1))
-                 for name, total in self.totals.items()}
+    return ids, {
+      name: total[ids] / self.counts[ids].reshape(-1, *[1] * (total.ndim - 1))
+      for name, total in self.totals.items()
+    }

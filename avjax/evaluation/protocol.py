@@ -55,18 +55,24 @@ def check_same_system(folder: pathlib.Path, runs: Runs) -> None:
   The configs may differ in KEYS_OF_ONE_RUN.
   """
   first, *others = runs
-  records = {name: files.read_json(folder / name / run_folder.VERSIONS).get('records')
-             for name in runs}
+  records = {
+    name: files.read_json(folder / name / run_folder.VERSIONS).get('records') for name in runs
+  }
   for name in others:
     if records[name] != records[first]:
       raise InputError(f'{folder}: {name} and {first} were trained on different records')
   configs = {name: json.loads(config.to_json()) for name, (config, _) in runs.items()}
   for name in others:
-    changed = [key for key in run_folder.changed_keys(configs[first], configs[name])
-               if key not in KEYS_OF_ONE_RUN]
+    changed = [
+      key
+      for key in run_folder.changed_keys(configs[first], configs[name])
+      if key not in KEYS_OF_ONE_RUN
+    ]
     if changed:
-      raise InputError(f'{folder}: {name} and {first} differ in {", ".join(changed[:4])}; '
-                       'gather one system at a time')
+      raise InputError(
+        f'{folder}: {name} and {first} differ in {", ".join(changed[:4])}; '
+        'gather one system at a time'
+      )
 
 
 def check_results(path: pathlib.Path) -> dict:
@@ -78,8 +84,9 @@ def check_results(path: pathlib.Path) -> dict:
       for metric in METRICS:
         float(results[target][metric])
   except (KeyError, TypeError, ValueError) as error:
-    raise InputError(f'{path} is damaged: it lacks {error}; '
-                     f'python -m avjax.evaluate {path.parent} writes it again') from error
+    raise InputError(
+      f'{path} is damaged: it lacks {error}; python -m avjax.evaluate {path.parent} writes it again'
+    ) from error
   return results
 
 
@@ -92,50 +99,63 @@ def summarize(runs: Runs) -> dict[str, dict[str, Any]]:
   """
   summary = {}
   for target in TARGETS:
-    rows = {name: {'fold': results['fold'],
-                   **{metric: results[target][metric] for metric in METRICS},
-                   'best_epoch': results['best_epoch']}
-            for name, (_, results) in runs.items() if target in results}
+    rows = {
+      name: {
+        'fold': results['fold'],
+        **{metric: results[target][metric] for metric in METRICS},
+        'best_epoch': results['best_epoch'],
+      }
+      for name, (_, results) in runs.items()
+      if target in results
+    }
     if not rows:
       continue
     values = {metric: np.array([row[metric] for row in rows.values()]) for metric in METRICS}
     several = len(rows) > 1
     summary[target] = {
-        'runs': rows,
-        'best': max(rows, key=lambda name: rows[name]['ccc']),
-        'mean': {metric: float(x.mean()) for metric, x in values.items()},
-        'spread': {metric: float(x.std(ddof=1)) if several else None
-                   for metric, x in values.items()}}
+      'runs': rows,
+      'best': max(rows, key=lambda name: rows[name]['ccc']),
+      'mean': {metric: float(x.mean()) for metric, x in values.items()},
+      'spread': {metric: float(x.std(ddof=1)) if several else None for metric, x in values.items()},
+    }
   return summary
 
 
 def table(summary: dict[str, dict[str, Any]]) -> str:
   """Formats what `summarize` returns as Markdown."""
-  lines = ['| target | run | fold | CCC | PCC | RMSE | best epoch |',
-           '|---|---|---|---|---|---|---|']
+  lines = [
+    '| target | run | fold | CCC | PCC | RMSE | best epoch |',
+    '|---|---|---|---|---|---|---|',
+  ]
   for target, found in summary.items():
     several = len(found['runs']) > 1
     for name, row in sorted(found['runs'].items(), key=lambda item: item[1]['fold']):
       mark = ' (best)' if name == found['best'] and several else ''
       scores = ' | '.join(f'{row[metric]:.3f}' for metric in METRICS)
       lines.append(
-          f'| {target} | {name}{mark} | {row["fold"]} | {scores} | {row["best_epoch"] + 1} |')
+        f'| {target} | {name}{mark} | {row["fold"]} | {scores} | {row["best_epoch"] + 1} |'
+      )
     if several:
-      scores = ' | '.join(f'{found["mean"][metric]:.3f} ± {found["spread"][metric]:.3f}'
-                          for metric in METRICS)
+      scores = ' | '.join(
+        f'{found["mean"][metric]:.3f} ± {found["spread"][metric]:.3f}' for metric in METRICS
+      )
       lines.append(f'| {target} | mean ± spread | | {scores} | |')
   return '\n'.join(lines)
 
 
 def read_predictions(folder: pathlib.Path, target: str) -> dict[str, dict[int, float]]:
   """Reads {clip: {frame id: value}} from the CSVs of a run's split."""
-  return {path.stem: {int(row['frame']): float(row[target])
-                      for row in csv.DictReader(path.read_text().splitlines())}
-          for path in sorted(folder.glob('*.csv'))}
+  return {
+    path.stem: {
+      int(row['frame']): float(row[target]) for row in csv.DictReader(path.read_text().splitlines())
+    }
+    for path in sorted(folder.glob('*.csv'))
+  }
 
 
-def combine(folder: pathlib.Path, summary: dict[str, dict[str, Any]],
-            choose: Callable[[dict], Iterable[str]]) -> Predictions:
+def combine(
+  folder: pathlib.Path, summary: dict[str, dict[str, Any]], choose: Callable[[dict], Iterable[str]]
+) -> Predictions:
   """Averages predictions for the test split over runs, for each target over its own.
 
   Args:
@@ -145,17 +165,27 @@ def combine(folder: pathlib.Path, summary: dict[str, dict[str, Any]],
   """
   series = []
   for target in TARGETS:
-    members = [read_predictions(folder / name / run_folder.predictions_name('test'), target)
-               for name in choose(summary[target])]
-    series.append({clip: {frame: np.mean([member[clip][frame] for member in members])
-                          for frame in frames}
-                   for clip, frames in members[0].items()})
-  return {clip: {frame: tuple(values[clip][frame] for values in series) for frame in frames}
-          for clip, frames in series[0].items()}
+    members = [
+      read_predictions(folder / name / run_folder.predictions_name('test'), target)
+      for name in choose(summary[target])
+    ]
+    series.append(
+      {
+        clip: {frame: np.mean([member[clip][frame] for member in members]) for frame in frames}
+        for clip, frames in members[0].items()
+      }
+    )
+  return {
+    clip: {frame: tuple(values[clip][frame] for values in series) for frame in frames}
+    for clip, frames in series[0].items()
+  }
 
 
-def gather(folder: str | pathlib.Path, evaluate_test: Callable[[pathlib.Path], Any],
-           template: str | pathlib.Path | None = None) -> list[str]:
+def gather(
+  folder: str | pathlib.Path,
+  evaluate_test: Callable[[pathlib.Path], Any],
+  template: str | pathlib.Path | None = None,
+) -> list[str]:
   """Writes the table of the runs under a folder and, where it can, their submissions.
 
   summary.json and summary.md hold the table. Where the records have test clips and both targets
@@ -177,8 +207,7 @@ def gather(folder: str | pathlib.Path, evaluate_test: Callable[[pathlib.Path], A
   summary = summarize(runs)
   files.write_json(folder / 'summary.json', summary)
   (folder / 'summary.md').write_text(table(summary) + '\n')
-  lines = [table(summary), '',
-           f'summary      {folder / "summary.json"}, {folder / "summary.md"}']
+  lines = [table(summary), '', f'summary      {folder / "summary.json"}, {folder / "summary.md"}']
   if unfinished:
     lines.append(f'unfinished   {", ".join(unfinished)}')
   missing = [target for target in TARGETS if target not in summary]
@@ -190,11 +219,14 @@ def gather(folder: str | pathlib.Path, evaluate_test: Callable[[pathlib.Path], A
   choices = {'best': lambda found: [found['best']], 'mean': lambda found: found['runs']}
   for kind, choose in choices.items():
     predictions = combine(folder, summary, choose)
-    places = wanted or [(clip, frame) for clip in sorted(predictions)
-                        for frame in sorted(predictions[clip])]
+    places = wanted or [
+      (clip, frame) for clip in sorted(predictions) for frame in sorted(predictions[clip])
+    ]
     rows, repeated, left_out = submission.fit(predictions, places)
     path = folder / f'submission_{kind}.txt'
     submission.write(path, rows)
-    lines.append(f'submission   {path}: {len(rows):,} rows, {repeated} beyond the end of a video, '
-                 f'{left_out} frames not in the template')
+    lines.append(
+      f'submission   {path}: {len(rows):,} rows, {repeated} beyond the end of a video, '
+      f'{left_out} frames not in the template'
+    )
   return lines

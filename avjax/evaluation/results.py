@@ -24,7 +24,10 @@ def score(series, targets):
   scored = {clip: s for clip, s in series.items() if s.annotated.any()}
   result = {'clips': len(scored), 'frames': int(sum(s.annotated.sum() for s in scored.values()))}
   for i, target in enumerate(targets if scored else ()):  # a test partition has no labels
-    pairs = {clip: (s.prediction[s.annotated, i], s.labels[s.annotated, TARGETS[target].column]) for clip, s in scored.items()}
+    pairs = {
+      clip: (s.prediction[s.annotated, i], s.labels[s.annotated, TARGETS[target].column])
+      for clip, s in scored.items()
+    }
     prediction, label = (np.concatenate([pair[j] for pair in pairs.values()]) for j in (0, 1))
     result[target] = {name: metric(prediction, label) for name, metric in metrics.METRICS.items()}
     result[target]['per_clip'] = {clip: metrics.ccc(*pair) for clip, pair in pairs.items()}
@@ -40,11 +43,30 @@ def write_predictions(folder, series, targets):
   for clip, s in series.items():
     with open(folder / f'{clip}.csv', 'w', newline='') as file:
       writer = csv.writer(file)
-      writer.writerow(['frame', 'time', *targets, *(f'{t}_label' for t in targets), 'face_present', 'audio_present'])
+      writer.writerow(
+        [
+          'frame',
+          'time',
+          *targets,
+          *(f'{t}_label' for t in targets),
+          'face_present',
+          'audio_present',
+        ]
+      )
       for n in range(len(s.frames)):
-        labels = [f'{s.labels[n, TARGETS[t].column]:.6g}' if s.annotated[n] else '' for t in targets]
-        writer.writerow([int(s.frames[n]), f'{s.times[n]:.4f}', *(f'{p:.6f}' for p in s.prediction[n]), *labels,
-                         int(s.face_present[n]), int(s.audio_present[n])])
+        labels = [
+          f'{s.labels[n, TARGETS[t].column]:.6g}' if s.annotated[n] else '' for t in targets
+        ]
+        writer.writerow(
+          [
+            int(s.frames[n]),
+            f'{s.times[n]:.4f}',
+            *(f'{p:.6f}' for p in s.prediction[n]),
+            *labels,
+            int(s.face_present[n]),
+            int(s.audio_present[n]),
+          ]
+        )
 
 
 def format_scores(result, targets):
@@ -79,10 +101,22 @@ def write_results(workdir, config, split, series, extra):
 def summarize_run(results, targets, workdir):
   """Returns what a run prints at its end: the table of scores, and where everything lies."""
   folder, split = pathlib.Path(workdir), results['partition']
-  where = {'checkpoint': 'checkpoints/best', 'metrics': 'metrics.jsonl', 'results': f'results_{split}.json',
-           'predictions': f'predictions/{split}', 'curves': 'curves.png', 'traces': f'traces_{split}.png', 'report': 'report.html'}
-  lines = ['', f'{split} of fold {results["fold"]}, best epoch {results["best_epoch"] + 1}', format_scores(results, targets), '',
-           *(f'{name:<13}{folder / path}' for name, path in where.items() if (folder / path).exists())]
+  where = {
+    'checkpoint': 'checkpoints/best',
+    'metrics': 'metrics.jsonl',
+    'results': f'results_{split}.json',
+    'predictions': f'predictions/{split}',
+    'curves': 'curves.png',
+    'traces': f'traces_{split}.png',
+    'report': 'report.html',
+  }
+  lines = [
+    '',
+    f'{split} of fold {results["fold"]}, best epoch {results["best_epoch"] + 1}',
+    format_scores(results, targets),
+    '',
+    *(f'{name:<13}{folder / path}' for name, path in where.items() if (folder / path).exists()),
+  ]
   return '\n'.join(lines)
 
 
@@ -105,10 +139,22 @@ def evaluate_run(workdir, split, data_dir=None, report=False):
   _, system, variables, meta = load_best(workdir)
   mesh = sharding.make_mesh()
   batches = records.batches([part], config.batch_size)
-  series = predict_records(batches, system, sharding.replicate(variables, mesh), mesh, batch_size=config.batch_size,
-                           smooth=config.smooth)
+  series = predict_records(
+    batches,
+    system,
+    sharding.replicate(variables, mesh),
+    mesh,
+    batch_size=config.batch_size,
+    smooth=config.smooth,
+  )
   results = write_results(workdir, config, split, series, {'best_epoch': meta['epoch']})
   if report:
-    run_report.write(workdir, config, results, series, parameter_count=steps.parameter_count(variables['params']),
-                     has_input=system.inputs.has_input)
+    run_report.write(
+      workdir,
+      config,
+      results,
+      series,
+      parameter_count=steps.parameter_count(variables['params']),
+      has_input=system.inputs.has_input,
+    )
   return config, results

@@ -34,7 +34,9 @@ class Series:
   gates: dict[str, np.ndarray]
 
 
-def predict_records(batches, system: System, variables, mesh, *, batch_size: int, smooth: int) -> dict[str, Series]:
+def predict_records(
+  batches, system: System, variables, mesh, *, batch_size: int, smooth: int
+) -> dict[str, Series]:
   """Predicts for batches of records, averages overlapping windows per frame, and smooths over `smooth` frames.
 
   Args:
@@ -56,7 +58,9 @@ def predict_records(batches, system: System, variables, mesh, *, batch_size: int
     for i, clip in enumerate(batch['clip']):
       window = jax.tree.map(lambda x, i=i: x[i], output)
       fields = {name: batch[name][i] for name in CONSTANT_FIELDS}
-      clips.setdefault(clip.decode(), WindowMerger()).add(batch['frames'][i], batch['real'][i], window, fields)
+      clips.setdefault(clip.decode(), WindowMerger()).add(
+        batch['frames'][i], batch['real'][i], window, fields
+      )
   return {clip: clips.pop(clip).series(system, smooth) for clip in sorted(clips)}
 
 
@@ -77,7 +81,10 @@ class WindowMerger:
     """
     frame_mask = np.asarray(frame_mask, bool)
     frames = np.asarray(frames)[frame_mask]
-    averaged = {'prediction': output['prediction'], **{f'gates/{name}': x for name, x in output['gates'].items()}}
+    averaged = {
+      'prediction': output['prediction'],
+      **{f'gates/{name}': x for name, x in output['gates'].items()},
+    }
     self.means.add(frames, {name: np.asarray(x)[frame_mask] for name, x in averaged.items()})
     for name, value in fields.items():
       value = np.asarray(value)
@@ -96,11 +103,23 @@ class WindowMerger:
 
 def make_series(frames, means, fields, system: System, smooth: int) -> Series:
   """Makes a Series of what was merged: frames (N,), {'prediction' and 'gates/NAME': (N,...)}, the CONSTANT_FIELDS (N,...)."""
-  masks = {name: np.asarray(fields[name], bool) for name in ('annotated', 'face_present', 'audio_present')}
+  masks = {
+    name: np.asarray(fields[name], bool) for name in ('annotated', 'face_present', 'audio_present')
+  }
   counted = system.inputs.has_input(masks['face_present'], masks['audio_present'])
-  gates = {name.removeprefix('gates/'): scores for name, scores in means.items() if name.startswith('gates/')}
-  return Series(frames, np.asarray(fields['times'], np.float64), moving_average(means['prediction'], frames, counted, smooth),
-                np.asarray(fields['va'], np.float64), **masks, gates=gates)
+  gates = {
+    name.removeprefix('gates/'): scores
+    for name, scores in means.items()
+    if name.startswith('gates/')
+  }
+  return Series(
+    frames,
+    np.asarray(fields['times'], np.float64),
+    moving_average(means['prediction'], frames, counted, smooth),
+    np.asarray(fields['va'], np.float64),
+    **masks,
+    gates=gates,
+  )
 
 
 def moving_average(values, frames, counted, width: int):

@@ -31,8 +31,10 @@ def read_rows(path: str | pathlib.Path) -> Iterator[tuple[int, str, str, str]]:
       rows = csv.reader(file)
       header = next(rows, [])
       if header != HEADER:
-        raise InputError(f'{path}, line 1: expected the header {",".join(HEADER)!r}, '
-                         f'found {",".join(header)[:60]!r}')
+        raise InputError(
+          f'{path}, line 1: expected the header {",".join(HEADER)!r}, '
+          f'found {",".join(header)[:60]!r}'
+        )
       for number, row in enumerate(rows, 2):
         if len(row) != 3:
           raise InputError(f'{path}, line {number}: expected 3 columns, found {len(row)}')
@@ -43,8 +45,9 @@ def read_rows(path: str | pathlib.Path) -> Iterator[tuple[int, str, str, str]]:
 
 def read_template(path: str | pathlib.Path) -> list[tuple[str, int]]:
   """Reads the rows that a submission must have, as a list of (clip, frame id)."""
-  places = [parse_location(f'{path}, line {number}', location)
-            for number, location, *_ in read_rows(path)]
+  places = [
+    parse_location(f'{path}, line {number}', location) for number, location, *_ in read_rows(path)
+  ]
   if not places:
     raise InputError(f'{path} has no rows')
   return places
@@ -58,8 +61,9 @@ def parse_location(where: str, location: str) -> tuple[str, int]:
   return found[1], int(found[2])
 
 
-def fit(predictions: dict[str, dict[int, tuple[float, float]]],
-        template: Sequence[tuple[str, int]]) -> tuple[list[tuple], int, int]:
+def fit(
+  predictions: dict[str, dict[int, tuple[float, float]]], template: Sequence[tuple[str, int]]
+) -> tuple[list[tuple], int, int]:
   """Gives every row of the template its prediction.
 
   predictions: {clip: {frame id: (valence, arousal)}}. Returns ([(clip, frame, valence, arousal)],
@@ -71,12 +75,15 @@ def fit(predictions: dict[str, dict[int, tuple[float, float]]],
   last = {clip: max(frames) for clip, frames in predictions.items()}
   for clip, frame in template:
     if clip not in predictions:
-      raise InputError(f'the template has clip {clip!r}, for which there is no prediction; '
-                       'build the records with the list of test clips')
+      raise InputError(
+        f'the template has clip {clip!r}, for which there is no prediction; '
+        'build the records with the list of test clips'
+      )
     missing = frame not in predictions[clip] and frame < last[clip]
     if missing or frame > last[clip] + MOST_REPEATED:
-      raise InputError(f'clip {clip!r} has no prediction for frame {frame}; '
-                       f'its last one is for frame {last[clip]}')
+      raise InputError(
+        f'clip {clip!r} has no prediction for frame {frame}; its last one is for frame {last[clip]}'
+      )
     repeated += frame > last[clip]
     rows.append((clip, frame, *predictions[clip][min(frame, last[clip])]))
   predicted = {(clip, frame) for clip in predictions for frame in predictions[clip]}
@@ -111,8 +118,10 @@ def check(path: str | pathlib.Path, template: Iterable[tuple[str, int]]) -> tupl
   count, clips = 0, set()
   for row, wanted in itertools.zip_longest(read_rows(path), template):
     if row is None:
-      raise InputError(f'{path} ends too early: {location_of(*wanted)} and what follows it in the '
-                       'template is missing')
+      raise InputError(
+        f'{path} ends too early: {location_of(*wanted)} and what follows it in the '
+        'template is missing'
+      )
     number, location, *values = row
     where = f'{path}, line {number}'
     clip, _ = parse_location(where, location)

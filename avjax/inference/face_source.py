@@ -12,7 +12,9 @@ from avjax.media import detection, faces, tracking, video
 DETECTION_SIDE = 640  # pixels of the longer side of the picture in which faces are looked for
 LOOKS_PER_SECOND = 12.5  # between two looks a face moves little, and in a straight line
 CUT_GRID = 8  # cuts are told from every eighth pixel of each eighth row,
-CUT_CHANGE = 27  # whose mean change is more than this, of 255: the usual threshold of scene detectors
+CUT_CHANGE = (
+  27  # whose mean change is more than this, of 255: the usual threshold of scene detectors
+)
 
 
 class GivenFaces:
@@ -22,7 +24,9 @@ class GivenFaces:
   """
 
   def __init__(self, folder, n):
-    self.crops = {k: crop for k, crop in faces.list_crops(files.existing_folder(folder)).items() if 1 <= k <= n}
+    self.crops = {
+      k: crop for k, crop in faces.list_crops(files.existing_folder(folder)).items() if 1 <= k <= n
+    }
     if not self.crops:
       raise InputError(f'{folder} holds no crop of frames 1 to {n}, such as 00001.jpg')
     self.boxes, self.any_face, self.unreadable = np.full((n, 4), np.nan), True, 0
@@ -38,7 +42,11 @@ class GivenFaces:
   @property
   def notes(self):
     """Remarks for people, after the last frame."""
-    return [f'{self.unreadable} of the crops cannot be read: no face in their frames'] if self.unreadable else []
+    return (
+      [f'{self.unreadable} of the crops cannot be read: no face in their frames']
+      if self.unreadable
+      else []
+    )
 
 
 class FoundFaces:
@@ -70,18 +78,31 @@ class FoundFaces:
 
     These are the frame nearest to each time at which a look is due, the last frame, and both sides of a cut.
     """
-    looked, due, before = -1, 0.0, None  # the last frame looked at, the time of the next look, the picture before
+    looked, due, before = (
+      -1,
+      0.0,
+      None,
+    )  # the last frame looked at, the time of the next look, the picture before
 
     def found(frame, image):
       boxes, points, _ = detection.detect(image)
       return frame, boxes / max(image.shape[:2]), points / max(image.shape[:2])
 
-    for frame, image in enumerate(self.clock.each('decode', itertools.islice(video.read_frames(path, DETECTION_SIDE), len(times)))):
+    for frame, image in enumerate(
+      self.clock.each(
+        'decode', itertools.islice(video.read_frames(path, DETECTION_SIDE), len(times))
+      )
+    ):
       with self.clock('faces', 1):
         self.sizes[frame] = np.array(image.shape[1::-1]) / max(image.shape[:2])
         # After a cut, the face at the same place may be somebody else's.
-        cut = before is not None and (before.shape != image.shape or np.abs(
-            before[::CUT_GRID, ::CUT_GRID].astype(int) - image[::CUT_GRID, ::CUT_GRID]).mean() > CUT_CHANGE)
+        cut = before is not None and (
+          before.shape != image.shape
+          or np.abs(
+            before[::CUT_GRID, ::CUT_GRID].astype(int) - image[::CUT_GRID, ::CUT_GRID]
+          ).mean()
+          > CUT_CHANGE
+        )
         self.cuts += cut
         if cut and looked < frame - 1:
           yield found(frame - 1, before)
@@ -103,4 +124,8 @@ class FoundFaces:
   def notes(self):
     """Remarks for people."""
     cuts = f'{self.cuts} {"cut" if self.cuts == 1 else "cuts"}'
-    return [f'at least {cuts} of the film: whose face follows is told by its place and size alone'] if self.cuts else []
+    return (
+      [f'at least {cuts} of the film: whose face follows is told by its place and size alone']
+      if self.cuts
+      else []
+    )

@@ -28,8 +28,9 @@ def display(path: str | pathlib.Path) -> str:
   return ''.join(c if c.isprintable() else '?' for c in name)
 
 
-def output_paths(path: pathlib.Path, output: str | pathlib.Path | None,
-                 overlay: bool) -> dict[str, pathlib.Path]:
+def output_paths(
+  path: pathlib.Path, output: str | pathlib.Path | None, overlay: bool
+) -> dict[str, pathlib.Path]:
   """Returns {kind: file to write}: 'csv', 'png', 'html' and, if wanted, 'overlay'.
 
   path: the video; output: folder of the files, or None if nothing is written.
@@ -47,8 +48,9 @@ def check_absent(outputs: dict[str, pathlib.Path]) -> None:
   """Raises InputError where one of the files of `output_paths` is there."""
   for target in outputs.values():
     if target.exists():
-      raise InputError(f'{target} is there already and is not overwritten; '
-                       'move it, or give another --output')
+      raise InputError(
+        f'{target} is there already and is not overwritten; move it, or give another --output'
+      )
 
 
 @contextlib.contextmanager
@@ -64,8 +66,12 @@ def partial_folder(output: str | pathlib.Path) -> Iterator[pathlib.Path]:
         pathlib.Path(output).rmdir()
 
 
-def write(result: VideoPrediction, path: pathlib.Path, partial: pathlib.Path,
-          outputs: dict[str, pathlib.Path]) -> None:
+def write(
+  result: VideoPrediction,
+  path: pathlib.Path,
+  partial: pathlib.Path,
+  outputs: dict[str, pathlib.Path],
+) -> None:
   """Writes the files under `partial`, then moves all of them into place.
 
   Args:
@@ -77,8 +83,12 @@ def write(result: VideoPrediction, path: pathlib.Path, partial: pathlib.Path,
   write_csv(result, path, partial / 'csv')
   plots.clip(result, display(path), partial / 'clip.png')
   clip_page.write(partial / 'html', display(path), partial / 'clip.mp4', result)
-  made = {'csv': partial / 'csv', 'png': partial / 'clip.png', 'html': partial / 'html',
-          'overlay': partial / 'overlay.mp4'}
+  made = {
+    'csv': partial / 'csv',
+    'png': partial / 'clip.png',
+    'html': partial / 'html',
+    'overlay': partial / 'overlay.mp4',
+  }
   check_absent(outputs)  # once more, since the work takes long
   moved = []
   try:
@@ -97,20 +107,30 @@ def write_csv(result: VideoPrediction, path: pathlib.Path, target: pathlib.Path)
   pandas.read_csv(file, comment='#') reads it. path: the video; target: the file to write.
   """
   with open(target, 'w', newline='', encoding='utf-8') as file:
-    file.write(f'# avjax: {display(path)}; {"; ".join(result.notes)}\n'
-               '# frame from 1; time in seconds; valence and arousal from -1 to 1, empty where '
-               'nothing was seen; face_found and audio_present 0 or 1; gates: share of trust, '
-               '0 to 1\n')
+    file.write(
+      f'# avjax: {display(path)}; {"; ".join(result.notes)}\n'
+      '# frame from 1; time in seconds; valence and arousal from -1 to 1, empty where '
+      'nothing was seen; face_found and audio_present 0 or 1; gates: share of trust, '
+      '0 to 1\n'
+    )
     writer = csv.writer(file)
-    gates = {f'gate_{name.replace("/", "_")}_{k}': scores[:, k]
-             for name, scores in result.gates.items() for k in range(scores.shape[1])}
-    writer.writerow(
-        ['frame', 'time', *result.targets, 'face_found', 'audio_present', *gates])
+    gates = {
+      f'gate_{name.replace("/", "_")}_{k}': scores[:, k]
+      for name, scores in result.gates.items()
+      for k in range(scores.shape[1])
+    }
+    writer.writerow(['frame', 'time', *result.targets, 'face_found', 'audio_present', *gates])
     for i, (frame, values) in enumerate(zip(result.frames, result.values, strict=True)):
-      writer.writerow([
-          int(frame), f'{result.times[i]:.4f}', *map(cell, values),
-          int(result.face_found[i]), int(result.audio_present[i]),
-          *(cell(scores[i]) for scores in gates.values())])
+      writer.writerow(
+        [
+          int(frame),
+          f'{result.times[i]:.4f}',
+          *map(cell, values),
+          int(result.face_found[i]),
+          int(result.audio_present[i]),
+          *(cell(scores[i]) for scores in gates.values()),
+        ]
+      )
 
 
 def cell(value: float) -> str:
@@ -118,16 +138,16 @@ def cell(value: float) -> str:
   return '' if np.isnan(value) else f'{value:.6f}'
 
 
-def summary(result: VideoPrediction, path: pathlib.Path,
-            outputs: dict[str, pathlib.Path]) -> str:
+def summary(result: VideoPrediction, path: pathlib.Path, outputs: dict[str, pathlib.Path]) -> str:
   """Returns lines for the terminal: length, range of each target, remarks, speed, files."""
   lines = [f'{display(path)}: {len(result.frames):,} frames, {result.times[-1]:.1f} s']
   for target in result.targets:
     values = getattr(result, target)
     values = values[~np.isnan(values)]
     if len(values):
-      lines.append(f'{target:<10} mean {values.mean():+.3f}, '
-                   f'from {values.min():+.3f} to {values.max():+.3f}')
+      lines.append(
+        f'{target:<10} mean {values.mean():+.3f}, from {values.min():+.3f} to {values.max():+.3f}'
+      )
     else:
       lines.append(f'{target:<10} nothing was seen that its run uses')
   speeds = ', '.join(f'{stage} {speed:,.0f}' for stage, speed in result.speed.items())

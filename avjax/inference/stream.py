@@ -38,8 +38,10 @@ class StreamingPredictor:
     with as_input_error(f'{folder} holds no valid model'):
       self.config, self.system, variables = load_model(self.folder)
       if self.system.inputs.features:
-        raise InputError(f'{folder} was trained on features of another backbone ({", ".join(self.system.inputs.features)}), '
-                         'which a video does not have')
+        raise InputError(
+          f'{folder} was trained on features of another backbone ({", ".join(self.system.inputs.features)}), '
+          'which a video does not have'
+        )
       self.variables = jax.device_put(variables)
       self.length, self.stride = self.config.data.length, self.config.data.stride
       self.encode, self.decode = jax.jit(self.system.encode), jax.jit(self.system.decode)
@@ -48,15 +50,20 @@ class StreamingPredictor:
   def warm_up(self):
     """Compiles the towers for a block of frames, and what comes after them for a window."""
     features = self.encode(self.variables, self.blank_block())
-    windows = [None if x is None else np.zeros((1, self.length, x.shape[-1]), x.dtype) for x in features]
+    windows = [
+      None if x is None else np.zeros((1, self.length, x.shape[-1]), x.dtype) for x in features
+    ]
     self.decode(self.variables, *windows, np.ones((1, self.length), bool))
 
   def blank_block(self):
     """Returns the batch that stands for BLOCK frames without face and sound: one clip, whose windows do not overlap."""
     face = self.config.data.face
-    return {'faces': np.zeros((1, BLOCK, face, face, 3), np.uint8), 'real': np.ones((1, BLOCK), bool),
-            'log_mel': np.zeros((1, BLOCK * WINDOW_ROWS, MEL_BANDS), np.float16),
-            'starts': np.arange(BLOCK, dtype=np.int32)[None] * WINDOW_ROWS}
+    return {
+      'faces': np.zeros((1, BLOCK, face, face, 3), np.uint8),
+      'real': np.ones((1, BLOCK), bool),
+      'log_mel': np.zeros((1, BLOCK * WINDOW_ROWS, MEL_BANDS), np.float16),
+      'starts': np.arange(BLOCK, dtype=np.int32)[None] * WINDOW_ROWS,
+    }
 
   def begin(self, times, audio_present, stride: int | None, clock: Clock):
     """Makes ready for a video of n frames.
@@ -69,7 +76,10 @@ class StreamingPredictor:
     """
     self.times, self.audio_present, self.clock = times, audio_present, clock
     self.windows = collections.deque(window_starts(len(times), self.length, stride or self.stride))
-    self.count, self.first_kept = 0, 0  # frames so far, and the first one whose features are still needed
+    self.count, self.first_kept = (
+      0,
+      0,
+    )  # frames so far, and the first one whose features are still needed
     self.features = {modality: [] for modality in MODALITIES}
     self.face_present, self.merger = [], Merger()
 
@@ -103,8 +113,13 @@ class StreamingPredictor:
 
     with self.clock('fusion', end - first):
       output = self.decode(self.variables, *map(window, self.features.values()), mask)
-      values = {'prediction': output['prediction'], **{f'gates/{name}': x for name, x in output['gates'].items()}}
-      self.merger.add(np.arange(first, end) + 1, {name: np.asarray(x)[0][mask[0]] for name, x in values.items()})
+      values = {
+        'prediction': output['prediction'],
+        **{f'gates/{name}': x for name, x in output['gates'].items()},
+      }
+      self.merger.add(
+        np.arange(first, end) + 1, {name: np.asarray(x)[0][mask[0]] for name, x in values.items()}
+      )
 
   def forget_before(self, needed: int):
     """Drops the features of frames that no window to come needs."""
@@ -116,8 +131,13 @@ class StreamingPredictor:
     """Returns the Series of the video; NaN in prediction and gates where there was nothing that the model uses."""
     frames, means = self.merger.means()
     n = len(frames)
-    fields = {'times': self.times, 'va': np.zeros((n, 2)), 'annotated': np.zeros(n, bool),
-              'face_present': np.array(self.face_present), 'audio_present': self.audio_present}
+    fields = {
+      'times': self.times,
+      'va': np.zeros((n, 2)),
+      'annotated': np.zeros(n, bool),
+      'face_present': np.array(self.face_present),
+      'audio_present': self.audio_present,
+    }
     series = make_series(frames, means, fields, self.system, self.config.smooth)
     has_input = self.system.inputs.has_input(series.face_present, series.audio_present)
     for values in (series.prediction, *series.gates.values()):
@@ -129,7 +149,9 @@ def load_model(folder: pathlib.Path) -> tuple[Config, System, dict]:
   """Returns (config, system, variables) of a run's best state, or of an exported model."""
   if not (folder / 'model.json').exists():
     before = absl_logging.get_verbosity()
-    absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax remarks on every checkpoint that is opened for reading
+    absl_logging.set_verbosity(
+      absl_logging.ERROR
+    )  # Orbax remarks on every checkpoint that is opened for reading
     try:
       return load_best(folder)[:3]
     finally:
@@ -137,9 +159,13 @@ def load_model(folder: pathlib.Path) -> tuple[Config, System, dict]:
   description, flat, metadata = read_exported(folder)
   config = ConfigDict(description['config'])
   if json.loads(metadata.get('config', 'null')) != description['config']:
-    raise InputError(f'{folder}: model.json has been changed: its config is not the one in weights.safetensors')
+    raise InputError(
+      f'{folder}: model.json has been changed: its config is not the one in weights.safetensors'
+    )
   system = System.from_config(config)
   wanted = {name: x.shape for name, x in traverse_util.flatten_dict(system.shapes, sep='/').items()}
   if wanted != {name: x.shape for name, x in flat.items()}:
-    raise InputError(f'{folder}: weights.safetensors does not hold the model of model.json; export it again')
+    raise InputError(
+      f'{folder}: weights.safetensors does not hold the model of model.json; export it again'
+    )
   return config, system, traverse_util.unflatten_dict(flat, sep='/')

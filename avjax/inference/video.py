@@ -23,12 +23,17 @@ from avjax.media.writer import ClipWriter
 from avjax.targets import TARGETS
 
 CUT_FROM = 1920  # pixels of the longer side of the picture that faces are cut from
-PAGE_SIDE, OVERLAY_SIDE = 640, 1280  # pixels of the longer side of the page's video and of the overlay
+PAGE_SIDE, OVERLAY_SIDE = (
+  640,
+  1280,
+)  # pixels of the longer side of the page's video and of the overlay
 USUAL_RATES = (10, 70)  # frames per second of Aff-Wild2; another rate is predicted on with a remark
 STILL_SECONDS = 1.0  # a picture that stays for longer is remarked on
 
 
-def predict_video(path, run, output=None, face='largest', crops=None, stride=None, overlay=False) -> VideoPrediction:
+def predict_video(
+  path, run, output=None, face='largest', crops=None, stride=None, overlay=False
+) -> VideoPrediction:
   """Predicts valence and arousal for every frame of a video.
 
   Args:
@@ -43,7 +48,15 @@ def predict_video(path, run, output=None, face='largest', crops=None, stride=Non
 
   Raises InputError if this is no video or no run, or if the video has neither face nor sound that the model uses.
   """
-  return predict_with(load_predictors(run), path, output=output, face=face, crops=crops, stride=stride, overlay=overlay)
+  return predict_with(
+    load_predictors(run),
+    path,
+    output=output,
+    face=face,
+    crops=crops,
+    stride=stride,
+    overlay=overlay,
+  )
 
 
 def load_predictors(run: str | pathlib.Path | Sequence) -> list[StreamingPredictor]:
@@ -54,12 +67,15 @@ def load_predictors(run: str | pathlib.Path | Sequence) -> list[StreamingPredict
   predictors = [StreamingPredictor(folder) for folder in folders]
   targets = [target for predictor in predictors for target in predictor.system.targets]
   if len(set(targets)) < len(targets):
-    raise InputError(f'the runs predict {", ".join(targets)}: give one for each of valence and arousal')
+    raise InputError(
+      f'the runs predict {", ".join(targets)}: give one for each of valence and arousal'
+    )
   return predictors
 
 
-def predict_with(predictors, path, *, output=None, face='largest', crops=None, stride=None,
-                 overlay=False) -> VideoPrediction:
+def predict_with(
+  predictors, path, *, output=None, face='largest', crops=None, stride=None, overlay=False
+) -> VideoPrediction:
   """Predicts as `predict_video` does, with runs that `load_predictors` has loaded."""
   path, clock = pathlib.Path(path), Clock()
   check_options(predictors, output=output, face=face, stride=stride)
@@ -67,7 +83,9 @@ def predict_with(predictors, path, *, output=None, face='largest', crops=None, s
   check_absent(outputs)
   timeline = read_timeline(path)
   sound = video.SoundReader(path)
-  collections.deque(sound, maxlen=0)  # reads it through: what it knows of the track is complete then
+  collections.deque(
+    sound, maxlen=0
+  )  # reads it through: what it knows of the track is complete then
   first_rows, audio_present = audio.place(timeline, sound)
   for predictor in predictors:
     predictor.begin(timeline.times, audio_present, stride, clock)
@@ -75,8 +93,11 @@ def predict_with(predictors, path, *, output=None, face='largest', crops=None, s
   passes = 2 - bool(crops) + overlay  # over the frames, which the progress bar counts
   with contextlib.ExitStack() as stack:
     stack.enter_context(film_errors(path))
-    progress = stack.enter_context(tqdm(total=passes * len(timeline.times), desc=path.name, unit='frame', leave=False,
-                                        disable=None))
+    progress = stack.enter_context(
+      tqdm(
+        total=passes * len(timeline.times), desc=path.name, unit='frame', leave=False, disable=None
+      )
+    )
     if crops:
       person = GivenFaces(crops, len(timeline.times))
     else:
@@ -85,7 +106,11 @@ def predict_with(predictors, path, *, output=None, face='largest', crops=None, s
     check_input(path, predictors, person, audio_present)
     partial = stack.enter_context(partial_folder(output)) if output else None
     log_mel_windows = clock.each('sound', audio.windows(sound, first_rows))
-    with ClipWriter(partial / 'clip.mp4', path, timeline, PAGE_SIDE) if output else contextlib.nullcontext() as writer:
+    with (
+      ClipWriter(partial / 'clip.mp4', path, timeline, PAGE_SIDE)
+      if output
+      else contextlib.nullcontext() as writer
+    ):
       feed(predictors, path, person, log_mel_windows, writer, clock, progress)
     prediction = collect_prediction(predictors, timeline, person, clock)
     if output:
@@ -104,10 +129,14 @@ def check_options(predictors, *, output, face, stride):
   for predictor in predictors:
     taken = predictor.stride if stride is None else stride
     if not 1 <= taken <= predictor.length:
-      raise InputError(f'a stride of {taken} frames leaves some out, or is none: it is 1 to {predictor.length} for '
-                       f'{predictor.folder}')
+      raise InputError(
+        f'a stride of {taken} frames leaves some out, or is none: it is 1 to {predictor.length} for '
+        f'{predictor.folder}'
+      )
   number = str(face)
-  if face not in ('largest', 'left', 'right') and not (number.isascii() and number.isdigit() and int(number)):
+  if face not in ('largest', 'left', 'right') and not (
+    number.isascii() and number.isdigit() and int(number)
+  ):
     raise InputError(f'face {face} is none of largest, left, right and a number from 1')
 
 
@@ -116,8 +145,10 @@ def read_timeline(path) -> video.Timeline:
   timeline = video.read_timeline(path)
   same = np.flatnonzero(np.diff(timeline.times) <= 0)
   if len(same):
-    raise InputError(f'{path}: frames {same[0] + 1} and {same[0] + 2} are shown at the same time; write it anew, with '
-                     'ffmpeg -i IN OUT')
+    raise InputError(
+      f'{path}: frames {same[0] + 1} and {same[0] + 2} are shown at the same time; write it anew, with '
+      'ffmpeg -i IN OUT'
+    )
   return timeline
 
 
@@ -176,12 +207,23 @@ def collect_prediction(predictors, timeline, person, clock: Clock) -> VideoPredi
     values |= {target: s.prediction[:, i] for i, target in enumerate(predictor.system.targets)}
     prefix = f'{predictor.system.targets[0]}/' if len(predictors) > 1 else ''
     gates |= {f'{prefix}{name}': scores for name, scores in s.gates.items()}
-  notes = [f'{display(predictor.folder.resolve())}: {predictor.config.model.fusion.name}, '
-           f'{" and ".join(predictor.system.targets)}' for predictor in predictors]
+  notes = [
+    f'{display(predictor.folder.resolve())}: {predictor.config.model.fusion.name}, '
+    f'{" and ".join(predictor.system.targets)}'
+    for predictor in predictors
+  ]
   notes += [*missing_input(first), *person.notes, *interruptions(timeline), *unusual_rate(timeline)]
   return VideoPrediction(
-      frames=first.frames, times=timeline.times, **values, face_found=first.face_present,
-      audio_present=first.audio_present, boxes=person.boxes, gates=gates, notes=notes, speed=clock.speed())
+    frames=first.frames,
+    times=timeline.times,
+    **values,
+    face_found=first.face_present,
+    audio_present=first.audio_present,
+    boxes=person.boxes,
+    gates=gates,
+    notes=notes,
+    speed=clock.speed(),
+  )
 
 
 def missing_input(series) -> list[str]:
@@ -201,13 +243,18 @@ def interruptions(timeline: video.Timeline) -> list[str]:
   times = timeline.times
   gaps = np.diff(times)
   still = np.flatnonzero(gaps > max(STILL_SECONDS, 3 * np.median(gaps))) if len(gaps) else []
-  notes = [f'no new picture for {times[k + 1] - times[k]:.1f} s from {times[k]:.1f} s on' for k in still[:3]]
+  notes = [
+    f'no new picture for {times[k + 1] - times[k]:.1f} s from {times[k]:.1f} s on'
+    for k in still[:3]
+  ]
   if len(still) > 3:
     notes.append(f'and {len(still) - 3} times more')
   end = timeline.start + times[-1] + 1 / timeline.mean_rate
   duration = timeline.container_duration
   if duration and duration > end + STILL_SECONDS:
-    notes.append(f'the file says that it lasts {duration:.1f} s; its pictures end after {end:.1f} s')
+    notes.append(
+      f'the file says that it lasts {duration:.1f} s; its pictures end after {end:.1f} s'
+    )
   return notes
 
 

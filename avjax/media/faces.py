@@ -21,8 +21,11 @@ def list_crops(folder: pathlib.Path) -> dict[int, pathlib.Path]:
   """Returns {frame id: path} of the crops of one clip; 00001.jpg belongs to frame 1, other files do
   not count.
   """
-  return {int(path.stem): path for path in sorted(folder.iterdir())
-          if path.suffix.lower() in ('.jpg', '.png') and path.stem.isascii() and path.stem.isdigit()}
+  return {
+    int(path.stem): path
+    for path in sorted(folder.iterdir())
+    if path.suffix.lower() in ('.jpg', '.png') and path.stem.isascii() and path.stem.isdigit()
+  }
 
 
 def read_unreadable(source: pathlib.Path) -> frozenset[str]:
@@ -38,23 +41,33 @@ def open_crop(path: pathlib.Path) -> Image.Image:
   try:
     with Image.open(path) as image:
       if max(image.size) > MAX_CROP_SIDE:  # known from the header: nothing has been decoded yet
-        raise InputError(f'{path} is {image.width} x {image.height} pixels; '
-                         f'a crop has at most {MAX_CROP_SIDE} a side')
+        raise InputError(
+          f'{path} is {image.width} x {image.height} pixels; '
+          f'a crop has at most {MAX_CROP_SIDE} a side'
+        )
       return image.convert('RGB')
   except InputError:
     raise
   except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-    raise InputError(f'{path} cannot be read as an image; mend it, or list {path.parent.name}/{path.name} in '
-                     f'SOURCE/{UNREADABLE_LIST} to mask the frame') from error
+    raise InputError(
+      f'{path} cannot be read as an image; mend it, or list {path.parent.name}/{path.name} in '
+      f'SOURCE/{UNREADABLE_LIST} to mask the frame'
+    ) from error
 
 
 def fit(image: Image.Image, size: int) -> np.ndarray:
   """Returns a PIL image as (size,size,3) uint8, resized bicubically."""
-  return np.asarray(image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BICUBIC))
+  return np.asarray(
+    image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BICUBIC)
+  )
 
 
-def read_faces(crops: pathlib.Path, frames: Sequence[int], size: int,
-               unreadable: Collection[str] = KNOWN_UNREADABLE) -> tuple[np.ndarray, np.ndarray, int]:
+def read_faces(
+  crops: pathlib.Path,
+  frames: Sequence[int],
+  size: int,
+  unreadable: Collection[str] = KNOWN_UNREADABLE,
+) -> tuple[np.ndarray, np.ndarray, int]:
   """Reads the crops of some frames of a clip.
 
   Args:

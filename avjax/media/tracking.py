@@ -12,8 +12,8 @@ import numpy as np
 from avjax.errors import InputError
 from avjax.media.detection import overlap
 
-LINK = 0.2           # least overlap of a face with the box that it had at its last look
-LOST_SECONDS = 1.0   # a face that is gone for longer begins a new track
+LINK = 0.2  # least overlap of a face with the box that it had at its last look
+LOST_SECONDS = 1.0  # a face that is gone for longer begins a new track
 # A track of fewer looks is a mistake of the detector, unless there is no other track.
 SHORTEST = 3
 # A face that comes back within so many of its widths, at half to twice the size, is the same
@@ -74,7 +74,9 @@ class Track:
     return float((self.boxes[:, 0] + self.boxes[:, 2] / 2).mean())
 
 
-def link(times: np.ndarray, detections: Iterable[tuple[int, np.ndarray, np.ndarray]]) -> list[Track]:
+def link(
+  times: np.ndarray, detections: Iterable[tuple[int, np.ndarray, np.ndarray]]
+) -> list[Track]:
   """Links faces from look to look by overlap.
 
   Args:
@@ -87,8 +89,11 @@ def link(times: np.ndarray, detections: Iterable[tuple[int, np.ndarray, np.ndarr
   """
   tracks, open_tracks, before = [], [], None
   for frame, boxes, points in detections:
-    open_tracks = [track for track in open_tracks
-                   if track.last[0] == before or times[frame] - times[track.last[0]] <= LOST_SECONDS]
+    open_tracks = [
+      track
+      for track in open_tracks
+      if track.last[0] == before or times[frame] - times[track.last[0]] <= LOST_SECONDS
+    ]
     face_of = match(open_tracks, boxes)
     for j in sorted(set(range(len(boxes))) - set(face_of.values())):
       face_of[len(open_tracks)] = j
@@ -112,8 +117,14 @@ def match(tracks, boxes):
   """Returns {index of a track: index of the box it goes on with}: the pairs that overlap most come
   first.
   """
-  pairs = sorted(((overlap(track.last[1], box), -j, i)
-                  for i, track in enumerate(tracks) for j, box in enumerate(boxes)), reverse=True)
+  pairs = sorted(
+    (
+      (overlap(track.last[1], box), -j, i)
+      for i, track in enumerate(tracks)
+      for j, box in enumerate(boxes)
+    ),
+    reverse=True,
+  )
   box_of, placed = {}, set()
   # Of equal overlaps, the surest box comes first: j is its negative index.
   for shared, j, i in pairs:
@@ -135,7 +146,7 @@ def choose(tracks: Iterable[Track], which: str | int = 'largest') -> Track | Non
   for track in sorted(tracks, key=Track.weight, reverse=True):
     for person in people:
       at = bisect.bisect(person, track.first[0], key=lambda other: other.first[0])
-      neighbours = [*person[max(at - 1, 0):at], track, *person[at:at + 1]]
+      neighbours = [*person[max(at - 1, 0) : at], track, *person[at : at + 1]]
       if all(same_person(*pair) for pair in itertools.pairwise(neighbours)):
         person.insert(at, track)
         break
@@ -147,9 +158,14 @@ def choose(tracks: Iterable[Track], which: str | int = 'largest') -> Track | Non
   if which in ('left', 'right'):
     # Somebody who is seen for a moment at the edge of the picture is not meant.
     seen = [sum(len(track.numbers) for track in person) for person in people]
-    people = [person for person, frames in zip(people, seen, strict=True) if frames >= max(seen) / 5]
-    people.sort(key=lambda person: np.average([track.centre() for track in person],
-                                              weights=[len(track.numbers) for track in person]))
+    people = [
+      person for person, frames in zip(people, seen, strict=True) if frames >= max(seen) / 5
+    ]
+    people.sort(
+      key=lambda person: np.average(
+        [track.centre() for track in person], weights=[len(track.numbers) for track in person]
+      )
+    )
     return join(people[0 if which == 'left' else -1])
   number = 1 if which == 'largest' else int(which)
   if not 1 <= number <= len(people):
@@ -165,7 +181,9 @@ def same_person(first, second):
   (last, end), (next_, start) = first.last, second.first
   if last >= next_:
     return False
-  near = np.hypot(*(end[:2] + end[2:] / 2 - start[:2] - start[2:] / 2)) <= NEAR * max(end[2], start[2])
+  near = np.hypot(*(end[:2] + end[2:] / 2 - start[:2] - start[2:] / 2)) <= NEAR * max(
+    end[2], start[2]
+  )
   return near and 0.5 <= end[2] / start[2] <= 2
 
 

@@ -24,8 +24,9 @@ av.logging.set_level(av.logging.PANIC)
 @dataclasses.dataclass(frozen=True)
 class Timeline:
   """When the frames of a video are shown."""
-  times: np.ndarray   # (n,) float64 seconds, ascending, the first one 0
-  start: float        # seconds from the container's zero to the first frame
+
+  times: np.ndarray  # (n,) float64 seconds, ascending, the first one 0
+  start: float  # seconds from the container's zero to the first frame
   rate: float | None  # frames per second where constant, else None
   # Seconds that the file says it lasts, sound and all, if it says so.
   container_duration: float | None = None
@@ -39,8 +40,9 @@ class Timeline:
 @dataclasses.dataclass(frozen=True)
 class Sound:
   """A sound track, mixed down to one channel."""
+
   samples: np.ndarray  # (n,) int16 at 16 kHz
-  start: float         # seconds from the container's zero to the first sample
+  start: float  # seconds from the container's zero to the first sample
   # (from, to) in seconds after start without sound; samples are 0 there.
   gaps: tuple[tuple[float, float], ...] = ()
 
@@ -100,7 +102,9 @@ class SoundReader:
           elif time - end > GAP_SECONDS:
             # Sound goes on at its own time, not where the last block ended.
             blocks += flushed(resampler)
-            missing = max(round((time - self.start) * SAMPLE_RATE) - count - sum(map(len, blocks)), 0)
+            missing = max(
+              round((time - self.start) * SAMPLE_RATE) - count - sum(map(len, blocks)), 0
+            )
             yield from blocks
             for first in range(0, missing, SILENCE):
               yield np.zeros(min(SILENCE, missing - first), np.int16)
@@ -122,14 +126,24 @@ def read_timeline(path: str | os.PathLike[str]) -> Timeline:
   """
   with opened(path) as (container, stream):
     # The packets themselves are not kept: they are the whole file.
-    packets = [(packet.pts, packet.is_keyframe, packet.is_discard or packet.is_corrupt)
-               for packet in container.demux(stream) if packet.size]
+    packets = [
+      (packet.pts, packet.is_keyframe, packet.is_discard or packet.is_corrupt)
+      for packet in container.demux(stream)
+      if packet.size
+    ]
     # MP4 counts its samples in the header, so one that ends early gives itself away.
     if container.format.name.startswith('mov') and len(packets) < stream.frames:
-      raise InputError(f'{path} is cut short: {len(packets)} of its {stream.frames} frames are there')
+      raise InputError(
+        f'{path} is cut short: {len(packets)} of its {stream.frames} frames are there'
+      )
     ticks = sorted(pts for pts, *_ in packets if pts is not None)
-    trusted = (container.format.name.startswith(('mov', 'matroska')) and packets and packets[0][1] and
-               not any(doubtful for *_, doubtful in packets) and len(set(ticks)) == len(packets))
+    trusted = (
+      container.format.name.startswith(('mov', 'matroska'))
+      and packets
+      and packets[0][1]
+      and not any(doubtful for *_, doubtful in packets)
+      and len(set(ticks)) == len(packets)
+    )
     base, rates = stream.time_base, [stream.average_rate, stream.guessed_rate, stream.base_rate]
     container_duration = container.duration / av.time_base if container.duration else None
   # AVI packets may hold two frames or none, and edit lists hide some: only decoding tells.
@@ -145,8 +159,11 @@ def read_timeline(path: str | os.PathLike[str]) -> Timeline:
   times = (ticks - ticks[0]) * float(base)
   # Rounding to the container's clock moves a frame by less than a tick; a dropped frame moves all
   # that follow.
-  fits = (float(rate) for rate in rates if rate and
-          np.abs(times - np.arange(len(times)) / float(rate)).max() < 0.999 * float(base))
+  fits = (
+    float(rate)
+    for rate in rates
+    if rate and np.abs(times - np.arange(len(times)) / float(rate)).max() < 0.999 * float(base)
+  )
   return Timeline(times, float(ticks[0] * base), next(fits, None), container_duration)
 
 
@@ -181,7 +198,7 @@ def upright(image: np.ndarray, matrix: bytes) -> np.ndarray:
   a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5]
   if abs(b) > abs(a):
     image, a, d = image.transpose(1, 0, 2), c, b
-  return np.ascontiguousarray(image[::-1 if d < 0 else 1, ::-1 if a < 0 else 1])
+  return np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
 
 def largest(samples: np.ndarray) -> int:
@@ -236,8 +253,8 @@ def opened(path: str | os.PathLike[str]):
 
 
 def check_size(path, image):
-  """Raises InputError for an image, anything with width and height, of more than MAX_PIXELS pixels.
-  """
+  """Raises InputError for an image, anything with width and height, of more than MAX_PIXELS pixels."""
   if image.width * image.height > MAX_PIXELS:
-    raise InputError(f'{path} is {image.width} x {image.height} pixels; '
-                     f'at most {MAX_PIXELS:,} are read')
+    raise InputError(
+      f'{path} is {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are read'
+    )

@@ -29,13 +29,21 @@ class ClipWriter:
     longest: most pixels of the longer side.
   """
 
-  def __init__(self, path: str | os.PathLike[str], source: str | os.PathLike[str], timeline: Timeline, longest: int):
+  def __init__(
+    self,
+    path: str | os.PathLike[str],
+    source: str | os.PathLike[str],
+    timeline: Timeline,
+    longest: int,
+  ):
     self.path, self.timeline, self.longest, self.count = path, timeline, longest, 0
     self.reader = SoundReader(source)
     self.sound, self.heard = iter(self.reader), 0
 
   def __enter__(self):
-    self.container = av.open(address(self.path), 'w', format='mp4', options={'movflags': 'faststart'})
+    self.container = av.open(
+      address(self.path), 'w', format='mp4', options={'movflags': 'faststart'}
+    )
     self.picture = self.track = None
     return self
 
@@ -88,7 +96,9 @@ class ClipWriter:
       samples, self.heard = self.block, self.heard + len(self.block)
       early = max(round(-start * SAMPLE_RATE), 0)  # samples before the first frame are left out
       if len(samples) > early:
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[None, early:]), format='s16', layout='mono')
+        frame = av.AudioFrame.from_ndarray(
+          np.ascontiguousarray(samples[None, early:]), format='s16', layout='mono'
+        )
         frame.sample_rate, frame.time_base = SAMPLE_RATE, fractions.Fraction(1, SAMPLE_RATE)
         frame.pts = round(start * SAMPLE_RATE) + early
         self.container.mux(self.track.encode(frame))

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 TOWERS = {'visual': VISUAL_TOWERS, 'audio': AUDIO_TOWERS}
 MODALITIES = tuple(TOWERS)
-FEATURES = 'features/'  # features/NAME in place of a tower: features of another backbone, from the records
+FEATURES = (
+  'features/'  # features/NAME in place of a tower: features of another backbone, from the records
+)
 
 
 class AudioVisual(nn.Module):
@@ -37,7 +39,10 @@ class AudioVisual(nn.Module):
   def setup(self):
     # Attributes are the names of the parameters: visual/..., audio_tcn/..., fusion/..., head/...
     temporal = dict(self.settings['temporal'])
-    widths, norm = {modality: temporal.pop(modality) for modality in MODALITIES}, temporal.pop('norm')
+    widths, norm = (
+      {modality: temporal.pop(modality) for modality in MODALITIES},
+      temporal.pop('norm'),
+    )
     for modality in MODALITIES:
       setattr(self, modality, make_tower(modality, self.settings[modality]))
       tcn = TCN(widths[modality], **temporal) if widths[modality] else None
@@ -114,7 +119,11 @@ def make_tower(modality, settings):
 def tower_arguments(tower, settings):
   """The arguments of a tower: the section under its name, or what stands beside `tower` for one that is `inline`."""
   if getattr(tower, 'inline', False):
-    return {key: value for key, value in settings.items() if key != 'tower' and not isinstance(value, Mapping)}
+    return {
+      key: value
+      for key, value in settings.items()
+      if key != 'tower' and not isinstance(value, Mapping)
+    }
   return dict(settings.get(settings['tower'], {}))
 
 
@@ -128,7 +137,9 @@ def check_settings(settings):
     ranges.OneOf((*registry, 'none'), prefix=FEATURES).check(registry.key, name)
     if name in registry:
       tower = registry[name]
-      section = f'model.{modality}' if getattr(tower, 'inline', False) else f'model.{modality}.{name}'
+      section = (
+        f'model.{modality}' if getattr(tower, 'inline', False) else f'model.{modality}.{name}'
+      )
       ranges.check(section, tower_arguments(tower, settings[modality]), tower.ranges)
   ranges.check('model.temporal', settings['temporal'], TCN.ranges)
   for part, registry in (('fusion', FUSIONS), ('head', HEADS)):
@@ -136,4 +147,6 @@ def check_settings(settings):
   fusion = settings['fusion']
   for modality in fusion.get('inputs', FUSIONS[fusion['name']].needs):
     if settings[modality]['tower'] == 'none':
-      raise InputError(f'config.model.{modality}.tower is none, but the fusion {fusion["name"]} needs it')
+      raise InputError(
+        f'config.model.{modality}.tower is none, but the fusion {fusion["name"]} needs it'
+      )

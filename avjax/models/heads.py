@@ -63,7 +63,9 @@ class Affine(nn.Module):
   ) -> Float[Array, 'B L targets']:
     outputs = []
     for i in range(self.targets):
-      y = Norm(name=f'norm{i}')(nn.Dense(x.shape[-1] // 2, name=f'hidden{i}')(x), is_trainable, mask[..., None])
+      y = Norm(name=f'norm{i}')(
+        nn.Dense(x.shape[-1] // 2, name=f'hidden{i}')(x), is_trainable, mask[..., None]
+      )
       outputs.append(nn.Dense(1, name=f'output{i}')(y))
     x = jnp.concatenate(outputs, axis=-1)
     return jnp.tanh(x) if self.tanh else x

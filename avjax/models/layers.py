@@ -56,7 +56,10 @@ class Norm(nn.Module):
   @nn.compact
   def __call__(self, x, is_trainable, mask=None):
     width = (x.shape[-1],)
-    scale, bias = self.param('scale', nn.initializers.ones, width), self.param('bias', nn.initializers.zeros, width)
+    scale, bias = (
+      self.param('scale', nn.initializers.ones, width),
+      self.param('bias', nn.initializers.zeros, width),
+    )
     running_mean = self.variable('batch_stats', 'mean', jnp.zeros, width)
     running_var = self.variable('batch_stats', 'var', jnp.ones, width)
     mean, var = running_mean.value, running_var.value
@@ -88,7 +91,9 @@ class PReLU(nn.Module):
 
   @nn.compact
   def __call__(self, x):
-    slope = self.param('slope', nn.initializers.constant(0.25), (1 if self.shared else x.shape[-1],))
+    slope = self.param(
+      'slope', nn.initializers.constant(0.25), (1 if self.shared else x.shape[-1],)
+    )
     return jnp.maximum(x, 0) + per_channel(slope, x) * jnp.minimum(x, 0)
 
 
@@ -109,8 +114,13 @@ class TorchDense(nn.Module):
   @nn.compact
   def __call__(self, x, block=None):
     inputs = x.shape[-1] if block is None else self.width
+
     def start(key, shape):
-      return jax.random.uniform(key, shape, minval=-inputs ** -0.5, maxval=inputs ** -0.5)
-    kernel, bias = self.param('kernel', start, (inputs, self.width)), self.param('bias', start, (self.width,))
+      return jax.random.uniform(key, shape, minval=-(inputs**-0.5), maxval=inputs**-0.5)
+
+    kernel, bias = (
+      self.param('kernel', start, (inputs, self.width)),
+      self.param('bias', start, (self.width,)),
+    )
     y = x @ kernel[:block, :block]
     return y + per_channel(bias[:block], y)

@@ -15,8 +15,9 @@ from avjax.ranges import DROPOUT, OneOf, at_least, at_least_each
 if TYPE_CHECKING:
   from jaxtyping import Array, Float
 
-xavier_sqrt2 = nn.initializers.variance_scaling(2.0, 'fan_avg', 'uniform')  # Xavier uniform with gain sqrt 2
-
+xavier_sqrt2 = nn.initializers.variance_scaling(
+  2.0, 'fan_avg', 'uniform'
+)  # Xavier uniform with gain sqrt 2
 
 
 class CausalConv(nn.Module):
@@ -32,12 +33,18 @@ class CausalConv(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, 'B L C']) -> Float[Array, 'B L width']:
     direction = self.param('direction', xavier_sqrt2, (self.kernel, x.shape[-1], self.width))
-    norm = jnp.sqrt(jnp.sum(direction ** 2, axis=(0, 1)))
+    norm = jnp.sqrt(jnp.sum(direction**2, axis=(0, 1)))
     scale = self.param('scale', lambda key: norm)  # the weight starts as the direction itself
     bias = self.param('bias', nn.initializers.zeros, (self.width,))
     past = (self.kernel - 1) * self.dilation
-    y = jax.lax.conv_general_dilated(x, direction * per_channel(scale, direction) / per_channel(norm, direction), (1,), [(past, 0)], rhs_dilation=(self.dilation,),
-                                        dimension_numbers=('NWC', 'WIO', 'NWC'))
+    y = jax.lax.conv_general_dilated(
+      x,
+      direction * per_channel(scale, direction) / per_channel(norm, direction),
+      (1,),
+      [(past, 0)],
+      rhs_dilation=(self.dilation,),
+      dimension_numbers=('NWC', 'WIO', 'NWC'),
+    )
     return y + per_channel(bias, y)
 
 
@@ -52,10 +59,10 @@ class TCN(nn.Module):
   """
 
   ranges: ClassVar = {
-      'kernel': at_least(1),
-      'kernels': at_least_each(1),
-      'dropout': DROPOUT,
-      'activation': OneOf(('leaky_relu', 'prelu')),
+    'kernel': at_least(1),
+    'kernels': at_least_each(1),
+    'dropout': DROPOUT,
+    'activation': OneOf(('leaky_relu', 'prelu')),
   }
 
   widths: Sequence[int]
@@ -65,11 +72,17 @@ class TCN(nn.Module):
   kernels: Sequence[int] = ()
 
   @nn.compact
-  def __call__(self, x: Float[Array, 'B L C'], is_trainable: Trainable) -> Float[Array, 'B L width']:
+  def __call__(
+    self, x: Float[Array, 'B L C'], is_trainable: Trainable
+  ) -> Float[Array, 'B L width']:
     for i, width in enumerate(self.widths):
-      residual = x if x.shape[-1] == width else nn.Dense(width, kernel_init=xavier_sqrt2, name=f'level{i}_residual')(x)
+      residual = (
+        x
+        if x.shape[-1] == width
+        else nn.Dense(width, kernel_init=xavier_sqrt2, name=f'level{i}_residual')(x)
+      )
       for j in range(2):
-        x = self.activate(self.convolve(x, width, 2 ** i, f'level{i}_conv{j}'), f'level{i}_prelu{j}')
+        x = self.activate(self.convolve(x, width, 2**i, f'level{i}_conv{j}'), f'level{i}_prelu{j}')
         x = Dropout(self.dropout, name=f'level{i}_dropout{j}')(x, is_trainable)
       x = self.activate(x + residual, f'level{i}_prelu2')
     return x
@@ -77,7 +90,10 @@ class TCN(nn.Module):
   def convolve(self, x, width, dilation, name):
     if not self.kernels:
       return CausalConv(width, self.kernel, dilation, name=name)(x)
-    return sum(CausalConv(width, kernel, dilation, name=f'{name}_kernel{kernel}')(x) for kernel in self.kernels) / len(self.kernels)
+    return sum(
+      CausalConv(width, kernel, dilation, name=f'{name}_kernel{kernel}')(x)
+      for kernel in self.kernels
+    ) / len(self.kernels)
 
   def activate(self, x, name):
     return PReLU(shared=True, name=name)(x) if self.activation == 'prelu' else leaky_relu(x)

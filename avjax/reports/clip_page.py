@@ -24,8 +24,13 @@ def write(path, title, video, prediction):
     prediction: a VideoPrediction; its notes stand under the title.
   """
   mark = '<data>'  # no value can contain it, because all of them are escaped
-  page = templates.fill('clip_page.html', title=html.escape(title), version=avjax.__version__,
-                        notes=templates.list_items(prediction.notes), data=mark)
+  page = templates.fill(
+    'clip_page.html',
+    title=html.escape(title),
+    version=avjax.__version__,
+    notes=templates.list_items(prediction.notes),
+    data=mark,
+  )
   before, after = page.split(mark)
   with open(path, 'wb') as file, open(video, 'rb') as media:
     file.write(before.encode('utf-8', 'replace'))
@@ -43,18 +48,24 @@ def _page_data(prediction):
   interval = float(np.median(np.diff(times))) if len(times) > 1 else 0.04
   targets = zip(prediction.targets, prediction.values.T, strict=True)
   return {
-      'frames': np.asarray(prediction.frames),
-      'times': times.round(4),
-      'interval': round(interval, 6),
-      'targets': {target: values.astype(np.float64).round(6) for target, values in targets},
-      'face': prediction.face_found.astype(int),
-      'sound': prediction.audio_present.astype(int),
-      'gates': [_gate_data(name, prediction.gates[name])
-                for name in legend.sort_gates(prediction.gates)]}
+    'frames': np.asarray(prediction.frames),
+    'times': times.round(4),
+    'interval': round(interval, 6),
+    'targets': {target: values.astype(np.float64).round(6) for target, values in targets},
+    'face': prediction.face_found.astype(int),
+    'sound': prediction.audio_present.astype(int),
+    'gates': [
+      _gate_data(name, prediction.gates[name]) for name in legend.sort_gates(prediction.gates)
+    ],
+  }
 
 
 def _gate_data(name, scores):
   """One gate of the page's data; scores (n,K)."""
   gate, words = legend.describe_gate(name, scores.shape[1])
-  return {'name': gate, 'words': words, 'weighsPrediction': legend.weighs_prediction(name),
-          'scores': [column.astype(np.float64).round(4) for column in scores.T]}
+  return {
+    'name': gate,
+    'words': words,
+    'weighsPrediction': legend.weighs_prediction(name),
+    'scores': [column.astype(np.float64).round(4) for column in scores.T],
+  }

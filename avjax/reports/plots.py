@@ -23,21 +23,41 @@ from avjax.targets import TARGETS
 
 BLACK, GREY, STAGE_LINE, GRID = '#000000', '#555555', '#aaaaaa', '#eeeeee'
 # The variables of style.html that stand for these colours on a page, light or dark.
-CSS_VARIABLES = {BLACK: 'ink', GREY: 'muted', STAGE_LINE: 'muted', GRID: 'line',
-                 **{colour: target for target, colour in legend.COLOURS.items()}}
+CSS_VARIABLES = {
+  BLACK: 'ink',
+  GREY: 'muted',
+  STAGE_LINE: 'muted',
+  GRID: 'line',
+  **{colour: target for target, colour in legend.COLOURS.items()},
+}
 SCATTER_CELLS = 50  # along each axis
 MINUS = '\N{MINUS SIGN}'  # as long as a plus
 SVG_SIDE = 1000  # units across and up in an SVG of a page
-SVG_STYLE = {'path.simplify': False, 'lines.dashed_pattern': (3.3, 2.2),
-             'lines.dotted_pattern': (1, 4)}
+SVG_STYLE = {
+  'path.simplify': False,
+  'lines.dashed_pattern': (3.3, 2.2),
+  'lines.dotted_pattern': (1, 4),
+}
 # Finds what matplotlib draws in an SVG: (outline, '', '', style) for each path, and
 # ('', x, y, style) for each marker.
 SVG_ELEMENT = re.compile(
-    r'<(?:path d="([^"]*)"|use [^>]*?x="([^"]*)" y="([^"]*)")[^>]*? style="([^"]*)"/>')
+  r'<(?:path d="([^"]*)"|use [^>]*?x="([^"]*)" y="([^"]*)")[^>]*? style="([^"]*)"/>'
+)
 # The font of matplotlib lacks many scripts that occur in file names: take those that are installed.
-MORE_FONTS = ('Noto Sans CJK SC', 'Noto Sans CJK JP', 'WenQuanYi Zen Hei', 'Droid Sans Fallback',
-              'PingFang SC', 'Hiragino Sans', 'Microsoft YaHei', 'Yu Gothic', 'Malgun Gothic',
-              'Noto Sans Arabic', 'Noto Sans Devanagari', 'Arial Unicode MS')
+MORE_FONTS = (
+  'Noto Sans CJK SC',
+  'Noto Sans CJK JP',
+  'WenQuanYi Zen Hei',
+  'Droid Sans Fallback',
+  'PingFang SC',
+  'Hiragino Sans',
+  'Microsoft YaHei',
+  'Yu Gothic',
+  'Malgun Gothic',
+  'Noto Sans Arabic',
+  'Noto Sans Devanagari',
+  'Arial Unicode MS',
+)
 
 
 def draw_ccc(axes, history, targets):
@@ -76,8 +96,16 @@ def draw_vertical(axes, x, text, text_colour, **line):
   """Draws a vertical line at x, with a text along it."""
   axes.axvline(x, lw=1, **line)
   if text:
-    axes.annotate(text, (x, 0), xycoords=('data', 'axes fraction'), rotation=90, fontsize=8,
-                  color=text_colour, ha='right', va='bottom')
+    axes.annotate(
+      text,
+      (x, 0),
+      xycoords=('data', 'axes fraction'),
+      rotation=90,
+      fontsize=8,
+      color=text_colour,
+      ha='right',
+      va='bottom',
+    )
 
 
 def draw_trace(axes, times, label, prediction, target):
@@ -96,8 +124,14 @@ def draw_scatter(axes, prediction, annotation, target):
   across, up = np.nonzero(counts)
   opacity = 0.2 + 0.8 * np.sqrt(counts[across, up] / counts.max())
   size = 2 / SCATTER_CELLS
-  axes.bar(edges[across], size, size, bottom=edges[up], align='edge',
-           color=[(legend.COLOURS[target], alpha) for alpha in opacity.round(2)])
+  axes.bar(
+    edges[across],
+    size,
+    size,
+    bottom=edges[up],
+    align='edge',
+    color=[(legend.COLOURS[target], alpha) for alpha in opacity.round(2)],
+  )
   axes.plot([-1, 1], [-1, 1], color=BLACK, lw=1, ls='--')
   axes.set(xlim=(-1, 1), ylim=(-1, 1))
 
@@ -107,11 +141,18 @@ def curves(history, targets, path):
 
   history: the lines of metrics.jsonl.
   """
-  figure, axes = plt.subplots(3, 1, figsize=(8, 7), sharex=True, height_ratios=(3, 2, 1),
-                              layout='constrained')
+  figure, axes = plt.subplots(
+    3, 1, figsize=(8, 7), sharex=True, height_ratios=(3, 2, 1), layout='constrained'
+  )
   draw_ccc(axes[0], history, targets)
-  axes[0].plot([row['epoch'] + 1 for row in history], [row['best_ccc'] for row in history], '--',
-               color=GREY, lw=1, label='best mean')
+  axes[0].plot(
+    [row['epoch'] + 1 for row in history],
+    [row['best_ccc'] for row in history],
+    '--',
+    color=GREY,
+    lw=1,
+    label='best mean',
+  )
   axes[0].set_ylabel('validation CCC')
   axes[0].legend(loc='lower right', frameon=False)
   draw_loss(axes[1], history)
@@ -135,14 +176,21 @@ def traces(series, scores, targets, path, most=4):
     path: the file to write.
     most: how many clips to show: the best, the worst and some between.
   """
-  mean = {clip: np.mean([scores[target]['per_clip'][clip] for target in targets])
-          for clip in scores[targets[0]]['per_clip']}
+  mean = {
+    clip: np.mean([scores[target]['per_clip'][clip] for target in targets])
+    for clip in scores[targets[0]]['per_clip']
+  }
   ranked = sorted(mean, key=mean.get, reverse=True)
   places = sorted({round(x) for x in np.linspace(0, len(ranked) - 1, min(most, len(ranked)))})
   shown = [ranked[place] for place in places]
   figure, axes = plt.subplots(
-      len(shown), len(targets), figsize=(5 * len(targets) + 1, 1.9 * len(shown) + 0.6),
-      squeeze=False, sharey=True, layout='constrained')
+    len(shown),
+    len(targets),
+    figsize=(5 * len(targets) + 1, 1.9 * len(shown) + 0.6),
+    squeeze=False,
+    sharey=True,
+    layout='constrained',
+  )
   for row, clip in zip(axes, shown, strict=True):
     s = series[clip]
     for i, (axis, target) in enumerate(zip(row, targets, strict=True)):
@@ -151,8 +199,9 @@ def traces(series, scores, targets, path, most=4):
       ccc = scores[target]['per_clip'][clip]
       axis.set_title(f'{clip}   {target} CCC {ccc:.2f}', fontsize=9, loc='left')
   for axis in axes[0]:
-    axis.legend(loc='lower right', bbox_to_anchor=(1, 1), borderpad=0, fontsize=8, frameon=False,
-                ncols=2)
+    axis.legend(
+      loc='lower right', bbox_to_anchor=(1, 1), borderpad=0, fontsize=8, frameon=False, ncols=2
+    )
   for axis in axes[-1]:
     axis.set_xlabel('seconds')
   save(figure, axes, path)
@@ -163,24 +212,40 @@ def clip(result, title, path):
 
   Spans without a face or without sound are marked. result: a VideoPrediction.
   """
-  gates = [(*legend.describe_gate(name, result.gates[name].shape[1]), result.gates[name])
-           for name in legend.sort_gates(result.gates)]
+  gates = [
+    (*legend.describe_gate(name, result.gates[name].shape[1]), result.gates[name])
+    for name in legend.sort_gates(result.gates)
+  ]
   heights = [0.22 * scores.shape[1] for *_, scores in gates]
   figure, axes = plt.subplots(
-      1 + len(gates), 1, figsize=(9, 3 + sum(0.5 + height for height in heights)), sharex=True,
-      squeeze=False, height_ratios=[3, *(0.3 + height for height in heights)], layout='constrained')
+    1 + len(gates),
+    1,
+    figsize=(9, 3 + sum(0.5 + height for height in heights)),
+    sharex=True,
+    squeeze=False,
+    height_ratios=[3, *(0.3 + height for height in heights)],
+    layout='constrained',
+  )
   top, *below = axes[:, 0]
   end = result.times[-1] + (result.times[-1] / max(len(result.times) - 1, 1) or 1)
   _draw_values(top, result, end)
   installed = {font.name for font in font_manager.fontManager.ttflist}
   fonts = ['DejaVu Sans', *(name for name in MORE_FONTS if name in installed)]
   top.set_title(title, fontsize=10, loc='left', parse_math=False, family=fonts)
-  top.legend(loc='lower right', bbox_to_anchor=(1, 1), borderpad=0, fontsize=8, frameon=False,
-             ncols=4)
+  top.legend(
+    loc='lower right', bbox_to_anchor=(1, 1), borderpad=0, fontsize=8, frameon=False, ncols=4
+  )
   for axis, (gate, words, scores) in zip(below, gates, strict=True):
     step = -(-len(scores) // 2000)  # more columns than the picture has pixels only cost memory
-    heat = axis.pcolormesh([*result.times[::step], end], np.arange(len(words) + 1),
-                           scores[::step].T, vmin=0, vmax=1, cmap='cividis', rasterized=True)
+    heat = axis.pcolormesh(
+      [*result.times[::step], end],
+      np.arange(len(words) + 1),
+      scores[::step].T,
+      vmin=0,
+      vmax=1,
+      cmap='cividis',
+      rasterized=True,
+    )
     axis.set_yticks(np.arange(len(words)) + 0.5, [f'{gate}: {word}' for word in words], fontsize=7)
     axis.invert_yaxis()
   if gates:
@@ -192,13 +257,21 @@ def clip(result, title, path):
 def _draw_values(axes, result, end):
   """Draws the targets of a VideoPrediction over time; marks spans without a face or sound."""
   for target, style in zip(result.targets, ('-', '--'), strict=False):
-    axes.plot(result.times, getattr(result, target), style, color=legend.COLOURS[target], lw=1.5,
-              label=target)
+    axes.plot(
+      result.times,
+      getattr(result, target),
+      style,
+      color=legend.COLOURS[target],
+      lw=1.5,
+      label=target,
+    )
   ends = [*result.times[1:], end]  # a frame lasts until the next
   no_face = {'color': '#dddddd', 'lw': 0}
   no_sound = {'facecolor': 'none', 'edgecolor': '#bbbbbb', 'hatch': '..', 'lw': 0}
-  for absent, look, label in ((~result.face_found, no_face, 'no face'),
-                              (~result.audio_present, no_sound, 'no sound')):
+  for absent, look, label in (
+    (~result.face_found, no_face, 'no face'),
+    (~result.audio_present, no_sound, 'no sound'),
+  ):
     for i, (first, last) in enumerate(spans(absent)):
       axes.axvspan(result.times[first], ends[last], label=None if i else label, **look)
   axes.axhline(0, color=GREY, lw=0.5)
@@ -256,6 +329,7 @@ def to_html(axes, label, *, x_ticks=(), y_ticks=(), x_unit=''):
 
   Returns HTML: an element of class "plot".
   """
+
   def share(x, y):  # of the width, from the left, and of the height, from the top
     across, up = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))
     return f'left:{across:.1%}', f'top:{1 - up:.1%}'
@@ -299,5 +373,7 @@ def _to_svg(axes, label):
   drawn = ''.join(paths)
   for colour, variable in CSS_VARIABLES.items():
     drawn = drawn.replace(colour, f'var(--{variable})')
-  return (f'<svg viewBox="0 0 {SVG_SIDE} {SVG_SIDE}" preserveAspectRatio="none" role="img"'
-          f' aria-label="{html.escape(label)}">{drawn}</svg>')
+  return (
+    f'<svg viewBox="0 0 {SVG_SIDE} {SVG_SIDE}" preserveAspectRatio="none" role="img"'
+    f' aria-label="{html.escape(label)}">{drawn}</svg>'
+  )

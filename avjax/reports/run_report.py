@@ -15,7 +15,7 @@ from avjax.runs.history import History
 from avjax.targets import TARGETS, metrics
 
 TRACE_POINTS = 1200  # at most, in one figure
-TRACED_CLIPS = 3     # best clips, and as many of the worst
+TRACED_CLIPS = 3  # best clips, and as many of the worst
 NO_NUMBER = '—'
 
 
@@ -35,30 +35,37 @@ def write(workdir, config, results, series, *, parameter_count, has_input):
   """
   folder = pathlib.Path(workdir)
   if not results['frames']:
-    raise InputError(f'{folder}: no frame of the {results["partition"]} partition is annotated; '
-                     'a report needs annotations')
+    raise InputError(
+      f'{folder}: no frame of the {results["partition"]} partition is annotated; '
+      'a report needs annotations'
+    )
   targets = list(config.targets)
   history = History(folder, 0, primary=False).history()
   versions = files.read_json(folder / 'versions.json')
   clips = results[targets[0]]['per_clip']
   ranked = sorted(clips, key=lambda clip: -_mean_ccc(results, targets, clip))
   system = config.model.fusion.name
-  notes = [f'run {folder.name}', f'{results["partition"]} partition', f'system {system}',
-           f'trained {len(history)} epochs' if history else 'no metrics.jsonl']
+  notes = [
+    f'run {folder.name}',
+    f'{results["partition"]} partition',
+    f'system {system}',
+    f'trained {len(history)} epochs' if history else 'no metrics.jsonl',
+  ]
   title = f'{system}, {" and ".join(targets)}, fold {results["fold"]}'
   page = templates.fill(
-      'run_report.html',
-      title=html.escape(title),
-      notes=templates.list_items(notes),
-      headline=_headline(results, targets, parameter_count),
-      curves=_curves(history, results, targets),
-      scatter=''.join(_scatter(results, series, i, target) for i, target in enumerate(targets)),
-      ranking=_ranking(results, targets, series, ranked),
-      traces=_traces(results, targets, series, ranked),
-      gates=_gates(series, has_input),
-      settings=_rows(flatten(config)),
-      versions=_rows(flatten(versions)),
-      version=avjax.__version__)
+    'run_report.html',
+    title=html.escape(title),
+    notes=templates.list_items(notes),
+    headline=_headline(results, targets, parameter_count),
+    curves=_curves(history, results, targets),
+    scatter=''.join(_scatter(results, series, i, target) for i, target in enumerate(targets)),
+    ranking=_ranking(results, targets, series, ranked),
+    traces=_traces(results, targets, series, ranked),
+    gates=_gates(series, has_input),
+    settings=_rows(flatten(config)),
+    versions=_rows(flatten(versions)),
+    version=avjax.__version__,
+  )
   with errors.writing(folder):
     (folder / 'report.html').write_text(page, encoding='utf-8', errors='replace')
 
@@ -81,13 +88,21 @@ def _headline(results, targets, parameter_count):
   boxes = []
   for target in targets:
     numbers = ''.join(
-        f'<div class="{metric}"><dt>{metric.upper()}</dt>'
-        f'<dd>{_number(results[target][metric])}</dd></div>' for metric in metrics.METRICS)
-    boxes.append(f'<div class="panel score"><h2><i class="key {target}"></i> {target}</h2>'
-                 f'<dl>{numbers}</dl></div>')
-  facts = {'clips': f'{results["clips"]:,}', 'frames': f'{results["frames"]:,}',
-           'best epoch': results['best_epoch'] + 1, 'fold': results['fold'],
-           'parameters': f'{parameter_count:,}'}
+      f'<div class="{metric}"><dt>{metric.upper()}</dt>'
+      f'<dd>{_number(results[target][metric])}</dd></div>'
+      for metric in metrics.METRICS
+    )
+    boxes.append(
+      f'<div class="panel score"><h2><i class="key {target}"></i> {target}</h2>'
+      f'<dl>{numbers}</dl></div>'
+    )
+  facts = {
+    'clips': f'{results["clips"]:,}',
+    'frames': f'{results["frames"]:,}',
+    'best epoch': results['best_epoch'] + 1,
+    'fold': results['fold'],
+    'parameters': f'{parameter_count:,}',
+  }
   numbers = ''.join(f'<div><dt>{name}</dt><dd>{value}</dd></div>' for name, value in facts.items())
   return ''.join(boxes) + f'<div class="panel facts"><dl>{numbers}</dl></div>'
 
@@ -103,10 +118,17 @@ def _curves(history, results, targets):
     return '<p>This folder holds no metrics.jsonl.</p>'
   keys = ''.join(f'<span><i class="key {target}"></i>{target}</span>' for target in targets)
   return (
-      _curve(history, 'validation CCC', plots.draw_ccc, targets, best=results['best_epoch'] + 1,
-             caption=f'<span class="legend"><b>validation CCC</b>{keys}</span>')
-      + _curve(history, 'training loss', plots.draw_loss)
-      + _curve(history, 'learning rate', plots.draw_rate))
+    _curve(
+      history,
+      'validation CCC',
+      plots.draw_ccc,
+      targets,
+      best=results['best_epoch'] + 1,
+      caption=f'<span class="legend"><b>validation CCC</b>{keys}</span>',
+    )
+    + _curve(history, 'training loss', plots.draw_loss)
+    + _curve(history, 'learning rate', plots.draw_rate)
+  )
 
 
 def _curve(history, name, draw, *arguments, best=None, caption=None):
@@ -118,9 +140,12 @@ def _curve(history, name, draw, *arguments, best=None, caption=None):
   plots.draw_stages(axes, history)
   if best is not None:
     plots.draw_vertical(axes, best, 'best', plots.BLACK, color=plots.BLACK)
-  plot = plots.to_html(axes, f'{name} over {len(history)} epochs',
-                       x_ticks=plots.ticks(axes.xaxis, 8, integer=True),
-                       y_ticks=plots.ticks(axes.yaxis, 5))
+  plot = plots.to_html(
+    axes,
+    f'{name} over {len(history)} epochs',
+    x_ticks=plots.ticks(axes.xaxis, 8, integer=True),
+    y_ticks=plots.ticks(axes.yaxis, 5),
+  )
   return _figure(caption or f'<b>{name}</b>', plot)
 
 
@@ -132,8 +157,10 @@ def _scatter(results, series, i, target):
   axes, ccc = plots.page_axes(), _number(results[target]['ccc'])
   plots.draw_scatter(axes, prediction, annotation, target)
   label = f'{target}: prediction against annotation of {len(annotation)} frames, CCC {ccc}'
-  caption = (f'<b><i class="key {target}"></i> {target}</b>, CCC {ccc}: '
-             'annotation (across) and prediction (up)')
+  caption = (
+    f'<b><i class="key {target}"></i> {target}</b>, CCC {ccc}: '
+    'annotation (across) and prediction (up)'
+  )
   plot = plots.to_html(axes, label, x_ticks=(-1, 0, 1), y_ticks=(-1, 0, 1))
   return _figure(caption, plot, 'square')
 
@@ -143,8 +170,9 @@ def _traces(results, targets, series, ranked):
   best, worst = ranked[:TRACED_CLIPS], ranked[TRACED_CLIPS:][-TRACED_CLIPS:]
   sections = []
   for title, clips in (('Best clips', best), ('Worst clips', worst)):
-    figures = [_trace(results, series, clip, i, target)
-               for clip in clips for i, target in enumerate(targets)]
+    figures = [
+      _trace(results, series, clip, i, target) for clip in clips for i, target in enumerate(targets)
+    ]
     if figures:
       sections.append(f'<h3>{title}</h3><div class="grid pairs">{"".join(figures)}</div>')
   return ''.join(sections)
@@ -162,8 +190,13 @@ def _trace(results, series, clip, i, target):
   if len(times) > 1:
     axes.set_xlim(times[0], times[-1])
   plots.draw_trace(axes, *(np.insert(x, gaps, np.nan) for x in (times, label, prediction)), target)
-  plot = plots.to_html(axes, f'{clip}: {target} and its annotation over time, CCC {ccc}',
-                       x_ticks=plots.ticks(axes.xaxis, 6), x_unit=' s', y_ticks=(-1, 0, 1))
+  plot = plots.to_html(
+    axes,
+    f'{clip}: {target} and its annotation over time, CCC {ccc}',
+    x_ticks=plots.ticks(axes.xaxis, 6),
+    x_unit=' s',
+    y_ticks=(-1, 0, 1),
+  )
   return _figure(f'<b>{html.escape(clip)}</b> {target} CCC {ccc}', plot, 'low')
 
 
@@ -198,15 +231,19 @@ def _ranking_cells(results, targets, s, clip):
   scores = [results[target]['per_clip'][clip] for target in targets]
   for target, ccc in zip(targets, scores, strict=True):
     key = _sort_key(ccc)
-    cells.append(f'<td class="{target}" style="--share:{max(float(key), 0):.1%}"'
-                 f' data-value="{key}">{_number(ccc)}</td>')
+    cells.append(
+      f'<td class="{target}" style="--share:{max(float(key), 0):.1%}"'
+      f' data-value="{key}">{_number(ccc)}</td>'
+    )
   if len(targets) > 1:
     mean = float(np.mean(scores))
     cells.append(f'<td data-value="{_sort_key(mean)}">{_number(mean)}</td>')
   frames = s.annotated.sum()
   cells.append(f'<td data-value="{frames}">{frames:,}</td>')
-  cells += [f'<td data-value="{mask.mean():.4f}">{mask.mean():.0%}</td>'
-            for mask in (s.face_present, s.audio_present)]
+  cells += [
+    f'<td data-value="{mask.mean():.4f}">{mask.mean():.0%}</td>'
+    for mask in (s.face_present, s.audio_present)
+  ]
   return cells
 
 
@@ -219,8 +256,9 @@ def _gates(series, has_input):
   """The section on gates; nothing for a system without them."""
   rows = []
   for name in legend.sort_gates(next(iter(series.values())).gates):
-    scores = np.concatenate([s.gates[name][has_input(s.face_present, s.audio_present)]
-                             for s in series.values()])
+    scores = np.concatenate(
+      [s.gates[name][has_input(s.face_present, s.audio_present)] for s in series.values()]
+    )
     scores = scores[np.isfinite(scores).all(axis=1)]
     if len(scores):
       rows += _gate_rows(name, scores)
@@ -237,17 +275,23 @@ def _gate_rows(name, scores):
   rows = []
   for k, (word, mean, spread) in enumerate(zip(words, means, spreads, strict=True)):
     low, high = max(mean - spread, 0) * 1000, min(mean + spread, 1) * 1000
-    bar = ('<svg class="bar" viewBox="0 0 1000 10" preserveAspectRatio="none" aria-hidden="true">'
-           f'<path class="whole" d="M0 5H1000"/><path class="mean" d="M0 5H{mean * 1000:.0f}"/>'
-           f'<path class="spread" d="M{low:.0f} 5H{high:.0f}M{low:.0f} 2v6M{high:.0f} 2v6"/></svg>')
+    bar = (
+      '<svg class="bar" viewBox="0 0 1000 10" preserveAspectRatio="none" aria-hidden="true">'
+      f'<path class="whole" d="M0 5H1000"/><path class="mean" d="M0 5H{mean * 1000:.0f}"/>'
+      f'<path class="spread" d="M{low:.0f} 5H{high:.0f}M{low:.0f} 2v6M{high:.0f} 2v6"/></svg>'
+    )
     highest = (scores.argmax(axis=1) == k).mean()
-    rows.append(f'<tr{"" if k else " class=first"}><th scope="row">{gate}: {word}</th>'
-                f'<td class="wide">{bar}</td><td>{mean:.3f}</td><td>{spread:.3f}</td>'
-                f'<td>{highest:.0%}</td></tr>')
+    rows.append(
+      f'<tr{"" if k else " class=first"}><th scope="row">{gate}: {word}</th>'
+      f'<td class="wide">{bar}</td><td>{mean:.3f}</td><td>{spread:.3f}</td>'
+      f'<td>{highest:.0%}</td></tr>'
+    )
   return rows
 
 
 def _rows(values):
   """{name: value} as the rows of a table."""
-  return ''.join(f'<tr><th scope="row">{html.escape(str(name))}</th>'
-                 f'<td>{html.escape(str(value))}</td></tr>' for name, value in values.items())
+  return ''.join(
+    f'<tr><th scope="row">{html.escape(str(name))}</th><td>{html.escape(str(value))}</td></tr>'
+    for name, value in values.items()
+  )

@@ -14,6 +14,7 @@ def fill(template, **values):
   template: a file name, such as 'run_report.html'. A mark stands for the value of that name, which
   is HTML, or else for the text of the file name.html.
   """
+
   def replacement(mark):
     name = mark[1]
     return values[name] if name in values else _read(f'{name}.html')

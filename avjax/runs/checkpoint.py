@@ -46,8 +46,12 @@ def checksums(tree: Any) -> dict[str, str]:
   Orbax restores an array with a flipped bit and does not notice.
   """
   leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-  return {jax.tree_util.keystr(path, simple=True, separator='/'):
-          hashlib.sha256(np.ascontiguousarray(leaf)).hexdigest() for path, leaf in leaves}
+  return {
+    jax.tree_util.keystr(path, simple=True, separator='/'): hashlib.sha256(
+      np.ascontiguousarray(leaf)
+    ).hexdigest()
+    for path, leaf in leaves
+  }
 
 
 def digest(meta: dict) -> str:
@@ -114,8 +118,9 @@ class Checkpoints:
         shutil.rmtree(path, ignore_errors=True)
     mode = {'read_only': True} if read_only else {'max_to_keep': KEPT}
     options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False, **mode)
-    return ocp.CheckpointManager((self.folder / name).absolute(), item_names=('state', 'meta'),
-                                 options=options)
+    return ocp.CheckpointManager(
+      (self.folder / name).absolute(), item_names=('state', 'meta'), options=options
+    )
 
   def save(self, manager: ocp.CheckpointManager, step: int, state: Any, meta: dict) -> None:
     """Saves a tree of arrays and its meta as `step`.
@@ -142,8 +147,8 @@ class Checkpoints:
       if number is None:
         raise
       raise InputError(
-          f'checkpoint {step} cannot be written to {manager.directory}: {os.strerror(number)}; '
-          'mend that and start the same command again: the states before are as they were'
+        f'checkpoint {step} cannot be written to {manager.directory}: {os.strerror(number)}; '
+        'mend that and start the same command again: the states before are as they were'
       ) from error
 
   def _holds(self, manager: ocp.CheckpointManager, step: int, meta: dict) -> bool:
@@ -153,8 +158,9 @@ class Checkpoints:
     except Exception:  # damaged: it is written anew
       return False
 
-  def _read(self, manager: ocp.CheckpointManager, step: int,
-            abstract: Callable[[dict], Any]) -> tuple[Any, dict]:
+  def _read(
+    self, manager: ocp.CheckpointManager, step: int, abstract: Callable[[dict], Any]
+  ) -> tuple[Any, dict]:
     """Reads (state, meta) of a step; raises as `read_meta` does."""
     meta = read_meta(manager, step)
     arguments = ocp.args.Composite(state=ocp.args.StandardRestore(abstract(meta)))
@@ -164,8 +170,9 @@ class Checkpoints:
       raise ValueError(f'checksum of {wrong[0] if wrong else "its arrays"} differs')
     return state, meta
 
-  def restore_last(self, abstract: Callable[[dict], Any], abstract_best: Callable[[dict], Any]
-                   ) -> tuple[Any, dict, tuple[Any, dict] | None, list[str]]:
+  def restore_last(
+    self, abstract: Callable[[dict], Any], abstract_best: Callable[[dict], Any]
+  ) -> tuple[Any, dict, tuple[Any, dict] | None, list[str]]:
     """Restores the newest state that is undamaged together with the best that belongs to it.
 
     Args:
@@ -186,11 +193,13 @@ class Checkpoints:
           best = self._read(self.best, epochs, abstract_best)
         return state, meta, best, notes
       except Exception as error:
-        notes.append(f'checkpoint {place} is damaged ({one_line(error)}); '
-                     'the state before is taken')
+        notes.append(
+          f'checkpoint {place} is damaged ({one_line(error)}); the state before is taken'
+        )
     newest = f' ({place.parent.name}/{place.name}, for one)' if notes else ''
-    raise InputError(f'all checkpoints in {self.folder} are damaged{newest}; '
-                     'start again with another --workdir')
+    raise InputError(
+      f'all checkpoints in {self.folder} are damaged{newest}; start again with another --workdir'
+    )
 
   def restore_best(self, abstract: Callable[[dict], Any]) -> tuple[Any, dict]:
     """Restores (variables, meta) of the best epoch.
@@ -201,12 +210,15 @@ class Checkpoints:
     step = self.best.latest_step()
     if step is None:
       raise InputError(
-          f'{self.folder.parent} has no best checkpoint yet; let its first epoch finish')
+        f'{self.folder.parent} has no best checkpoint yet; let its first epoch finish'
+      )
     try:
       return self._read(self.best, step, abstract)
     except Exception as error:
-      raise InputError(f'{self.folder / "best" / str(step)} is damaged; start the run again, '
-                       'which goes back to a state that is not') from error
+      raise InputError(
+        f'{self.folder / "best" / str(step)} is damaged; start the run again, '
+        'which goes back to a state that is not'
+      ) from error
 
   def close(self) -> None:
     """Closes the managers."""

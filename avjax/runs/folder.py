@@ -59,17 +59,18 @@ def check_folder(config: ConfigDict, workdir: str | pathlib.Path, manifest: dict
       changed = changed_keys(files.read_json(workdir / CONFIG), json.loads(config.to_json()))
       if changed:
         raise InputError(
-            f'{workdir} holds a run with another config (changed: {", ".join(changed[:8])}); '
-            'use another --workdir, or the config it was started with')
+          f'{workdir} holds a run with another config (changed: {", ".join(changed[:8])}); '
+          'use another --workdir, or the config it was started with'
+        )
       if files.read_json(workdir / VERSIONS).get('records') != json_sha256(manifest):
-        raise InputError(f'{workdir} holds a run on other records; '
-                         'use another --workdir or its --config.data.dir')
+        raise InputError(
+          f'{workdir} holds a run on other records; use another --workdir or its --config.data.dir'
+        )
     elif workdir.exists():
       # A kill in open_folder can leave these and nothing else.
       unfinished = {VERSIONS, f'{VERSIONS}.partial', f'{CONFIG}.partial'}
       if {entry.name for entry in workdir.iterdir()} - unfinished:
-        raise InputError(
-            f'{workdir} is not empty and holds no run of avjax; use another --workdir')
+        raise InputError(f'{workdir} is not empty and holds no run of avjax; use another --workdir')
   except OSError as error:
     raise InputError(f'--workdir {workdir}: {error.strerror}') from error
 
@@ -84,8 +85,9 @@ def locked(workdir: str | pathlib.Path) -> contextlib.AbstractContextManager:
   return files.locked(workdir, busy=f'another process is training in {workdir}')
 
 
-def open_folder(config: ConfigDict, workdir: str | pathlib.Path, manifest: dict,
-                origins: dict[str, dict]) -> None:
+def open_folder(
+  config: ConfigDict, workdir: str | pathlib.Path, manifest: dict, origins: dict[str, dict]
+) -> None:
   """Makes workdir the folder of this run, unless it is already.
 
   Args:
@@ -98,8 +100,13 @@ def open_folder(config: ConfigDict, workdir: str | pathlib.Path, manifest: dict,
   if (workdir / CONFIG).exists() or not sharding.is_primary():
     return
   packages = {name: importlib.metadata.version(name) for name in PACKAGES}
-  versions = {'avjax': avjax.__version__, 'python': platform.python_version(), **packages,
-              'records': json_sha256(manifest), 'init': origins}
+  versions = {
+    'avjax': avjax.__version__,
+    'python': platform.python_version(),
+    **packages,
+    'records': json_sha256(manifest),
+    'init': origins,
+  }
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     files.write_json(workdir / VERSIONS, versions)
@@ -120,8 +127,11 @@ def changed_keys(old: dict, new: dict) -> list[str]:
   Those in KEYS_FREE_TO_CHANGE do not count.
   """
   old, new = flatten(old), flatten(new)
-  return [key for key in sorted(old.keys() | new.keys())
-          if old.get(key) != new.get(key) and key not in KEYS_FREE_TO_CHANGE]
+  return [
+    key
+    for key in sorted(old.keys() | new.keys())
+    if old.get(key) != new.get(key) and key not in KEYS_FREE_TO_CHANGE
+  ]
 
 
 def begun(workdir: str | pathlib.Path) -> bool:
@@ -130,27 +140,30 @@ def begun(workdir: str | pathlib.Path) -> bool:
   return any(path.name.isdigit() for path in states)
 
 
-def check_fork(config: ConfigDict, other: str | pathlib.Path,
-               manifest: dict) -> tuple[list[str], dict]:
+def check_fork(
+  config: ConfigDict, other: str | pathlib.Path, manifest: dict
+) -> tuple[list[str], dict]:
   """Raises InputError unless the run in `other` can go on under this config, on these records.
 
   Returns the keys in which it differs, and the origins of the weights it started from.
   """
   if any(config.init.values()):
-    raise InputError(
-        'config.resume goes on from the state of a run: give no config.init with it')
+    raise InputError('config.resume goes on from the state of a run: give no config.init with it')
   other = pathlib.Path(other)
   changed = changed_keys(files.read_json(other / CONFIG), json.loads(config.to_json()))
   changed = [key for key in changed if key != 'resume' and not key.startswith('init.')]
   misfits = [key for key in changed if key.startswith(KEYS_OF_THE_STATE)]
   if misfits:
     raise InputError(
-        f'config.resume={other}: its state does not fit another {", ".join(misfits[:6])}; '
-        'to take only its weights, python -m avjax.export and config.init.model')
+      f'config.resume={other}: its state does not fit another {", ".join(misfits[:6])}; '
+      'to take only its weights, python -m avjax.export and config.init.model'
+    )
   versions = files.read_json(other / VERSIONS)
   if versions.get('records') != json_sha256(manifest):
-    raise InputError(f'config.resume={other}: it was trained on other records, '
-                     'with which its best CCC cannot be compared')
+    raise InputError(
+      f'config.resume={other}: it was trained on other records, '
+      'with which its best CCC cannot be compared'
+    )
   if not begun(other):
     raise InputError(f'config.resume={other}: it has saved no state yet')
   return changed, versions.get('init', {})

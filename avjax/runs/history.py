@@ -30,6 +30,7 @@ class History:
     # Imported late, so that a rejected run never loads TensorFlow.
     import tensorflow as tf
     from clu import metric_writers
+
     self.tensorflow_error = tf.errors.OpError
     with self.event_file():
       self.tensorboard = metric_writers.SummaryWriter(str(workdir))
@@ -40,8 +41,9 @@ class History:
     try:
       yield
     except self.tensorflow_error as error:
-      raise InputError(f'the event file in {self.path.parent} cannot be written '
-                       f'({one_line(error)})') from error
+      raise InputError(
+        f'the event file in {self.path.parent} cannot be written ({one_line(error)})'
+      ) from error
 
   def history(self) -> list[dict]:
     """Returns all lines so far, without a torn last one."""
@@ -53,8 +55,9 @@ class History:
         line = json.loads(text)
         lines.append({**line, 'epoch': int(line['epoch'])})
       except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f'{self.path}, line {number} is damaged; mend it, or take all lines from '
-                         'there on out') from error
+        raise InputError(
+          f'{self.path}, line {number} is damaged; mend it, or take all lines from there on out'
+        ) from error
     return lines
 
   def write(self, step: int, values: dict[str, float | str]) -> None:

@@ -74,10 +74,10 @@ class Inputs:
     """Returns {field: (shape, dtype, description)}; 'clips' and 'rows' in a shape stand for any number."""
     length, face = self.length, self.face
     known = {
-        'faces': (('clips', length, face, face, 3), np.uint8, 'RGB'),
-        'log_mel': (('clips', 'rows', MEL_BANDS), np.float16, 'VGGish log-mel, 100 rows a second'),
-        'starts': (('clips', length), np.int32, 'the row at which the window of each frame starts'),
-        'real': (('clips', length), np.bool_, 'False on padding'),
+      'faces': (('clips', length, face, face, 3), np.uint8, 'RGB'),
+      'log_mel': (('clips', 'rows', MEL_BANDS), np.float16, 'VGGish log-mel, 100 rows a second'),
+      'starts': (('clips', length), np.int32, 'the row at which the window of each frame starts'),
+      'real': (('clips', length), np.bool_, 'False on padding'),
     }
     for name, width in self.features.items():
       known[FEATURES + name] = (('clips', length, width), np.float32, 'of another backbone')
@@ -87,8 +87,10 @@ class Inputs:
     """Returns a batch of one clip of one frame, all zeros; no parameter's shape depends on the number of frames given."""
     sizes = {'clips': 1, 'rows': WINDOW_ROWS, self.length: 1}
     # Only the first two axes belong to the batch: a face may have as many pixels as a window has frames.
-    return {name: jnp.zeros((*(sizes.get(size, size) for size in shape[:2]), *shape[2:]), dtype)
-            for name, (shape, dtype, _) in self.specs().items()}
+    return {
+      name: jnp.zeros((*(sizes.get(size, size) for size in shape[:2]), *shape[2:]), dtype)
+      for name, (shape, dtype, _) in self.specs().items()
+    }
 
 
 def images(faces, crop, key=None):

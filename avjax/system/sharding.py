@@ -17,8 +17,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 from avjax.errors import InputError
 
 
-def start(coordinator: str | None = None, processes: int | None = None,
-          process: int | None = None) -> None:
+def start(
+  coordinator: str | None = None, processes: int | None = None, process: int | None = None
+) -> None:
   """Joins the processes of one run. Must be called before anything else of JAX.
 
   On a TPU slice, under Slurm or under Open MPI, JAX finds out the arguments by itself.
@@ -34,8 +35,10 @@ def start(coordinator: str | None = None, processes: int | None = None,
     jax.config.update('jax_cpu_collectives_implementation', 'gloo')  # of no effect on accelerators
     jax.distributed.initialize(coordinator, processes, process)
   except (RuntimeError, ValueError, TypeError) as error:
-    raise InputError(f'the processes of this run do not find each other: {error}; '
-                     'give --coordinator, --processes and --process') from error
+    raise InputError(
+      f'the processes of this run do not find each other: {error}; '
+      'give --coordinator, --processes and --process'
+    ) from error
 
 
 def is_primary() -> bool:
@@ -52,8 +55,9 @@ def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
   Its axis is Auto, since an explicit one, the default, breaks Linen's dropout.
   """
   devices = jax.devices() if devices is None else devices
-  return jax.make_mesh((len(devices),), ('data',), axis_types=(jax.sharding.AxisType.Auto,),
-                       devices=devices)
+  return jax.make_mesh(
+    (len(devices),), ('data',), axis_types=(jax.sharding.AxisType.Auto,), devices=devices
+  )
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
@@ -74,6 +78,7 @@ def place(tree: Any, sharding: Sharding) -> Any:
 
   With several processes, jax.device_put would make arrays that Orbax does not take.
   """
+
   def put(x):
     if isinstance(x, jax.Array) and x.sharding == sharding:
       return x

@@ -71,8 +71,13 @@ def make_train_step(system, is_trainable, optimizer: optax.GradientTransformatio
     def loss_fn(trained):
       params = traverse_util.unflatten_dict({**frozen, **trained}, sep='/')
       prediction, updated = system.model.apply(
-          {'params': params, 'batch_stats': state.batch_stats}, *inputs, batch['real'], in_training,
-          mutable=['batch_stats'], rngs={'dropout': dropout_key})
+        {'params': params, 'batch_stats': state.batch_stats},
+        *inputs,
+        batch['real'],
+        in_training,
+        mutable=['batch_stats'],
+        rngs={'dropout': dropout_key},
+      )
       labels = batch['va'][..., columns]
       loss = losses.ccc_loss(prediction, labels, batch['annotated'], **system.loss)
       return loss, updated.get('batch_stats', {})

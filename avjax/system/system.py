@@ -48,25 +48,49 @@ class System:
     settings = config.model.to_dict()
     check_settings(settings)
     ranges.check('loss', config.loss, losses.RANGES)
-    ranges.check('', config, {
-        'crop': ranges.Range(lambda crop: 1 <= crop <= config.data.face, f'1 to data.face = {config.data.face}'),
+    ranges.check(
+      '',
+      config,
+      {
+        'crop': ranges.Range(
+          lambda crop: 1 <= crop <= config.data.face, f'1 to data.face = {config.data.face}'
+        ),
         'frozen_mode': ranges.OneOf(('evaluation', 'training')),
-        'targets': ranges.Range(lambda names: len(names) >= 1, 'at least one of valence and arousal')})
+        'targets': ranges.Range(
+          lambda names: len(names) >= 1, 'at least one of valence and arousal'
+        ),
+      },
+    )
     for target in config.targets:
       ranges.OneOf(tuple(targets.TARGETS)).check('targets', target)
-    inputs = Inputs(length=config.data.length, face=config.data.face, crop=config.crop,
-                    towers={modality: settings[modality]['tower'] for modality in MODALITIES},
-                    features=dict(config.data.get('features', {})))
-    model = AudioVisual(length=config.data.length, targets=len(config.targets),
-                        settings={section: settings[section] for section in SECTIONS})
-    return cls(model=model, inputs=inputs, targets=tuple(config.targets), loss=config.loss.to_dict(),
-               augment=config.augment, frozen_mode=config.frozen_mode)
+    inputs = Inputs(
+      length=config.data.length,
+      face=config.data.face,
+      crop=config.crop,
+      towers={modality: settings[modality]['tower'] for modality in MODALITIES},
+      features=dict(config.data.get('features', {})),
+    )
+    model = AudioVisual(
+      length=config.data.length,
+      targets=len(config.targets),
+      settings={section: settings[section] for section in SECTIONS},
+    )
+    return cls(
+      model=model,
+      inputs=inputs,
+      targets=tuple(config.targets),
+      loss=config.loss.to_dict(),
+      augment=config.augment,
+      frozen_mode=config.frozen_mode,
+    )
 
   def init(self, seed: int):
     """Draws the variables, {'params', 'batch_stats'}, from the seed."""
     inputs = jax.tree.map(lambda x: jnp.zeros(x.shape), self.inputs.prepare(self.inputs.blank()))
     mask = jnp.ones((1, 1), bool)
-    variables = jax.jit(lambda key: self.model.init(key, *inputs, mask, nothing_trainable))(jax.random.key(seed))
+    variables = jax.jit(lambda key: self.model.init(key, *inputs, mask, nothing_trainable))(
+      jax.random.key(seed)
+    )
     return {name: variables.get(name, {}) for name in ('params', 'batch_stats')}
 
   @functools.cached_property
@@ -87,10 +111,17 @@ class System:
 
     Returns {'prediction': (B,L,targets), clipped to the targets' range, 'gates': {name: (B,L,K)}}.
     """
-    applied: Any = self.model.apply(variables, visual, audio, mask, nothing_trainable, method='decode', mutable=['gates'])
+    applied: Any = self.model.apply(
+      variables, visual, audio, mask, nothing_trainable, method='decode', mutable=['gates']
+    )
     prediction, sown = applied
-    lowest, highest = (jnp.array([[bound]], prediction.dtype) for bound in targets.bounds(self.targets))  # (1,1,targets)
-    return {'prediction': jnp.clip(prediction, lowest, highest), 'gates': sown.get('gates', {}).get('fusion', {})}
+    lowest, highest = (
+      jnp.array([[bound]], prediction.dtype) for bound in targets.bounds(self.targets)
+    )  # (1,1,targets)
+    return {
+      'prediction': jnp.clip(prediction, lowest, highest),
+      'gates': sown.get('gates', {}).get('fusion', {}),
+    }
 
   def predict(self, variables, batch):
     """Predicts for a batch of windows with the centre crop and nothing in training: `decode` of `encode`."""

@@ -18,7 +18,10 @@ class Target:
   highest: float = 1.0
 
 
-TARGETS = {target.name: target for target in (Target('valence', 0, '#0072b2'), Target('arousal', 1, '#d55e00'))}
+TARGETS = {
+  target.name: target
+  for target in (Target('valence', 0, '#0072b2'), Target('arousal', 1, '#d55e00'))
+}
 
 # What `target=` in the argument of a config stands for; `joint` is one model with both outputs (eq. 22).
 CHOICES = {'valence': ('valence',), 'arousal': ('arousal',), 'joint': ('valence', 'arousal')}

@@ -35,11 +35,14 @@ def ccc(
   weight = mask.astype(prediction.dtype)
   count = jnp.maximum(weight.sum(axis, keepdims=True), 1)
   prediction, label = prediction * weight, jnp.where(mask, label, 0)
-  mean_p, mean_l = prediction.sum(axis, keepdims=True) / count, label.sum(axis, keepdims=True) / count
+  mean_p, mean_l = (
+    prediction.sum(axis, keepdims=True) / count,
+    label.sum(axis, keepdims=True) / count,
+  )
   centred_p, centred_l = (prediction - mean_p) * weight, (label - mean_l) * weight
   covariance = (centred_p * centred_l).sum(axis) / count.squeeze(axis)
   freedom = jnp.maximum(count - int(variance == 'mixed'), 1).squeeze(axis)
-  variances = (centred_p ** 2 + centred_l ** 2).sum(axis) / freedom
+  variances = (centred_p**2 + centred_l**2).sum(axis) / freedom
   bias = (mean_p - mean_l).squeeze(axis) ** 2
   return 2 * covariance / (variances + bias + EPSILON)  # eq. 21
 

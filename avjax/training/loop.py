@@ -55,12 +55,18 @@ def train(config, workdir, stop: StopSignal):
     except Stopped:
       return None
     except Diverged as error:
-      logger.error('%s. %s keeps the last state that was sound: go on from it with --config.resume, a lower rate and another '
-                   '--workdir', error, workdir)
+      logger.error(
+        '%s. %s keeps the last state that was sound: go on from it with --config.resume, a lower rate and another '
+        '--workdir',
+        error,
+        workdir,
+      )
       raise
   if sharding.is_primary():
     plots.curves(history.history(), plan.config.targets, workdir / 'curves.png')
-  return write_results(workdir, plan.config, 'validation', series, {'best_epoch': run.schedule.best_epoch})
+  return write_results(
+    workdir, plan.config, 'validation', series, {'best_epoch': run.schedule.best_epoch}
+  )
 
 
 def run_stages(plan: Plan, run: RunState, checkpoints, history, stop, mesh):
@@ -77,7 +83,9 @@ def run_stages(plan: Plan, run: RunState, checkpoints, history, stop, mesh):
         train_step = plan.system.make_train_step(plan.stages[stage], plan.optimizers[stage])
       epoch, start = schedule.epoch, time.perf_counter()
       title = f'stage {stage + 1}/{len(plan.stages)}  epoch {epoch + 1}'
-      with Progress(title, batches_per_epoch, run.batches_done, seconds, schedule.max_epochs - epoch - 1) as progress:
+      with Progress(
+        title, batches_per_epoch, run.batches_done, seconds, schedule.max_epochs - epoch - 1
+      ) as progress:
         train_epoch(plan, run, train_step, progress, stop, mesh)
       check_finite(run, config.skip_most)
       log = np.array(run.log, float)  # waits for the device
@@ -101,23 +109,57 @@ def run_stages(plan: Plan, run: RunState, checkpoints, history, stop, mesh):
       run.end_epoch()
 
       seconds = time.perf_counter() - start
-      history.write(schedule.epoch * batches_per_epoch, {
-          'epoch': epoch, 'stage': stage + 1, 'rate': rate, 'train_loss': float(loss), 'gradient_norm': float(gradient_norm),
-          'skipped_updates': int((~good).sum()), 'validation_ccc': ccc, 'best_ccc': schedule.best, 'examples_per_second': speed,
-          'seconds': seconds, 'event': event,
-          **{f'validation_{m}_{target}': scores[target][m] for target in config.targets for m in METRICS}})
-      logger.info('%s  loss %.3f  rate %.1e  %s  best %.3f  %.1f examples/s  %.0f s  %s', title, loss, rate,
-                  '  '.join(f'{target} CCC {scores[target]["ccc"]:.3f}' for target in config.targets), schedule.best, speed,
-                  seconds, event)
+      history.write(
+        schedule.epoch * batches_per_epoch,
+        {
+          'epoch': epoch,
+          'stage': stage + 1,
+          'rate': rate,
+          'train_loss': float(loss),
+          'gradient_norm': float(gradient_norm),
+          'skipped_updates': int((~good).sum()),
+          'validation_ccc': ccc,
+          'best_ccc': schedule.best,
+          'examples_per_second': speed,
+          'seconds': seconds,
+          'event': event,
+          **{
+            f'validation_{m}_{target}': scores[target][m]
+            for target in config.targets
+            for m in METRICS
+          },
+        },
+      )
+      logger.info(
+        '%s  loss %.3f  rate %.1e  %s  best %.3f  %.1f examples/s  %.0f s  %s',
+        title,
+        loss,
+        rate,
+        '  '.join(f'{target} CCC {scores[target]["ccc"]:.3f}' for target in config.targets),
+        schedule.best,
+        speed,
+        seconds,
+        event,
+      )
       if not good.all():
-        logger.warning('%d of its %d updates were skipped: loss or gradient was not finite', (~good).sum(), len(good))
-      save(plan, run, checkpoints)  # last, so that a line of metrics is written again rather than missing
+        logger.warning(
+          '%d of its %d updates were skipped: loss or gradient was not finite',
+          (~good).sum(),
+          len(good),
+        )
+      save(
+        plan, run, checkpoints
+      )  # last, so that a line of metrics is written again rather than missing
     return validate(plan, run.best, stop, mesh)
   except Stopped:
     if not schedule.done:
       save(plan, run, checkpoints)
-    logger.info('stopped and saved after %d epochs and %d of %d batches; the same command goes on', schedule.epoch,
-                run.batches_done, batches_per_epoch)
+    logger.info(
+      'stopped and saved after %d epochs and %d of %d batches; the same command goes on',
+      schedule.epoch,
+      run.batches_done,
+      batches_per_epoch,
+    )
     raise
 
 
@@ -127,29 +169,43 @@ def train_epoch(plan: Plan, run: RunState, train_step, progress, stop, mesh):
   epoch_seed = schedule.epoch if config.shuffle == 'every_epoch' else 0
   order = int(np.random.SeedSequence([config.seed, epoch_seed]).generate_state(1)[0])
   rows, key = sharding.padded_size(config.batch_size, mesh), jax.random.key(config.seed)
-  for batch in stop.watch(plan.records.batches(plan.train_splits, config.batch_size, order, run.batches_done)):
+  for batch in stop.watch(
+    plan.records.batches(plan.train_splits, config.batch_size, order, run.batches_done)
+  ):
     rate = schedule.rate(run.batches_done, plan.batches_per_epoch)
     batch_key = jax.random.fold_in(key, run.step(plan.batches_per_epoch))
     device_batch = sharding.shard(sharding.pad_rows(plan.system.inputs.select(batch), rows), mesh)
     device_rate = sharding.replicate(np.float32(rate), mesh)
-    with jax.transfer_guard_host_to_device('disallow'):  # everything is on the devices before the step begins
+    with jax.transfer_guard_host_to_device(
+      'disallow'
+    ):  # everything is on the devices before the step begins
       run.state, metrics = train_step(run.state, device_batch, batch_key, device_rate)
     run.add_batch(metrics)
     progress.update(len(batch['clip']), rate, schedule.best)
-    check_finite(run, config.skip_most, leave_out=2)  # two batches late, so that nobody waits for the device
+    check_finite(
+      run, config.skip_most, leave_out=2
+    )  # two batches late, so that nobody waits for the device
 
 
 def check_finite(run: RunState, most: int, leave_out: int = 0):
   """Raises Diverged if more than `most` updates in a row were skipped; leave_out: newest ones that do not count yet."""
   if run.skipped_in_a_row(leave_out) > most:
-    raise Diverged(f'more than skip_most = {most} updates in a row were skipped: loss or gradient is not finite')
+    raise Diverged(
+      f'more than skip_most = {most} updates in a row were skipped: loss or gradient is not finite'
+    )
 
 
 def validate(plan: Plan, variables, stop, mesh):
   """Returns {clip: Series} of the validation partition. Raises Stopped."""
   batches = stop.watch(plan.records.batches([plan.validation_split], plan.config.batch_size))
-  return predict_records(batches, plan.system, sharding.replicate(variables, mesh), mesh,
-                         batch_size=plan.config.batch_size, smooth=plan.config.smooth)
+  return predict_records(
+    batches,
+    plan.system,
+    sharding.replicate(variables, mesh),
+    mesh,
+    batch_size=plan.config.batch_size,
+    smooth=plan.config.smooth,
+  )
 
 
 def save(plan: Plan, run: RunState, checkpoints):
@@ -165,16 +221,19 @@ def restore_or_begin(plan: Plan, workdir):
     return RunState(plan.initial_state(0, variables), Schedule(len(plan.stages), **settings)), []
   with contextlib.closing(Checkpoints(plan.source, read_only=True)) as saved:
     state, meta, best, notes = saved.restore_last(
-        lambda meta: jax.eval_shape(lambda: plan.initial_state(meta['schedule']['stage'], variables)),
-        lambda meta: jax.eval_shape(lambda: variables))
+      lambda meta: jax.eval_shape(lambda: plan.initial_state(meta['schedule']['stage'], variables)),
+      lambda meta: jax.eval_shape(lambda: variables),
+    )
   run = RunState.from_meta(state, meta, settings)
   if best:
     run.best, run.best_meta = best[0], {name: best[1][name] for name in ('epoch', 'ccc')}
   if plan.source != workdir:
     run.begin_fork()
     if run.schedule.epoch >= run.schedule.max_epochs:
-      raise InputError(f'config.resume={plan.source}: it has had its {run.schedule.epoch} epochs; raise '
-                       'config.schedule.max_epochs')
+      raise InputError(
+        f'config.resume={plan.source}: it has had its {run.schedule.epoch} epochs; raise '
+        'config.schedule.max_epochs'
+      )
   return run, notes
 
 
@@ -184,22 +243,45 @@ def log_start(plan: Plan, workdir, run: RunState, notes, mesh):
     logger.warning(note)
   schedule, config = run.schedule, plan.config
   if plan.source == workdir:
-    logger.info('resumed after %d epochs and %d of %d batches, stage %d', schedule.epoch, run.batches_done,
-                plan.batches_per_epoch, schedule.stage + 1)
+    logger.info(
+      'resumed after %d epochs and %d of %d batches, stage %d',
+      schedule.epoch,
+      run.batches_done,
+      plan.batches_per_epoch,
+      schedule.stage + 1,
+    )
     return
   if plan.source:
-    logger.info('goes on from %s after %d epochs, stage %d; changed: %s', plan.source, schedule.epoch, schedule.stage + 1,
-                ', '.join(plan.changed) or 'nothing')
+    logger.info(
+      'goes on from %s after %d epochs, stage %d; changed: %s',
+      plan.source,
+      schedule.epoch,
+      schedule.stage + 1,
+      ', '.join(plan.changed) or 'nothing',
+    )
     for line in describe_origins(config, plan.origins):
       logger.info('%s, at the start of that run', line)
     return
-  logger.info('%s for %s: %s parameters, %d training and %d validation records, %d device(s)', config.model.fusion.name,
-              ' and '.join(config.targets), f'{steps.parameter_count(run.state.params):,}', *plan.sizes, mesh.size)
+  logger.info(
+    '%s for %s: %s parameters, %d training and %d validation records, %d device(s)',
+    config.model.fusion.name,
+    ' and '.join(config.targets),
+    f'{steps.parameter_count(run.state.params):,}',
+    *plan.sizes,
+    mesh.size,
+  )
   for line in describe_origins(config, plan.origins):
     logger.info(line)
   last = plan.stages[-1]
   for tower in ('visual', 'audio'):
-    never = steps.parameter_count(run.state.params, lambda path, tower=tower: path.startswith(f'{tower}/') and not last(path))
+    never = steps.parameter_count(
+      run.state.params, lambda path, tower=tower: path.startswith(f'{tower}/') and not last(path)
+    )
     if never and not {tower, 'model'} & plan.origins.keys():
-      logger.warning('%s of the %s tower\'s random weights are never trained: give config.init.%s a file of pretrained ones, '
-                     'as the paper does', f'{never:,}', {'visual': 'face'}.get(tower, tower), tower)
+      logger.warning(
+        "%s of the %s tower's random weights are never trained: give config.init.%s a file of pretrained ones, "
+        'as the paper does',
+        f'{never:,}',
+        {'visual': 'face'}.get(tower, tower),
+        tower,
+      )

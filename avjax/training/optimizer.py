@@ -14,8 +14,13 @@ from avjax import ranges
 RANGES = {'clip': ranges.NOT_NEGATIVE, 'decay': ranges.OneOf(('coupled', 'decoupled'))}
 
 
-def adam(weight_decay: float, rate_factors: Sequence[tuple[str, float]] = (),
-         decay: str = 'coupled', *, clip: float = 0.0) -> optax.GradientTransformation:
+def adam(
+  weight_decay: float,
+  rate_factors: Sequence[tuple[str, float]] = (),
+  decay: str = 'coupled',
+  *,
+  clip: float = 0.0,
+) -> optax.GradientTransformation:
   """Returns Adam with unit learning rate; the caller multiplies updates by -rate.
 
   Args:
@@ -26,6 +31,7 @@ def adam(weight_decay: float, rate_factors: Sequence[tuple[str, float]] = (),
       the update (AdamW).
     clip: the largest norm of all gradients together; 0 does not clip.
   """
+
   def scale(updates, params=None):
     del params
     flat = traverse_util.flatten_dict(updates, sep='/')
@@ -43,8 +49,9 @@ def adam(weight_decay: float, rate_factors: Sequence[tuple[str, float]] = (),
   return optax.chain(*clipping, *steps, optax.stateless(scale))
 
 
-def make_optimizer(is_trainable: Callable[[str], bool],
-                   settings: Mapping[str, Any]) -> optax.GradientTransformation:
+def make_optimizer(
+  is_trainable: Callable[[str], bool], settings: Mapping[str, Any]
+) -> optax.GradientTransformation:
   """Makes an optimizer in which trainable parameters follow `adam` and all others stay.
 
   The others get an update of exactly zero; optax.masked by itself would pass on their raw
@@ -53,6 +60,7 @@ def make_optimizer(is_trainable: Callable[[str], bool],
   is_trainable: of the path of a parameter. settings: the arguments of `adam`, such as
   config.optimizer.
   """
+
   def labels(params):
     flat = traverse_util.flatten_dict(params, sep='/')
     labelled = {path: 'open' if is_trainable(path) else 'frozen' for path in flat}

@@ -24,11 +24,11 @@ from avjax.training.unfreezing import TrainableMask
 from avjax.weights.initialize import initialize
 
 RANGES = {
-    'batch_size': ranges.at_least(1),
-    'seed': ranges.Range(lambda seed: 0 <= seed < 2**31, '0 to 2147483647'),
-    'smooth': SMOOTH,
-    'shuffle': ranges.OneOf(('every_epoch', 'once')),
-    'skip_most': ranges.NOT_NEGATIVE,
+  'batch_size': ranges.at_least(1),
+  'seed': ranges.Range(lambda seed: 0 <= seed < 2**31, '0 to 2147483647'),
+  'smooth': SMOOTH,
+  'shuffle': ranges.OneOf(('every_epoch', 'once')),
+  'skip_most': ranges.NOT_NEGATIVE,
 }
 
 
@@ -70,7 +70,11 @@ class Plan:
   def initial_variables(self):
     """Returns the variables that the run starts from: pretrained parts, and the rest drawn from the seed."""
     drawn = self.system.init(self.config.seed)
-    return jax.tree.map(lambda given, x: x if isinstance(given, jax.ShapeDtypeStruct) else given, self.variables, drawn)
+    return jax.tree.map(
+      lambda given, x: x if isinstance(given, jax.ShapeDtypeStruct) else given,
+      self.variables,
+      drawn,
+    )
 
   def initial_state(self, stage: int, variables) -> steps.State:
     """Returns the state at the start of a stage, with a fresh optimizer."""
@@ -80,7 +84,9 @@ class Plan:
 def prepare(config: Config, workdir: str | pathlib.Path) -> Plan:
   """Checks config, records, workdir and weights, and writes nothing: InputError for whatever can be told in advance."""
   check_ranges(config)
-  System.from_config(config)  # first, since what it says of a wrong name is plainer than what the records say
+  System.from_config(
+    config
+  )  # first, since what it says of a wrong name is plainer than what the records say
   records = Records(config.data.dir, config.data)
   config = config.copy_and_resolve_references()
   config.data.features = records.widths(feature_names(config))
@@ -88,7 +94,9 @@ def prepare(config: Config, workdir: str | pathlib.Path) -> Plan:
   train_splits, validation_split = records.fold(config.fold)
   sizes = records.size(train_splits), records.size([validation_split])
   if not all(sizes):
-    raise InputError(f'fold {config.fold} of the records in {config.data.dir} has no training or no validation records')
+    raise InputError(
+      f'fold {config.fold} of the records in {config.data.dir} has no training or no validation records'
+    )
   variables = system.shapes
   stages = make_stages(config, steps.parameter_paths(variables['params']))
   run_folder.check_folder(config, workdir, records.manifest)
@@ -102,8 +110,20 @@ def prepare(config: Config, workdir: str | pathlib.Path) -> Plan:
     variables, origins = initialize(config, variables)
   elif source != workdir:
     changed, origins = run_folder.check_fork(config, source, records.manifest)
-  return Plan(config, system, records, train_splits, validation_split, sizes, stages,
-              [optimizer.make_optimizer(stage, config.optimizer) for stage in stages], source, changed, variables, origins)
+  return Plan(
+    config,
+    system,
+    records,
+    train_splits,
+    validation_split,
+    sizes,
+    stages,
+    [optimizer.make_optimizer(stage, config.optimizer) for stage in stages],
+    source,
+    changed,
+    variables,
+    origins,
+  )
 
 
 def feature_names(config: Config) -> list[str]:
@@ -118,8 +138,15 @@ def check_ranges(config: Config):
   ranges.check('optimizer', config.optimizer, optimizer.RANGES)
   ranges.check('schedule', config.schedule, unfreezing.RANGES)
   lowest = config.schedule.rate_min
-  ranges.check('schedule', config.schedule, {
-      'rate_max': ranges.Range(lambda rate: 0 < lowest < rate, 'above schedule.rate_min, which is above 0')})
+  ranges.check(
+    'schedule',
+    config.schedule,
+    {
+      'rate_max': ranges.Range(
+        lambda rate: 0 < lowest < rate, 'above schedule.rate_min, which is above 0'
+      )
+    },
+  )
 
 
 def make_stages(config: Config, paths: list[str]) -> list[TrainableMask]:
@@ -132,7 +159,10 @@ def make_stages(config: Config, paths: list[str]) -> list[TrainableMask]:
     tower = config.model[modality].tower
     if tower in registry:
       sections.append(config.unfreezing.get(tower) or registry[tower].groups)
-  groups = {name: [pattern for section in sections for pattern in section.get(name, ())] for name in config.unfreezing.common}
+  groups = {
+    name: [pattern for section in sections for pattern in section.get(name, ())]
+    for name in config.unfreezing.common
+  }
   frozen = groups.pop('frozen')
   try:
     optimizer.check_rate_factors(config.optimizer.rate_factors, paths)

@@ -44,8 +44,9 @@ class Progress:
   Where stderr is not a terminal it draws nothing: the log has a line an epoch.
   """
 
-  def __init__(self, description: str, batches: int, done: int, epoch_seconds: float,
-               epochs_left: int):
+  def __init__(
+    self, description: str, batches: int, done: int, epoch_seconds: float, epochs_left: int
+  ):
     """Starts the bar.
 
     Args:
@@ -58,8 +59,14 @@ class Progress:
     self.epoch_seconds, self.epochs_left = epoch_seconds, epochs_left
     self.done, self.first, self.start = 0, done, time.perf_counter()
     shown = sys.stderr.isatty() and sharding.is_primary()
-    self.bar = tqdm(total=batches, initial=done, desc=description, disable=not shown, leave=False,
-                    bar_format='{desc}  |{bar:20}| {n_fmt}/{total_fmt}{postfix}')
+    self.bar = tqdm(
+      total=batches,
+      initial=done,
+      desc=description,
+      disable=not shown,
+      leave=False,
+      bar_format='{desc}  |{bar:20}| {n_fmt}/{total_fmt}{postfix}',
+    )
 
   def update(self, examples: int, rate: float, best: float) -> None:
     """Counts one more batch, of so many examples (windows).
@@ -74,8 +81,9 @@ class Progress:
     left = batch_seconds * (self.bar.total - self.bar.n) + epoch_seconds * self.epochs_left
     best_text = f'{best:.3f}' if best > -1 else '-'
     self.bar.set_postfix_str(
-        f'{self.done / elapsed:.1f} examples/s  rate {rate:.1e}  best CCC {best_text}  '
-        f'left at most {tqdm.format_interval(left)}')
+      f'{self.done / elapsed:.1f} examples/s  rate {rate:.1e}  best CCC {best_text}  '
+      f'left at most {tqdm.format_interval(left)}'
+    )
 
   def __enter__(self) -> Progress:
     return self

@@ -37,13 +37,23 @@ class RunState:
 
   def to_meta(self) -> dict:
     """Returns what a checkpoint keeps beside the arrays, as JSON."""
-    return {'schedule': dataclasses.asdict(self.schedule), 'batches_done': self.batches_done,
-            'log': np.array(self.log, float).tolist(), 'skipped': self.skipped}
+    return {
+      'schedule': dataclasses.asdict(self.schedule),
+      'batches_done': self.batches_done,
+      'log': np.array(self.log, float).tolist(),
+      'skipped': self.skipped,
+    }
 
   @classmethod
   def from_meta(cls, state: steps.State, meta: dict, settings: dict) -> RunState:
     """Returns what `to_meta` described; settings: arguments of Schedule, which the config may have changed since."""
-    return cls(state, Schedule(**meta['schedule'] | settings), meta['batches_done'], meta['log'], meta['skipped'])
+    return cls(
+      state,
+      Schedule(**meta['schedule'] | settings),
+      meta['batches_done'],
+      meta['log'],
+      meta['skipped'],
+    )
 
   def begin_fork(self):
     """Begins another run here: with a whole epoch, and done only when its own schedule says so."""

@@ -25,8 +25,9 @@ class StopSignal:
 
   def __enter__(self) -> StopSignal:
     if not self.several:
-      self.handlers = {number: signal.signal(number, self._ask)
-                       for number in (signal.SIGTERM, signal.SIGINT)}
+      self.handlers = {
+        number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)
+      }
     return self
 
   def __exit__(self, *exception):
@@ -48,6 +49,7 @@ class StopSignal:
     if self.several:
       # Imported late, so that the handlers are set before JAX is loaded.
       from jax.experimental import multihost_utils
+
       self.asked = multihost_utils.reached_preemption_sync_point(self.batches)
     if self.asked:
       raise Stopped

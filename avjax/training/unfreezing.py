@@ -17,25 +17,25 @@ from avjax import ranges
 # Readings of "linearly warmed up to 1e-5 within an epoch, repetitive until epoch 5": the share of
 # the full rate for batch b of B, in epoch e of the E epochs of warm-up; all count from 0.
 WARMUPS = {
-    # A ramp to the full rate in every epoch.
-    'paper': lambda b, B, e, E: (b + 1) / B,
-    # The authors' code divides by E twice: ramps to .04, .08, ... .20, then the full rate at once.
-    'author': lambda b, B, e, E: b / B * (e + 1) / E ** 2,
-    # One ramp over all E epochs.
-    'linear5': lambda b, B, e, E: (e + (b + 1) / B) / E,
+  # A ramp to the full rate in every epoch.
+  'paper': lambda b, B, e, E: (b + 1) / B,
+  # The authors' code divides by E twice: ramps to .04, .08, ... .20, then the full rate at once.
+  'author': lambda b, B, e, E: b / B * (e + 1) / E**2,
+  # One ramp over all E epochs.
+  'linear5': lambda b, B, e, E: (e + (b + 1) / B) / E,
 }
 # When the next group opens. 1e-5 * 0.1^3 comes out as 1.0000000000000004e-08, so the predecessors'
 # `rate < 1e-8` takes a fourth cut.
 RELEASES = {
-    'at_minimum': lambda rate, minimum: rate <= minimum * (1 + 1e-9),
-    'below_minimum': lambda rate, minimum: rate < minimum * (1 - 1e-9),
+  'at_minimum': lambda rate, minimum: rate <= minimum * (1 + 1e-9),
+  'below_minimum': lambda rate, minimum: rate < minimum * (1 - 1e-9),
 }
 
 RANGES = {
-    'max_epochs': ranges.at_least(1),
-    'warmup': ranges.OneOf(tuple(WARMUPS)),
-    'release': ranges.OneOf(tuple(RELEASES)),
-    'factor': ranges.Range(lambda factor: 0 < factor < 1, 'between 0 and 1'),
+  'max_epochs': ranges.at_least(1),
+  'warmup': ranges.OneOf(tuple(WARMUPS)),
+  'release': ranges.OneOf(tuple(RELEASES)),
+  'factor': ranges.Range(lambda factor: 0 < factor < 1, 'between 0 and 1'),
 }
 
 
@@ -52,8 +52,9 @@ class TrainableMask:
     return any(re.match(pattern, path + '/') for pattern in self.patterns)
 
 
-def stages(groups: Sequence[Sequence[str]], frozen: Sequence[str],
-           paths: Sequence[str]) -> list[TrainableMask]:
+def stages(
+  groups: Sequence[Sequence[str]], frozen: Sequence[str], paths: Sequence[str]
+) -> list[TrainableMask]:
   """Returns the TrainableMask of each stage: stage k trains groups 0 to k.
 
   Args:
@@ -70,11 +71,14 @@ def stages(groups: Sequence[Sequence[str]], frozen: Sequence[str],
   for path in paths:
     owners = [i for i, group in enumerate(sets) if TrainableMask(tuple(group))(path)]
     if len(owners) != 1:
-      raise ValueError(f'parameter {path} is in {len(owners)} unfreezing groups; '
-                       'it must be in one, or in `frozen`')
+      raise ValueError(
+        f'parameter {path} is in {len(owners)} unfreezing groups; it must be in one, or in `frozen`'
+      )
   groups = [group for group in groups if group]  # without towers only the first has anything in it
-  return [TrainableMask(tuple(pattern for group in groups[:k + 1] for pattern in group))
-          for k in range(len(groups))]
+  return [
+    TrainableMask(tuple(pattern for group in groups[: k + 1] for pattern in group))
+    for k in range(len(groups))
+  ]
 
 
 @dataclasses.dataclass
@@ -131,7 +135,7 @@ class Schedule:
     if self.stage_epoch < self.warmup_epochs:
       share = WARMUPS[self.warmup](batch, batches, self.stage_epoch, self.warmup_epochs)
       return self.rate_max * share
-    return self.rate_max * self.factor ** self.cuts
+    return self.rate_max * self.factor**self.cuts
 
   def observe(self, ccc: float) -> str:
     """Takes the validation CCC of the epoch that has just ended.
@@ -153,8 +157,11 @@ class Schedule:
         self.cuts, self.bad_epochs = self.cuts + 1, 0
     if self.epoch >= self.max_epochs:
       self.done = True
-    elif (self.exhausted() or self.stage_epoch >= self.max_stage_epochs
-          or self.idle_epochs >= self.stop_patience):
+    elif (
+      self.exhausted()
+      or self.stage_epoch >= self.max_stage_epochs
+      or self.idle_epochs >= self.stop_patience
+    ):
       if self.stage + 1 == self.stage_count:
         self.done = True
       else:
@@ -165,4 +172,4 @@ class Schedule:
 
   def exhausted(self) -> bool:
     """Tells whether the rate has been cut as far as it goes in one stage."""
-    return RELEASES[self.release](self.rate_max * self.factor ** self.cuts, self.rate_min)
+    return RELEASES[self.release](self.rate_max * self.factor**self.cuts, self.rate_min)

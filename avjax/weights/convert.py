@@ -41,8 +41,11 @@ class Converted:
 
 def shapes_of(architecture: str) -> Shapes:
   """Returns the shapes of a published tower: ir50, resnet50 or vggish."""
-  tower, frame = {'ir50': (IR50(), (40, 40, 3)), 'resnet50': (ResNet50(), (40, 40, 3)),
-                  'vggish': (VGGish(), (WINDOW_ROWS, MEL_BANDS))}[architecture]
+  tower, frame = {
+    'ir50': (IR50(), (40, 40, 3)),
+    'resnet50': (ResNet50(), (40, 40, 3)),
+    'vggish': (VGGish(), (WINDOW_ROWS, MEL_BANDS)),
+  }[architecture]
 
   def init():
     return tower.init(jax.random.key(0), jnp.zeros((1, *frame)), nothing_trainable)
@@ -57,8 +60,7 @@ def shapes_of_model(config: ConfigDict) -> Shapes:
 
 def flat_shapes(variables: dict) -> Shapes:
   """Returns the shape of every leaf of nested variables, by its path."""
-  return {path: leaf.shape
-          for path, leaf in traverse_util.flatten_dict(variables, sep='/').items()}
+  return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(variables, sep='/').items()}
 
 
 def convert(source: dict[str, np.ndarray], shapes: Shapes, published: Published) -> Converted:
@@ -127,8 +129,9 @@ def find_prefix(source: Iterable[str], first: str, wanted: set[str]) -> str:
     wanted: all names that it should have; the prefix with most of them is taken.
   """
   source = set(source)
-  candidates = {name.removesuffix(first) for name in source
-                if name == first or name.endswith('.' + first)}
+  candidates = {
+    name.removesuffix(first) for name in source if name == first or name.endswith('.' + first)
+  }
   found = {prefix: sum(prefix + name in source for name in wanted) for prefix in candidates}
   best = [prefix for prefix in candidates if found[prefix] == max(found.values())]
   if not best:
@@ -136,8 +139,10 @@ def find_prefix(source: Iterable[str], first: str, wanted: set[str]) -> str:
     shown = f' ({examples}, ...)' if source else ''
     raise InputError(f'no {first!r} among its {len(source)} arrays{shown}: another architecture?')
   if len(best) > 1:
-    raise InputError(f'it holds {len(best)} such models, under '
-                     f'{", ".join(map(repr, sorted(best)))}; keep one of them')
+    raise InputError(
+      f'it holds {len(best)} such models, under '
+      f'{", ".join(map(repr, sorted(best)))}; keep one of them'
+    )
   return best[0]
 
 

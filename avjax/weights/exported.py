@@ -1,10 +1,10 @@
 """Exports a trained model to a folder that needs no avjax to run it, and reads such folders.
 
-  weights.safetensors  the weights
-  model.stablehlo      the prediction as jax.export writes it, for CPU, CUDA and TPU and any number
-                       of clips
-  model.json           inputs, outputs, the config and checksums
-  README.md            a model card made from the run's own JSON
+weights.safetensors  the weights
+model.stablehlo      the prediction as jax.export writes it, for CPU, CUDA and TPU and any number
+                     of clips
+model.json           inputs, outputs, the config and checksums
+README.md            a model card made from the run's own JSON
 """
 
 from __future__ import annotations
@@ -59,8 +59,10 @@ def export_program(system: System, variables: Any) -> jax_export.Exported:
   bounds = [f'rows >= {WINDOW_ROWS}'] if 'log_mel' in specs else []
   symbols = jax_export.symbolic_shape(', '.join(sizes), constraints=bounds)
   symbols = dict(zip(sizes, symbols, strict=True))
-  arguments = [jax.ShapeDtypeStruct([symbols.get(size, size) for size in shape], dtype)
-               for shape, dtype, _ in specs.values()]
+  arguments = [
+    jax.ShapeDtypeStruct([symbols.get(size, size) for size in shape], dtype)
+    for shape, dtype, _ in specs.values()
+  ]
   weights = jax.eval_shape(lambda: traverse_util.flatten_dict(variables, sep='/'))
   with nameless_sources():
     return jax_export.export(jax.jit(predict), platforms=PLATFORMS)(weights, *arguments)
@@ -72,8 +74,10 @@ def nameless_sources() -> Iterator[None]:
 
   JAX records them with every operation.
   """
-  settings = {'jax_traceback_in_locations_limit': 0,
-              'jax_hlo_source_file_canonicalization_regex': '.*'}
+  settings = {
+    'jax_traceback_in_locations_limit': 0,
+    'jax_hlo_source_file_canonicalization_regex': '.*',
+  }
   before = {name: getattr(jax.config, name) for name in settings}
   try:
     for name, value in settings.items():
@@ -102,24 +106,28 @@ def example_inputs(inputs: Inputs, clips: int = 2) -> list[np.ndarray]:
   return values
 
 
-def read_exported(folder: str | pathlib.Path
-                  ) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, str]]:
+def read_exported(
+  folder: str | pathlib.Path,
+) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, str]]:
   """Returns (description, {name: array}, metadata of the arrays) of an exported model.
 
   Raises InputError for a damaged file.
   """
   folder = pathlib.Path(folder)
   if not os.path.exists(folder / DESCRIPTION):  # Path.exists raises if a name is too long
-    raise InputError(f'{folder} holds no {DESCRIPTION}: '
-                     'it is not a model that python -m avjax.export wrote')
+    raise InputError(
+      f'{folder} holds no {DESCRIPTION}: it is not a model that python -m avjax.export wrote'
+    )
   with as_input_error(f'{folder}/{DESCRIPTION} is not of an exported model'):
     description = files.read_json(folder / DESCRIPTION)
     checksums = {name: description['sha256'][name] for name in (WEIGHTS, PROGRAM)}
   for name, checksum in checksums.items():
     files.check_readable(folder / name)
     if files.sha256(folder / name) != checksum:
-      raise InputError(f'{folder / name} is damaged: its SHA-256 is not the one in {DESCRIPTION}; '
-                       'export or copy it again')
+      raise InputError(
+        f'{folder / name} is damaged: its SHA-256 is not the one in {DESCRIPTION}; '
+        'export or copy it again'
+      )
   return description, *weight_files.load(folder / WEIGHTS)
 
 
@@ -151,12 +159,16 @@ class ExportedModel:
     except Exception as error:
       raise InputError(f'the exported model does not run: {one_line(error)}') from error
     if found.shape != wanted.shape:
-      raise InputError(f'the exported model predicts {list(found.shape)} '
-                       f'where its {DESCRIPTION} keeps {list(wanted.shape)}')
+      raise InputError(
+        f'the exported model predicts {list(found.shape)} '
+        f'where its {DESCRIPTION} keeps {list(wanted.shape)}'
+      )
     difference = float(np.abs(found - wanted).max(initial=0))
     if not difference <= tolerance:  # true for NaN, too
-      raise InputError('the exported model does not predict what its run predicted: '
-                       f'they differ by {difference:.1e}, more than {tolerance:g}')
+      raise InputError(
+        'the exported model does not predict what its run predicted: '
+        f'they differ by {difference:.1e}, more than {tolerance:g}'
+      )
     return difference
 
 
@@ -173,12 +185,17 @@ def export_run(workdir: str | pathlib.Path, output: str | pathlib.Path) -> float
   expected = system.predict_step(variables, example)['prediction']
   flat = {name: np.asarray(x) for name, x in traverse_util.flatten_dict(variables, sep='/').items()}
   metadata = {
-      'architecture': 'model', 'source': workdir.resolve().name,
-      'source_sha256': weight_files.digest(flat, {}),
-      'licence': 'that of the data it was trained on; see README.md', 'avjax': avjax.__version__,
-      'targets': ','.join(config.targets), 'config': config.to_json()}
-  with as_input_error(f'{workdir} holds no valid {run_folder.VERSIONS} '
-                      f'or {run_folder.results_name("validation")}'):
+    'architecture': 'model',
+    'source': workdir.resolve().name,
+    'source_sha256': weight_files.digest(flat, {}),
+    'licence': 'that of the data it was trained on; see README.md',
+    'avjax': avjax.__version__,
+    'targets': ','.join(config.targets),
+    'config': config.to_json(),
+  }
+  with as_input_error(
+    f'{workdir} holds no valid {run_folder.VERSIONS} or {run_folder.results_name("validation")}'
+  ):
     description = describe_export(workdir, config, system, meta, expected)
     card = model_card(workdir, description)
   with files.in_one_step(output) as partial:
@@ -191,15 +208,23 @@ def export_run(workdir: str | pathlib.Path, output: str | pathlib.Path) -> float
     return ExportedModel(partial).check(SAME_MACHINE)
 
 
-def describe_export(workdir: pathlib.Path, config: ConfigDict, system: System, meta: dict,
-                    example_prediction: Any) -> dict[str, Any]:
+def describe_export(
+  workdir: pathlib.Path, config: ConfigDict, system: System, meta: dict, example_prediction: Any
+) -> dict[str, Any]:
   """Returns what model.json says, without the checksums of the files."""
-  inputs = {name: f'{np.dtype(dtype)} ({", ".join(map(str, shape))}), {what}'
-            for name, (shape, dtype, what) in system.inputs.specs().items()}
+  inputs = {
+    name: f'{np.dtype(dtype)} ({", ".join(map(str, shape))}), {what}'
+    for name, (shape, dtype, what) in system.inputs.specs().items()
+  }
   versions = files.read_json(workdir / run_folder.VERSIONS)
   return {
-      'targets': list(config.targets), 'range': [-1, 1], 'best_epoch': meta['epoch'],
-      'validation_ccc': meta['ccc'], 'inputs': inputs,
-      'example': np.asarray(example_prediction, float).tolist(), 'platforms': list(PLATFORMS),
-      'versions': {**versions, 'avjax': avjax.__version__},
-      'config': json.loads(config.to_json())}
+    'targets': list(config.targets),
+    'range': [-1, 1],
+    'best_epoch': meta['epoch'],
+    'validation_ccc': meta['ccc'],
+    'inputs': inputs,
+    'example': np.asarray(example_prediction, float).tolist(),
+    'platforms': list(PLATFORMS),
+    'versions': {**versions, 'avjax': avjax.__version__},
+    'config': json.loads(config.to_json()),
+  }

@@ -29,7 +29,7 @@ Metadata = dict[str, str]
 # digits too, but no letters; 10086976 is VGGish's.
 SHA256_IN_NAME = re.compile(r'-(10086976|(?=\d*[a-f])[0-9a-f]{8,64})\.(pth|pt)$')
 # TensorFlow's older checkpoints, which are one file, end with this magic number.
-TENSORFLOW_ENDING = 0xdb4775248b80fb57.to_bytes(8, 'little')
+TENSORFLOW_ENDING = 0xDB4775248B80FB57.to_bytes(8, 'little')
 
 
 def save(path: str | pathlib.Path, arrays: Arrays, metadata: Metadata) -> None:
@@ -51,8 +51,7 @@ def check_printable(path: str | pathlib.Path, metadata: Metadata) -> None:
   """
   for name, text in metadata.items():
     if not (name + text).isprintable():
-      raise InputError(
-          f'{path}: its metadata have unprintable characters, {name!r}: {text[:60]!r}')
+      raise InputError(f'{path}: its metadata have unprintable characters, {name!r}: {text[:60]!r}')
 
 
 def sorted_header(content: bytes) -> bytes:
@@ -75,13 +74,11 @@ def load(path: str | pathlib.Path) -> tuple[Arrays, Metadata]:
   """
   arrays, metadata = read_safetensors(path)
   if 'sha256' not in metadata:
-    raise InputError(
-        f'{path} was not written by avjax; convert it by python -m avjax.pretrained')
+    raise InputError(f'{path} was not written by avjax; convert it by python -m avjax.pretrained')
   check_printable(path, metadata)
   wanted = metadata.pop('sha256')
   if digest(arrays, metadata) != wanted:
-    raise InputError(
-        f'{path} is damaged: its checksum does not agree; copy or convert it again')
+    raise InputError(f'{path} is damaged: its checksum does not agree; copy or convert it again')
   return arrays, metadata
 
 
@@ -103,8 +100,7 @@ def read_safetensors(path: str | pathlib.Path) -> tuple[Arrays, Metadata]:
       names = file.keys()
       return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
   except Exception as error:  # SafetensorError, and what NumPy says of types it lacks
-    raise InputError(
-        f'{path} is not a valid safetensors file: {errors.one_line(error)}') from error
+    raise InputError(f'{path} is not a valid safetensors file: {errors.one_line(error)}') from error
 
 
 def read_published(path: str | pathlib.Path) -> Arrays:
@@ -123,8 +119,9 @@ def read_published(path: str | pathlib.Path) -> Arrays:
   digits = SHA256_IN_NAME.search(path.name)
   if digits and not files.sha256(path).startswith(digits[1]):
     raise InputError(
-        f'{path} is damaged: its SHA-256 does not begin with the {digits[1]} of its name; '
-        'download it again, or rename it if they are not of a SHA-256')
+      f'{path} is damaged: its SHA-256 does not begin with the {digits[1]} of its name; '
+      'download it again, or rename it if they are not of a SHA-256'
+    )
   with open(path, 'rb') as file:
     start = file.read(9)
     file.seek(max(os.path.getsize(path) - len(TENSORFLOW_ENDING), 0))
@@ -138,8 +135,9 @@ def read_published(path: str | pathlib.Path) -> Arrays:
     return arrays
   if end == TENSORFLOW_ENDING:
     return read_tensorflow(path)
-  raise InputError(f'{path} is neither a PyTorch file, nor safetensors, '
-                   'nor the prefix of a TensorFlow checkpoint')
+  raise InputError(
+    f'{path} is neither a PyTorch file, nor safetensors, nor the prefix of a TensorFlow checkpoint'
+  )
 
 
 def read_torch(path: pathlib.Path) -> Arrays:
@@ -150,22 +148,26 @@ def read_torch(path: pathlib.Path) -> Arrays:
   try:
     import torch
   except ImportError as error:
-    raise InputError(f'{path} is a PyTorch file: reading it needs torch, '
-                     "pip install -c constraints.txt -e '.[convert]'") from error
+    raise InputError(
+      f'{path} is a PyTorch file: reading it needs torch, '
+      "pip install -c constraints.txt -e '.[convert]'"
+    ) from error
   try:
     content = torch.load(path, map_location='cpu', weights_only=True)
   except Exception as error:  # whatever a damaged or hostile file makes it raise
     code = re.search(r'GLOBAL (\S+)', str(error))
-    reason = (f'it asks to run {code[1]}, which a file of weights has no need of' if code
-              else errors.one_line(error))
+    reason = (
+      f'it asks to run {code[1]}, which a file of weights has no need of'
+      if code
+      else errors.one_line(error)
+    )
     raise InputError(f'{path} cannot be read as a PyTorch state dict: {reason}') from error
   arrays, seen = {}, set()
 
   def collect(prefix, value):
     if isinstance(value, torch.Tensor):
       if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-        raise InputError(
-            f'{path}: {prefix!r} has {value.numel():,} numbers, more than are stored')
+        raise InputError(f'{path}: {prefix!r} has {value.numel():,} numbers, more than are stored')
       value = value.detach()
       if value.dtype == torch.bfloat16:  # NumPy has no name for it
         arrays[prefix] = value.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
@@ -181,7 +183,8 @@ def read_torch(path: pathlib.Path) -> Arrays:
     collect('', content)
   except (RuntimeError, TypeError, RecursionError) as error:
     raise InputError(
-        f'{path} holds tensors that cannot be read: {errors.one_line(error)}') from error
+      f'{path} holds tensors that cannot be read: {errors.one_line(error)}'
+    ) from error
   return arrays
 
 
@@ -189,13 +192,15 @@ def read_tensorflow(path: pathlib.Path) -> Arrays:
   """Reads a TensorFlow checkpoint; strings in it are arrays, too."""
   # Imported late: every run imports this module, and only this format needs TensorFlow.
   import tensorflow as tf
+
   try:
     reader = tf.train.load_checkpoint(str(path))
     names = reader.get_variable_to_shape_map()
     return {name: np.asarray(reader.get_tensor(name)) for name in names}
   except Exception as error:  # TensorFlow's errors have no common class below Exception
     raise InputError(
-        f'{path} is not a valid TensorFlow checkpoint: {errors.one_line(error)}') from error
+      f'{path} is not a valid TensorFlow checkpoint: {errors.one_line(error)}'
+    ) from error
 
 
 def sha256_of_source(path: str | pathlib.Path) -> str:

@@ -27,31 +27,48 @@ def initialize(config: ConfigDict, variables: dict) -> tuple[dict, dict[str, dic
   """
   given = {part: path for part, path in config.init.items() if path}
   if 'model' in given and len(given) > 1:
-    raise InputError('config.init.model is the whole model: '
-                     'give no config.init.visual or config.init.audio with it')
-  architectures = {'model': 'model', 'visual': config.model.visual.tower,
-                   'audio': config.model.audio.tower}
+    raise InputError(
+      'config.init.model is the whole model: '
+      'give no config.init.visual or config.init.audio with it'
+    )
+  architectures = {
+    'model': 'model',
+    'visual': config.model.visual.tower,
+    'audio': config.model.audio.tower,
+  }
   flat, origins = traverse_util.flatten_dict(variables, sep='/'), {}
   for part, path in given.items():
     arrays, metadata = weight_files.load(path)
     lacking = [name for name in ORIGIN if name not in metadata]
     if lacking:
-      raise InputError(f'{path} does not say its {", ".join(lacking)}; '
-                       'convert it again by python -m avjax.pretrained')
+      raise InputError(
+        f'{path} does not say its {", ".join(lacking)}; '
+        'convert it again by python -m avjax.pretrained'
+      )
     if metadata['architecture'] != architectures[part]:
-      raise InputError(f'{path} holds {metadata["architecture"]}, '
-                       f'but config.init.{part} takes {architectures[part]}')
+      raise InputError(
+        f'{path} holds {metadata["architecture"]}, '
+        f'but config.init.{part} takes {architectures[part]}'
+      )
     if part != 'model':
       arrays = {name.replace('/', f'/{part}/', 1): x for name, x in arrays.items()}
-    wanted = {name: leaf.shape for name, leaf in flat.items()
-              if part == 'model' or name.split('/')[1] == part}
+    wanted = {
+      name: leaf.shape
+      for name, leaf in flat.items()
+      if part == 'model' or name.split('/')[1] == part
+    }
     if architectures[part] == 'resnet50':  # the projection after it is not in its file
-      wanted = {name: shape for name, shape in wanted.items()
-                if not name.startswith('params/visual/output/')}
+      wanted = {
+        name: shape
+        for name, shape in wanted.items()
+        if not name.startswith('params/visual/output/')
+      }
     differs = misfits(arrays, wanted)
     if differs:
-      raise InputError(f'{path} does not fit the model of the config: {len(differs)} of '
-                       f'{len(wanted)} arrays differ ({"; ".join(differs[:2])})')
+      raise InputError(
+        f'{path} does not fit the model of the config: {len(differs)} of '
+        f'{len(wanted)} arrays differ ({"; ".join(differs[:2])})'
+      )
     flat.update((name, jnp.asarray(x)) for name, x in arrays.items())
     origins[part] = metadata
   # Flattening drops an empty collection: a model may have no statistics.
@@ -89,7 +106,9 @@ def describe_origins(config: ConfigDict, origins: dict[str, Any]) -> Iterator[st
     if tower.startswith(FEATURES):
       yield f'{names[part]}: {tower} of the records'
     elif origin:
-      yield (f'{names[part]}: {origin["architecture"]} from {origin["source"]}, '
-             f'SHA-256 {origin["source_sha256"][:8]}')
+      yield (
+        f'{names[part]}: {origin["architecture"]} from {origin["source"]}, '
+        f'SHA-256 {origin["source_sha256"][:8]}'
+      )
     else:
       yield f'{names[part]}: random weights'

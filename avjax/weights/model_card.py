@@ -17,8 +17,9 @@ from avjax.weights import files as weight_files
 def input_words(model: dict) -> str:
   """Returns 'a face and a voice', or the one that a model uses."""
   words = {'visual': 'a face', 'audio': 'a voice'}
-  return ' and '.join(word for modality, word in words.items()
-                      if model[modality]['tower'] != 'none')
+  return ' and '.join(
+    word for modality, word in words.items() if model[modality]['tower'] != 'none'
+  )
 
 
 def towers(config: dict) -> Iterator[str]:
@@ -32,19 +33,25 @@ def towers(config: dict) -> Iterator[str]:
       width = config['data']['features'][tower.removeprefix(FEATURES)]
       yield f'- Of the {name}, features of another backbone: {tower}, {width} numbers a frame.'
     elif modality == 'visual':
-      yield (f'- Face tower: {tower}, {m["visual"][tower]["features"]} features, '
-             f'crops of {config["crop"]} pixels out of {config["data"]["face"]}.')
+      yield (
+        f'- Face tower: {tower}, {m["visual"][tower]["features"]} features, '
+        f'crops of {config["crop"]} pixels out of {config["data"]["face"]}.'
+      )
     else:
-      yield (f'- Audio tower: VGGish, {m["audio"]["features"]} features, '
-             f'windows of {WINDOW_ROWS} log-mel rows.')
+      yield (
+        f'- Audio tower: VGGish, {m["audio"]["features"]} features, '
+        f'windows of {WINDOW_ROWS} log-mel rows.'
+      )
 
 
 def temporal(settings: dict) -> Iterator[str]:
   """Yields a line for each modality that has temporal convolutions."""
   for modality, name in (('visual', 'face'), ('audio', 'voice')):
     if settings[modality]:
-      yield (f'- Temporal convolutions of the {name}: {list(settings[modality])} channels, kernel '
-             f'{list(settings["kernels"]) or settings["kernel"]}.')
+      yield (
+        f'- Temporal convolutions of the {name}: {list(settings[modality])} channels, kernel '
+        f'{list(settings["kernels"]) or settings["kernel"]}.'
+      )
 
 
 def model_card(workdir: pathlib.Path, description: dict[str, Any]) -> str:
@@ -60,29 +67,43 @@ def model_card(workdir: pathlib.Path, description: dict[str, Any]) -> str:
   m, targets = config['model'], ' and '.join(config['targets'])
   fusion = ', '.join(f'{key} {value}' for key, value in m['fusion'].items())
   lines = [
-      f'# {m["fusion"]["name"]} for {targets}, fold {config["fold"]}', '',
-      'A model of continuous audio-visual emotion recognition, trained with avjax: for each frame '
-      f'of a clip it predicts {targets} between -1 and 1 from {input_words(m)}.', '',
-      '## Results', '',
-      *result_lines(workdir, description),
-      '', '## What it is', '',
-      *towers(config),
-      *temporal(m['temporal']),
-      f'- Fusion: {fusion}; head: {m["head"]["name"]}.',
-      f'- Windows of {config["data"]["length"]} frames; seed {config["seed"]}; '
-      f'batches of {config["batch_size"]}.',
-      '', '## What it started from', '',
-      *origin_lines(config, versions),
-      '', '## How to run it', '',
-      *usage_lines(description),
-      '', '## Limits', '',
-      '- The licence of the data it was trained on, and of the weights it started from, extends to '
-      'these weights; Aff-Wild2 is for research only.',
-      '- Predictions are apparent emotion as annotators rated it, not what a person feels. They '
-      'are not fit for decisions about people.',
-      '- Black faces (none found) and silence are predicted on like any other frame.', '',
-      f'Made with avjax {versions["avjax"]}, jax {versions["jax"]}, flax {versions["flax"]}. '
-      f'Records: SHA-256 {versions["records"]}.', '']
+    f'# {m["fusion"]["name"]} for {targets}, fold {config["fold"]}',
+    '',
+    'A model of continuous audio-visual emotion recognition, trained with avjax: for each frame '
+    f'of a clip it predicts {targets} between -1 and 1 from {input_words(m)}.',
+    '',
+    '## Results',
+    '',
+    *result_lines(workdir, description),
+    '',
+    '## What it is',
+    '',
+    *towers(config),
+    *temporal(m['temporal']),
+    f'- Fusion: {fusion}; head: {m["head"]["name"]}.',
+    f'- Windows of {config["data"]["length"]} frames; seed {config["seed"]}; '
+    f'batches of {config["batch_size"]}.',
+    '',
+    '## What it started from',
+    '',
+    *origin_lines(config, versions),
+    '',
+    '## How to run it',
+    '',
+    *usage_lines(description),
+    '',
+    '## Limits',
+    '',
+    '- The licence of the data it was trained on, and of the weights it started from, extends to '
+    'these weights; Aff-Wild2 is for research only.',
+    '- Predictions are apparent emotion as annotators rated it, not what a person feels. They '
+    'are not fit for decisions about people.',
+    '- Black faces (none found) and silence are predicted on like any other frame.',
+    '',
+    f'Made with avjax {versions["avjax"]}, jax {versions["jax"]}, flax {versions["flax"]}. '
+    f'Records: SHA-256 {versions["records"]}.',
+    '',
+  ]
   return '\n'.join(lines)
 
 
@@ -97,24 +118,33 @@ def result_lines(workdir: pathlib.Path, description: dict[str, Any]) -> list[str
     for target in config['targets']:
       scores = ' | '.join(f'{results[target][name]:.3f}' for name in ('ccc', 'pcc', 'rmse'))
       lines.append(f'| {target} | {scores} |')
-    lines += ['', f'{results["frames"]:,} annotated frames of {results["clips"]:,} clips that were '
-                  f'not trained on. The best epoch ({epoch + 1}) was chosen on the same partition, '
-                  'which flatters these numbers.']
+    lines += [
+      '',
+      f'{results["frames"]:,} annotated frames of {results["clips"]:,} clips that were '
+      f'not trained on. The best epoch ({epoch + 1}) was chosen on the same partition, '
+      'which flatters these numbers.',
+    ]
   else:
-    lines = ['The run has no results of this state yet. Its validation CCC while training: '
-             f'{description["validation_ccc"]:.3f}, epoch {epoch + 1}.']
+    lines = [
+      'The run has no results of this state yet. Its validation CCC while training: '
+      f'{description["validation_ccc"]:.3f}, epoch {epoch + 1}.'
+    ]
   if config['smooth'] > 1:
-    lines.append(f'These are of predictions that are averaged over {config["smooth"]} frames, '
-                 'which the program here does not do.')
+    lines.append(
+      f'These are of predictions that are averaged over {config["smooth"]} frames, '
+      'which the program here does not do.'
+    )
   return lines
 
 
 def origin_lines(config: dict, versions: dict) -> list[str]:
   """Returns a line for each file or run that the weights started from."""
   init = versions.get('init') or {}
-  lines = [f'- {part}: {origin["architecture"]} from {origin["source"]}, '
-           f'SHA-256 {origin["source_sha256"]}; licence: {origin["licence"]}.'
-           for part, origin in init.items()]
+  lines = [
+    f'- {part}: {origin["architecture"]} from {origin["source"]}, '
+    f'SHA-256 {origin["source_sha256"]}; licence: {origin["licence"]}.'
+    for part, origin in init.items()
+  ]
   if config.get('resume'):
     lines.append('- The state of another run (`config.resume`).')
   return lines or ['- Random weights.']
@@ -126,11 +156,18 @@ def usage_lines(description: dict[str, Any]) -> list[str]:
   inputs = ', '.join(name.split('/')[-1] for name in description['inputs'])
   shape = f'(clips, {config["data"]["length"]}, {len(config["targets"])})'
   return [
-      'Without avjax, with jax, numpy and safetensors:', '', '```python',
-      'import pathlib', 'import jax.export', 'import safetensors.numpy', '',
-      "model = jax.export.deserialize(bytearray(pathlib.Path('model.stablehlo').read_bytes()))",
-      "weights = safetensors.numpy.load_file('weights.safetensors')",
-      f'output = model.call(weights, {inputs})',
-      f"output['prediction']  # {shape}: {', '.join(config['targets'])}",
-      '```', '',
-      *(f'- `{name}`: {text}' for name, text in description['inputs'].items())]
+    'Without avjax, with jax, numpy and safetensors:',
+    '',
+    '```python',
+    'import pathlib',
+    'import jax.export',
+    'import safetensors.numpy',
+    '',
+    "model = jax.export.deserialize(bytearray(pathlib.Path('model.stablehlo').read_bytes()))",
+    "weights = safetensors.numpy.load_file('weights.safetensors')",
+    f'output = model.call(weights, {inputs})',
+    f"output['prediction']  # {shape}: {', '.join(config['targets'])}",
+    '```',
+    '',
+    *(f'- `{name}`: {text}' for name, text in description['inputs'].items()),
+  ]

@@ -50,14 +50,21 @@ class Published:
 
 # PyTorch's names of our leaves.
 TORCH_LEAVES = {
-    'kernel': 'weight', 'bias': 'bias', 'scale': 'weight', 'slope': 'weight',
-    'mean': 'running_mean', 'var': 'running_var', 'direction': 'weight_v'}
+  'kernel': 'weight',
+  'bias': 'bias',
+  'scale': 'weight',
+  'slope': 'weight',
+  'mean': 'running_mean',
+  'var': 'running_var',
+  'direction': 'weight_v',
+}
 # Our axes in PyTorch's order, by their number: HWIO -> OIHW, KIO -> OIK, IO -> OI.
 TORCH_AXES = {4: (3, 2, 0, 1), 3: (2, 1, 0), 2: (1, 0), 1: (0,)}
 
 
-def torch_entry(names: Callable[[str], str], channels: int | None, path: str,
-                shape: tuple[int, ...]) -> Entry | None:
+def torch_entry(
+  names: Callable[[str], str], channels: int | None, path: str, shape: tuple[int, ...]
+) -> Entry | None:
   """Returns the Entry of a PyTorch file for a leaf of ours.
 
   Args:
@@ -73,7 +80,7 @@ def torch_entry(names: Callable[[str], str], channels: int | None, path: str,
   theirs, back = tuple(shape[axis] for axis in axes), np.argsort(axes)
   if leaf == 'scale' and re.search(r'_conv\d$', module):  # the length of a weight norm
     return Entry(f'{name}.weight_g', (*shape, 1, 1), np.ravel)
-  if leaf == 'kernel' and module.endswith('_residual'):   # their 1x1 convolution is our dense layer
+  if leaf == 'kernel' and module.endswith('_residual'):  # their 1x1 convolution is our dense layer
     return Entry(f'{name}.weight', (*theirs, 1), lambda x: x[..., 0].T)
   if leaf == 'kernel' and module.endswith('output/dense'):
     return Entry(f'{name}.weight', theirs, lambda x: channels_last(x, channels))
@@ -100,10 +107,16 @@ def ir50(units: Sequence[int], module: str) -> str:
     case ['output', part]:
       return {'norm1': 'output_layer.0', 'dense': 'output_layer.3', 'norm2': 'output_layer.4'}[part]
     case [stage, unit, part]:
-      index = sum(units[:int(stage.removeprefix('stage')) - 1]) + int(unit.removeprefix('unit'))
-      layer = {'norm1': 'res_layer.0', 'conv1': 'res_layer.1', 'prelu': 'res_layer.2',
-               'conv2': 'res_layer.3', 'norm2': 'res_layer.4',
-               'shortcut_conv': 'shortcut_layer.0', 'shortcut_norm': 'shortcut_layer.1'}[part]
+      index = sum(units[: int(stage.removeprefix('stage')) - 1]) + int(unit.removeprefix('unit'))
+      layer = {
+        'norm1': 'res_layer.0',
+        'conv1': 'res_layer.1',
+        'prelu': 'res_layer.2',
+        'conv2': 'res_layer.3',
+        'norm2': 'res_layer.4',
+        'shortcut_conv': 'shortcut_layer.0',
+        'shortcut_norm': 'shortcut_layer.1',
+      }[part]
       return f'body.{index}.{layer}'
   return ''
 
@@ -125,9 +138,17 @@ def resnet50(module: str) -> str:
 
 def vggish(module: str) -> str:
   """Names a module of VGGish: 'conv3_1' -> 'features.6'."""
-  return {'conv1': 'features.0', 'conv2': 'features.3', 'conv3_1': 'features.6',
-          'conv3_2': 'features.8', 'conv4_1': 'features.11', 'conv4_2': 'features.13',
-          'fc1_1': 'embeddings.0', 'fc1_2': 'embeddings.2', 'fc2': 'embeddings.4'}[module]
+  return {
+    'conv1': 'features.0',
+    'conv2': 'features.3',
+    'conv3_1': 'features.6',
+    'conv3_2': 'features.8',
+    'conv4_1': 'features.11',
+    'conv4_2': 'features.13',
+    'fc1_1': 'embeddings.0',
+    'fc1_2': 'embeddings.2',
+    'fc2': 'embeddings.4',
+  }[module]
 
 
 def vggish_tensorflow(path: str, shape: tuple[int, ...]) -> Entry:
@@ -143,8 +164,10 @@ def vggish_tensorflow(path: str, shape: tuple[int, ...]) -> Entry:
 
 # The predecessors' names of our modalities and of the modules of our heads.
 PREDECESSORS_MODALITIES = {'visual': 'video', 'audio': 'logmel'}
-PREDECESSORS_HEADS = {'mlp': {'hidden': 'regressor1', 'norm': 'bn1', 'output': 'regressor2'},
-                      'linear': {'output': 'regressor'}}
+PREDECESSORS_HEADS = {
+  'mlp': {'hidden': 'regressor1', 'norm': 'bn1', 'output': 'regressor2'},
+  'linear': {'output': 'regressor'},
+}
 
 
 def rjca_author(module: str) -> str:
@@ -164,9 +187,12 @@ def rjca_author(module: str) -> str:
 
 def lfan(module: str) -> str:
   """Names a module of LFAN's fusion: 'visual_qkv' -> 'fusion.layers.self_attn.qkv_proj.video'."""
-  return {'visual_qkv': 'fusion.layers.self_attn.qkv_proj.video',
-          'audio_qkv': 'fusion.layers.self_attn.qkv_proj.logmel',
-          'output': 'fusion.layers.self_attn.o_proj', 'norm': 'fusion.layers.norm1'}[module]
+  return {
+    'visual_qkv': 'fusion.layers.self_attn.qkv_proj.video',
+    'audio_qkv': 'fusion.layers.self_attn.qkv_proj.logmel',
+    'output': 'fusion.layers.self_attn.o_proj',
+    'norm': 'fusion.layers.norm1',
+  }[module]
 
 
 PREDECESSORS_FUSIONS = {'rjca_author': rjca_author, 'lfan': lfan}
@@ -201,19 +227,30 @@ OR_COUNTERS = r'|.*num_batches_tracked'
 TENSORFLOW_EXTRAS = r'(.*/)?(global_step|beta[12]_power|Adam(_\d+)?|_CHECKPOINTABLE_OBJECT_GRAPH)'
 UNSTATED = 'none stated by its distributors'
 TOWERS = {
-    'ir50': Published(
-        functools.partial(torch_entry, functools.partial(ir50, (3, 4, 14, 3)), 512),
-        first='input_layer.0.weight', left_out=r'logits\..*' + OR_COUNTERS, licence=UNSTATED),
-    'resnet50': Published(
-        functools.partial(torch_entry, resnet50, None), first='layer1.0.conv1.weight',
-        left_out=r'fc\..*' + OR_COUNTERS,
-        licence='BSD-3-Clause (torchvision); trained on ImageNet, whose images are for research'),
-    'vggish': Published(
-        functools.partial(torch_entry, vggish, None), first='embeddings.0.weight',
-        left_out=r'pproc\..*', licence='Apache-2.0'),
-    'vggish_tensorflow': Published(
-        vggish_tensorflow, first='vggish/conv1/weights', left_out=TENSORFLOW_EXTRAS,
-        licence='Apache-2.0'),
+  'ir50': Published(
+    functools.partial(torch_entry, functools.partial(ir50, (3, 4, 14, 3)), 512),
+    first='input_layer.0.weight',
+    left_out=r'logits\..*' + OR_COUNTERS,
+    licence=UNSTATED,
+  ),
+  'resnet50': Published(
+    functools.partial(torch_entry, resnet50, None),
+    first='layer1.0.conv1.weight',
+    left_out=r'fc\..*' + OR_COUNTERS,
+    licence='BSD-3-Clause (torchvision); trained on ImageNet, whose images are for research',
+  ),
+  'vggish': Published(
+    functools.partial(torch_entry, vggish, None),
+    first='embeddings.0.weight',
+    left_out=r'pproc\..*',
+    licence='Apache-2.0',
+  ),
+  'vggish_tensorflow': Published(
+    vggish_tensorflow,
+    first='vggish/conv1/weights',
+    left_out=TENSORFLOW_EXTRAS,
+    licence='Apache-2.0',
+  ),
 }
 
 
@@ -227,8 +264,10 @@ def of_model(config: ConfigDict) -> Published:
   fusion = config.model.fusion.name + ('_author' if author else '')
   if fusion not in PREDECESSORS_FUSIONS:
     known = ', '.join(PREDECESSORS_FUSIONS)
-    raise InputError(f'no published code trains {fusion}; '
-                     f'only {known} of configs/{nearest(fusion, PREDECESSORS_FUSIONS)}')
+    raise InputError(
+      f'no published code trains {fusion}; '
+      f'only {known} of configs/{nearest(fusion, PREDECESSORS_FUSIONS)}'
+    )
   if tower != 'ir50':
     raise InputError(f"the predecessors' models have the face tower ir50, not {tower}")
   sizes = config.model.visual.ir50
@@ -237,6 +276,9 @@ def of_model(config: ConfigDict) -> Published:
   left_out = r'temporal\.\w+\.network\.\d+\.net\..*|spatial\.visual\.logits\..*'
   if not config.model.fusion.get('joint_fc', True):  # their query_linear is there, but not used
     left_out += r'|coattn\.dcn_layers\.\d+\.dense_coattn\.query_linear\..*'
-  return Published(functools.partial(torch_entry, names, sizes.widths[-1]),
-                   first='temporal.video.network.0.conv1.weight_v',
-                   left_out=left_out + OR_COUNTERS, licence=UNSTATED)
+  return Published(
+    functools.partial(torch_entry, names, sizes.widths[-1]),
+    first='temporal.video.network.0.conv1.weight_v',
+    left_out=left_out + OR_COUNTERS,
+    licence=UNSTATED,
+  )

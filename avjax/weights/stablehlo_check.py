@@ -34,10 +34,12 @@ def reasons_against(paths: Sequence[str | pathlib.Path]) -> list[str | None]:
   while len(reasons) < len(paths):
     # -P: the current folder, which may be a stranger's, is not on the path. Errors are replaced,
     # since the child may print bytes of a file.
-    command = [sys.executable, '-P', READER, *map(str, paths[len(reasons):])]
+    command = [sys.executable, '-P', READER, *map(str, paths[len(reasons) :])]
     child = subprocess.run(command, capture_output=True, text=True, errors='replace', check=False)
     reasons += map(json.loads, child.stdout.splitlines())
     if len(reasons) < len(paths):  # it died of the next file
-      reasons.append('holds no StableHLO of jax.export: its parser ended with '
-                     f'{child.returncode} {child.stderr[-60:]}')
+      reasons.append(
+        'holds no StableHLO of jax.export: its parser ended with '
+        f'{child.returncode} {child.stderr[-60:]}'
+      )
   return [reason and one_line(reason) for reason in reasons]

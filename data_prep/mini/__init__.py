@@ -24,31 +24,38 @@ VERSION = 1  # to be raised whenever the same settings give other files
 # These are always there, however many videos are asked for. Each has one quirk; '' is a plain video
 # of a frame rate that others lack.
 AWKWARD = (
-    Video('105', 'train', 30, '.mp4', 'gaps'),  # -5 at the start, inside, in only one column
-    Video('video12_1', 'train', 25, '.avi', 'missing_faces'),  # at the start, two runs, one frame
-    Video('10-60-1280x720', 'train', 25, '.mp4', 'two_subjects'),  # _left and _right, one sound
-    Video('102', 'train', 25, '.avi', 'tiny'),  # 40 frames
-    Video('212', 'train', 24, '.mp4', 'short'),  # at most 170 frames
-    Video('24-30-1920x1080', 'train', 29.97, '.mp4', 'short_annotation'),  # a row fewer than frames
-    Video('171', 'train', 24, '.avi', 'no_sound'),
-    Video('239', 'train', 24, '.mp4', 'silent'),
-    Video('video84', 'train', 24, '.mp4', 'short_sound'),  # ends after 80 % of the video
-    Video('54-30-1080x1920', 'train', 30, '.mp4', 'late_video'),  # begins 0.3 s after the sound
-    Video('286', 'train', 25, '.mp4', 'late_sound'),  # begins 0.4 s after the picture
-    Video('17-24-1920x1080', 'train', 24, '.mp4', 'variable_rate'),
-    Video('40-60-1280x720', 'train', 60, '.mp4'),
-    Video('303', 'validation', 15, '.avi', 'broken_crop'),  # half a jpg, listed in unreadable.txt
-    Video('video63', 'validation', 23.976, '.mp4', 'long_annotation'),  # two rows more than frames
-    Video('318', 'test', 25, '.avi'),
-    Video('96-30-1280x720', 'test', 30, '.mp4'),
+  Video('105', 'train', 30, '.mp4', 'gaps'),  # -5 at the start, inside, in only one column
+  Video('video12_1', 'train', 25, '.avi', 'missing_faces'),  # at the start, two runs, one frame
+  Video('10-60-1280x720', 'train', 25, '.mp4', 'two_subjects'),  # _left and _right, one sound
+  Video('102', 'train', 25, '.avi', 'tiny'),  # 40 frames
+  Video('212', 'train', 24, '.mp4', 'short'),  # at most 170 frames
+  Video('24-30-1920x1080', 'train', 29.97, '.mp4', 'short_annotation'),  # a row fewer than frames
+  Video('171', 'train', 24, '.avi', 'no_sound'),
+  Video('239', 'train', 24, '.mp4', 'silent'),
+  Video('video84', 'train', 24, '.mp4', 'short_sound'),  # ends after 80 % of the video
+  Video('54-30-1080x1920', 'train', 30, '.mp4', 'late_video'),  # begins 0.3 s after the sound
+  Video('286', 'train', 25, '.mp4', 'late_sound'),  # begins 0.4 s after the picture
+  Video('17-24-1920x1080', 'train', 24, '.mp4', 'variable_rate'),
+  Video('40-60-1280x720', 'train', 60, '.mp4'),
+  Video('303', 'validation', 15, '.avi', 'broken_crop'),  # half a jpg, listed in unreadable.txt
+  Video('video63', 'validation', 23.976, '.mp4', 'long_annotation'),  # two rows more than frames
+  Video('318', 'test', 25, '.avi'),
+  Video('96-30-1280x720', 'test', 30, '.mp4'),
 )
 ANNOTATIONS = '8th ABAW Annotations/VA_Estimation_Challenge'
 ANNOTATION_FOLDERS = {'train': 'Train_Set', 'validation': 'Validation_Set', 'test': None}
-TEST_LIST = ('test_set/names_of_videos_in_each_test_set/'
-             'Valence_Arousal_Estimation_Challenge_test_set_release.txt')
+TEST_LIST = (
+  'test_set/names_of_videos_in_each_test_set/'
+  'Valence_Arousal_Estimation_Challenge_test_set_release.txt'
+)
 TEST_SAMPLE = 'test_set/prediction_files_format/CVPR_8th_ABAW_VA_test_set_sample.txt'
-FOLDERS = (('batch1', 'cropped_aligned'), ('batch1', 'cropped_aligned'), ('batch2', 'cropped_aligned'),
-           ('batch2', 'cropped_aligned'), ('new_vids', 'cropped_aligned_new_50_vids'))
+FOLDERS = (
+  ('batch1', 'cropped_aligned'),
+  ('batch1', 'cropped_aligned'),
+  ('batch2', 'cropped_aligned'),
+  ('batch2', 'cropped_aligned'),
+  ('new_vids', 'cropped_aligned_new_50_vids'),
+)
 DONE, BEGUN = 'mini.json', 'mini.partial.json'
 
 
@@ -57,16 +64,27 @@ def list_videos(count):
   is for validation.
   """
   if count < len(AWKWARD):
-    raise InputError(f'--videos is at least {len(AWKWARD)}, the awkward ones that are always there, not {count}')
+    raise InputError(
+      f'--videos is at least {len(AWKWARD)}, the awkward ones that are always there, not {count}'
+    )
   plain = []
   for i in range(count - len(AWKWARD)):
     name = (f'{400 + i}', f'video{100 + i}', f'{100 + i}-15-640x480')[i % 3]
-    plain.append(Video(name, 'validation' if i % 3 == 2 else 'train', 15, '.avi' if i % 7 == 3 else '.mp4'))
+    plain.append(
+      Video(name, 'validation' if i % 3 == 2 else 'train', 15, '.avi' if i % 7 == 3 else '.mp4')
+    )
   return [*AWKWARD, *plain]
 
 
-def generate(output: str | os.PathLike[str], seed: int = 0, videos: int = 40, *, seconds: float = 16.0,
-             dials: Dials = DEFAULT_DIALS, workers: int | None = None) -> dict[str, int]:
+def generate(
+  output: str | os.PathLike[str],
+  seed: int = 0,
+  videos: int = 40,
+  *,
+  seconds: float = 16.0,
+  dials: Dials = DEFAULT_DIALS,
+  workers: int | None = None,
+) -> dict[str, int]:
   """Writes the data set, the same bytes for the same settings.
 
   Args:
@@ -83,29 +101,42 @@ def generate(output: str | os.PathLike[str], seed: int = 0, videos: int = 40, *,
   """
   check_settings(seconds, dials)
   table = list_videos(videos)
-  settings = {'version': VERSION, 'seed': seed, 'videos': videos, 'seconds': float(seconds),
-              **dataclasses.asdict(dials)}
-  counts = {'videos': len(table), 'clips': sum(len(video.clips) for video in table),
-            'frames': sum(len(video.clips) * video.frame_count(seconds) for video in table)}
+  settings = {
+    'version': VERSION,
+    'seed': seed,
+    'videos': videos,
+    'seconds': float(seconds),
+    **dataclasses.asdict(dials),
+  }
+  counts = {
+    'videos': len(table),
+    'clips': sum(len(video.clips) for video in table),
+    'frames': sum(len(video.clips) * video.frame_count(seconds) for video in table),
+  }
 
   output = pathlib.Path(output)
   if read_settings(output / DONE) == settings:
     return counts
   occupied = output.exists() and any(files.existing_folder(output).iterdir())
   if occupied and read_settings(output / BEGUN) != settings:
-    raise InputError(f'{output} is not empty and not a mini data set of these settings; name another folder')
+    raise InputError(
+      f'{output} is not empty and not a mini data set of these settings; name another folder'
+    )
 
   output.mkdir(parents=True, exist_ok=True)
   files.write_text(output / BEGUN, json.dumps(settings, indent=2) + '\n')
-  jobs = [(i, video, find_places(output, i, video), seed, seconds, dials) for i, video in enumerate(table)]
+  jobs = [
+    (i, video, find_places(output, i, video), seed, seconds, dials) for i, video in enumerate(table)
+  ]
   for _, _, places, *_ in jobs:
     for place in filter(None, dataclasses.astuple(places)):
       place.mkdir(parents=True, exist_ok=True)
   # The longest first, so that all processes end together.
   jobs.sort(key=lambda job: -job[1].frame_count(seconds) * len(job[1].clips))
   # Spawned, not forked: the caller may hold threads, as a test does that has imported JAX.
-  with concurrent.futures.ProcessPoolExecutor(workers or len(os.sched_getaffinity(0)),
-                                              multiprocessing.get_context('spawn')) as pool:
+  with concurrent.futures.ProcessPoolExecutor(
+    workers or len(os.sched_getaffinity(0)), multiprocessing.get_context('spawn')
+  ) as pool:
     list(pool.map(make_video, *zip(*jobs, strict=True)))
   write_lists(output, table, seconds)
   os.replace(output / BEGUN, output / DONE)
@@ -137,21 +168,41 @@ def find_places(output, i, video):
   """
   videos, crops = FOLDERS[i % len(FOLDERS)]
   folder = ANNOTATION_FOLDERS[video.partition]
-  return Places(output / 'videos' / videos, output / crops, folder and output / ANNOTATIONS / folder, output / '_truth')
+  return Places(
+    output / 'videos' / videos,
+    output / crops,
+    folder and output / ANNOTATIONS / folder,
+    output / '_truth',
+  )
 
 
 def write_lists(output, table, seconds):
   """Writes the test list, the template of a submission, the list of broken crops, and what macOS
   leaves in folders.
   """
-  tests = [(clip, video.frame_count(seconds))
-           for video in table if video.partition == 'test' for clip in video.clips]
-  rows = ['image_location,valence,arousal',
-          *(f'{clip}/{k:05d}.jpg,,' for clip, n in tests for k in range(1, n + 1))]
-  broken = [f'{video.name}/{BROKEN_FRAME:05d}.jpg' for video in table if video.quirk == 'broken_crop']
-  for path, lines in ((TEST_LIST, [clip for clip, _ in tests]), (TEST_SAMPLE, rows), ('unreadable.txt', broken)):
+  tests = [
+    (clip, video.frame_count(seconds))
+    for video in table
+    if video.partition == 'test'
+    for clip in video.clips
+  ]
+  rows = [
+    'image_location,valence,arousal',
+    *(f'{clip}/{k:05d}.jpg,,' for clip, n in tests for k in range(1, n + 1)),
+  ]
+  broken = [
+    f'{video.name}/{BROKEN_FRAME:05d}.jpg' for video in table if video.quirk == 'broken_crop'
+  ]
+  for path, lines in (
+    (TEST_LIST, [clip for clip, _ in tests]),
+    (TEST_SAMPLE, rows),
+    ('unreadable.txt', broken),
+  ):
     (output / path).parent.mkdir(parents=True, exist_ok=True)
     (output / path).write_text('\n'.join(lines) + '\n')
   for folder in sorted({crops for _, crops in FOLDERS}):
-    for place in (output / folder, min(path for path in (output / folder).iterdir() if path.is_dir())):
+    for place in (
+      output / folder,
+      min(path for path in (output / folder).iterdir() if path.is_dir()),
+    ):
       (place / '.DS_Store').write_bytes(b'\0\0\0\1Bud1\0')

@@ -16,25 +16,50 @@ from data_prep.mini.latents import PRESETS, Dials
 
 
 def main(argv=None):
-  parser = argparse.ArgumentParser(prog='python -m data_prep.mini', description=__doc__,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = argparse.ArgumentParser(
+    prog='python -m data_prep.mini',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
   parser.add_argument('--output', required=True, help='folder to write, new or empty')
   parser.add_argument('--seed', type=int, default=0)
-  parser.add_argument('--videos', type=int, default=40, help=f'how many, at least {len(mini.AWKWARD)} (default: 40)')
-  parser.add_argument('--seconds', type=float, default=16.0, help='length of each, 6 to 300 (default: 16)')
-  parser.add_argument('--preset', choices=PRESETS, default='natural',
-                      help='who knows what: the face valence and the voice arousal, or each a little of both')
-  parser.add_argument('--rho', type=float, default=0.1, help='share of time in which one modality lies (default: 0.1)')
-  parser.add_argument('--anti', type=float, default=0.5,
-                      help='what a liar shows: 1 the opposite, 0 something unrelated (default: 0.5)')
-  parser.add_argument('--kappa', type=float, default=0.5, help='how visibly: blur, dark and noise (default: 0.5)')
-  parser.add_argument('--workers', type=int, help='processes (default: one per core); the files are the same')
+  parser.add_argument(
+    '--videos', type=int, default=40, help=f'how many, at least {len(mini.AWKWARD)} (default: 40)'
+  )
+  parser.add_argument(
+    '--seconds', type=float, default=16.0, help='length of each, 6 to 300 (default: 16)'
+  )
+  parser.add_argument(
+    '--preset',
+    choices=PRESETS,
+    default='natural',
+    help='who knows what: the face valence and the voice arousal, or each a little of both',
+  )
+  parser.add_argument(
+    '--rho', type=float, default=0.1, help='share of time in which one modality lies (default: 0.1)'
+  )
+  parser.add_argument(
+    '--anti',
+    type=float,
+    default=0.5,
+    help='what a liar shows: 1 the opposite, 0 something unrelated (default: 0.5)',
+  )
+  parser.add_argument(
+    '--kappa', type=float, default=0.5, help='how visibly: blur, dark and noise (default: 0.5)'
+  )
+  parser.add_argument(
+    '--workers', type=int, help='processes (default: one per core); the files are the same'
+  )
   args = parser.parse_args(argv)
   complete = (pathlib.Path(args.output) / mini.DONE).exists()
   dials = Dials(args.preset, args.rho, args.anti, args.kappa)
-  counts = mini.generate(args.output, args.seed, args.videos, seconds=args.seconds, dials=dials, workers=args.workers)
-  print(f'{args.output}: {counts["videos"]} videos, {counts["clips"]} clips, {counts["frames"]} frames'
-        + (', complete already' if complete else ''))
+  counts = mini.generate(
+    args.output, args.seed, args.videos, seconds=args.seconds, dials=dials, workers=args.workers
+  )
+  print(
+    f'{args.output}: {counts["videos"]} videos, {counts["clips"]} clips, {counts["frames"]} frames'
+    + (', complete already' if complete else '')
+  )
   return 0
 
 

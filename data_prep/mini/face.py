@@ -10,16 +10,29 @@ import dataclasses
 import cv2
 import numpy as np
 
-CROP = 112             # pixels a side of the official aligned crops
+CROP = 112  # pixels a side of the official aligned crops
 WIDTH, HEIGHT = 160, 120  # pixels of a raw frame for each person in it
-BITS = 4               # OpenCV draws at multiples of 1 / ONE pixel
-ONE = 2 ** BITS
+BITS = 4  # OpenCV draws at multiples of 1 / ONE pixel
+ONE = 2**BITS
 
 # Colours are BGR.
-SKIN = ((150, 196, 242), (128, 176, 226), (106, 150, 204), (82, 118, 172), (60, 88, 138),
-        (164, 206, 248))
+SKIN = (
+  (150, 196, 242),
+  (128, 176, 226),
+  (106, 150, 204),
+  (82, 118, 172),
+  (60, 88, 138),
+  (164, 206, 248),
+)
 HAIR = ((26, 28, 34), (36, 54, 86), (60, 104, 160), (110, 176, 220), (40, 66, 150), (150, 150, 156))
-CLOTHES = ((150, 90, 60), (70, 110, 70), (60, 60, 150), (120, 120, 120), (140, 80, 130), (60, 120, 170))
+CLOTHES = (
+  (150, 90, 60),
+  (70, 110, 70),
+  (60, 60, 150),
+  (120, 120, 120),
+  (140, 80, 130),
+  (60, 120, 170),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,13 +40,14 @@ class Identity:
   """Who a face belongs to: what does not change from frame to frame. Colours are BGR; sizes are
   pixels of the crop.
   """
+
   skin: tuple
   hair: tuple
   clothes: tuple
   iris: tuple
-  style: int      # of the hair: 0 bald, 1 short, 2 long, 3 a bun
-  width: float    # half the width of the head
-  brow: float     # thickness
+  style: int  # of the hair: 0 bald, 1 short, 2 long, 3 a bun
+  width: float  # half the width of the head
+  brow: float  # thickness
   glasses: bool
   beard: bool
   background: np.ndarray  # (HEIGHT,WIDTH,3)
@@ -47,6 +61,7 @@ class Look:
   x and y, int, are the crop's place in the raw frame; hidden, in [0, 1], says how blurred and dark
   the face is.
   """
+
   smile: np.ndarray
   frown: np.ndarray
   sad: np.ndarray
@@ -61,19 +76,23 @@ class Look:
 def invent_identity(rng):
   """Returns a random Identity."""
   tint = rng.uniform(70, 200, 3)
-  shade = np.linspace(1.1, 0.8, HEIGHT)[:, None, None] * np.linspace(*rng.permutation([0.9, 1.1]), WIDTH)[:, None]
+  shade = (
+    np.linspace(1.1, 0.8, HEIGHT)[:, None, None]
+    * np.linspace(*rng.permutation([0.9, 1.1]), WIDTH)[:, None]
+  )
   vary = rng.uniform(0.94, 1.06)
   return Identity(
-      skin=tuple(min(255, c * vary) for c in SKIN[rng.integers(len(SKIN))]),
-      hair=HAIR[rng.integers(len(HAIR))],
-      clothes=CLOTHES[rng.integers(len(CLOTHES))],
-      iris=((120, 80, 40), (40, 70, 110), (70, 110, 60))[rng.integers(3)],
-      style=int(rng.choice(4, p=(0.1, 0.4, 0.35, 0.15))),
-      width=rng.uniform(37, 42),
-      brow=rng.uniform(2.5, 4.5),
-      glasses=bool(rng.random() < 0.2),
-      beard=bool(rng.random() < 0.2),
-      background=np.clip(tint * shade, 0, 255).astype(np.uint8))
+    skin=tuple(min(255, c * vary) for c in SKIN[rng.integers(len(SKIN))]),
+    hair=HAIR[rng.integers(len(HAIR))],
+    clothes=CLOTHES[rng.integers(len(CLOTHES))],
+    iris=((120, 80, 40), (40, 70, 110), (70, 110, 60))[rng.integers(3)],
+    style=int(rng.choice(4, p=(0.1, 0.4, 0.35, 0.15))),
+    width=rng.uniform(37, 42),
+    brow=rng.uniform(2.5, 4.5),
+    glasses=bool(rng.random() < 0.2),
+    beard=bool(rng.random() < 0.2),
+    background=np.clip(tint * shade, 0, 255).astype(np.uint8),
+  )
 
 
 def express(rng, face, times, envelope, hidden):
@@ -92,13 +111,21 @@ def express(rng, face, times, envelope, hidden):
   for blink in np.cumsum(rng.uniform(2, 5, int(times[-1]) + 2)) + times[0]:
     eyes = np.where(np.abs(times - blink) < 0.07, 0.05, eyes)
   speed = rng.uniform(0.15, 0.35, 2)
-  sway = np.sin(2 * np.pi * (speed * times[:, None] + rng.uniform(0, 1, 2))) * (0.6 + 0.4 * arousal)[:, None]
+  sway = (
+    np.sin(2 * np.pi * (speed * times[:, None] + rng.uniform(0, 1, 2)))
+    * (0.6 + 0.4 * arousal)[:, None]
+  )
   return Look(
-      smile=valence, frown=low * (0.6 + 0.4 * arousal), sad=low * (0.5 - 0.4 * arousal), lift=arousal,
-      eyes=np.maximum(eyes, 0.05), jaw=np.clip(0.12 + 0.12 * arousal + 0.4 * envelope, 0, 1),
-      x=np.rint((WIDTH - CROP) / 2 * (1 + 0.8 * sway[:, 0])).astype(int),
-      y=np.rint((HEIGHT - CROP) / 2 * (1 + 0.8 * sway[:, 1])).astype(int),
-      hidden=hidden)
+    smile=valence,
+    frown=low * (0.6 + 0.4 * arousal),
+    sad=low * (0.5 - 0.4 * arousal),
+    lift=arousal,
+    eyes=np.maximum(eyes, 0.05),
+    jaw=np.clip(0.12 + 0.12 * arousal + 0.4 * envelope, 0, 1),
+    x=np.rint((WIDTH - CROP) / 2 * (1 + 0.8 * sway[:, 0])).astype(int),
+    y=np.rint((HEIGHT - CROP) / 2 * (1 + 0.8 * sway[:, 1])).astype(int),
+    hidden=hidden,
+  )
 
 
 def draw(identity, look, i):
@@ -112,7 +139,7 @@ def draw(identity, look, i):
   eyes_and_brows(pen, identity, look, i)
   mouth(pen, identity, look, i)
   if look.hidden[i] > 0:
-    crop = image[y:y + CROP, x:x + CROP]
+    crop = image[y : y + CROP, x : x + CROP]
     blurred = cv2.GaussianBlur(crop, (0, 0), 0.5 + 3 * look.hidden[i])
     crop[:] = cv2.convertScaleAbs(blurred, alpha=1 - 0.5 * look.hidden[i])
   return image
@@ -126,8 +153,17 @@ class Pen:
 
   def ellipse(self, centre, radii, colour, thickness=-1, arc=(0, 360)):
     centre = (round((centre[0] + self.x) * ONE), round((centre[1] + self.y) * ONE))
-    cv2.ellipse(self.image, centre, (round(radii[0] * ONE), round(radii[1] * ONE)), 0, *arc, colour, thickness,
-                cv2.LINE_AA, BITS)
+    cv2.ellipse(
+      self.image,
+      centre,
+      (round(radii[0] * ONE), round(radii[1] * ONE)),
+      0,
+      *arc,
+      colour,
+      thickness,
+      cv2.LINE_AA,
+      BITS,
+    )
 
   def line(self, x, y, colour, thickness):
     cv2.polylines(self.image, [self.points(x, y)], False, colour, thickness, cv2.LINE_AA, BITS)
@@ -183,7 +219,10 @@ def eyes_and_brows(pen, identity, look, i):
       pen.ellipse((centre, 52), (5, min(5.5, opening)), identity.iris)
       pen.ellipse((centre, 52), (2.5, min(2.7, opening)), (20, 20, 20))
     pen.ellipse((centre, 52), (10, max(opening, 1)), shade, 2, arc=(180, 360))
-    brow = (centre - 10 * side, centre, centre + 11 * side), (height + inner, height - 3, height + 1)
+    brow = (
+      (centre - 10 * side, centre, centre + 11 * side),
+      (height + inner, height - 3, height + 1),
+    )
     pen.line(*brow, mix(identity.hair, (20, 20, 20), 0.5), round(identity.brow))
     if identity.glasses:
       pen.ellipse((centre, 53), (14, 13), (40, 40, 40), 1)
@@ -196,7 +235,7 @@ def eyes_and_brows(pen, identity, look, i):
 
 
 ACROSS = np.linspace(-1, 1, 9)
-BOW = 1 - ACROSS ** 2
+BOW = 1 - ACROSS**2
 
 
 def mouth(pen, identity, look, i):
@@ -212,6 +251,8 @@ def mouth(pen, identity, look, i):
   lips = mix((70, 60, 170), identity.skin, 0.15)
   pen.fill(around, np.concatenate([upper, lower[::-1]]), (50, 30, 90))
   if smile > 0.15 and gape > 2:
-    pen.fill(around, np.concatenate([upper, (upper + min(0.45 * gape, 3.5) * BOW)[::-1]]), (245, 245, 245))
+    pen.fill(
+      around, np.concatenate([upper, (upper + min(0.45 * gape, 3.5) * BOW)[::-1]]), (245, 245, 245)
+    )
   pen.line(x, upper, lips, 3)
   pen.line(x, lower, lips, 3)

@@ -10,7 +10,9 @@ LAME_DELAY = 1105  # samples that LAME puts before the first one
 X264 = {'preset': 'ultrafast', 'crf': '28'}
 
 
-def write_film(path, size, images, *, ticks, rate, time_base, sound=None, sound_start=0.0, stereo=False):
+def write_film(
+  path, size, images, *, ticks, rate, time_base, sound=None, sound_start=0.0, stereo=False
+):
   """Writes .mp4 as H.264/AAC or .avi as MPEG-4/MP3.
 
   Args:
@@ -26,7 +28,9 @@ def write_film(path, size, images, *, ticks, rate, time_base, sound=None, sound_
   """
   picture_codec, sound_codec = CODECS[path.suffix]
   with av.open(str(path), 'w', container_options={'fflags': '+bitexact'}) as container:
-    picture = container.add_stream(picture_codec, rate=rate, options=X264 if picture_codec == 'libx264' else {})
+    picture = container.add_stream(
+      picture_codec, rate=rate, options=X264 if picture_codec == 'libx264' else {}
+    )
     picture.codec_context.time_base = time_base
     picture.thread_count = 1  # with more, the bytes depend on their number
     picture.width, picture.height = size
@@ -47,7 +51,9 @@ def write_film(path, size, images, *, ticks, rate, time_base, sound=None, sound_
       # AVI has no negative times: FFmpeg would shift the picture. So the lead-in takes the place of
       # the first samples.
       skip = LAME_DELAY if path.suffix == '.avi' else 0
-      packets += track.encode(sound_frame(sound, hertz, stereo=stereo, start=sound_start, skip=skip))
+      packets += track.encode(
+        sound_frame(sound, hertz, stereo=stereo, start=sound_start, skip=skip)
+      )
     packets += [packet for stream in streams for packet in stream.encode()]
     for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
       container.mux(packet)
@@ -59,11 +65,14 @@ def sound_frame(sound, hertz, *, stereo, start, skip):
 
   Mono is copied to both channels: FFmpeg would lower it by 3 dB.
   """
+
   def frame(samples, rate):
-    made = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format='fltp',
-                                      layout='stereo' if len(samples) == 2 else 'mono')
+    made = av.AudioFrame.from_ndarray(
+      np.ascontiguousarray(samples), format='fltp', layout='stereo' if len(samples) == 2 else 'mono'
+    )
     made.sample_rate = rate
     return made
+
   if hertz != RATE:
     resampler = av.AudioResampler(format='fltp', layout='mono', rate=hertz)
     parts = [*resampler.resample(frame(sound[None], RATE)), *resampler.resample(None)]

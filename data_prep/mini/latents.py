@@ -20,8 +20,8 @@ SEGMENT = 5.5  # seconds of a conflict segment on average; they last 3 to 8
 # `natural`: the face shows valence better, the voice arousal. `balanced`: both are noisy, so that
 # much is gained by weighing them.
 PRESETS = {
-    'natural': {'face': ((1.0, 0.6), (0.10, 0.22)), 'voice': ((0.7, 1.0), (0.30, 0.10))},
-    'balanced': {'face': ((1.0, 0.7), (0.35, 0.35)), 'voice': ((0.95, 1.0), (0.30, 0.25))},
+  'natural': {'face': ((1.0, 0.6), (0.10, 0.22)), 'voice': ((0.7, 1.0), (0.30, 0.10))},
+  'balanced': {'face': ((1.0, 0.7), (0.35, 0.35)), 'voice': ((0.95, 1.0), (0.30, 0.25))},
 }
 
 
@@ -34,6 +34,7 @@ class Dials:
   anti   how: 1 shows the opposite of the latents, 0 shows something unrelated
   kappa  how visibly: a lying face is blurred and dark, a lying voice noisy; 0 gives no hint
   """
+
   preset: str = 'natural'
   rho: float = 0.1
   anti: float = 0.5
@@ -51,6 +52,7 @@ class Performance:
   times (G,) seconds from the first frame; va, face, voice (G,2); state (G,) CLEAN, VOICE_LIES or
   FACE_LIES.
   """
+
   times: np.ndarray
   va: np.ndarray
   face: np.ndarray
@@ -61,10 +63,18 @@ class Performance:
     """Returns the Performance at other times (N,), seconds: values interpolated, the state of the
     grid point before.
     """
+
     def interpolate(columns):
       return np.stack([np.interp(times, self.times, column) for column in columns.T], axis=1)
+
     before = np.clip(np.searchsorted(self.times, times, 'right') - 1, 0, len(self.times) - 1)
-    return Performance(times, interpolate(self.va), interpolate(self.face), interpolate(self.voice), self.state[before])
+    return Performance(
+      times,
+      interpolate(self.va),
+      interpolate(self.face),
+      interpolate(self.voice),
+      self.state[before],
+    )
 
 
 def generator(seed, *role):
@@ -105,7 +115,7 @@ def wander(rng, n, tau, spread):
   deviation spread.
   """
   keep = np.exp(-1 / (GRID_HZ * tau))
-  steps = rng.normal(0, spread * np.sqrt(1 - keep ** 2), n)
+  steps = rng.normal(0, spread * np.sqrt(1 - keep**2), n)
   steps[0] = rng.normal(0, spread)
   for i in range(1, n):
     steps[i] += keep * steps[i - 1]
@@ -116,7 +126,9 @@ def smooth(columns, seconds):
   """Returns the running mean of (n,2) columns over some seconds, the ends repeated."""
   width = max(1, round(seconds * GRID_HZ)) | 1
   padded = np.pad(columns, ((width // 2, width // 2), (0, 0)), 'edge')
-  return np.stack([np.convolve(column, np.full(width, 1 / width), 'valid') for column in padded.T], axis=1)
+  return np.stack(
+    [np.convolve(column, np.full(width, 1 / width), 'valid') for column in padded.T], axis=1
+  )
 
 
 def conflict(rng, times, seconds, rho, turn):
@@ -138,7 +150,9 @@ def conflict(rng, times, seconds, rho, turn):
     total = min(seconds, usual * rng.uniform(0.6, 1.4))
   count = max(1, round(total / SEGMENT))
   lengths = total / count * (1 + 0.25 * balanced(rng, count))
-  starts = np.sort(rng.uniform(0, seconds - total, count)) + np.concatenate([[0], np.cumsum(lengths)[:-1]])
+  starts = np.sort(rng.uniform(0, seconds - total, count)) + np.concatenate(
+    [[0], np.cumsum(lengths)[:-1]]
+  )
   liars = (VOICE_LIES, FACE_LIES) if turn < chance / 2 else (FACE_LIES, VOICE_LIES)
   for i, (start, length) in enumerate(zip(starts, lengths, strict=True)):
     state[(times >= start) & (times < start + length)] = liars[i % 2]

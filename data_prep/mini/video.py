@@ -14,7 +14,7 @@ from data_prep.mini.film import write_film
 
 MOST_FRAMES = 24  # per second asked for: videos of higher rates are shorter in time instead
 SHORT, TINY = 170, 40  # frames
-BROKEN_FRAME = 26      # its crop is half a file
+BROKEN_FRAME = 26  # its crop is half a file
 GOLDEN = 0.6180339887  # its multiples modulo 1 are spread evenly
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 90]
 
@@ -24,6 +24,7 @@ class Video:
   """A row of the table of videos: its quirk, what is awkward about it, is '' or one of the names
   used below.
   """
+
   name: str
   partition: str  # 'train', 'validation' or 'test'
   fps: float
@@ -33,7 +34,9 @@ class Video:
   @property
   def clips(self):
     """The names of the clips, one for each person."""
-    return [f'{self.name}_left', f'{self.name}_right'] if self.quirk == 'two_subjects' else [self.name]
+    return (
+      [f'{self.name}_left', f'{self.name}_right'] if self.quirk == 'two_subjects' else [self.name]
+    )
 
   @property
   def rate(self):
@@ -42,13 +45,14 @@ class Video:
 
   def frame_count(self, seconds):
     """Returns how many frames it has where some seconds are asked for."""
-    most = {'short': SHORT, 'tiny': TINY}.get(self.quirk, 10 ** 6)
+    most = {'short': SHORT, 'tiny': TINY}.get(self.quirk, 10**6)
     return min(most, round(min(self.fps, MOST_FRAMES) * seconds))
 
 
 @dataclasses.dataclass(frozen=True)
 class Places:
   """Where a video's files go; annotations is None for the test partition."""
+
   videos: pathlib.Path
   crops: pathlib.Path
   annotations: pathlib.Path | None
@@ -65,12 +69,14 @@ def make_video(index, video, places, seed, seconds, dials):
   times = ticks * float(time_base)
   seconds = times[-1] + 1 / video.fps
 
-  people = [Person(clip, seed, seconds, dials, turn=(2 * index + side) * GOLDEN % 1)
-            for side, clip in enumerate(video.clips)]
+  people = [
+    Person(clip, seed, seconds, dials, turn=(2 * index + side) * GOLDEN % 1)
+    for side, clip in enumerate(video.clips)
+  ]
   speech, turns = people[0].speech, np.ones(len(people[0].speech.times), bool)
   if len(people) == 2:
     speech, turns = voice.take_turns(speech, people[1].speech)
-  speaks = [turns, ~turns][:len(people)]
+  speaks = [turns, ~turns][: len(people)]
   noisy = sum(person.noisy * spoken for person, spoken in zip(people, speaks, strict=True))
   rng = latents.generator(seed, 'sound', video.name)
   wave = voice.synthesise(rng, speech, noisy)
@@ -82,13 +88,24 @@ def make_video(index, video, places, seed, seconds, dials):
     if places.annotations:
       write_annotation(places.annotations / f'{person.clip}.txt', video, person, times)
   images = film(video, places, people, looks, n)
-  picture_delay, sound_delay = {'late_video': (0.3, 0.0), 'late_sound': (0.0, 0.4)}.get(video.quirk, (0.0, 0.0))
+  picture_delay, sound_delay = {'late_video': (0.3, 0.0), 'late_sound': (0.0, 0.4)}.get(
+    video.quirk, (0.0, 0.0)
+  )
   ticks = ticks + round(picture_delay / float(time_base))
   wave = cut_sound(video, wave, speech.times[0], seconds, since=sound_delay - picture_delay)
   size = (len(people) * face.WIDTH, face.HEIGHT)
   path = places.videos / f'{video.name}{video.ending}'
-  write_film(path, size, images, ticks=ticks, rate=video.rate, time_base=time_base, sound=wave,
-             sound_start=sound_delay, stereo=video.quirk != '')
+  write_film(
+    path,
+    size,
+    images,
+    ticks=ticks,
+    rate=video.rate,
+    time_base=time_base,
+    sound=wave,
+    sound_start=sound_delay,
+    stereo=video.quirk != '',
+  )
 
 
 class Person:
@@ -98,8 +115,10 @@ class Person:
 
   def __init__(self, clip, seed, seconds, dials, turn):
     """seconds: length of the video; turn as in latents.conflict."""
+
     def rng(role):
       return latents.generator(seed, role, clip)
+
     self.clip, self.kappa, self.move = clip, dials.kappa, rng('move')
     self.performance = latents.perform(rng('feel'), seconds, dials, turn)
     self.identity = face.invent_identity(rng('identity'))
@@ -113,8 +132,9 @@ class Person:
     """
     shown = self.performance.at(times)
     envelope = np.interp(times, self.speech.times, self.speech.envelope * spoken)
-    return face.express(self.move, shown.face, times, envelope,
-                             self.kappa * (shown.state == latents.FACE_LIES))
+    return face.express(
+      self.move, shown.face, times, envelope, self.kappa * (shown.state == latents.FACE_LIES)
+    )
 
 
 def clock(video, n, rng):
@@ -122,22 +142,26 @@ def clock(video, n, rng):
   if video.quirk != 'variable_rate':
     return np.arange(n), 1 / video.rate
   # Ms, changing every ten frames.
-  pace = np.repeat(rng.choice([33, 42, 67], n // 10 + 1), 10)[:n - 1]
-  return np.concatenate([[0], np.cumsum(pace + rng.integers(-4, 5, n - 1))]), fractions.Fraction(1, 1000)
+  pace = np.repeat(rng.choice([33, 42, 67], n // 10 + 1), 10)[: n - 1]
+  return np.concatenate([[0], np.cumsum(pace + rng.integers(-4, 5, n - 1))]), fractions.Fraction(
+    1, 1000
+  )
 
 
 def film(video, places, people, looks, n):
   """Yields the raw images, everyone side by side, and writes the crops cut from them."""
   missing = missing_faces(n) if video.quirk == 'missing_faces' else ()
   for i in range(n):
-    images = [face.draw(person.identity, look, i) for person, look in zip(people, looks, strict=True)]
+    images = [
+      face.draw(person.identity, look, i) for person, look in zip(people, looks, strict=True)
+    ]
     for person, look, image in zip(people, looks, images, strict=True):
       if i in missing:
         continue
       x, y = look.x[i], look.y[i]
-      data = cv2.imencode('.jpg', image[y:y + face.CROP, x:x + face.CROP], JPEG)[1].tobytes()
+      data = cv2.imencode('.jpg', image[y : y + face.CROP, x : x + face.CROP], JPEG)[1].tobytes()
       if video.quirk == 'broken_crop' and i + 1 == BROKEN_FRAME:
-        data = data[:len(data) // 2]
+        data = data[: len(data) // 2]
       (places.crops / person.clip / f'{i + 1:05d}.jpg').write_bytes(data)
     yield images[0] if len(images) == 1 else np.hstack(images)
 
@@ -177,7 +201,11 @@ def write_truth(path, person, times, spoken):
   """
   shown = person.performance.at(times)
   turn = np.interp(times, person.speech.times, spoken.astype(float)) > 0.5
-  np.savez(path, speaks=turn, **{field.name: getattr(shown, field.name) for field in dataclasses.fields(shown)})
+  np.savez(
+    path,
+    speaks=turn,
+    **{field.name: getattr(shown, field.name) for field in dataclasses.fields(shown)},
+  )
 
 
 def cut_sound(video, wave, begins, seconds, since):
@@ -190,4 +218,4 @@ def cut_sound(video, wave, begins, seconds, since):
     return None
   if video.quirk == 'silent':
     return np.zeros_like(wave)
-  return wave[:round(0.8 * len(wave))] if video.quirk == 'short_sound' else wave
+  return wave[: round(0.8 * len(wave))] if video.quirk == 'short_sound' else wave

@@ -9,7 +9,7 @@ import dataclasses
 
 import numpy as np
 
-RATE = 16_000     # samples a second
+RATE = 16_000  # samples a second
 CONTROL_HZ = 100  # the voice is steered on this grid and interpolated linearly between its points
 HARMONICS = 26
 FLOOR_DB = -55
@@ -20,6 +20,7 @@ class Speaker:
   """Whose voice it is: pitch in Hz at rest; tract, formants relative to a man's; breath, relative
   level of the noise.
   """
+
   pitch: float
   tract: float
   breath: float
@@ -33,6 +34,7 @@ class Speech:
   (C,) Hz; level (C,) dB; tilt (C,) exponent with which the harmonics fall off; formants (C,2) Hz;
   breath (C,) relative level of the noise.
   """
+
   times: np.ndarray
   envelope: np.ndarray
   pitch: np.ndarray
@@ -45,8 +47,11 @@ class Speech:
 def invent_speaker(rng):
   """Returns a random Speaker, low or high."""
   low = rng.random() < 0.5
-  return Speaker(pitch=rng.uniform(105, 130) if low else rng.uniform(170, 205),
-                 tract=rng.uniform(0.97, 1.03) + (0 if low else 0.12), breath=rng.uniform(0.05, 0.12))
+  return Speaker(
+    pitch=rng.uniform(105, 130) if low else rng.uniform(170, 205),
+    tract=rng.uniform(0.97, 1.03) + (0 if low else 0.12),
+    breath=rng.uniform(0.05, 0.12),
+  )
 
 
 def speak(rng, speaker, performance):
@@ -59,20 +64,23 @@ def speak(rng, speaker, performance):
   at = -rng.uniform(0, 1)
   while at < end - start:
     length = rng.uniform(1.5, 3.5)
-    phrases[int(max(at, 0) * CONTROL_HZ):int((at + length) * CONTROL_HZ)] = 1
+    phrases[int(max(at, 0) * CONTROL_HZ) : int((at + length) * CONTROL_HZ)] = 1
     at += length + rng.uniform(0.2, 0.45)
   phrases = np.convolve(phrases, np.full(9, 1 / 9), 'same')
   envelope = phrases * (0.25 + 0.75 * (0.5 - 0.5 * np.cos(2 * np.pi * syllable)))
   vowels = rng.uniform((380, 1000), (720, 1900), (int(syllable[-1]) + 2, 2))
   centre = syllable.astype(int)
-  tremble = np.repeat(rng.normal(0, 1, len(times) // 4 + 1), 4)[:len(times)]
+  tremble = np.repeat(rng.normal(0, 1, len(times) // 4 + 1), 4)[: len(times)]
   return Speech(
-      times, envelope,
-      pitch=speaker.pitch * 2 ** (0.45 * arousal + 0.12 * valence + tremble * (0.01 + 0.06 * np.maximum(-valence, 0))),
-      level=-27 + 10 * arousal,
-      tilt=1.5 - 0.6 * arousal,
-      formants=vowels[centre] * speaker.tract * (1 + 0.14 * valence)[:, None],
-      breath=speaker.breath * (1.2 - arousal))
+    times,
+    envelope,
+    pitch=speaker.pitch
+    * 2 ** (0.45 * arousal + 0.12 * valence + tremble * (0.01 + 0.06 * np.maximum(-valence, 0))),
+    level=-27 + 10 * arousal,
+    tilt=1.5 - 0.6 * arousal,
+    formants=vowels[centre] * speaker.tract * (1 + 0.14 * valence)[:, None],
+    breath=speaker.breath * (1.2 - arousal),
+  )
 
 
 def take_turns(one, other, seconds=3.0):
@@ -80,8 +88,10 @@ def take_turns(one, other, seconds=3.0):
   first one speaks.
   """
   first = np.floor(one.times / seconds) % 2 == 0
-  fields = [np.where(first if a.ndim == 1 else first[:, None], a, b)
-            for a, b in zip(dataclasses.astuple(one)[1:], dataclasses.astuple(other)[1:], strict=True)]
+  fields = [
+    np.where(first if a.ndim == 1 else first[:, None], a, b)
+    for a, b in zip(dataclasses.astuple(one)[1:], dataclasses.astuple(other)[1:], strict=True)
+  ]
   return Speech(one.times, *fields), first
 
 
@@ -105,11 +115,13 @@ def synthesise(rng, speech, noisy):
 
   k = np.arange(1, HARMONICS + 1)
   hertz = speech.pitch[:, None] * k
-  bell = sum(gain * np.exp(-((hertz - speech.formants[:, i, None]) / width) ** 2)
-             for i, (gain, width) in enumerate(((1.0, 180), (0.6, 260))))
+  bell = sum(
+    gain * np.exp(-(((hertz - speech.formants[:, i, None]) / width) ** 2))
+    for i, (gain, width) in enumerate(((1.0, 180), (0.6, 260)))
+  )
   amplitude = k ** -speech.tilt[:, None] * (0.12 + bell) * (hertz < 0.45 * RATE)
   power = 10 ** (speech.level / 20) * speech.envelope
-  amplitude *= (power * np.sqrt(2 / (amplitude ** 2).sum(axis=1)))[:, None]
+  amplitude *= (power * np.sqrt(2 / (amplitude**2).sum(axis=1)))[:, None]
 
   turns = np.cumsum(stretch(speech.pitch), dtype=np.float64) / RATE
   phase = (2 * np.pi * (turns % 1)).astype(np.float32)
@@ -122,5 +134,7 @@ def synthesise(rng, speech, noisy):
     before, sine = sine, twice_cosine * sine - before
   noise = rng.standard_normal(len(wave) + 1, np.float32)
   noise = (noise[1:] - 0.6 * noise[:-1]) / 1.17  # brighter than white, of unit power
-  wave += noise * stretch(power * speech.breath + 10 ** (speech.level / 20) * noisy + 10 ** (FLOOR_DB / 20))
+  wave += noise * stretch(
+    power * speech.breath + 10 ** (speech.level / 20) * noisy + 10 ** (FLOOR_DB / 20)
+  )
   return np.clip(wave, -1, 1)

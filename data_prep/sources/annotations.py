@@ -31,7 +31,9 @@ def read_annotation(path, ignore_out_of_range=False):
   except (OSError, UnicodeDecodeError) as error:
     raise InputError(f'{path} cannot be read as text: {one_line(error)}') from error
   if [word.strip().lower() for word in header.split(',')] != ['valence', 'arousal']:
-    raise InputError(f"{path}, line 1: expected the header 'valence,arousal', found {header[:40]!r}")
+    raise InputError(
+      f"{path}, line 1: expected the header 'valence,arousal', found {header[:40]!r}"
+    )
   values = np.zeros((len(lines), 2))
   for frame, line in enumerate(lines, 1):
     values[frame - 1] = parse(line, f'{path}, line {frame + 1} (frame {frame})')
@@ -39,8 +41,10 @@ def read_annotation(path, ignore_out_of_range=False):
   strange = ((values < -1) | (values > 1)) & (values != NOT_ANNOTATED)
   if strange.any() and not ignore_out_of_range:
     frame, column = np.argwhere(strange)[0]
-    raise InputError(f'{path}, line {frame + 2} (frame {frame + 1}): {values[frame, column]:g} is outside [-1, 1] '
-                     'and not -5; to count such frames as not annotated, add --tolerate out_of_range')
+    raise InputError(
+      f'{path}, line {frame + 2} (frame {frame + 1}): {values[frame, column]:g} is outside [-1, 1] '
+      'and not -5; to count such frames as not annotated, add --tolerate out_of_range'
+    )
   return np.where(annotated[:, None], values, 0).astype(np.float32), annotated
 
 

@@ -64,10 +64,21 @@ def test_the_paper_s_settings():
   c = grjca.get_config()
   assert (c.data.face, c.crop, c.data.length, c.data.stride, c.batch_size) == (48, 40, 300, 200, 12)
   assert c.optimizer.weight_decay == 0.001 and not c.optimizer.rate_factors
-  assert (c.schedule.rate_max, c.schedule.rate_min, c.schedule.factor, c.schedule.patience) == (1e-5, 1e-8, 0.1, 5)
+  assert (c.schedule.rate_max, c.schedule.rate_min, c.schedule.factor, c.schedule.patience) == (
+    1e-5,
+    1e-8,
+    0.1,
+    5,
+  )
   assert (c.schedule.warmup_epochs, c.schedule.max_epochs, c.schedule.reload_best) == (5, 100, True)
-  assert c.model.fusion.to_dict() == {'name': 'grjca', 'recursions': 3, 'temperature': 0.1, 'formulation': 'paper', 'dropout': 0.6,
-                                      'joint_fc': False}
+  assert c.model.fusion.to_dict() == {
+    'name': 'grjca',
+    'recursions': 3,
+    'temperature': 0.1,
+    'formulation': 'paper',
+    'dropout': 0.6,
+    'joint_fc': False,
+  }
   assert c.model.head.to_dict() == {'name': 'mlp', 'hidden': 256}
   assert c.targets == ('valence',) and c.fold == 0
   assert grjca.get_config('target=arousal,fold=3').targets == ('arousal',)
@@ -77,18 +88,40 @@ def test_the_paper_s_settings():
 def test_the_authors_protocol():
   """Every switch of docs/deviations.md at once, in every config; the config is otherwise the same."""
   from avjax.runs.folder import changed_keys
+
   for name in SYSTEMS:
     get_config = importlib.import_module(f'configs.{name}').get_config
     paper, author = get_config(), get_config('protocol=author')
-    changed = {key for key in changed_keys(paper.to_dict(), author.to_dict()) if not key.startswith('model.fusion.')}
-    assert changed == {'loss.variance', 'schedule.warmup', 'schedule.release', 'frozen_mode', 'shuffle'}, name
+    changed = {
+      key
+      for key in changed_keys(paper.to_dict(), author.to_dict())
+      if not key.startswith('model.fusion.')
+    }
+    assert changed == {
+      'loss.variance',
+      'schedule.warmup',
+      'schedule.release',
+      'frozen_mode',
+      'shuffle',
+    }, name
   fusion = grjca.get_config('protocol=author').model.fusion
-  assert (fusion.name, fusion.formulation, fusion.dropout, fusion.joint_fc) == ('grjca', 'author', 0.6, False)
+  assert (fusion.name, fusion.formulation, fusion.dropout, fusion.joint_fc) == (
+    'grjca',
+    'author',
+    0.6,
+    False,
+  )
 
 
-@pytest.mark.parametrize('argument, runs', [
-    ('mini,fold=2', ['mini,fold=2']), ('fold=0+3', ['fold=0', 'fold=3']),
-    ('target=both', ['target=valence', 'target=arousal']), ('mini,fold=4+1', ['mini,fold=4', 'mini,fold=1'])])
+@pytest.mark.parametrize(
+  'argument, runs',
+  [
+    ('mini,fold=2', ['mini,fold=2']),
+    ('fold=0+3', ['fold=0', 'fold=3']),
+    ('target=both', ['target=valence', 'target=arousal']),
+    ('mini,fold=4+1', ['mini,fold=4', 'mini,fold=1']),
+  ],
+)
 def test_an_argument_that_stands_for_several_runs(argument, runs):
   assert expand(argument) == runs
 
@@ -105,16 +138,30 @@ def test_group_sizes():
 
   def opened(stage, tower):
     before = stages[stage - 1] if stage else (lambda path: False)
-    return sum(size for path, size in sizes.items() if path.startswith(f'{tower}/') and stages[stage](path) and not before(path))
+    return sum(
+      size
+      for path, size in sizes.items()
+      if path.startswith(f'{tower}/') and stages[stage](path) and not before(path)
+    )
+
   unit = 2 * 9 * 256 * 256 + 256 + 2 * 2 * 256  # two convolutions, PReLU, two norms
   assert [opened(k, 'visual') for k in range(3)] == [6_556_160, 13_115_392, 3 * unit]
-  assert [opened(k, 'audio') for k in range(3)] == [4096 * 128 + 128, 4096 * 4096 + 4096, 12288 * 4096 + 4096]
+  assert [opened(k, 'audio') for k in range(3)] == [
+    4096 * 128 + 128,
+    4096 * 4096 + 4096,
+    12288 * 4096 + 4096,
+  ]
   # What is never trained: of IR-50, and the six convolutions of VGGish.
-  frozen = sum(size for path, size in sizes.items() if path.startswith('visual/') and not stages[2](path))
+  frozen = sum(
+    size for path, size in sizes.items() if path.startswith('visual/') and not stages[2](path)
+  )
   assert frozen == 37_283_520 - 6_556_160 - 13_115_392 - 3 * unit
   kernels = 9 * (64 + 64 * 128 + 128 * 256 + 256 * 256 + 256 * 512 + 512 * 512)
   convolutions = kernels + 64 + 128 + 2 * 256 + 2 * 512
-  assert steps.parameter_count(parameters(config), lambda path: not stages[2](path)) == frozen + convolutions
+  assert (
+    steps.parameter_count(parameters(config), lambda path: not stages[2](path))
+    == frozen + convolutions
+  )
 
 
 @pytest.mark.parametrize('name', ['ir50', 'resnet50'])
@@ -124,9 +171,17 @@ def test_both_face_towers(name):
   assert len(make_stages(config, steps.parameter_paths(parameters(config)))) == 3
 
 
-@pytest.mark.parametrize('argument, words', [
-    ('minni', "did you mean 'mini'"), ('fold=6', '0, 1, 2, 3, 4, 5'), ('fold=x', 'fold takes'), ('fold', 'fold takes'),
-    ('target=joy', 'valence, arousal, joint'), ('mini=3', 'no value')])
+@pytest.mark.parametrize(
+  'argument, words',
+  [
+    ('minni', "did you mean 'mini'"),
+    ('fold=6', '0, 1, 2, 3, 4, 5'),
+    ('fold=x', 'fold takes'),
+    ('fold', 'fold takes'),
+    ('target=joy', 'valence, arousal, joint'),
+    ('mini=3', 'no value'),
+  ],
+)
 def test_bad_arguments(argument, words):
   with pytest.raises(InputError, match=words):
     parse_argument(argument)

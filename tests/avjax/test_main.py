@@ -25,7 +25,9 @@ def start(*arguments, **keywords):
 def whole(records, tmp_path_factory):
   """A run from start to end: its folder and what it printed."""
   workdir = tmp_path_factory.mktemp('whole') / 'run'
-  done = harness.run(*flags(workdir, records))  # as people start it; the other starts of this file share this process
+  done = harness.run(
+    *flags(workdir, records)
+  )  # as people start it; the other starts of this file share this process
   assert done.returncode == 0, done.stderr
   return workdir, done.stdout, done.stderr
 
@@ -35,13 +37,24 @@ def test_a_run_leaves_what_the_readme_promises(whole):
   assert out.splitlines()[2].split() == ['CCC', 'PCC', 'RMSE']
   for target in ('valence', 'arousal'):
     assert any(line.startswith(target) for line in out.splitlines())
-  for name in ('config.json', 'versions.json', 'metrics.jsonl', 'train.log', 'results_validation.json', 'curves.png',
-               'traces_validation.png', 'predictions/validation/200.csv', 'checkpoints/best'):
+  for name in (
+    'config.json',
+    'versions.json',
+    'metrics.jsonl',
+    'train.log',
+    'results_validation.json',
+    'curves.png',
+    'traces_validation.png',
+    'predictions/validation/200.csv',
+    'checkpoints/best',
+  ):
     assert (workdir / name).exists(), name
   assert list(workdir.glob('events.out.tfevents.*'))
   rows = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
   assert [row['epoch'] for row in rows] == [0, 1, 2, 3]
-  assert {'train_loss', 'rate', 'stage', 'validation_ccc_valence', 'examples_per_second'} <= rows[0].keys()
+  assert {'train_loss', 'rate', 'stage', 'validation_ccc_valence', 'examples_per_second'} <= rows[
+    0
+  ].keys()
   results = json.loads((workdir / 'results_validation.json').read_text())
   assert results['best_epoch'] == int(np.argmax([row['validation_ccc'] for row in rows]))
   best = rows[results['best_epoch']]
@@ -59,17 +72,24 @@ def test_started_again_after_its_end(whole, records):
 def test_the_report_of_a_run(whole, tmp_path):
   workdir = shutil.copytree(whole[0], tmp_path / 'run')
   done = call(workdir, '--report', module='avjax.evaluate')
-  assert done.returncode == 0 and f'{workdir}/report.html' in done.stdout and (workdir / 'report.html').stat().st_size > 10_000
+  assert (
+    done.returncode == 0
+    and f'{workdir}/report.html' in done.stdout
+    and (workdir / 'report.html').stat().st_size > 10_000
+  )
 
 
 def test_evaluate_of_a_run(whole):
   def evaluate(*arguments):
     return call(*arguments, module='avjax.evaluate')
+
   done = evaluate(str(whole[0]))
   assert done.returncode == 0 and done.stdout == whole[1]
   done = evaluate(str(whole[0]), '--split', 'test')
   assert done.returncode == 0 and 'predictions only' in done.stdout
-  assert len((whole[0] / 'predictions/test/300.csv').read_text().splitlines()) == 26  # every frame, crop or none
+  assert (
+    len((whole[0] / 'predictions/test/300.csv').read_text().splitlines()) == 26
+  )  # every frame, crop or none
   done = evaluate(str(whole[0] / 'nothing'))
   assert done.returncode == 2 and one_line(done.stderr)
 
@@ -79,7 +99,9 @@ def one_line(err):
   return len(lines) == 1 and lines[0].startswith('error: ') and 'Traceback' not in err
 
 
-@pytest.mark.parametrize('overrides, words', [
+@pytest.mark.parametrize(
+  'overrides, words',
+  [
     (['--config.batchsize=3'], ["'batchsize'", "'batch_size'"]),
     (['--config.schedule.patiense=3'], ["'schedule.patiense'", "'schedule.patience'"]),
     (['--config.batch_size=three'], ['three']),
@@ -95,7 +117,10 @@ def one_line(err):
     (['--config.model.fusion.recursions=0'], ['recursions', 'at least 1']),
     (['--config.model.visual.ir50.widths=(8,8)'], ['model.visual.ir50.widths', '4 numbers']),
     (['--config.loss.scope=frame'], ['frame', 'sequence']),
-    (["--config.optimizer.rate_factors=(('fusion/x', 0.1),)"], ['fusion/x', 'matches no parameter']),
+    (
+      ["--config.optimizer.rate_factors=(('fusion/x', 0.1),)"],
+      ['fusion/x', 'matches no parameter'],
+    ),
     (['--config.model.audio.tower=none'], ['model.audio.tower', 'grjca needs it']),
     (['--config.model.temporal.activation=relu'], ['relu', 'leaky_relu']),
     (['--config.model.fusion.dropout=1.5'], ['model.fusion.dropout', '0 to below 1']),
@@ -103,7 +128,8 @@ def one_line(err):
     (['--config.model.temporal.kernels=(0,)'], ['model.temporal.kernels']),
     (['--config.model.temporal.visual=(0,)'], ['cannot be built']),
     (['--nonsense'], ['nonsense']),
-])
+  ],
+)
 def test_bad_flags(records, tmp_path, capsys, overrides, words):
   with pytest.raises(SystemExit) as ended:
     errors.run_command(main.main, ['avjax.main', *flags(tmp_path / 'run', records, *overrides)])
@@ -119,9 +145,12 @@ def test_bad_folders(whole, records, tmp_path):
     code, _, err = start(*args, **kwargs)
     assert code == 2 and one_line(err), err
     return err
+
   assert 'data_prep.build' in refused(tmp_path / 'run', tmp_path / 'missing')
   assert 'No such file' in refused(tmp_path / 'run', records, config='configs/nothing.py')
-  assert 'unknown config argument' in refused(tmp_path / 'run', records, config='configs/grjca.py:minni')
+  assert 'unknown config argument' in refused(
+    tmp_path / 'run', records, config='configs/grjca.py:minni'
+  )
   broken = tmp_path / 'broken'
   shutil.copytree(records, broken)
   shard = next(broken.rglob('*chunk0.tfrecord*'))
@@ -150,11 +179,15 @@ def test_states_that_a_kill_can_leave(whole, records, tmp_path):
   lines = (workdir / 'metrics.jsonl').read_text()
   (workdir / 'metrics.jsonl').write_text(lines + lines[:50])
   last = workdir / 'checkpoints' / 'last'
-  shutil.rmtree(max(last.iterdir(), key=lambda path: int(path.name)))  # so the last epoch is done again
+  shutil.rmtree(
+    max(last.iterdir(), key=lambda path: int(path.name))
+  )  # so the last epoch is done again
   code, out, err = start(workdir, records)
   assert code == 0 and out.replace(str(workdir), '') == whole[1].replace(str(whole[0]), ''), err
   again = (workdir / 'metrics.jsonl').read_text().splitlines()
-  assert [json.loads(line)['train_loss'] for line in again] == [json.loads(line)['train_loss'] for line in lines.splitlines()]
+  assert [json.loads(line)['train_loss'] for line in again] == [
+    json.loads(line)['train_loss'] for line in lines.splitlines()
+  ]
 
   shutil.rmtree(workdir / 'checkpoints' / 'best')
   shutil.rmtree(max(last.iterdir(), key=lambda path: int(path.name)))
@@ -164,7 +197,9 @@ def test_states_that_a_kill_can_leave(whole, records, tmp_path):
   begun = tmp_path / 'begun'
   begun.mkdir()
   shutil.copy(workdir / 'versions.json', begun)
-  code, _, err = start(begun, records, '--config.model.visual.tower=resnet50', '--config.schedule.max_epochs=1')
+  code, _, err = start(
+    begun, records, '--config.model.visual.tower=resnet50', '--config.schedule.max_epochs=1'
+  )
   assert code == 0, err  # and the other face tower trains too
 
 
@@ -176,14 +211,23 @@ def test_a_damaged_shard_is_named(whole, records, tmp_path):
   data[len(data) // 2] ^= 1
   shard.write_bytes(data)
   done = harness.run(whole[0], '--data_dir', broken, module='avjax.evaluate')
-  last = done.stderr.strip().splitlines()[-1]  # TensorFlow's own remark comes before it and cannot be silenced
-  assert done.returncode == 2 and one_line(last) and f'{shard} is damaged' in last and 'Traceback' not in done.stderr
+  last = done.stderr.strip().splitlines()[
+    -1
+  ]  # TensorFlow's own remark comes before it and cannot be silenced
+  assert (
+    done.returncode == 2
+    and one_line(last)
+    and f'{shard} is damaged' in last
+    and 'Traceback' not in done.stderr
+  )
 
 
 def test_what_is_not_finite_is_not_saved(records, tmp_path):
   """At an absurd rate the first epoch or the next blows up: exit code 3, and no checkpoint with NaN in it."""
   workdir = tmp_path / 'run'
-  code, _, err = start(workdir, records, '--config.schedule.rate_max=1e38', '--config.schedule.warmup_epochs=0')
+  code, _, err = start(
+    workdir, records, '--config.schedule.rate_max=1e38', '--config.schedule.warmup_epochs=0'
+  )
   assert code == 3 and 'not finite' in err
   for path in (workdir / 'checkpoints').glob('*/*/state'):
     with ocp.StandardCheckpointer() as checkpointer:
@@ -202,9 +246,15 @@ def test_a_damaged_checkpoint_is_not_used(whole, records, tmp_path, kind):
       data[len(data) // 2] ^= 1
       path.write_bytes(data)
   done = call(workdir, module='avjax.evaluate')
-  assert done.returncode == (2 if kind == 'best' else 0), done.stderr  # what is left is not the best
+  assert done.returncode == (2 if kind == 'best' else 0), (
+    done.stderr
+  )  # what is left is not the best
   code, out, err = start(workdir, records)
-  assert code == 0 and f'{newest} is damaged' in err and out.replace(str(workdir), '') == whole[1].replace(str(whole[0]), ''), err
+  assert (
+    code == 0
+    and f'{newest} is damaged' in err
+    and out.replace(str(workdir), '') == whole[1].replace(str(whole[0]), '')
+  ), err
   assert f'{newest} is damaged' in (workdir / 'train.log').read_text()
   code, out, err = start(workdir, records)
   assert code == 0 and 'damaged' not in err and fingerprint(workdir) == fingerprint(whole[0])
@@ -214,10 +264,18 @@ def test_a_damaged_line_of_metrics(whole, records, tmp_path):
   workdir = tmp_path / 'run'
   shutil.copytree(whole[0], workdir)
   data = (workdir / 'metrics.jsonl').read_bytes()
-  for broken in (b'{' + data, data[:30] + b'\xff' + data[31:], data.replace(b'"epoch"', b'"epoxh"', 1)):
+  for broken in (
+    b'{' + data,
+    data[:30] + b'\xff' + data[31:],
+    data.replace(b'"epoch"', b'"epoxh"', 1),
+  ):
     (workdir / 'metrics.jsonl').write_bytes(broken)
     code, _, err = start(workdir, records)
-    assert code == 2 and 'metrics.jsonl, line 1 is damaged' in err.splitlines()[-1] and 'Traceback' not in err
+    assert (
+      code == 2
+      and 'metrics.jsonl, line 1 is damaged' in err.splitlines()[-1]
+      and 'Traceback' not in err
+    )
     assert (workdir / 'metrics.jsonl').read_bytes() == broken
 
 
@@ -229,11 +287,21 @@ def test_a_second_start_in_the_same_folder(whole, records, tmp_path):
 
 def test_a_fork_goes_on_from_another_run(whole, records, tmp_path):
   """config.resume: its epochs, its best, other rates; what does not fit is refused before anything is written."""
-  fork = [f'--config.resume={whole[0]}', '--config.schedule.max_epochs=5', '--config.schedule.max_stage_epochs=9',
-          '--config.schedule.rate_max=1e-3', '--config.batch_size=3', '--config.seed=4']
+  fork = [
+    f'--config.resume={whole[0]}',
+    '--config.schedule.max_epochs=5',
+    '--config.schedule.max_stage_epochs=9',
+    '--config.schedule.rate_max=1e-3',
+    '--config.batch_size=3',
+    '--config.seed=4',
+  ]
   for overrides, words in (
-      (fork[:1], 'has had its 4 epochs'), ([*fork, '--config.model.fusion.recursions=2'], 'model.fusion.recursions'),
-      ([*fork, '--config.fold=1'], 'fold'), ([*fork, '--config.init.audio=x'], 'give no config.init'), ([f'--config.resume={tmp_path}'], 'config.json')):
+    (fork[:1], 'has had its 4 epochs'),
+    ([*fork, '--config.model.fusion.recursions=2'], 'model.fusion.recursions'),
+    ([*fork, '--config.fold=1'], 'fold'),
+    ([*fork, '--config.init.audio=x'], 'give no config.init'),
+    ([f'--config.resume={tmp_path}'], 'config.json'),
+  ):
     code, _, err = start(tmp_path / 'run', records, *overrides)
     assert code == 2 and one_line(err) and words in err, err
     assert not (tmp_path / 'run').exists()
@@ -247,11 +315,18 @@ def test_a_fork_goes_on_from_another_run(whole, records, tmp_path):
   before = {path: path.read_bytes() for path in whole[0].rglob('*') if path.is_file()}
   code, out, err = start(tmp_path / 'run', records, *fork)
   assert code == 0, err
-  assert f'goes on from {whole[0]} after 4 epochs' in err and 'changed: batch_size, schedule.max_epochs' in err
-  (row,) = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
+  assert (
+    f'goes on from {whole[0]} after 4 epochs' in err
+    and 'changed: batch_size, schedule.max_epochs' in err
+  )
+  (row,) = [
+    json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()
+  ]
   assert row['epoch'] == 4 and row['rate'] <= 1e-3
   results = json.loads((whole[0] / 'results_validation.json').read_text())
-  assert row['best_ccc'] >= np.mean([results[target]['ccc'] for target in ('valence', 'arousal')]) - 1e-6
+  assert (
+    row['best_ccc'] >= np.mean([results[target]['ccc'] for target in ('valence', 'arousal')]) - 1e-6
+  )
   assert {path: path.read_bytes() for path in whole[0].rglob('*') if path.is_file()} == before
 
   code, again, err = start(tmp_path / 'run', records, *fork)  # now its own state comes first

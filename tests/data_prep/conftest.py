@@ -25,5 +25,8 @@ def built(official, tmp_path_factory):
   16 pixels.
   """
   records = tmp_path_factory.mktemp('records')
-  assert build.main(['--source', str(official), '--data_dir', str(records), '--workers', '2', *SIZES]) == 0
+  assert (
+    build.main(['--source', str(official), '--data_dir', str(records), '--workers', '2', *SIZES])
+    == 0
+  )
   return records

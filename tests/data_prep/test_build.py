@@ -27,6 +27,7 @@ REPOSITORY = pathlib.Path(__file__).parents[2]
 def read(data_dir):
   """Returns {(clip, window): record} of all splits."""
   import tensorflow_datasets as tfds
+
   found = {}
   builder = tfds.builder_from_directory(str(manifest.version_folder(data_dir)))
   for split in builder.info.splits:
@@ -42,7 +43,10 @@ def contents(data_dir):
 
 def command(module, *args):
   environment = {**os.environ, 'PYTHONPATH': str(REPOSITORY)}
-  return [sys.executable, '-m', f'data_prep.{module}', *map(str, args)], {'env': environment, 'cwd': REPOSITORY}
+  return [sys.executable, '-m', f'data_prep.{module}', *map(str, args)], {
+    'env': environment,
+    'cwd': REPOSITORY,
+  }
 
 
 def run(module, *args):
@@ -69,7 +73,9 @@ def test_every_field_of_a_frame_comes_from_the_same_frame(official, built):
     assert np.abs(grey - expected[:, None, None, None]).max() <= 2
     np.testing.assert_allclose(record['times'][real], (frames - 1) / 25, atol=1e-6)
     if name != '300':
-      np.testing.assert_array_equal(record['va'][real], np.stack([frames / 100, -frames / 100], 1).astype(np.float32))
+      np.testing.assert_array_equal(
+        record['va'][real], np.stack([frames / 100, -frames / 100], 1).astype(np.float32)
+      )
     np.testing.assert_array_equal(record['annotated'][real], np.full(len(frames), name != '300'))
     # The sound: bit-equal to windows of the whole spectrogram, and its tone names the frame.
     whole = audio.log_mel(video.read_sound(clips[name].video).samples).astype(np.float16)
@@ -79,7 +85,16 @@ def test_every_field_of_a_frame_comes_from_the_same_frame(official, built):
       np.testing.assert_array_equal(windows[:, 0].argmax(axis=1), 17 + frames)
     assert record['audio_present'][real].all()
     assert len(record['log_mel']) <= made['max_rows']
-    for field in ('frames', 'times', 'va', 'annotated', 'faces', 'face_present', 'starts', 'audio_present'):
+    for field in (
+      'frames',
+      'times',
+      'va',
+      'annotated',
+      'faces',
+      'face_present',
+      'starts',
+      'audio_present',
+    ):
       assert not record[field][~real].any(), field
   kept = {name: n for chunk in made['chunks'].values() for name, n in chunk['clips'].items()}
   assert kept == {name: len(frames) for name, frames in seen.items()}
@@ -93,13 +108,31 @@ def test_manifest_counts_what_is_there(built):
   made = manifest.read_manifest(built)
   assert made['layout'] == {'length': 12, 'stride': 8, 'face': 16, 'features': {}}
   assert {split: list(chunk['clips']) for split, chunk in made['chunks'].items()} == {
-      'chunk0': ['10-25-64x48_left', '10-25-64x48_right'], 'chunk1': [], 'chunk2': ['102', '103'], 'chunk3': ['1035'],
-      'chunk4': ['104', 'video7'], 'chunk5': ['200'], 'test': ['300']}
+    'chunk0': ['10-25-64x48_left', '10-25-64x48_right'],
+    'chunk1': [],
+    'chunk2': ['102', '103'],
+    'chunk3': ['1035'],
+    'chunk4': ['104', 'video7'],
+    'chunk5': ['200'],
+    'test': ['300'],
+  }
   # Windows of 12 every 8: 40 frames give 5, 36 give 4, 32 give 4, 9 give 1, 20 give 2, 30 give 4,
   # 28 give 3, 25 give 3.
   assert {split: chunk['records'] for split, chunk in made['chunks'].items()} == {
-      'chunk0': 9, 'chunk1': 0, 'chunk2': 5, 'chunk3': 0, 'chunk4': 6, 'chunk5': 3, 'test': 3}
-  assert made['masked'] == {'audio_absent': 0, 'crops_unreadable': 0, 'faces_missing': 5, 'rows_beyond_video': 0}
+    'chunk0': 9,
+    'chunk1': 0,
+    'chunk2': 5,
+    'chunk3': 0,
+    'chunk4': 6,
+    'chunk5': 3,
+    'test': 3,
+  }
+  assert made['masked'] == {
+    'audio_absent': 0,
+    'crops_unreadable': 0,
+    'faces_missing': 5,
+    'rows_beyond_video': 0,
+  }
   assert sum(shard['records'] for shard in made['shards'].values()) == 26
   assert str(built) not in (built / 'affwild2/1.0.0/manifest.json').read_text()
 
@@ -158,37 +191,73 @@ def test_verify_names_the_damaged_shard(built, tmp_path):
     (folder / 'manifest.json').write_text(json.dumps(made))
 
   for name, change, words in (
-      ('cut', cut, f'{shard} has'), ('flip', flip, f'{shard} is damaged'),
-      ('recount', recount, f'{shard} does not hold'),
-      ('missing', lambda folder: (folder / shard).unlink(), f'{shard} is missing'),
-      ('extra', lambda folder: (folder / 'affwild2-chunk9.tfrecord').touch(), 'affwild2-chunk9.tfrecord is not in'),
-      ('features', lambda folder: (folder / 'features.json').write_text('{}'), 'features.json is missing or changed'),
-      ('manifest', lambda folder: (folder / 'manifest.json').write_text('{'), 'manifest.json is damaged'),
-      ('none', lambda folder: (folder / 'manifest.json').unlink(), 'python -m data_prep.build --source')):
+    ('cut', cut, f'{shard} has'),
+    ('flip', flip, f'{shard} is damaged'),
+    ('recount', recount, f'{shard} does not hold'),
+    ('missing', lambda folder: (folder / shard).unlink(), f'{shard} is missing'),
+    (
+      'extra',
+      lambda folder: (folder / 'affwild2-chunk9.tfrecord').touch(),
+      'affwild2-chunk9.tfrecord is not in',
+    ),
+    (
+      'features',
+      lambda folder: (folder / 'features.json').write_text('{}'),
+      'features.json is missing or changed',
+    ),
+    (
+      'manifest',
+      lambda folder: (folder / 'manifest.json').write_text('{'),
+      'manifest.json is damaged',
+    ),
+    (
+      'none',
+      lambda folder: (folder / 'manifest.json').unlink(),
+      'python -m data_prep.build --source',
+    ),
+  ):
     assert words in damaged(name, change), name
   with pytest.raises(InputError, match=f'{shard} is missing'):
     manifest.check_sizes(tmp_path / 'missing')
 
 
 def test_neither_tensorflow_nor_jax_is_needed_to_read_clips_and_manifests():
-  modules = ('avjax.data.dataset', 'avjax.data.manifest', 'avjax.data.records', 'avjax.data.windows', 'avjax.media.audio',
-             'avjax.media.faces', 'avjax.media.video', 'data_prep.build', 'data_prep.clips', 'data_prep.features',
-             'data_prep.mini', 'data_prep.sources.affwild2', 'data_prep.sources.annotations', 'data_prep.verify')
+  modules = (
+    'avjax.data.dataset',
+    'avjax.data.manifest',
+    'avjax.data.records',
+    'avjax.data.windows',
+    'avjax.media.audio',
+    'avjax.media.faces',
+    'avjax.media.video',
+    'data_prep.build',
+    'data_prep.clips',
+    'data_prep.features',
+    'data_prep.mini',
+    'data_prep.sources.affwild2',
+    'data_prep.sources.annotations',
+    'data_prep.verify',
+  )
   line, options = command('build', '--help')
-  code = f'import sys, {", ".join(modules)}; print({{"tensorflow", "jax", "avjax"}} & set(sys.modules))'
+  code = (
+    f'import sys, {", ".join(modules)}; print({{"tensorflow", "jax", "avjax"}} & set(sys.modules))'
+  )
   imported = subprocess.run([line[0], '-c', code], capture_output=True, text=True, **options)
   assert imported.stdout == "{'avjax'}\n", imported.stderr
 
 
 def test_bad_input_is_one_line_and_exit_code_2(broken, tmp_path):
   for result in (
-      run('verify', tmp_path / 'nothing'),
-      run('build', '--source', tmp_path / 'nothing', '--data_dir', tmp_path / 'records')):
+    run('verify', tmp_path / 'nothing'),
+    run('build', '--source', tmp_path / 'nothing', '--data_dir', tmp_path / 'records'),
+  ):
     assert result.returncode == 2 and result.stdout == ''
     assert result.stderr.startswith('error: ') and result.stderr.count('\n') == 1
   assert not (tmp_path / 'records').exists()
   os.truncate(broken / 'batch1/102.avi', 5000)
-  result = run('build', '--source', broken, '--data_dir', tmp_path / 'records', '--workers', '1', *SIZES)
+  result = run(
+    'build', '--source', broken, '--data_dir', tmp_path / 'records', '--workers', '1', *SIZES
+  )
   assert result.returncode == 2 and result.stderr.splitlines()[-1].startswith('error: ')
   assert '102.avi' in result.stderr.splitlines()[-1]
   assert list((tmp_path / 'records').iterdir()) == []

@@ -15,9 +15,11 @@ LAYOUT = records.Layout(12, 8, 16)
 
 
 def decode(source, name, tolerate=()):
-  args = build.parse_args(['--source', str(source), '--data_dir', 'unused', '--tolerate', ','.join(tolerate)])
+  args = build.parse_args(
+    ['--source', str(source), '--data_dir', 'unused', '--tolerate', ','.join(tolerate)]
+  )
   planned = SOURCES[args.layout].plan(args)
-  job, = (job for jobs in planned.values() for job in jobs if job.clip.name == name)
+  (job,) = (job for jobs in planned.values() for job in jobs if job.clip.name == name)
   return clips.decode_clip(job, LAYOUT)
 
 
@@ -31,7 +33,9 @@ def test_lengths_may_differ_by_thirty_frames(broken):
     annotate(broken, '104', rows)
     np.testing.assert_array_equal(decode(broken, '104').frames, np.arange(1, kept + 1))
   annotate(broken, '104', 20 + 31)
-  with pytest.raises(InputError, match=r'104.txt has 51 rows, but .*104.avi has 20 frames.*--tolerate length'):
+  with pytest.raises(
+    InputError, match=r'104.txt has 51 rows, but .*104.avi has 20 frames.*--tolerate length'
+  ):
     decode(broken, '104')
   assert len(decode(broken, '104', ['length']).frames) == 20
 
@@ -67,7 +71,7 @@ def test_sound_that_is_absent_silent_short_or_late_is_masked(broken):
   assert not decode(broken, '104').audio_present.any()
   write_video(path, 20, 0 * tone(20))
   assert not decode(broken, '104').audio_present.any()
-  write_video(path, 20, tone(20)[:44_100 // 25 * 12])
+  write_video(path, 20, tone(20)[: 44_100 // 25 * 12])
   clip = decode(broken, '104')
   np.testing.assert_array_equal(clip.audio_present, np.arange(20) < 12)
   path.unlink()

@@ -20,7 +20,9 @@ def write(folder, width=3, scale=1.0):
   folder.mkdir()
   for name, (frames, *_) in CLIPS.items():
     rows = np.arange(1, frames + 1)[:, None] + np.arange(width) / 2
-    np.save(folder / f'{name}.npy', np.float64(scale * rows * (-1 if name == '10-25-64x48_right' else 1)))
+    np.save(
+      folder / f'{name}.npy', np.float64(scale * rows * (-1 if name == '10-25-64x48_right' else 1))
+    )
   return folder
 
 
@@ -30,26 +32,55 @@ def folder(tmp_path):
 
 
 def jobs(source, folder, tolerate=()):
-  args = build.parse_args(['--source', str(source), '--data_dir', 'unused', '--tolerate', ','.join(tolerate),
-                           '--features', f'clip={folder}'])
+  args = build.parse_args(
+    [
+      '--source',
+      str(source),
+      '--data_dir',
+      'unused',
+      '--tolerate',
+      ','.join(tolerate),
+      '--features',
+      f'clip={folder}',
+    ]
+  )
   return {job.clip.name: job for jobs in SOURCES[args.layout].plan(args).values() for job in jobs}
 
 
 def decode(source, folder, tolerate=()):
   planned = jobs(source, folder, tolerate)
-  return clips.decode_clip(planned['104'], records.Layout(12, 8, 16, features.widths(planned.values())))
+  return clips.decode_clip(
+    planned['104'], records.Layout(12, 8, 16, features.widths(planned.values()))
+  )
 
 
 def test_each_row_arrives_with_its_frame(official, folder, tmp_path, capsys):
-  command = ['--source', str(official), '--data_dir', str(tmp_path / 'records'), *SIZES, '--features', f'clip={folder}',
-             '--features', f'sound={write(tmp_path / "sound", 2, 0.1)}', '--workers']
+  command = [
+    '--source',
+    str(official),
+    '--data_dir',
+    str(tmp_path / 'records'),
+    *SIZES,
+    '--features',
+    f'clip={folder}',
+    '--features',
+    f'sound={write(tmp_path / "sound", 2, 0.1)}',
+    '--workers',
+  ]
   assert build.main([*command, '2']) == 0
   assert 'features: clip, 3 numbers a frame\n' in capsys.readouterr().out
-  assert manifest.read_manifest(tmp_path / 'records')['layout']['features'] == {'clip': 3, 'sound': 2}
+  assert manifest.read_manifest(tmp_path / 'records')['layout']['features'] == {
+    'clip': 3,
+    'sound': 2,
+  }
   found = read(tmp_path / 'records')
-  assert {clip for clip, _ in found} == {name for name, (_, annotated, *_) in CLIPS.items() if annotated != ()}
+  assert {clip for clip, _ in found} == {
+    name for name, (_, annotated, *_) in CLIPS.items() if annotated != ()
+  }
   for (clip, _), record in found.items():
-    frames = np.where(record['real'], record['frames'], np.nan)[:, None] * (-1 if clip == '10-25-64x48_right' else 1)
+    frames = np.where(record['real'], record['frames'], np.nan)[:, None] * (
+      -1 if clip == '10-25-64x48_right' else 1
+    )
     for name, width, scale in (('clip', 3, 1), ('sound', 2, 0.1)):
       rows = record[f'features/{name}']
       expected = scale * (frames + np.sign(frames) * np.arange(width) / 2)
@@ -74,6 +105,7 @@ def test_what_does_not_fit_is_refused(official, folder):
     np.save(folder / '104.npy', value, **kind)
     with pytest.raises(InputError, match=words):
       decode(official, folder)
+
   refused(r'104.npy has 19 rows, but .*104.avi has 20 frames; make a row for each', good[:-1])
   refused(r'104.npy has 21 rows, but .*104.avi has 20 frames', np.concatenate([good, good[:1]]))
   refused(r'104.npy has 2 columns, but .*_left.npy has 3', good[:, :2])
@@ -81,14 +113,22 @@ def test_what_does_not_fit_is_refused(official, folder):
   refused(r'104.npy does not hold a table', good[0])
   refused(r'104.npy does not hold a table', good[:, :0])
   refused(r'104.npy cannot be read as a .npy file', np.array([{}]), allow_pickle=True)
-  refused(r'104.npy has a number that is not finite in the row of frame 20', np.where(good == 21, np.nan, good))
-  refused(r'104.npy has a number that is not finite in the row of frame 20', np.where(good == 21, 1e300, good))
+  refused(
+    r'104.npy has a number that is not finite in the row of frame 20',
+    np.where(good == 21, np.nan, good),
+  )
+  refused(
+    r'104.npy has a number that is not finite in the row of frame 20',
+    np.where(good == 21, 1e300, good),
+  )
   for damage in (b'', b'\x93NUMPY\x01\x00', (folder / '103.npy').read_bytes()[:150]):
     (folder / '104.npy').write_bytes(damage)
     with pytest.raises(InputError, match=r'104.npy cannot be read as a .npy file'):
       decode(official, folder)
   (folder / '104.npy').unlink()
-  with pytest.raises(InputError, match=r'--features clip: .* has no 104.npy; each clip needs a file of its own'):
+  with pytest.raises(
+    InputError, match=r'--features clip: .* has no 104.npy; each clip needs a file of its own'
+  ):
     decode(official, folder)
 
 
@@ -106,7 +146,12 @@ def test_they_are_never_cut_or_lent(official, folder):
 
 
 def test_options_that_name_no_features(tmp_path):
-  for options, words in ((['clip'], 'is not NAME=DIR'), ([f'Clip={tmp_path}'], 'is not NAME=DIR'), ([f'a/b={tmp_path}'], 'is not NAME=DIR'),
-                         ([f'a={tmp_path}', f'a={tmp_path}'], 'given twice'), ([f'a={tmp_path}/none'], 'is not a folder')):
+  for options, words in (
+    (['clip'], 'is not NAME=DIR'),
+    ([f'Clip={tmp_path}'], 'is not NAME=DIR'),
+    ([f'a/b={tmp_path}'], 'is not NAME=DIR'),
+    ([f'a={tmp_path}', f'a={tmp_path}'], 'given twice'),
+    ([f'a={tmp_path}/none'], 'is not a folder'),
+  ):
     with pytest.raises(InputError, match=words):
       features.parse_folders(options)

@@ -42,22 +42,38 @@ def test_every_frame_of_every_record(root):
         crop = job.clip.crops / f'{frame:05d}.jpg'
         present = crop.exists() and f'{crop.parent.name}/{crop.name}' not in broken
         assert record['face_present'][i] == present
-        expected = np.asarray(Image.open(crop).convert('RGB').resize((24, 24), Image.Resampling.BICUBIC)) if present else 0
+        expected = (
+          np.asarray(Image.open(crop).convert('RGB').resize((24, 24), Image.Resampling.BICUBIC))
+          if present
+          else 0
+        )
         assert np.array_equal(record['faces'][i], np.broadcast_to(expected, (24, 24, 3)))
         missing += not present
-        window = record['log_mel'][record['starts'][i]:record['starts'][i] + 96]
+        window = record['log_mel'][record['starts'][i] : record['starts'][i] + 96]
         if sound is None:
           assert (window == records.NO_SOUND).all() and not record['audio_present'][i]
         else:
           # The row of 10 ms in which the frame is shown, counted from the start of the sound; ties
           # may fall either way.
           row = (timeline.times[frame - 1] + timeline.start - sound.start) * 100
-          rows = np.clip([np.floor(row - 1e-6 + 0.5), np.floor(row + 1e-6 + 0.5)], 0, len(spectrogram) - 96).astype(int)
-          assert any(np.array_equal(window, spectrogram[r:r + 96]) for r in rows)
-      assert not record['frames'][~record['real']].any() and not record['annotated'][~record['real']].any()
+          rows = np.clip(
+            [np.floor(row - 1e-6 + 0.5), np.floor(row + 1e-6 + 0.5)], 0, len(spectrogram) - 96
+          ).astype(int)
+          assert any(np.array_equal(window, spectrogram[r : r + 96]) for r in rows)
+      assert (
+        not record['frames'][~record['real']].any()
+        and not record['annotated'][~record['real']].any()
+      )
     n = len(timeline.times)
-    valid = [k for k in range(1, min(n, len(lines) - 1) + 1)
-             if all(-1 <= float(cell) <= 1 for cell in lines[k].split(','))] if lines else list(range(1, n + 1))
+    valid = (
+      [
+        k
+        for k in range(1, min(n, len(lines) - 1) + 1)
+        if all(-1 <= float(cell) <= 1 for cell in lines[k].split(','))
+      ]
+      if lines
+      else list(range(1, n + 1))
+    )
     assert sorted(set(seen)) == valid
     gaps += bool(lines) and valid != list(range(valid[0], valid[0] + len(valid)))
   assert gaps and missing >= 5  # the set does contain what this is about

@@ -18,12 +18,14 @@ def second():
     """Two halves of the clips."""
 
     def add_options(self, parser):
-      parser.add_argument('--videos', type=int, required=True, help='how many clips are in the first half')
+      parser.add_argument(
+        '--videos', type=int, required=True, help='how many clips are in the first half'
+      )
 
     def plan(self, args):
       official = build.parse_args(['--source', str(args.source), '--data_dir', str(args.data_dir)])
       jobs = [job for members in SOURCES['affwild2'].plan(official).values() for job in members]
-      return {'half0': jobs[:args.videos], 'half1': jobs[args.videos:]}
+      return {'half0': jobs[: args.videos], 'half1': jobs[args.videos :]}
 
   yield
   del SOURCES['halves']
@@ -34,14 +36,20 @@ def test_a_second_source_is_chosen_by_name(official, second, tmp_path, capsys):
   assert build.main([*options, '--layout', 'halves', '--videos', '2']) == 0
   chunks = manifest.read_manifest(tmp_path)['chunks']
   assert list(chunks) == ['half0', 'half1'] and len(chunks['half0']['clips']) == 2
-  assert Records(tmp_path, manifest.read_manifest(tmp_path)['layout']).fold(0) == (('half0',), 'half1')
+  assert Records(tmp_path, manifest.read_manifest(tmp_path)['layout']).fold(0) == (
+    ('half0',),
+    'half1',
+  )
   with pytest.raises(SystemExit):
     build.parse_args([*options, '--layout', 'halves'])
   assert 'required: --videos' in capsys.readouterr().err
 
 
 def test_help_shows_the_options_of_the_chosen_source(second, capsys):
-  for layout, shown, hidden in (('affwild2', '--test_list', 'how many'), ('halves', 'how many', '--test_list')):
+  for layout, shown, hidden in (
+    ('affwild2', '--test_list', 'how many'),
+    ('halves', 'how many', '--test_list'),
+  ):
     with pytest.raises(SystemExit):
       build.parse_args(['--layout', layout, '--help'])
     out = capsys.readouterr().out

@@ -34,18 +34,21 @@ def at_batch(batches):
       if (training, [now, i + skip]) == (kind == 'train', place):
         signal_now()
       yield value
+
   return interrupted
 
 
 def in_compilation(make_train_step):
   def make(*arguments):
-    train_step, calls = make_train_step(*arguments), iter(range(10 ** 6))
+    train_step, calls = make_train_step(*arguments), iter(range(10**6))
 
     def call(*inputs):
       if next(calls) == 0:
         threading.Timer(0.2, signal_now).start()
       return train_step(*inputs)
+
     return call
+
   return make
 
 
@@ -57,10 +60,16 @@ def in_save(save):
       if len(place) == 1:
         signal_now()
       else:
-        operations = iter(range(10 ** 6))
-        sys.addaudithook(lambda event, _: event in ('open', 'os.rename', 'os.mkdir', 'os.remove', 'os.rmdir', 'shutil.rmtree')
-                         and next(operations) == place[1] and signal_now())
+        operations = iter(range(10**6))
+        sys.addaudithook(
+          lambda event, _: (
+            event in ('open', 'os.rename', 'os.mkdir', 'os.remove', 'os.rmdir', 'shutil.rmtree')
+            and next(operations) == place[1]
+            and signal_now()
+          )
+        )
     return save(self, manager, *arguments)
+
   return interrupted
 
 

@@ -30,8 +30,15 @@ def flags(workdir, records, *overrides, config=TINY):
 def run(*arguments, module='avjax.main', under=(), **options):
   """Runs python -m MODULE, under the words of another command if given; options are subprocess.run's."""
   environment = {**os.environ, 'PYTHONPATH': f'{ROOT}', **options.pop('env', {})}
-  return subprocess.run([*under, sys.executable, '-m', module, *map(str, arguments)], cwd=options.pop('cwd', ROOT), capture_output=True,
-                        text=True, env=environment, timeout=600, **options)
+  return subprocess.run(
+    [*under, sys.executable, '-m', module, *map(str, arguments)],
+    cwd=options.pop('cwd', ROOT),
+    capture_output=True,
+    text=True,
+    env=environment,
+    timeout=600,
+    **options,
+  )
 
 
 def call(*arguments, module='avjax.main'):
@@ -47,8 +54,21 @@ def call(*arguments, module='avjax.main'):
 
 def drive(number, mark, arguments, **options):
   """Runs avjax.main in driver.py."""
-  return subprocess.run([sys.executable, str(ROOT / 'tests/fault/driver.py'), str(int(number)), mark, *map(str, arguments)], cwd=ROOT,
-                        capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)}, timeout=600, **options)
+  return subprocess.run(
+    [
+      sys.executable,
+      str(ROOT / 'tests/fault/driver.py'),
+      str(int(number)),
+      mark,
+      *map(str, arguments),
+    ],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    timeout=600,
+    **options,
+  )
 
 
 def made_run(folder, config, seed=3, origins=None, meta=None):
@@ -64,9 +84,13 @@ def made_run(folder, config, seed=3, origins=None, meta=None):
 
 def final_state(workdir):
   """The newest checkpoint of the state: all arrays as NumPy's, and the meta."""
-  with ocp.CheckpointManager(pathlib.Path(workdir) / 'checkpoints' / 'last', item_names=('state', 'meta')) as manager:
-    restored = manager.restore(manager.latest_step(), args=ocp.args.Composite(
-        state=ocp.args.StandardRestore(), meta=ocp.args.JsonRestore()))
+  with ocp.CheckpointManager(
+    pathlib.Path(workdir) / 'checkpoints' / 'last', item_names=('state', 'meta')
+  ) as manager:
+    restored = manager.restore(
+      manager.latest_step(),
+      args=ocp.args.Composite(state=ocp.args.StandardRestore(), meta=ocp.args.JsonRestore()),
+    )
   return jax.tree.map(np.asarray, restored['state']), restored['meta']
 
 
@@ -87,4 +111,8 @@ def one_line(text):
 
 def files(folder):
   """{relative path: bytes} of everything under a folder."""
-  return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(pathlib.Path(folder).rglob('*')) if path.is_file()}
+  return {
+    str(path.relative_to(folder)): path.read_bytes()
+    for path in sorted(pathlib.Path(folder).rglob('*'))
+    if path.is_file()
+  }

@@ -21,20 +21,31 @@ SETTINGS = ['--config.batch_size=12', '--config.schedule.max_epochs=3']
 @pytest.fixture(scope='module')
 def settings(request):
   """The short form has one epoch, of the first stage."""
-  return SETTINGS if request.config.getoption('--full') else [*SETTINGS[:1], '--config.schedule.max_epochs=1']
+  return (
+    SETTINGS
+    if request.config.getoption('--full')
+    else [*SETTINGS[:1], '--config.schedule.max_epochs=1']
+  )
 
 
 def on_devices(count, workdir, records, settings):
-  done = run(*flags(workdir, records, *settings),
-             env={'XLA_FLAGS': f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count={count}'})
+  done = run(
+    *flags(workdir, records, *settings),
+    env={'XLA_FLAGS': f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count={count}'},
+  )
   assert done.returncode == 0 and f'{count} device(s)' in done.stderr, done.stderr
   return workdir
 
 
 def multihost(workdir, records, *settings):
-  return subprocess.Popen(['bash', str(ROOT / 'launch/multihost_cpu.sh'), '2', '1', *flags(workdir, records, *settings)], cwd=ROOT,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                          env={**os.environ, 'PYTHON': sys.executable, 'PYTHONPATH': str(ROOT)})
+  return subprocess.Popen(
+    ['bash', str(ROOT / 'launch/multihost_cpu.sh'), '2', '1', *flags(workdir, records, *settings)],
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    env={**os.environ, 'PYTHON': sys.executable, 'PYTHONPATH': str(ROOT)},
+  )
 
 
 @pytest.fixture(scope='module')
@@ -45,18 +56,29 @@ def single(records, settings, tmp_path_factory):
 # A bias whose effect the next batch norm takes out has a gradient of zero, of which rounding leaves 1e-9; Adam makes a whole step of
 # it, in whatever direction. Such biases, and the running means that follow them, differ from one layout to another as from one
 # compiler to another; everything else moves by 1e-2 in these runs and agrees.
-WITHOUT_EFFECT = re.compile(r"params.*(norm[12]|dense|hidden|residual)'\]\['bias'\]|batch_stats.*'mean'\]")
+WITHOUT_EFFECT = re.compile(
+  r"params.*(norm[12]|dense|hidden|residual)'\]\['bias'\]|batch_stats.*'mean'\]"
+)
 
 
 def difference(one, other):
   """The largest difference of any parameter, statistic or moment, after checking that both saw the same batches."""
-  losses = [[json.loads(line)['train_loss'] for line in (folder / 'metrics.jsonl').read_text().splitlines()] for folder in (one, other)]
+  losses = [
+    [json.loads(line)['train_loss'] for line in (folder / 'metrics.jsonl').read_text().splitlines()]
+    for folder in (one, other)
+  ]
   assert losses[0] == pytest.approx(losses[1], abs=1e-4)
   (a, meta_a), (b, meta_b) = final_state(one), final_state(other)
-  assert meta_a['schedule']['stage'] == meta_b['schedule']['stage'] and meta_a['batches_done'] == meta_b['batches_done']
+  assert (
+    meta_a['schedule']['stage'] == meta_b['schedule']['stage']
+    and meta_a['batches_done'] == meta_b['batches_done']
+  )
   leaves = zip(jax.tree_util.tree_flatten_with_path(a)[0], jax.tree.leaves(b), strict=True)
-  return max(float(np.abs(x.astype(float) - y.astype(float)).max()) for (path, x), y in leaves
-             if not WITHOUT_EFFECT.search(jax.tree_util.keystr(path)))
+  return max(
+    float(np.abs(x.astype(float) - y.astype(float)).max())
+    for (path, x), y in leaves
+    if not WITHOUT_EFFECT.search(jax.tree_util.keystr(path))
+  )
 
 
 def test_several_devices(single, records, settings, tmp_path, full, record):
@@ -78,7 +100,9 @@ def test_two_processes(single, records, settings, tmp_path, record):
   assert found < 1e-5
 
 
-def test_one_sigterm_stops_both_processes_at_the_same_batch(single, records, tmp_path, full, record):
+def test_one_sigterm_stops_both_processes_at_the_same_batch(
+  single, records, tmp_path, full, record
+):
   if not full:
     pytest.skip('make fault runs it')
   process = multihost(tmp_path / 'run', records, *SETTINGS)

@@ -13,7 +13,7 @@ import pytest
 from fault.harness import ROOT, call, drive, files, final_state, fingerprint, flags, run
 
 BATCHES = 5  # of an epoch of tiny.py on the little set: 20 records, 4 a batch
-EPOCHS = 4   # in two stages: the second group opens with epoch 2
+EPOCHS = 4  # in two stages: the second group opens with epoch 2
 
 
 @pytest.fixture(scope='module')
@@ -28,9 +28,13 @@ def whole(records, tmp_path_factory):
 def marks(count):
   """Random progress marks, in training and in validation, the release of the second group among them."""
   rng = random.Random(0)
-  places = [f'train:{epoch}:{batch}' for epoch in range(EPOCHS) for batch in range(BATCHES)] + [f'validate:{epoch}:0' for epoch in range(EPOCHS)]
+  places = [f'train:{epoch}:{batch}' for epoch in range(EPOCHS) for batch in range(BATCHES)] + [
+    f'validate:{epoch}:0' for epoch in range(EPOCHS)
+  ]
   release = ['train:2:0', 'validate:1:0']
-  return [release[0], *rng.sample(sorted(set(places) - set(release)), count - 2), release[1]][:count]
+  return [release[0], *rng.sample(sorted(set(places) - set(release)), count - 2), release[1]][
+    :count
+  ]
 
 
 def test_killed_and_resumed_bit_for_bit(whole, records, tmp_path, full, record):
@@ -57,7 +61,10 @@ def test_sigterm_saves_and_ends_well(whole, records, tmp_path, record, full, mar
   workdir = tmp_path / 'run'
   stopped = drive(signal.SIGTERM, mark, flags(workdir, records))
   assert stopped.returncode == 0 and 'stopped and saved' in stopped.stderr, stopped.stderr
-  record(f'SIGTERM, {mark.split(":")[0]}: seconds to the end', round(time.time() - float(re.search(r'signalled (\S+)', stopped.stderr)[1]), 1))
+  record(
+    f'SIGTERM, {mark.split(":")[0]}: seconds to the end',
+    round(time.time() - float(re.search(r'signalled (\S+)', stopped.stderr)[1]), 1),
+  )
   _, meta = final_state(workdir)
   reached = {'train:1:2': (1, 2), 'validate:1:0': (1, 5), 'compile': (0, 1), 'save:1': (2, 0)}[mark]
   assert (meta['schedule']['epoch'], meta['batches_done']) == reached
@@ -66,11 +73,13 @@ def test_sigterm_saves_and_ends_well(whole, records, tmp_path, record, full, mar
   assert fingerprint(workdir) == fingerprint(whole[0])
   assert done.stdout.replace(str(workdir), '') == whole[1].replace(str(whole[0]), '')
   # Every line of metrics is the undisturbed run's, apart from what took time.
-  timeless = lambda folder: re.sub(r'"(seconds|examples_per_second)": [\d.e-]+', '', (folder / 'metrics.jsonl').read_text())
+  timeless = lambda folder: re.sub(
+    r'"(seconds|examples_per_second)": [\d.e-]+', '', (folder / 'metrics.jsonl').read_text()
+  )
   assert timeless(workdir) == timeless(whole[0])
 
 
-SAVER = '''
+SAVER = """
 import sys
 import numpy as np
 from avjax import checkpoint
@@ -82,7 +91,7 @@ for step in range(1, 5):
     sys.addaudithook(lambda event, _: event in events and next(operations) == int(sys.argv[2]) and __import__('os').kill(__import__('os').getpid(), 9))
   checkpoints.save(checkpoints.last, step, {'params': {'a': np.full((50, 70), step, np.float32), 'b': np.arange(9.0)}}, {'step': step, 'schedule': {'best_epoch': -1}})
   print(step, flush=True)
-'''
+"""
 
 
 def test_killed_inside_a_save(tmp_path, full, record):
@@ -91,17 +100,30 @@ def test_killed_inside_a_save(tmp_path, full, record):
   import numpy as np
 
   from avjax.runs import checkpoint
-  shape = {'params': {'a': jax.ShapeDtypeStruct((50, 70), np.float32), 'b': jax.ShapeDtypeStruct((9,), np.float64)}}
+
+  shape = {
+    'params': {
+      'a': jax.ShapeDtypeStruct((50, 70), np.float32),
+      'b': jax.ShapeDtypeStruct((9,), np.float64),
+    }
+  }
   kills = sound = clean = 0
   operation = 0
   while kills < (25 if full else 2):
     workdir = tmp_path / str(operation)
-    killed = subprocess.run([sys.executable, '-c', SAVER, str(workdir), str(operation)], cwd=ROOT, capture_output=True, text=True)
+    killed = subprocess.run(
+      [sys.executable, '-c', SAVER, str(workdir), str(operation)],
+      cwd=ROOT,
+      capture_output=True,
+      text=True,
+    )
     operation += 3 if full else 20
     if killed.returncode == 0:  # the save has fewer file operations
       operation = 1 if operation % 3 == 0 else 2
       continue
-    assert killed.returncode == -signal.SIGKILL and '3' in killed.stdout and '4' not in killed.stdout, killed.stderr
+    assert (
+      killed.returncode == -signal.SIGKILL and '3' in killed.stdout and '4' not in killed.stdout
+    ), killed.stderr
     kills += 1
     checkpoints = checkpoint.Checkpoints(workdir)
     with jax.enable_x64(True):
@@ -110,13 +132,17 @@ def test_killed_inside_a_save(tmp_path, full, record):
     checkpoints.close()
     left = {path.name for path in (workdir / 'checkpoints' / 'last').iterdir()}
     clean += left <= {'2', '3', '4'}
-  record('SIGKILL inside a save: kills, whole states restored, folders without litter', [kills, sound, clean])
+  record(
+    'SIGKILL inside a save: kills, whole states restored, folders without litter',
+    [kills, sound, clean],
+  )
   assert sound == clean == kills
 
 
 def test_build_killed_at_random(records, tmp_path, full, record):
   """SIGKILL of data_prep.build at random moments: the same command again gives the same bytes."""
   from official_set import SIZES, make_official
+
   rng, source, same = random.Random(0), tmp_path / 'source', 0
   source.mkdir()
   make_official(source)
@@ -124,8 +150,13 @@ def test_build_killed_at_random(records, tmp_path, full, record):
   kills = 10 if full else 1
   for i in range(kills):
     arguments = ['--source', source, '--data_dir', tmp_path / str(i), '--workers', '1', *SIZES]
-    process = subprocess.Popen([sys.executable, '-m', 'data_prep.build', *map(str, arguments)], cwd=ROOT, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+      [sys.executable, '-m', 'data_prep.build', *map(str, arguments)],
+      cwd=ROOT,
+      stdout=subprocess.DEVNULL,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
     for _ in range(rng.randint(1, 8)):  # clips that are decoded
       process.stderr.readline()
     time.sleep(rng.uniform(0, 0.5))

@@ -33,7 +33,9 @@ def poisoned(monkeypatch):
         if epoch is not None and where(epoch, i):
           batch = {**batch, 'va': np.full_like(batch['va'], np.nan)}
         yield batch
+
     monkeypatch.setattr(dataset.Records, 'batches', spoiled)
+
   return poison
 
 
@@ -44,21 +46,38 @@ def config_for(records, **settings):
   return config
 
 
-def test_one_compilation_a_stage_and_a_spoiled_batch_is_skipped(records, tmp_path, monkeypatch, poisoned, record):
+def test_one_compilation_a_stage_and_a_spoiled_batch_is_skipped(
+  records, tmp_path, monkeypatch, poisoned, record
+):
   steps = {'train': [], 'predict': []}
   make, predict = System.make_train_step, System.predict_step.func
-  monkeypatch.setattr(System, 'make_train_step', lambda *args: steps['train'].append(make(*args)) or steps['train'][-1])
-  counted = functools.cached_property(lambda self: steps['predict'].append(predict(self)) or steps['predict'][-1])
+  monkeypatch.setattr(
+    System,
+    'make_train_step',
+    lambda *args: steps['train'].append(make(*args)) or steps['train'][-1],
+  )
+  counted = functools.cached_property(
+    lambda self: steps['predict'].append(predict(self)) or steps['predict'][-1]
+  )
   counted.__set_name__(System, 'predict_step')
   monkeypatch.setattr(System, 'predict_step', counted)
   poisoned(lambda epoch, batch: (epoch, batch) == (1, 1))
   results = loop.train(config_for(records), tmp_path / 'run', StopSignal())
   assert results['best_epoch'] >= 0
-  lines = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
-  assert [line['skipped_updates'] for line in lines] == [0, 1, 0, 0] and all(np.isfinite(line['train_loss']) for line in lines)
+  lines = [
+    json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()
+  ]
+  assert [line['skipped_updates'] for line in lines] == [0, 1, 0, 0] and all(
+    np.isfinite(line['train_loss']) for line in lines
+  )
   assert '1 of its 5 updates were skipped' in (tmp_path / 'run' / 'train.log').read_text()
-  counts = {kind: [function._cache_size() for function in functions] for kind, functions in steps.items()}
-  record('compilations: of the train step of each stage, of evaluation', [counts['train'], counts['predict']])
+  counts = {
+    kind: [function._cache_size() for function in functions] for kind, functions in steps.items()
+  }
+  record(
+    'compilations: of the train step of each stage, of evaluation',
+    [counts['train'], counts['predict']],
+  )
   assert counts == {'train': [1, 1], 'predict': [1]}  # two stages in four epochs
 
 
@@ -78,22 +97,39 @@ def test_too_many_spoiled_batches_end_the_run(records, tmp_path, poisoned):
   log = (tmp_path / 'run' / 'train.log').read_text()
   assert 'more than skip_most = 2 updates in a row' in log and '--config.resume' in log
   state, meta = final_state(tmp_path / 'run')
-  assert meta['schedule']['epoch'] == 1 and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+  assert meta['schedule']['epoch'] == 1 and all(
+    np.isfinite(leaf).all() for leaf in jax.tree.leaves(state)
+  )
   for path in (tmp_path / 'run' / 'checkpoints').glob('*/*/state'):
     with ocp.StandardCheckpointer() as checkpointer:
       assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(checkpointer.restore(path)))
 
 
-@pytest.mark.parametrize('kind', ['black', 'silent', 'constant labels', 'nothing annotated', 'one annotated frame', 'all of it', 'NaN'])
+@pytest.mark.parametrize(
+  'kind',
+  [
+    'black',
+    'silent',
+    'constant labels',
+    'nothing annotated',
+    'one annotated frame',
+    'all of it',
+    'NaN',
+  ],
+)
 def test_inputs_that_hold_nothing(kind):
   """Black windows, silence, constant labels: finite loss and gradient, and the step moves. NaN: the state comes back as it was."""
   config = tiny.get_config()
   length, face, clips = config.data.length, config.data.face, 3
   rng = np.random.default_rng(0)
-  batch = {'faces': rng.integers(0, 256, (clips, length, face, face, 3), np.uint8),
-           'log_mel': rng.normal(size=(clips, 120, 64)).astype(np.float16), 'starts': np.zeros((clips, length), np.int32),
-           'real': np.ones((clips, length), bool), 'va': rng.uniform(-1, 1, (clips, length, 2)).astype(np.float32),
-           'annotated': np.ones((clips, length), bool)}
+  batch = {
+    'faces': rng.integers(0, 256, (clips, length, face, face, 3), np.uint8),
+    'log_mel': rng.normal(size=(clips, 120, 64)).astype(np.float16),
+    'starts': np.zeros((clips, length), np.int32),
+    'real': np.ones((clips, length), bool),
+    'va': rng.uniform(-1, 1, (clips, length, 2)).astype(np.float32),
+    'annotated': np.ones((clips, length), bool),
+  }
   if kind in ('black', 'all of it'):
     batch['faces'][:] = 0
   if kind in ('silent', 'all of it'):
@@ -101,15 +137,20 @@ def test_inputs_that_hold_nothing(kind):
   if kind in ('constant labels', 'all of it'):
     batch['va'][:] = 0.25
   if kind in ('nothing annotated', 'one annotated frame'):
-    batch['annotated'][:, 0 if kind == 'nothing annotated' else 1:] = False
+    batch['annotated'][:, 0 if kind == 'nothing annotated' else 1 :] = False
   if kind == 'NaN':
     batch['va'][1, 3] = np.nan
   system = System.from_config(config)
   tx = optimizer.make_optimizer(TrainableMask(('.*',)), {'weight_decay': 1e-3})
   state = make_state(system.init(0), tx)
   before = jax.tree.map(np.array, state)
-  after, metrics = system.make_train_step(TrainableMask(('.*',)), tx)(state, batch, jax.random.key(1), np.float32(1e-3))
-  changed = [not np.array_equal(new, old) for new, old in zip(jax.tree.leaves(after), jax.tree.leaves(before), strict=True)]
+  after, metrics = system.make_train_step(TrainableMask(('.*',)), tx)(
+    state, batch, jax.random.key(1), np.float32(1e-3)
+  )
+  changed = [
+    not np.array_equal(new, old)
+    for new, old in zip(jax.tree.leaves(after), jax.tree.leaves(before), strict=True)
+  ]
   if kind == 'NaN':
     assert not np.isfinite(metrics['loss']) and not any(changed)
   else:

@@ -17,14 +17,26 @@ from avjax.weights.initialize import initialize
 from benchmarks import parity, parity_cases
 
 ROOT = pathlib.Path(__file__).parents[2]
-STATE = {'input_layer.0.weight': torch.arange(24.).reshape(4, 6), 'input_layer.1.running_var': torch.ones(4),
-         'input_layer.1.num_batches_tracked': torch.tensor(7)}
+STATE = {
+  'input_layer.0.weight': torch.arange(24.0).reshape(4, 6),
+  'input_layer.1.running_var': torch.ones(4),
+  'input_layer.1.num_batches_tracked': torch.tensor(7),
+}
 
 
-@pytest.mark.parametrize('wrap', [
-    lambda state: state, collections.OrderedDict, lambda state: {'epoch': 3, 'state_dict': state, 'arguments': {'name': 'x'}},
+@pytest.mark.parametrize(
+  'wrap',
+  [
+    lambda state: state,
+    collections.OrderedDict,
+    lambda state: {'epoch': 3, 'state_dict': state, 'arguments': {'name': 'x'}},
     lambda state: {'model': {name: x.half() for name, x in state.items()}},
-    lambda state: {name: torch.nn.Parameter(x.bfloat16(), False) if x.is_floating_point() else x for name, x in state.items()}])
+    lambda state: {
+      name: torch.nn.Parameter(x.bfloat16(), False) if x.is_floating_point() else x
+      for name, x in state.items()
+    },
+  ],
+)
 @pytest.mark.parametrize('zipped', [True, False])
 def test_every_way_to_save(tmp_path, wrap, zipped):
   path = tmp_path / 'weights.pth'
@@ -50,8 +62,12 @@ def test_small_files_that_would_grow(tmp_path):
   torch.save(STATE | {'large': torch.zeros(1).expand(250_000_000)}, path)
   with pytest.raises(InputError, match="'large' has 250,000,000 numbers, more than are stored"):
     weight_files.read_published(path)
-  torch.save({'part': torch.arange(24.).reshape(4, 6).T[1:3]}, path)  # strides and offsets are sound
-  np.testing.assert_array_equal(weight_files.read_published(path)['part'], np.arange(24.).reshape(4, 6).T[1:3])
+  torch.save(
+    {'part': torch.arange(24.0).reshape(4, 6).T[1:3]}, path
+  )  # strides and offsets are sound
+  np.testing.assert_array_equal(
+    weight_files.read_published(path)['part'], np.arange(24.0).reshape(4, 6).T[1:3]
+  )
 
 
 class Payload:
@@ -66,11 +82,30 @@ class Payload:
 
 @pytest.mark.parametrize('zipped', [True, False])
 def test_code_in_a_file_is_not_run(tmp_path, zipped):
-  for content in (Payload(str(tmp_path / 'run')), {'state_dict': STATE, 'x': Payload(str(tmp_path / 'run'))}, torch.nn.Linear(2, 3)):
+  for content in (
+    Payload(str(tmp_path / 'run')),
+    {'state_dict': STATE, 'x': Payload(str(tmp_path / 'run'))},
+    torch.nn.Linear(2, 3),
+  ):
     torch.save(content, tmp_path / 'hostile.pth', _use_new_zipfile_serialization=zipped)
-    done = subprocess.run([sys.executable, '-m', 'avjax.pretrained', 'ir50', '--source', str(tmp_path / 'hostile.pth'), '--output',
-                           str(tmp_path / 'out')], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and 'asks to run' in done.stderr, done.stderr
+    done = subprocess.run(
+      [
+        sys.executable,
+        '-m',
+        'avjax.pretrained',
+        'ir50',
+        '--source',
+        str(tmp_path / 'hostile.pth'),
+        '--output',
+        str(tmp_path / 'out'),
+      ],
+      cwd=ROOT,
+      capture_output=True,
+      text=True,
+    )
+    assert (
+      done.returncode == 2 and len(done.stderr.splitlines()) == 1 and 'asks to run' in done.stderr
+    ), done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ['hostile.pth']
 
 
@@ -85,7 +120,7 @@ def test_damaged_files(tmp_path):
       if i % 2:
         content[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
       else:
-        del content[rng.randrange(len(data)):]
+        del content[rng.randrange(len(data)) :]
       path.write_bytes(content)
       try:
         weight_files.read_published(path)
@@ -99,18 +134,40 @@ def test_a_predecessor_s_checkpoint_brought_along(tmp_path, case):
   """model_state_dict.pth, as their trainer saves it -> our file -> config.init.model -> the same predictions."""
   from avjax.models.layers import nothing_trainable
   from avjax.system import System
-  reference, config = parity.make_reference(case).eval(), parity_cases.CONFIGS[case].copy_and_resolve_references()
+
+  reference, config = (
+    parity.make_reference(case).eval(),
+    parity_cases.CONFIGS[case].copy_and_resolve_references(),
+  )
   torch.save(reference.state_dict(), tmp_path / 'model_state_dict.pth')
-  (tmp_path / 'sizes.py').write_text(f'from benchmarks.parity_cases import CONFIGS\nget_config = lambda: CONFIGS[{case!r}]\n')
-  done = subprocess.run([sys.executable, '-m', 'avjax.pretrained', 'model', '--config', str(tmp_path / 'sizes.py'), '--source',
-                         str(tmp_path / 'model_state_dict.pth'), '--output', str(tmp_path / 'ours.safetensors')], cwd=ROOT,
-                        capture_output=True, text=True)
+  (tmp_path / 'sizes.py').write_text(
+    f'from benchmarks.parity_cases import CONFIGS\nget_config = lambda: CONFIGS[{case!r}]\n'
+  )
+  done = subprocess.run(
+    [
+      sys.executable,
+      '-m',
+      'avjax.pretrained',
+      'model',
+      '--config',
+      str(tmp_path / 'sizes.py'),
+      '--source',
+      str(tmp_path / 'model_state_dict.pth'),
+      '--output',
+      str(tmp_path / 'ours.safetensors'),
+    ],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+  )
   assert done.returncode == 0, done.stderr
   config.init.model = str(tmp_path / 'ours.safetensors')
   system = System.from_config(config)
   variables, _ = initialize(config, system.init(5))
   images, log_mel = parity_cases.inputs(case, 3)
-  ours = system.model.apply(variables, images, log_mel, np.ones(images.shape[:2], bool), nothing_trainable)
+  ours = system.model.apply(
+    variables, images, log_mel, np.ones(images.shape[:2], bool), nothing_trainable
+  )
   theirs = reference(*map(parity.channels_first, (images, log_mel))).detach().numpy()
   assert theirs.std() > 1e-3
   np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)

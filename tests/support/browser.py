@@ -13,12 +13,29 @@ import tempfile
 import time
 
 NAMES = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable')
-FLAGS = ('--headless=new', '--remote-debugging-pipe', '--no-first-run', '--disable-gpu',
-         '--disable-dev-shm-usage', '--mute-audio', '--hide-scrollbars',
-         '--autoplay-policy=no-user-gesture-required', '--disable-background-networking')
+FLAGS = (
+  '--headless=new',
+  '--remote-debugging-pipe',
+  '--no-first-run',
+  '--disable-gpu',
+  '--disable-dev-shm-usage',
+  '--mute-audio',
+  '--hide-scrollbars',
+  '--autoplay-policy=no-user-gesture-required',
+  '--disable-background-networking',
+)
 # Virtual key codes, by KeyboardEvent.key.
-KEYS = {'ArrowLeft': 37, 'ArrowRight': 39, 'ArrowUp': 38, 'ArrowDown': 40, 'Home': 36, 'End': 35,
-        'Tab': 9, 'Enter': 13, ' ': 32}
+KEYS = {
+  'ArrowLeft': 37,
+  'ArrowRight': 39,
+  'ArrowUp': 38,
+  'ArrowDown': 40,
+  'Home': 36,
+  'End': 35,
+  'Tab': 9,
+  'Enter': 13,
+  ' ': 32,
+}
 CHARACTERS = {'Enter': '\r', ' ': ' '}  # what those keys type that type something
 PATIENCE = 60.0  # seconds to wait for any answer: machines that run tests are busy
 
@@ -108,8 +125,13 @@ class Browser:
 
   def evaluate(self, expression):
     """Returns the value of a JavaScript expression; waits for it where it is a promise."""
-    answer = self.call('Runtime.evaluate', expression=expression, awaitPromise=True,
-                       returnByValue=True, userGesture=True)
+    answer = self.call(
+      'Runtime.evaluate',
+      expression=expression,
+      awaitPromise=True,
+      returnByValue=True,
+      userGesture=True,
+    )
     if 'exceptionDetails' in answer:
       details = answer['exceptionDetails']
       raise RuntimeError(details.get('exception', {}).get('description', details['text']))
@@ -125,8 +147,12 @@ class Browser:
 
   def key(self, name, shift=False):
     """Presses and releases a key, named as in KeyboardEvent.key."""
-    event = {'key': name, 'code': 'Space' if name == ' ' else name,
-             'windowsVirtualKeyCode': KEYS[name], 'modifiers': 8 if shift else 0}
+    event = {
+      'key': name,
+      'code': 'Space' if name == ' ' else name,
+      'windowsVirtualKeyCode': KEYS[name],
+      'modifiers': 8 if shift else 0,
+    }
     text = {'text': CHARACTERS[name]} if name in CHARACTERS else {}
     self.call('Input.dispatchKeyEvent', type='keyDown', **event, **text)
     self.call('Input.dispatchKeyEvent', type='keyUp', **event)
@@ -142,14 +168,16 @@ class Browser:
         self.call('Input.dispatchTouchEvent', type=kind, touchPoints=[{'x': x, 'y': y}])
       else:
         kind = 'mouseMoved' if i else 'mousePressed'
-        self.call('Input.dispatchMouseEvent', type=kind, x=x, y=y, button='left', buttons=1,
-                  clickCount=1)
+        self.call(
+          'Input.dispatchMouseEvent', type=kind, x=x, y=y, button='left', buttons=1, clickCount=1
+        )
     if touch:
       self.call('Input.dispatchTouchEvent', type='touchEnd', touchPoints=[])
     else:
       x, y = places[-1]
-      self.call('Input.dispatchMouseEvent', type='mouseReleased', x=x, y=y, button='left',
-                clickCount=1)
+      self.call(
+        'Input.dispatchMouseEvent', type='mouseReleased', x=x, y=y, button='left', clickCount=1
+      )
 
   def emulate(self, width, height=900, *, dark=False, still=False, ratio=1, phone=False):
     """Emulates a screen and what its owner prefers.
@@ -162,21 +190,32 @@ class Browser:
       ratio: device pixels to a CSS pixel.
       phone: whether it is a phone, with touch.
     """
-    self.call('Emulation.setDeviceMetricsOverride', width=width, height=height,
-              deviceScaleFactor=ratio, mobile=phone)
+    self.call(
+      'Emulation.setDeviceMetricsOverride',
+      width=width,
+      height=height,
+      deviceScaleFactor=ratio,
+      mobile=phone,
+    )
     self.call('Emulation.setTouchEmulationEnabled', enabled=phone)
-    self.call('Emulation.setEmulatedMedia', features=[
+    self.call(
+      'Emulation.setEmulatedMedia',
+      features=[
         {'name': 'prefers-color-scheme', 'value': 'dark' if dark else 'light'},
-        {'name': 'prefers-reduced-motion', 'value': 'reduce' if still else 'no-preference'}])
-    self.evaluate('new Promise(done => requestAnimationFrame('
-                  '() => requestAnimationFrame(() => done())))')
+        {'name': 'prefers-reduced-motion', 'value': 'reduce' if still else 'no-preference'},
+      ],
+    )
+    self.evaluate(
+      'new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done())))'
+    )
 
   def screenshot(self):
     """Returns the whole page as the bytes of a PNG file."""
     size = self.call('Page.getLayoutMetrics')['cssContentSize']
     clip = {'x': 0, 'y': 0, 'width': size['width'], 'height': size['height'], 'scale': 1}
-    picture = self.call('Page.captureScreenshot', format='png', clip=clip,
-                        captureBeyondViewport=True)
+    picture = self.call(
+      'Page.captureScreenshot', format='png', clip=clip, captureBeyondViewport=True
+    )
     return base64.b64decode(picture['data'])
 
   def close(self):

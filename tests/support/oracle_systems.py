@@ -13,7 +13,10 @@ def attention(w, x, y, heads):
   """Multi-head attention of queries x (L,D) over y (M,D'), head by head."""
   out = w['out']['bias'].copy() + np.zeros((len(x), 1))
   for h in range(heads):
-    q, k, v = (z @ w[name]['kernel'][:, h] + w[name]['bias'][h] for name, z in (('query', x), ('key', y), ('value', y)))
+    q, k, v = (
+      z @ w[name]['kernel'][:, h] + w[name]['bias'][h]
+      for name, z in (('query', x), ('key', y), ('value', y))
+    )
     out = out + softmax(q @ k.T / np.sqrt(q.shape[1])) @ v @ w['out']['kernel'][h]
   return out
 
@@ -23,8 +26,16 @@ def encoder_layer(w, x, heads, over=None):
   return layer_norm(x + dense(relu(dense(x, w['dense1'])), w['dense2']), w['norm2'])
 
 
-def transformer(w, x_v, x_a, layers, heads, inputs=('visual', 'audio'), slope=None, positions=False):
-  x = np.hstack([dense(x, w[f'each_{name}']) if f'each_{name}' in w else x for name, x in (('visual', x_v), ('audio', x_a)) if name in inputs])
+def transformer(
+  w, x_v, x_a, layers, heads, inputs=('visual', 'audio'), slope=None, positions=False
+):
+  x = np.hstack(
+    [
+      dense(x, w[f'each_{name}']) if f'each_{name}' in w else x
+      for name, x in (('visual', x_v), ('audio', x_a))
+      if name in inputs
+    ]
+  )
   for i in range(9):
     if f'stem{i}' in w:
       x = np.where(x > 0, x, slope * x) if i and slope is not None else x
@@ -57,13 +68,15 @@ def mamba_layer(w, x, states, rank):
   u, z = both[:, :width], both[:, width:]
   taps = w['conv']['kernel'][:, 0]  # (4,D)
   padded = np.vstack([np.zeros((len(taps) - 1, width)), u])
-  u = np.array([(padded[t:t + len(taps)] * taps).sum(0) for t in range(len(u))]) + w['conv']['bias']
+  u = (
+    np.array([(padded[t : t + len(taps)] * taps).sum(0) for t in range(len(u))]) + w['conv']['bias']
+  )
   u = u * sigmoid(u)
   a, h, rows = -np.exp(w['a_log']), np.zeros((width, states)), []
   for t in range(len(u)):
     selected = u[t] @ w['select']['kernel']
     step = np.log1p(np.exp(dense(selected[:rank], w['step'])))
-    write, read = selected[rank:rank + states], selected[rank + states:]
+    write, read = selected[rank : rank + states], selected[rank + states :]
     h = np.exp(step[:, None] * a) * h + (step * u[t])[:, None] * write
     rows.append(h @ read + w['skip'] * u[t])
   return np.array(rows) * (z * sigmoid(z)) @ w['out']['kernel']
@@ -103,7 +116,10 @@ def lstm(w, x_v, x_a, layers, bidirectional):
 def leader_follower(w, x_v, x_a):
   rows = []
   for v, a in zip(x_v, x_a, strict=True):
-    q, k, values = (np.array([dense(v, w[f'visual_{kind}']), dense(a, w[f'audio_{kind}'])]) for kind in ('query', 'key', 'value'))
+    q, k, values = (
+      np.array([dense(v, w[f'visual_{kind}']), dense(a, w[f'audio_{kind}'])])
+      for kind in ('query', 'key', 'value')
+    )
     y = softmax(k @ q.T / np.sqrt(k.shape[1])) @ values + values
     y = (y - y.mean()) / np.sqrt(y.var() + 1e-5) * w['norm']['scale'] + w['norm']['bias']
     rows.append(np.concatenate([v, y.ravel()]))

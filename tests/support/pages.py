@@ -4,13 +4,16 @@ import browser
 import numpy as np
 import pytest
 
-HOSTILE = ('</script><script>window.hacked = 1</script>'
-           '<img src=x onerror="window.hacked = 1">&amp;{{data}}.mp4')
+HOSTILE = (
+  '</script><script>window.hacked = 1</script>'
+  '<img src=x onerror="window.hacked = 1">&amp;{{data}}.mp4'
+)
 in_browser = pytest.mark.skipif(
-    browser.find() is None, reason='no Chromium or Chrome is installed here')
+  browser.find() is None, reason='no Chromium or Chrome is installed here'
+)
 
 # JavaScript that lists the texts whose contrast with their background is below 4.5 (WCAG 2).
-FAINT = '''(() => {
+FAINT = """(() => {
   const rgb = text => text.match(/[\\d.]+/g).map(Number);
   const luminance = ([r, g, b]) => [r, g, b].map(c => c / 255)
     .map(c => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
@@ -32,7 +35,7 @@ FAINT = '''(() => {
     if (contrast < 4.5) faint.push(`${element.textContent}: ${contrast}`);
   }
   return faint;
-})()'''
+})()"""
 
 
 def softmax(x):
@@ -42,6 +45,7 @@ def softmax(x):
 
 def assert_named(chromium):
   """Asserts that every element that can take the focus has a name for screen readers."""
+
   def is_focusable(node):
     properties = node.get('properties', ())
     return any(p['name'] == 'focusable' and p['value']['value'] for p in properties)

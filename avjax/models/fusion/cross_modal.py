@@ -16,7 +16,10 @@ if TYPE_CHECKING:
   from jaxtyping import Array, Bool, Float
 
 
-@FUSIONS.register('cross_modal', ranges={'width': at_least(1), 'blocks': at_least(1), 'heads': at_least(1), 'dropout': DROPOUT})
+@FUSIONS.register(
+  'cross_modal',
+  ranges={'width': at_least(1), 'blocks': at_least(1), 'heads': at_least(1), 'dropout': DROPOUT},
+)
 class CrossModal(nn.Module):
   """Lets the visual features attend to the audio features: (B,L,Dv), (B,L,Da) -> [V; V attended], (B,L,2*width).
 
@@ -38,8 +41,13 @@ class CrossModal(nn.Module):
     mask: Bool[Array, 'B L'],
     is_trainable: Trainable,
   ) -> Float[Array, 'B L D']:
-    visual, audio = nn.Dense(self.width, name='visual')(visual), nn.Dense(self.width, name='audio')(audio)
+    visual, audio = (
+      nn.Dense(self.width, name='visual')(visual),
+      nn.Dense(self.width, name='audio')(audio),
+    )
     x = visual
     for i in range(self.blocks):
-      x = EncoderLayer(self.heads, self.hidden, self.dropout, name=f'block{i}')(x, mask, is_trainable, over=audio)
+      x = EncoderLayer(self.heads, self.hidden, self.dropout, name=f'block{i}')(
+        x, mask, is_trainable, over=audio
+      )
     return zero_padding(jnp.concatenate([visual, x], axis=-1), mask)

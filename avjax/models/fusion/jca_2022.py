@@ -33,7 +33,10 @@ class Attention2022(nn.Module):
     frames, d = x.shape[1], joint.shape[2]
     init = nn.initializers.lecun_normal()
     affine = self.param('affine', init, (self.length, self.length))[:frames, :frames]
-    w_c, w_x = self.param('w_c', init, (d, self.maps)), self.param('w_x', init, (self.length, self.maps))[:frames]
+    w_c, w_x = (
+      self.param('w_c', init, (d, self.maps)),
+      self.param('w_x', init, (self.length, self.maps))[:frames],
+    )
     w_h = self.param('w_h', init, (self.maps, self.length))[:, :frames]
     # fmt: off
     c = jnp.tanh(jnp.einsum('bld,lm,bme->bde', x, affine, joint) / jnp.sqrt(d))   # (B,Dm,D)
@@ -59,8 +62,13 @@ class JCA2022(nn.Module):
     is_trainable: Trainable,
   ) -> Float[Array, 'B L D']:
     del is_trainable
-    audio, visual = (zero_padding(nn.Dense(self.width, name=name)(x), mask)
-                     for name, x in (('audio_in', audio), ('visual_in', visual)))
+    audio, visual = (
+      zero_padding(nn.Dense(self.width, name=name)(x), mask)
+      for name, x in (('audio_in', audio), ('visual_in', visual))
+    )
     joint = jnp.concatenate([audio, visual], axis=-1)
-    attended = [Attention2022(self.length, self.maps, name=name)(x, joint) for name, x in (('audio', audio), ('visual', visual))]
+    attended = [
+      Attention2022(self.length, self.maps, name=name)(x, joint)
+      for name, x in (('audio', audio), ('visual', visual))
+    ]
     return zero_padding(jnp.concatenate(attended, axis=-1), mask)

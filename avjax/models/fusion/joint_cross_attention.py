@@ -31,7 +31,9 @@ class Attention(nn.Module):
   length: int
 
   @nn.compact
-  def __call__(self, x: Float[Array, 'B L Dm'], joint: Float[Array, 'B L D']) -> Float[Array, 'B L Dm']:
+  def __call__(
+    self, x: Float[Array, 'B L Dm'], joint: Float[Array, 'B L D']
+  ) -> Float[Array, 'B L Dm']:
     frames, width, d = x.shape[1], x.shape[2], joint.shape[2]
     over_time = nn.initializers.normal(1 / self.length)
     w_j = self.param('w_j', nn.initializers.xavier_uniform(), (width, d))
@@ -61,8 +63,15 @@ class JointCrossAttention(nn.Module):
     return zero_padding(visual, mask), zero_padding(audio, mask)
 
 
-@FUSIONS.register('rjca', ranges={
-    'recursions': at_least(1), 'temperature': POSITIVE, 'formulation': OneOf(('paper', 'author')), 'dropout': DROPOUT})
+@FUSIONS.register(
+  'rjca',
+  ranges={
+    'recursions': at_least(1),
+    'temperature': POSITIVE,
+    'formulation': OneOf(('paper', 'author')),
+    'dropout': DROPOUT,
+  },
+)
 class RJCA(nn.Module):
   """Recursive joint cross-attention (section 3.2): concatenates the features of the last recursion, (B,L,Dv+Da).
 
@@ -94,7 +103,9 @@ class RJCA(nn.Module):
         layer = JointCoAttention(self.length, self.dropout, self.joint_fc, name=f'recursion_{t}')
         visual, audio = layer(visuals[-1], audios[-1], mask, is_trainable)
       else:
-        visual, audio = JointCrossAttention(self.length, name=f'recursion_{t}')(visuals[-1], audios[-1], mask)
+        visual, audio = JointCrossAttention(self.length, name=f'recursion_{t}')(
+          visuals[-1], audios[-1], mask
+        )
       visuals.append(visual)
       audios.append(audio)
     pair = [self.choose('audio', audios), self.choose('visual', visuals)]
@@ -142,5 +153,7 @@ class HGRJCA(RJCA):
   """Hierarchical GRJCA (section 3.4): gates at every recursion between X^(t-1) and X^(t), then over the gated features."""
 
   def choose(self, modality, series):
-    gated = [self.gate(f'{modality}_{t}', series[t], series[t - 1:t + 1]) for t in range(1, len(series))]
+    gated = [
+      self.gate(f'{modality}_{t}', series[t], series[t - 1 : t + 1]) for t in range(1, len(series))
+    ]
     return self.gate(f'{modality}_final', gated[-1], gated)

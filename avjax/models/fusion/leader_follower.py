@@ -41,13 +41,17 @@ class LFAN(nn.Module):
   ) -> Float[Array, 'B L D']:
     qkv = []
     for name, x in (('visual', visual), ('audio', audio)):
-      x = nn.Dense(3 * self.width, kernel_init=nn.initializers.xavier_uniform(), name=f'{name}_qkv')(x)
+      x = nn.Dense(
+        3 * self.width, kernel_init=nn.initializers.xavier_uniform(), name=f'{name}_qkv'
+      )(x)
       qkv.append(x.reshape(*x.shape[:2], self.heads, 3 * self.width // self.heads))
-    q, k, v = jnp.split(jnp.stack(qkv, axis=3), 3, axis=-1)       # (B,L,heads,2,width/heads)
+    q, k, v = jnp.split(jnp.stack(qkv, axis=3), 3, axis=-1)  # (B,L,heads,2,width/heads)
     scores = nn.softmax(jnp.einsum('blhmd,blhnd->blhmn', q, k) / jnp.sqrt(q.shape[-1]), axis=-1)
     attended = jnp.einsum('blhmn,blhnd->blhmd', scores, v) + v
     follower = attended.reshape(*visual.shape[:2], 2 * self.width)  # heads first, then modalities
-    follower = nn.Dense(2 * self.width, kernel_init=nn.initializers.xavier_uniform(), name='output')(follower)
+    follower = nn.Dense(
+      2 * self.width, kernel_init=nn.initializers.xavier_uniform(), name='output'
+    )(follower)
     follower = Dropout(self.dropout, name='dropout')(follower, is_trainable)
     follower = nn.LayerNorm(epsilon=1e-5, name='norm')(follower)
     return zero_padding(jnp.concatenate([visual, follower], axis=-1), mask)
@@ -72,11 +76,21 @@ class LeaderFollower(nn.Module):
     is_trainable: Trainable,
   ) -> Float[Array, 'B L D']:
     del is_trainable
+
     def tokens(kind):  # (B,L,2,width)
-      return jnp.stack([nn.Dense(self.width, name=f'{name}_{kind}')(x) for name, x in (('visual', visual), ('audio', audio))], axis=2)
+      return jnp.stack(
+        [
+          nn.Dense(self.width, name=f'{name}_{kind}')(x)
+          for name, x in (('visual', visual), ('audio', audio))
+        ],
+        axis=2,
+      )
+
     q, k, v = tokens('query'), tokens('key'), tokens('value')
     scores = nn.softmax(jnp.einsum('blmd,blnd->blmn', k, q) / jnp.sqrt(self.width), axis=-1)
-    follower = nn.LayerNorm(epsilon=1e-5, reduction_axes=(-2, -1), feature_axes=(-2, -1), name='norm')(scores @ v + v)
+    follower = nn.LayerNorm(
+      epsilon=1e-5, reduction_axes=(-2, -1), feature_axes=(-2, -1), name='norm'
+    )(scores @ v + v)
     follower = follower.reshape(*visual.shape[:2], 2 * self.width)
     return zero_padding(jnp.concatenate([visual, follower], axis=-1), mask)
 
@@ -100,5 +114,8 @@ class CAN(nn.Module):
     is_trainable: Trainable,
   ) -> Float[Array, 'B L D']:
     del is_trainable
-    x = jnp.concatenate([nn.Dense(self.width, name=name)(x) for name, x in (('visual', visual), ('audio', audio))], axis=-1)
+    x = jnp.concatenate(
+      [nn.Dense(self.width, name=name)(x) for name, x in (('visual', visual), ('audio', audio))],
+      axis=-1,
+    )
     return zero_padding(x * nn.softmax(nn.Dense(x.shape[-1], name='weights')(x), axis=-1), mask)

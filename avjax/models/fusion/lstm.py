@@ -35,7 +35,9 @@ class LSTM(nn.Module):
   ) -> Float[Array, 'B L D']:
     del audio, is_trainable
     x, lengths = visual, mask.sum(axis=1)  # padding is at the end of a clip
-    cell = functools.partial(nn.OptimizedLSTMCell, self.width, param_dtype=x.dtype)  # also the type of its first state
+    cell = functools.partial(
+      nn.OptimizedLSTMCell, self.width, param_dtype=x.dtype
+    )  # also the type of its first state
     for i in range(self.layers):
       forward = nn.RNN(cell(name=f'forward{i}'))(x, seq_lengths=lengths)
       if self.bidirectional:

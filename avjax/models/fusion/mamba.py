@@ -27,20 +27,24 @@ def selective_scan(decay, drive, read):
   decay, drive (B,L,D,N), read (B,L,N) -> y (B,L,D). It takes log L steps, since two updates make one: (a, b) and then
   (c, d) is (a c, b c + d).
   """
+
   def after(first, then):
     return first[0] * then[0], first[1] * then[0] + then[1]
+
   _, h = jax.lax.associative_scan(after, (decay, drive), axis=1)
   return jnp.einsum('bldn,bln->bld', h, read)
 
 
 def start_weight(key, shape, dtype=jnp.float32):
   """Draws the weight of the time step's projection, (rank,D), from U(-1/sqrt(rank), 1/sqrt(rank))."""
-  return jax.random.uniform(key, shape, dtype, -shape[0] ** -0.5, shape[0] ** -0.5)
+  return jax.random.uniform(key, shape, dtype, -(shape[0] ** -0.5), shape[0] ** -0.5)
 
 
 def start_step(key, shape, dtype=jnp.float32, least=1e-3, most=1e-1):
   """Draws a bias whose softplus is a time step between least and most, uniform in its logarithm."""
-  step = jnp.exp(jax.random.uniform(key, shape, dtype) * (np.log(most) - np.log(least)) + np.log(least))
+  step = jnp.exp(
+    jax.random.uniform(key, shape, dtype) * (np.log(most) - np.log(least)) + np.log(least)
+  )
   return step + jnp.log(-jnp.expm1(-step))  # the inverse of softplus
 
 
@@ -58,17 +62,39 @@ class Mamba(nn.Module):
   def __call__(self, x):
     width = x.shape[-1]
     x, z = jnp.split(nn.Dense(2 * width, use_bias=False, name='in')(x), 2, axis=-1)
-    x = nn.silu(nn.Conv(width, (self.taps,), padding=[(self.taps - 1, 0)], feature_group_count=width, name='conv')(x))
-    step, write, read = jnp.split(nn.Dense(self.rank + 2 * self.states, use_bias=False, name='select')(x),
-                                  [self.rank, self.rank + self.states], axis=-1)
-    step = nn.softplus(nn.Dense(width, kernel_init=start_weight, bias_init=start_step, name='step')(step))  # (B,L,D)
-    a = -jnp.exp(self.param('a_log', lambda key: jnp.log(jnp.tile(jnp.arange(1.0, self.states + 1), (width, 1)))))  # (D,N)
+    x = nn.silu(
+      nn.Conv(
+        width, (self.taps,), padding=[(self.taps - 1, 0)], feature_group_count=width, name='conv'
+      )(x)
+    )
+    step, write, read = jnp.split(
+      nn.Dense(self.rank + 2 * self.states, use_bias=False, name='select')(x),
+      [self.rank, self.rank + self.states],
+      axis=-1,
+    )
+    step = nn.softplus(
+      nn.Dense(width, kernel_init=start_weight, bias_init=start_step, name='step')(step)
+    )  # (B,L,D)
+    a = -jnp.exp(
+      self.param(
+        'a_log', lambda key: jnp.log(jnp.tile(jnp.arange(1.0, self.states + 1), (width, 1)))
+      )
+    )  # (D,N)
     skip = self.param('skip', nn.initializers.ones, (width,))
-    y = selective_scan(jnp.exp(step[..., None] * a[None, None]), (step * x)[..., None] * write[:, :, None], read) + per_channel(skip, x) * x
+    y = (
+      selective_scan(
+        jnp.exp(step[..., None] * a[None, None]), (step * x)[..., None] * write[:, :, None], read
+      )
+      + per_channel(skip, x) * x
+    )
     return nn.Dense(width, use_bias=False, name='out')(y * nn.silu(z))
 
 
-@FUSIONS.register('mamba', needs=('visual',), ranges={'layers': at_least(1), 'states': at_least(1), 'rank': at_least(1)})
+@FUSIONS.register(
+  'mamba',
+  needs=('visual',),
+  ranges={'layers': at_least(1), 'states': at_least(1), 'rank': at_least(1)},
+)
 class MambaVA(nn.Module):
   """Standardises each frame's visual features, then runs layers of Mamba with a residual and a norm: -> (B,L,Dv)."""
 
@@ -88,5 +114,7 @@ class MambaVA(nn.Module):
     del audio, is_trainable
     x = nn.LayerNorm(epsilon=1e-5, use_scale=False, use_bias=False, name='frame_norm')(visual)
     for i in range(self.layers):
-      x = nn.LayerNorm(epsilon=1e-5, name=f'norm{i}')(x + Mamba(self.states, rank=self.rank, name=f'layer{i}')(x))
+      x = nn.LayerNorm(epsilon=1e-5, name=f'norm{i}')(
+        x + Mamba(self.states, rank=self.rank, name=f'layer{i}')(x)
+      )
     return zero_padding(x, mask)

@@ -41,28 +41,48 @@ class EncoderLayer(nn.Module):
     over: Float[Array, 'B L D2'] | None = None,
   ) -> Float[Array, 'B L D']:
     over = x if over is None else over
-    attend = nn.MultiHeadDotProductAttention(self.heads, dropout_rate=self.dropout, broadcast_dropout=False,
-                                             deterministic=not is_trained(self, is_trainable), kernel_init=nn.initializers.xavier_uniform(),
-                                             name='attention')
+    attend = nn.MultiHeadDotProductAttention(
+      self.heads,
+      dropout_rate=self.dropout,
+      broadcast_dropout=False,
+      deterministic=not is_trained(self, is_trainable),
+      kernel_init=nn.initializers.xavier_uniform(),
+      name='attention',
+    )
     attended = attend(x, over, mask=mask[:, None, None, :])  # no frame attends to padding
-    x = nn.LayerNorm(epsilon=1e-5, name='norm1')(x + Dropout(self.dropout, name='dropout1')(attended, is_trainable))
+    x = nn.LayerNorm(epsilon=1e-5, name='norm1')(
+      x + Dropout(self.dropout, name='dropout1')(attended, is_trainable)
+    )
     y = nn.relu(nn.Dense(self.hidden, name='dense1')(x))
-    y = nn.Dense(x.shape[-1], name='dense2')(Dropout(self.dropout, name='dropout2')(y, is_trainable))
-    return nn.LayerNorm(epsilon=1e-5, name='norm2')(x + Dropout(self.dropout, name='dropout3')(y, is_trainable))
+    y = nn.Dense(x.shape[-1], name='dense2')(
+      Dropout(self.dropout, name='dropout2')(y, is_trainable)
+    )
+    return nn.LayerNorm(epsilon=1e-5, name='norm2')(
+      x + Dropout(self.dropout, name='dropout3')(y, is_trainable)
+    )
 
 
 def sinusoidal(length, width):
   """Returns the positions of Vaswani et al. 2017, (L,D): sines in even columns, cosines in odd ones."""
   angles = np.arange(length)[:, None] / 10000 ** (np.arange(0, width, 2) / width)
   positions = np.zeros((length, width))
-  positions[:, 0::2], positions[:, 1::2] = np.sin(angles), np.cos(angles[:, :width // 2])
+  positions[:, 0::2], positions[:, 1::2] = np.sin(angles), np.cos(angles[:, : width // 2])
   return positions
 
 
-@FUSIONS.register('transformer', ranges={
-    'inputs': Range(lambda names: len(names) > 0 and set(names) <= {'visual', 'audio'}, 'visual, audio or both'),
-    'positions': OneOf(('none', 'sinusoidal')), 'layers': at_least(1), 'heads': at_least(1), 'dropout': DROPOUT,
-    'dropout_in': DROPOUT})
+@FUSIONS.register(
+  'transformer',
+  ranges={
+    'inputs': Range(
+      lambda names: len(names) > 0 and set(names) <= {'visual', 'audio'}, 'visual, audio or both'
+    ),
+    'positions': OneOf(('none', 'sinusoidal')),
+    'layers': at_least(1),
+    'heads': at_least(1),
+    'dropout': DROPOUT,
+    'dropout_in': DROPOUT,
+  },
+)
 class Transformer(nn.Module):
   """Concatenation, dense layers, transformer encoder: (B,L,Dv), (B,L,Da) -> (B,L,stem[-1]).
 
@@ -96,7 +116,10 @@ class Transformer(nn.Module):
     is_trainable: Trainable,
   ) -> Float[Array, 'B L D']:
     features = {'visual': visual, 'audio': audio}
-    parts = [nn.Dense(self.each, name=f'each_{name}')(features[name]) if self.each else features[name] for name in self.inputs]
+    parts = [
+      nn.Dense(self.each, name=f'each_{name}')(features[name]) if self.each else features[name]
+      for name in self.inputs
+    ]
     x = jnp.concatenate(parts, axis=-1)
     for i, width in enumerate(self.stem):
       if i and self.slope is not None:
@@ -106,5 +129,7 @@ class Transformer(nn.Module):
     if self.positions == 'sinusoidal':
       x = x + sinusoidal(*x.shape[1:]).astype(x.dtype)[None]
     for i in range(self.layers):
-      x = EncoderLayer(self.heads, self.hidden, self.dropout, name=f'layer{i}')(x, mask, is_trainable)
+      x = EncoderLayer(self.heads, self.hidden, self.dropout, name=f'layer{i}')(
+        x, mask, is_trainable
+      )
     return zero_padding(x, mask)

@@ -29,16 +29,20 @@ class UnitIR(nn.Module):
   @nn.compact
   def __call__(self, x, is_trainable, mask=None):
     if x.shape[-1] == self.width:
-      shortcut = x[:, ::self.stride, ::self.stride]  # PyTorch's max-pool of size 1
+      shortcut = x[:, :: self.stride, :: self.stride]  # PyTorch's max-pool of size 1
     else:
-      shortcut = Norm(name='shortcut_norm')(conv(self.width, 1, self.stride, 'shortcut_conv')(x), is_trainable, mask)
+      shortcut = Norm(name='shortcut_norm')(
+        conv(self.width, 1, self.stride, 'shortcut_conv')(x), is_trainable, mask
+      )
     x = Norm(name='norm1')(x, is_trainable, mask)
     x = PReLU(name='prelu')(conv(self.width, 3, 1, 'conv1')(x))
     x = Norm(name='norm2')(conv(self.width, 3, self.stride, 'conv2')(x), is_trainable, mask)
     return x + shortcut
 
 
-@VISUAL_TOWERS.register('ir50', ranges={'widths': length(4), 'units': length(4), 'dropout': DROPOUT})
+@VISUAL_TOWERS.register(
+  'ir50', ranges={'widths': length(4), 'units': length(4), 'dropout': DROPOUT}
+)
 class IR50(nn.Module):
   """Encodes faces by ArcFace IR-50: (N,40,40,3) -> (N,512) of unit length. 37.3 M parameters.
 
@@ -54,12 +58,17 @@ class IR50(nn.Module):
 
   @nn.compact
   def __call__(
-    self, images: Float[Array, 'N H W 3'], is_trainable: Trainable, mask: Bool[Array, ' N'] | None = None
+    self,
+    images: Float[Array, 'N H W 3'],
+    is_trainable: Trainable,
+    mask: Bool[Array, ' N'] | None = None,
   ) -> Float[Array, 'N features']:
     mask = None if mask is None else mask[:, None, None, None]
     x = StemIR(self.widths[0], name='input')(images, is_trainable, mask)
     for i, (width, count) in enumerate(zip(self.widths, self.units, strict=True)):
-      x = Units(UnitIR, count, width, 1 if i == 0 else 2, name=f'stage{i + 1}')(x, is_trainable, mask)
+      x = Units(UnitIR, count, width, 1 if i == 0 else 2, name=f'stage{i + 1}')(
+        x, is_trainable, mask
+      )
     return OutputIR(self.features, self.dropout, name='output')(x, is_trainable, mask)
 
 
@@ -70,7 +79,9 @@ class StemIR(nn.Module):
 
   @nn.compact
   def __call__(self, x, is_trainable, mask=None):
-    return PReLU(name='prelu')(Norm(name='norm')(conv(self.width, 3, name='conv')(x), is_trainable, mask))
+    return PReLU(name='prelu')(
+      Norm(name='norm')(conv(self.width, 3, name='conv')(x), is_trainable, mask)
+    )
 
 
 class OutputIR(nn.Module):
@@ -81,7 +92,9 @@ class OutputIR(nn.Module):
 
   @nn.compact
   def __call__(self, x, is_trainable, mask=None):
-    x = Dropout(self.dropout, name='dropout')(Norm(name='norm1')(x, is_trainable, mask), is_trainable)
+    x = Dropout(self.dropout, name='dropout')(
+      Norm(name='norm1')(x, is_trainable, mask), is_trainable
+    )
     x = nn.Dense(self.features, name='dense')(x.reshape(x.shape[0], -1))
     x = Norm(name='norm2')(x, is_trainable, None if mask is None else mask[:, :, 0, 0])
     return x / jnp.sqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-12)

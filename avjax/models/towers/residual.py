@@ -8,8 +8,15 @@ he_init = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 def conv(width, kernel, stride=1, name=None):
   """Makes a convolution without bias and with PyTorch's symmetric padding (XLA's SAME pads a strided one unevenly)."""
   pad = kernel // 2
-  return nn.Conv(width, (kernel, kernel), (stride, stride), ((pad, pad), (pad, pad)), use_bias=False,
-                 kernel_init=he_init, name=name)
+  return nn.Conv(
+    width,
+    (kernel, kernel),
+    (stride, stride),
+    ((pad, pad), (pad, pad)),
+    use_bias=False,
+    kernel_init=he_init,
+    name=name,
+  )
 
 
 class Units(nn.Module):
@@ -23,5 +30,7 @@ class Units(nn.Module):
   @nn.compact
   def __call__(self, x, is_trainable, mask=None):
     for i in range(self.count):
-      x = self.unit(self.width, self.stride if i == 0 else 1, name=f'unit{i}')(x, is_trainable, mask)
+      x = self.unit(self.width, self.stride if i == 0 else 1, name=f'unit{i}')(
+        x, is_trainable, mask
+      )
     return x

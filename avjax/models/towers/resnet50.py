@@ -29,9 +29,13 @@ class Bottleneck(nn.Module):
   def __call__(self, x, is_trainable, mask=None):
     shortcut = x
     if x.shape[-1] != 4 * self.width or self.stride != 1:
-      shortcut = Norm(name='shortcut_norm')(conv(4 * self.width, 1, self.stride, 'shortcut_conv')(x), is_trainable, mask)
+      shortcut = Norm(name='shortcut_norm')(
+        conv(4 * self.width, 1, self.stride, 'shortcut_conv')(x), is_trainable, mask
+      )
     x = nn.relu(Norm(name='norm1')(conv(self.width, 1, 1, 'conv1')(x), is_trainable, mask))
-    x = nn.relu(Norm(name='norm2')(conv(self.width, 3, self.stride, 'conv2')(x), is_trainable, mask))
+    x = nn.relu(
+      Norm(name='norm2')(conv(self.width, 3, self.stride, 'conv2')(x), is_trainable, mask)
+    )
     x = Norm(name='norm3')(conv(4 * self.width, 1, 1, 'conv3')(x), is_trainable, mask)
     return nn.relu(x + shortcut)
 
@@ -50,12 +54,17 @@ class ResNet50(nn.Module):
 
   @nn.compact
   def __call__(
-    self, images: Float[Array, 'N H W 3'], is_trainable: Trainable, mask: Bool[Array, ' N'] | None = None
+    self,
+    images: Float[Array, 'N H W 3'],
+    is_trainable: Trainable,
+    mask: Bool[Array, ' N'] | None = None,
   ) -> Float[Array, 'N features']:
     mask = None if mask is None else mask[:, None, None, None]
     x = StemResNet(self.widths[0], name='input')(images, is_trainable, mask)
     for i, (width, count) in enumerate(zip(self.widths, self.units, strict=True)):
-      x = Units(Bottleneck, count, width, 1 if i == 0 else 2, name=f'stage{i + 1}')(x, is_trainable, mask)
+      x = Units(Bottleneck, count, width, 1 if i == 0 else 2, name=f'stage{i + 1}')(
+        x, is_trainable, mask
+      )
     return nn.Dense(self.features, name='output')(x.mean(axis=(1, 2)))
 
 

@@ -32,7 +32,9 @@ class VGGish(nn.Module):
   graph, so that published weights need no reordering.
   """
 
-  inline = True  # its arguments stand beside `tower` in config.model.audio, not in a section of their own
+  inline = (
+    True  # its arguments stand beside `tower` in config.model.audio, not in a section of their own
+  )
 
   features: int = 128
   widths: Sequence[int] = (64, 128, 256, 256, 512, 512)
@@ -45,10 +47,14 @@ class VGGish(nn.Module):
     is_trainable: Trainable | None = None,
     mask: Bool[Array, ' N'] | None = None,
   ) -> Float[Array, 'N features']:
-    del is_trainable, mask  # nothing in it differs in training, and every window is encoded by itself
+    del (
+      is_trainable,
+      mask,
+    )  # nothing in it differs in training, and every window is encoded by itself
     x = log_mel[..., None]  # (N,96,64,1)
-    for name, width in zip(('conv1', 'conv2', 'conv3_1', 'conv3_2', 'conv4_1', 'conv4_2'), self.widths,
-                           strict=True):
+    for name, width in zip(
+      ('conv1', 'conv2', 'conv3_1', 'conv3_2', 'conv4_1', 'conv4_2'), self.widths, strict=True
+    ):
       x = nn.relu(nn.Conv(width, (3, 3), name=name)(x))
       if not name.endswith('_1'):  # the second convolution of a pair is pooled
         x = max_pool(x)

@@ -27,7 +27,10 @@ def test_folds_are_those_of_the_manifest(records, tmp_path):
   path.write_text(json.dumps(made))
   data = Records(copy, LAYOUT)
   assert [data.fold(k) for k in range(3)] == [
-      (('chunk0', 'chunk2'), 'chunk4'), (('chunk0', 'chunk4'), 'chunk2'), (('chunk2', 'chunk4'), 'chunk0')]
+    (('chunk0', 'chunk2'), 'chunk4'),
+    (('chunk0', 'chunk4'), 'chunk2'),
+    (('chunk2', 'chunk4'), 'chunk0'),
+  ]
   with pytest.raises(InputError, match='folds are 0 to 2'):
     data.fold(3)
 
@@ -52,17 +55,35 @@ def test_a_seed_is_an_order(records):
 
   def order(seed, skip=0):
     batches = list(data.batches(splits, 2, seed, skip))
-    return [(clip, int(window)) for batch in batches for clip, window in zip(batch['clip'], batch['window'], strict=True)]
+    return [
+      (clip, int(window))
+      for batch in batches
+      for clip, window in zip(batch['clip'], batch['window'], strict=True)
+    ]
+
   assert order(1) == order(1) != order(2)
   assert order(1)[4:] == order(1, skip=2)
   assert sorted(order(1)) == sorted(order(None)) and len(order(1)) == data.size(splits)
-  assert np.unique([batch['log_mel'].shape[1] for batch in data.batches(splits, 2)]) == data.manifest['max_rows']
+  assert (
+    np.unique([batch['log_mel'].shape[1] for batch in data.batches(splits, 2)])
+    == data.manifest['max_rows']
+  )
 
 
-@pytest.mark.parametrize('change, words', [
-    (lambda text: text[:100], 'manifest.json is damaged: .*; copy it again, or build the records anew'),
+@pytest.mark.parametrize(
+  'change, words',
+  [
+    (
+      lambda text: text[:100],
+      'manifest.json is damaged: .*; copy it again, or build the records anew',
+    ),
     (lambda text: '[]', 'manifest.json is damaged: it holds no JSON object; copy it again'),
-    (lambda text: text.replace('"chunks"', '"chunk"'), 'manifest.json is damaged: it lacks chunks; copy it again')])
+    (
+      lambda text: text.replace('"chunks"', '"chunk"'),
+      'manifest.json is damaged: it lacks chunks; copy it again',
+    ),
+  ],
+)
 def test_a_damaged_manifest_says_what_to_do(records, tmp_path, change, words):
   copy = shutil.copytree(records, tmp_path / 'records')
   path = manifest.version_folder(copy) / manifest.MANIFEST

@@ -4,8 +4,17 @@ import pytest
 from avjax.data.windows import Merger, window_indices
 
 
-@pytest.mark.parametrize('n, starts', [(300, [0]), (301, [0, 1]), (500, [0, 200]), (501, [0, 200, 201]),
-                                       (700, [0, 200, 400]), (1000, [0, 200, 400, 600, 700])])
+@pytest.mark.parametrize(
+  'n, starts',
+  [
+    (300, [0]),
+    (301, [0, 1]),
+    (500, [0, 200]),
+    (501, [0, 200, 201]),
+    (700, [0, 200, 400]),
+    (1000, [0, 200, 400, 600, 700]),
+  ],
+)
 def test_windows_start_every_stride_and_the_last_one_ends_at_the_end(n, starts):
   index = window_indices(n, 300, 200)
   np.testing.assert_array_equal(index, np.array(starts)[:, None] + np.arange(300))
@@ -27,14 +36,24 @@ def merged(windows):
   """windows: [(frames, values)]."""
   merger = Merger()
   for frames, values in windows:
-    merger.add(np.asarray(frames, int), {'x': np.asarray(values), 'pair': np.stack([values, -np.asarray(values)], axis=-1)})
+    merger.add(
+      np.asarray(frames, int),
+      {'x': np.asarray(values), 'pair': np.stack([values, -np.asarray(values)], axis=-1)},
+    )
   ids, means = merger.means()
   np.testing.assert_array_equal(means['pair'], np.stack([means['x'], -means['x']], axis=-1))
   return ids, means['x']
 
 
 def test_merging_averages_what_overlaps_in_float64():
-  ids, means = merged([([1, 2, 5], np.float32([1, 2, 3])), ([2, 5, 9], np.float32([4, 6, 8])), ([7], np.float32([10])), ([], np.float32([]))])
+  ids, means = merged(
+    [
+      ([1, 2, 5], np.float32([1, 2, 3])),
+      ([2, 5, 9], np.float32([4, 6, 8])),
+      ([7], np.float32([10])),
+      ([], np.float32([])),
+    ]
+  )
   np.testing.assert_array_equal(ids, [1, 2, 5, 7, 9])
   np.testing.assert_array_equal(means, [1, 3, 4.5, 10, 8])
   assert means.dtype == np.float64

@@ -20,8 +20,10 @@ def predictor(variables, batch):
   """A stand-in for the model: predicts the annotated valence plus an error that depends on the window's first frame."""
   del variables
   first = batch['va'][:, :1, :1]
-  return {'prediction': np.concatenate([batch['va'][..., :1] + first, batch['va'][..., 1:]], axis=-1),
-          'gates': {'audio': np.ones((*batch['real'].shape, 4)) / 4}}
+  return {
+    'prediction': np.concatenate([batch['va'][..., :1] + first, batch['va'][..., 1:]], axis=-1),
+    'gates': {'audio': np.ones((*batch['real'].shape, 4)) / 4},
+  }
 
 
 def test_overlaps_are_averaged_and_scored_by_frame(records):
@@ -32,7 +34,7 @@ def test_overlaps_are_averaged_and_scored_by_frame(records):
   system = System.from_config(config)
   vars(system)['predict_step'] = predictor
   series = predict_records(data.batches([split], 3), system, {}, mesh, batch_size=3, smooth=1)
-  (clip, s), = series.items()
+  ((clip, s),) = series.items()
   # Clip 200 has 28 annotated frames, so windows start at the 1st, 9th and 17th of them; frame k has valence k / 100.
   ids = [*range(1, 20), *range(25, 34)]
   assert clip == '200' and s.frames.tolist() == ids
@@ -45,7 +47,9 @@ def test_overlaps_are_averaged_and_scored_by_frame(records):
 
   scores = score(series, config.targets)
   assert scores['frames'] == 28 and scores['clips'] == 1
-  assert scores['arousal']['ccc'] == pytest.approx(1, abs=1e-9) and scores['arousal']['rmse'] == pytest.approx(0, abs=1e-9)
+  assert scores['arousal']['ccc'] == pytest.approx(1, abs=1e-9) and scores['arousal'][
+    'rmse'
+  ] == pytest.approx(0, abs=1e-9)
   expected = metrics.ccc(np.array(ids) / 100 + errors, np.array(ids) / 100)
   assert scores['valence']['ccc'] == pytest.approx(expected, abs=1e-6)
   assert scores['valence']['per_clip'] == {'200': pytest.approx(expected, abs=1e-6)}
@@ -53,10 +57,12 @@ def test_overlaps_are_averaged_and_scored_by_frame(records):
 
 def test_partition_ccc_is_over_all_frames_not_a_mean_of_clips():
   """Two clips, each predicted perfectly but for its level: by clip the shape counts, by partition the level does too."""
+
   def series(level, shift):
     va = np.stack([level + np.linspace(-0.1, 0.1, 50)] * 2, axis=1)
     yes = np.ones(50, bool)
     return Series(np.arange(50) + 1, np.arange(50) / 25, va + shift, va, yes, yes, yes, {})
+
   clips = {'a': series(-0.5, 0.2), 'b': series(0.5, -0.2)}
   clips['b'].annotated = np.arange(50) < 25
   scores = score(clips, ('valence', 'arousal'))
@@ -64,18 +70,35 @@ def test_partition_ccc_is_over_all_frames_not_a_mean_of_clips():
   y = np.concatenate([clips['a'].labels[:, 0], clips['b'].labels[:25, 0]])
   assert scores['frames'] == 75
   assert scores['valence']['ccc'] == pytest.approx(metrics.ccc(x, y), abs=1e-12)
-  assert scores['valence']['ccc'] > 0.8 > 0.3 > np.mean(list(scores['valence']['per_clip'].values()))
+  assert (
+    scores['valence']['ccc'] > 0.8 > 0.3 > np.mean(list(scores['valence']['per_clip'].values()))
+  )
 
 
 def test_csv(tmp_path):
-  series = {'x': Series(np.array([1, 2, 5]), np.array([0, 0.04, 0.16]), np.array([[0.25], [-0.5], [1]]),
-                                 np.array([[0.1, 0], [0.2, 0], [0, 0]]), np.array([True, True, False]),
-                                 np.array([True, False, True]), np.array([True, True, True]), {})}
+  series = {
+    'x': Series(
+      np.array([1, 2, 5]),
+      np.array([0, 0.04, 0.16]),
+      np.array([[0.25], [-0.5], [1]]),
+      np.array([[0.1, 0], [0.2, 0], [0, 0]]),
+      np.array([True, True, False]),
+      np.array([True, False, True]),
+      np.array([True, True, True]),
+      {},
+    )
+  }
   write_predictions(tmp_path / 'predictions', series, ('valence',))
   with open(tmp_path / 'predictions' / 'x.csv', newline='') as file:
     rows = list(csv.DictReader(file))
-  assert [r['frame'] for r in rows] == ['1', '2', '5'] and [float(r['valence']) for r in rows] == [0.25, -0.5, 1]
-  assert [r['valence_label'] for r in rows] == ['0.1', '0.2', ''] and [r['face_present'] for r in rows] == ['1', '0', '1']
+  assert [r['frame'] for r in rows] == ['1', '2', '5'] and [float(r['valence']) for r in rows] == [
+    0.25,
+    -0.5,
+    1,
+  ]
+  assert [r['valence_label'] for r in rows] == ['0.1', '0.2', ''] and [
+    r['face_present'] for r in rows
+  ] == ['1', '0', '1']
 
 
 def test_the_order_of_batches_is_a_function_of_the_seed(records):
@@ -83,8 +106,12 @@ def test_the_order_of_batches_is_a_function_of_the_seed(records):
   splits, _ = fold_chunks(0)
 
   def order(seed, skip=0):
-    return [f'{clip.decode()}/{window}' for batch in data.batches(splits, 3, seed, skip)
-            for clip, window in zip(batch['clip'], batch['window'], strict=True)]
+    return [
+      f'{clip.decode()}/{window}'
+      for batch in data.batches(splits, 3, seed, skip)
+      for clip, window in zip(batch['clip'], batch['window'], strict=True)
+    ]
+
   first = order(1)
   assert len(first) == data.size(splits) == len(set(first)) > 9
   assert order(1) == first and order(2) != first and sorted(order(2)) == sorted(first)

@@ -18,7 +18,9 @@ from avjax.training import loop, plan
 def runs(records, tmp_path_factory):
   """Folds 0 and 1 of both targets, an epoch each, by one command."""
   folder = tmp_path_factory.mktemp('runs') / 'grjca'
-  done = run(*flags(folder, records, '--config.schedule.max_epochs=1', config=f'{TINY}:fold=0+1,target=both'))
+  done = run(
+    *flags(folder, records, '--config.schedule.max_epochs=1', config=f'{TINY}:fold=0+1,target=both')
+  )
   assert done.returncode == 0, done.stderr
   return folder, done.stdout
 
@@ -31,11 +33,22 @@ def test_each_run_has_its_own_folder(runs, records, tmp_path):
     config = json.loads((folder / name / 'config.json').read_text())
     assert name == f'{config["targets"][0]}_fold{config["fold"]}'
   # One of them alone, as an array job runs it, is the same run.
-  done = call(*flags(tmp_path / 'alone', records, '--config.schedule.max_epochs=1', config=f'{TINY}:fold=1,target=arousal'))
-  assert done.returncode == 0 and fingerprint(tmp_path / 'alone') == fingerprint(folder / 'arousal_fold1')
+  done = call(
+    *flags(
+      tmp_path / 'alone',
+      records,
+      '--config.schedule.max_epochs=1',
+      config=f'{TINY}:fold=1,target=arousal',
+    )
+  )
+  assert done.returncode == 0 and fingerprint(tmp_path / 'alone') == fingerprint(
+    folder / 'arousal_fold1'
+  )
 
 
-def test_a_sequence_is_stopped_between_two_runs_and_goes_on_after_one_that_blew_up(monkeypatch, tmp_path):
+def test_a_sequence_is_stopped_between_two_runs_and_goes_on_after_one_that_blew_up(
+  monkeypatch, tmp_path
+):
   trained, act = [], {}
 
   def train_one(config, workdir, stop):
@@ -45,10 +58,16 @@ def test_a_sequence_is_stopped_between_two_runs_and_goes_on_after_one_that_blew_
 
   def blow_up(stop):
     raise SystemExit(3)
+
   monkeypatch.setattr(plan, 'prepare', lambda config, workdir: None)
   monkeypatch.setattr(loop, 'train', train_one)
   monkeypatch.setattr(results, 'summarize_run', lambda *arguments: '')
-  words = ['main', '--config=configs/grjca.py:fold=0+1+2', f'--workdir={tmp_path}', '--config.data.dir=x']
+  words = [
+    'main',
+    '--config=configs/grjca.py:fold=0+1+2',
+    f'--workdir={tmp_path}',
+    '--config.data.dir=x',
+  ]
   act['valence_fold1'] = lambda stop: stop._ask(15, None)  # a SIGTERM after its last batch
   assert main.main(words) == 0 and trained == ['valence_fold0', 'valence_fold1']
   trained.clear()
@@ -61,7 +80,11 @@ def test_nothing_is_trained_if_the_last_run_would_be_refused(runs, records, tmp_
   (folder / 'arousal_fold1').mkdir(parents=True)
   (folder / 'arousal_fold1' / 'thesis.tex').write_text('mine')
   done = call(*flags(folder, records, config=f'{TINY}:fold=0+1,target=both'))
-  assert done.returncode == 2 and 'arousal_fold1 is not empty' in done.stderr and len(done.stderr.splitlines()) == 1
+  assert (
+    done.returncode == 2
+    and 'arousal_fold1 is not empty' in done.stderr
+    and len(done.stderr.splitlines()) == 1
+  )
   assert [path.name for path in folder.iterdir()] == ['arousal_fold1']
 
 
@@ -76,7 +99,9 @@ def test_gathered(runs, tmp_path):
   shutil.copy(folder / 'valence_fold0' / 'config.json', folder / 'valence_fold5')
   template = tmp_path / 'template.txt'
   frames = [*range(1, 26), 26, 27]  # two more than the video has
-  template.write_text('image_location,valence,arousal\n' + ''.join(f'300/{k:05d}.jpg,,\n' for k in frames))
+  template.write_text(
+    'image_location,valence,arousal\n' + ''.join(f'300/{k:05d}.jpg,,\n' for k in frames)
+  )
   done = gather(folder, '--template', template)
   assert done.returncode == 0 and 'unfinished   valence_fold5' in done.stdout, done.stderr
   assert '27 rows, 2 beyond the end of a video, 0 frames not in the template' in done.stdout
@@ -84,13 +109,22 @@ def test_gathered(runs, tmp_path):
   assert (folder / 'summary.md').read_text().strip() in done.stdout
   best, members = {}, {}
   for target in ('valence', 'arousal'):
-    own = {f'{target}_fold{k}': json.loads((folder / f'{target}_fold{k}' / 'results_validation.json').read_text())[target]['ccc'] for k in (0, 1)}
+    own = {
+      f'{target}_fold{k}': json.loads(
+        (folder / f'{target}_fold{k}' / 'results_validation.json').read_text()
+      )[target]['ccc']
+      for k in (0, 1)
+    }
     values = np.array(list(own.values()))
     assert {name: row['ccc'] for name, row in summary[target]['runs'].items()} == own
     assert summary[target]['mean']['ccc'] == pytest.approx(values.mean(), abs=1e-12)
-    assert summary[target]['spread']['ccc'] == pytest.approx(abs(values[0] - values[1]) / np.sqrt(2), abs=1e-12)
+    assert summary[target]['spread']['ccc'] == pytest.approx(
+      abs(values[0] - values[1]) / np.sqrt(2), abs=1e-12
+    )
     best[target] = summary[target]['best']
-    assert own[best[target]] == values.max() and f'| {target} | {best[target]} (best) |' in done.stdout
+    assert (
+      own[best[target]] == values.max() and f'| {target} | {best[target]} (best) |' in done.stdout
+    )
     members[target] = {}
     for name in own:
       with open(folder / name / 'predictions' / 'test' / '300.csv', newline='') as file:
@@ -99,8 +133,14 @@ def test_gathered(runs, tmp_path):
     rows = list(submission.read_rows(folder / f'submission_{kind}.txt'))
     assert [row[1] for row in rows] == [f'300/{k:05d}.jpg' for k in frames]
     for column, target in ((2, 'valence'), (3, 'arousal')):
-      series = members[target][best[target]] if kind == 'best' else np.mean(list(members[target].values()), axis=0)
-      np.testing.assert_allclose([float(row[column]) for row in rows], [*series, series[-1], series[-1]], rtol=0, atol=1.1e-6)
+      series = (
+        members[target][best[target]]
+        if kind == 'best'
+        else np.mean(list(members[target].values()), axis=0)
+      )
+      np.testing.assert_allclose(
+        [float(row[column]) for row in rows], [*series, series[-1], series[-1]], rtol=0, atol=1.1e-6
+      )
   done = call(folder / 'submission_mean.txt', '--template', template, module='avjax.submission')
   assert done.returncode == 0 and 'is valid: 27 rows of 1 clips' in done.stdout
 
@@ -115,22 +155,38 @@ def test_gathered(runs, tmp_path):
   for path in (damaged / 'valence_fold1' / 'checkpoints' / 'last').rglob('metadata'):
     path.write_bytes(b'{')
   done = gather(damaged)
-  assert done.returncode == 0 and 'unfinished   valence_fold1, valence_fold5' in done.stdout, done.stderr
+  assert done.returncode == 0 and 'unfinished   valence_fold1, valence_fold5' in done.stdout, (
+    done.stderr
+  )
   (folder / 'valence_fold1' / 'results_validation.json').rename(folder / 'kept')
-  (folder / 'valence_fold1' / 'results_validation.json').write_text('{"fold": 1, "best_epoch": 0, "valence": {}}')
+  (folder / 'valence_fold1' / 'results_validation.json').write_text(
+    '{"fold": 1, "best_epoch": 0, "valence": {}}'
+  )
   done = gather(folder)
-  assert done.returncode == 2 and "it lacks 'ccc'" in done.stderr and len(done.stderr.splitlines()) == 1
+  assert (
+    done.returncode == 2 and "it lacks 'ccc'" in done.stderr and len(done.stderr.splitlines()) == 1
+  )
   (folder / 'kept').rename(folder / 'valence_fold1' / 'results_validation.json')
   versions = (folder / 'valence_fold1' / 'versions.json').read_text()
-  (folder / 'valence_fold1' / 'versions.json').write_text(versions.replace('"records": "', '"records": "0'))
+  (folder / 'valence_fold1' / 'versions.json').write_text(
+    versions.replace('"records": "', '"records": "0')
+  )
   done = gather(folder)
-  assert done.returncode == 2 and 'different records' in done.stderr and len(done.stderr.splitlines()) == 1
+  assert (
+    done.returncode == 2
+    and 'different records' in done.stderr
+    and len(done.stderr.splitlines()) == 1
+  )
   (folder / 'valence_fold1' / 'versions.json').write_text(versions)
   config = json.loads((folder / 'valence_fold1' / 'config.json').read_text())
   config['model']['fusion']['recursions'] = 1
   (folder / 'valence_fold1' / 'config.json').write_text(json.dumps(config))
   done = gather(folder)
-  assert done.returncode == 2 and 'model.fusion.recursions' in done.stderr and len(done.stderr.splitlines()) == 1
+  assert (
+    done.returncode == 2
+    and 'model.fusion.recursions' in done.stderr
+    and len(done.stderr.splitlines()) == 1
+  )
 
 
 def test_what_cannot_be_gathered(tmp_path):
@@ -149,18 +205,34 @@ def valid(tmp_path):
 
 def test_a_submission_in_full(valid):
   path, places = valid
-  assert path.read_text() == ('image_location,valence,arousal\na/00001.jpg,0.250000,-0.500000\na/00002.jpg,0.250000,-0.500000\n'
-                              'b/00001.jpg,0.250000,-0.500000\n')
+  assert path.read_text() == (
+    'image_location,valence,arousal\na/00001.jpg,0.250000,-0.500000\na/00002.jpg,0.250000,-0.500000\n'
+    'b/00001.jpg,0.250000,-0.500000\n'
+  )
   assert submission.check(path, places) == (3, 2)
 
 
-@pytest.mark.parametrize('old, new, words', [
+@pytest.mark.parametrize(
+  'old, new, words',
+  [
     ('image_location,valence', 'image,valence', 'line 1: expected the header'),
-    ('a/00002.jpg,0.250000,-0.500000\n', '', 'line 3: b/00001.jpg, where the template has a/00002.jpg'),
+    (
+      'a/00002.jpg,0.250000,-0.500000\n',
+      '',
+      'line 3: b/00001.jpg, where the template has a/00002.jpg',
+    ),
     ('b/00001.jpg,0.250000,-0.500000\n', '', 'ends too early: b/00001.jpg'),
     ('b/00001', 'a/00002', 'line 4: a/00002.jpg, where the template has b/00001.jpg'),
-    ('a/00002.jpg,0.25', 'a/00002.jpg,1.25', "line 3: valence '1.250000' is not a number between -1 and 1"),
-    ('a/00002.jpg,0.250000,-0.500000', 'a/00002.jpg,0.250000,low', "line 3: arousal 'low' is not a number"),
+    (
+      'a/00002.jpg,0.25',
+      'a/00002.jpg,1.25',
+      "line 3: valence '1.250000' is not a number between -1 and 1",
+    ),
+    (
+      'a/00002.jpg,0.250000,-0.500000',
+      'a/00002.jpg,0.250000,low',
+      "line 3: arousal 'low' is not a number",
+    ),
     ('a/00002.jpg,0.250000', 'a/00002.jpg,nan', "line 3: valence 'nan'"),
     ('a/00002.jpg,0.250000', 'a/00002.jpg,', "line 3: valence ''"),
     ('a/00002.jpg', 'a/2.jpg', "line 3: 'a/2.jpg' is not <clip>/<00001>.jpg"),
@@ -168,7 +240,13 @@ def test_a_submission_in_full(valid):
     ('a/00002.jpg,0.250000', 'a/00002.jpg, 0.25', "line 3: valence ' 0.25' is not a number"),
     ('a/00002.jpg,0.250000', 'a/00002.jpg,0_1', "line 3: valence '0_1' is not a number"),
     ('a/00002.jpg,', 'a/00002.jpg,0.1,', 'line 3: expected 3 columns, found 4'),
-    ('b/00001.jpg,0.250000,-0.500000\n', 'b/00001.jpg,0.250000,-0.500000\nb/00002.jpg,0,0\n', 'line 5: b/00002.jpg, where the template has ended')])
+    (
+      'b/00001.jpg,0.250000,-0.500000\n',
+      'b/00001.jpg,0.250000,-0.500000\nb/00002.jpg,0,0\n',
+      'line 5: b/00002.jpg, where the template has ended',
+    ),
+  ],
+)
 def test_a_submission_that_is_not_valid(valid, old, new, words):
   path, places = valid
   text = path.read_text()

@@ -42,7 +42,9 @@ def clip(tmp_path):
   (tmp_path / 'crops').mkdir()
   rng = np.random.default_rng(0)
   for k in {*range(1, 31)} - {5, 6}:
-    Image.fromarray(rng.integers(0, 256, (112, 112, 3), np.uint8)).save(tmp_path / 'crops' / f'{k:05d}.jpg')
+    Image.fromarray(rng.integers(0, 256, (112, 112, 3), np.uint8)).save(
+      tmp_path / 'crops' / f'{k:05d}.jpg'
+    )
   return tmp_path / 'clip.mp4', tmp_path / 'crops'
 
 
@@ -59,11 +61,31 @@ def test_the_same_predictions_as_evaluation(tmp_path):
   config = grjca.get_config('mini')
   config.data.stride = 80
   config.data.dir = str(tmp_path / 'records')
-  assert build.main(['--source', str(tmp_path / 'mini'), '--data_dir', config.data.dir, '--length', '120', '--stride', '80', '--face', '24',
-                     '--workers', '2']) == 0
+  assert (
+    build.main(
+      [
+        '--source',
+        str(tmp_path / 'mini'),
+        '--data_dir',
+        config.data.dir,
+        '--length',
+        '120',
+        '--stride',
+        '80',
+        '--face',
+        '24',
+        '--workers',
+        '2',
+      ]
+    )
+    == 0
+  )
   folder = made_run(tmp_path / 'run', config)
   export_run(folder, tmp_path / 'model')
-  for split, name, sources in (('validation', 'video63.mp4', [folder, tmp_path / 'model']), ('test', '96-30-1280x720.mp4', [folder])):
+  for split, name, sources in (
+    ('validation', 'video63.mp4', [folder, tmp_path / 'model']),
+    ('test', '96-30-1280x720.mp4', [folder]),
+  ):
     evaluate_run(folder, split)
     (path,) = (tmp_path / 'mini').rglob(name)
     (crops,) = (tmp_path / 'mini').glob(f'cropped*/{path.stem}')
@@ -74,15 +96,21 @@ def test_the_same_predictions_as_evaluation(tmp_path):
       assert len(found.frames) == len(rows) and len(rows) > 150
       np.testing.assert_array_equal(found.frames, [int(row['frame']) for row in rows])
       for target in ('valence', 'arousal'):
-        np.testing.assert_allclose(getattr(found, target), [float(row[target]) for row in rows], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(
+          getattr(found, target), [float(row[target]) for row in rows], rtol=0, atol=1e-5
+        )
       np.testing.assert_array_equal(found.face_found, [row['face_present'] == '1' for row in rows])
-      np.testing.assert_array_equal(found.audio_present, [row['audio_present'] == '1' for row in rows])
+      np.testing.assert_array_equal(
+        found.audio_present, [row['audio_present'] == '1' for row in rows]
+      )
 
 
 def test_each_frame_goes_through_the_towers_once(clip, tiny_run, monkeypatch):
   (predictor,), seen = load_predictors(tiny_run), []
   encode = predictor.encode
-  predictor.encode = lambda variables, batch: seen.append(batch['faces'].shape[1]) or encode(variables, batch)
+  predictor.encode = lambda variables, batch: (
+    seen.append(batch['faces'].shape[1]) or encode(variables, batch)
+  )
   predict_with([predictor], clip[0], crops=clip[1])
   assert sum(seen) == 32  # 30 frames in two blocks of 16, though windows of 12 every 8 hold 48
   assert predictor.features['visual'] == [] and predictor.count == 30
@@ -90,10 +118,17 @@ def test_each_frame_goes_through_the_towers_once(clip, tiny_run, monkeypatch):
 
 def test_what_is_written(clip, tiny_run, tmp_path):
   result = avjax.predict_video(clip[0], tiny_run, tmp_path / 'out', crops=clip[1], overlay=True)
-  assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['clip.csv', 'clip.html', 'clip.png', 'clip_overlay.mp4']
+  assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == [
+    'clip.csv',
+    'clip.html',
+    'clip.png',
+    'clip_overlay.mp4',
+  ]
   table = read_csv(tmp_path / 'out' / 'clip.csv')
   assert list(table)[:6] == ['frame', 'time', 'valence', 'arousal', 'face_found', 'audio_present']
-  assert [name for name in table if name.startswith('gate')] == [f'gate_{m}_{k}' for m in ('audio', 'visual') for k in range(4)]
+  assert [name for name in table if name.startswith('gate')] == [
+    f'gate_{m}_{k}' for m in ('audio', 'visual') for k in range(4)
+  ]
   np.testing.assert_array_equal(table['frame'], np.arange(1, 31))
   np.testing.assert_allclose(table['time'], np.arange(30) / 25, atol=1e-4)
   np.testing.assert_array_equal(np.flatnonzero(table['face_found'] == 0), [4, 5])
@@ -102,8 +137,18 @@ def test_what_is_written(clip, tiny_run, tmp_path):
     assert np.abs(table[target]).max() <= 1
   np.testing.assert_allclose(sum(table[f'gate_visual_{k}'] for k in range(4)), 1, atol=1e-5)
   header = (tmp_path / 'out' / 'clip.csv').read_text().splitlines()[:2]
-  assert all(line.startswith('# ') for line in header) and 'no face in 2 of 30 frames' in header[0] and 'seconds' in header[1]
-  data = json.loads((tmp_path / 'out' / 'clip.html').read_text().split('type="application/json"')[1].split('>', 1)[1].split('</script>')[0])
+  assert (
+    all(line.startswith('# ') for line in header)
+    and 'no face in 2 of 30 frames' in header[0]
+    and 'seconds' in header[1]
+  )
+  data = json.loads(
+    (tmp_path / 'out' / 'clip.html')
+    .read_text()
+    .split('type="application/json"')[1]
+    .split('>', 1)[1]
+    .split('</script>')[0]
+  )
   assert data['targets']['valence'] == [round(float(x), 6) for x in table['valence']]
   with av.open(str(tmp_path / 'out' / 'clip_overlay.mp4')) as film:
     assert film.streams.video[0].frames == 30 and film.streams.audio
@@ -136,19 +181,30 @@ def test_where_nothing_was_seen_nothing_is_predicted(clip, tiny_run, tmp_path):
   np.testing.assert_array_equal(np.flatnonzero(np.isnan(found.gates['visual'][:, 0])), [4, 5])
   assert 'no sound' in found.notes
   found = avjax.predict_video(clip[0], tiny_run)  # grey pictures with a tone: the voice alone
-  assert not found.face_found.any() and np.isfinite(found.valence).all() and 'no face in 30 of 30 frames' in found.notes
+  assert (
+    not found.face_found.any()
+    and np.isfinite(found.valence).all()
+    and 'no face in 30 of 30 frames' in found.notes
+  )
   with pytest.raises(InputError, match='no face is found in it and it has no sound'):
     avjax.predict_video(tmp_path / 'mute.mp4', tiny_run, tmp_path / 'out')
   assert not (tmp_path / 'out').exists()
   config = tiny.get_config()
   config.model.audio.tower, config.model.fusion = 'none', {'name': 'visual'}
-  with pytest.raises(InputError, match='mute.mp4: no face|clip.mp4: no face is found in it; there is nothing'):
+  with pytest.raises(
+    InputError, match='mute.mp4: no face|clip.mp4: no face is found in it; there is nothing'
+  ):
     avjax.predict_video(clip[0], made_run(tmp_path / 'visual', config))
 
 
 @pytest.mark.parametrize('rate, frames', [(8, 16), (120, 240), (25, 50), (25, 1)])
 def test_unusual_rates_and_lengths(rate, frames, tiny_run, tmp_path):
-  write_video(tmp_path / 'clip.mp4', frames, 0.3 * np.sin(np.arange(44_100 * (frames // rate + 1)) / 20), rate=rate)
+  write_video(
+    tmp_path / 'clip.mp4',
+    frames,
+    0.3 * np.sin(np.arange(44_100 * (frames // rate + 1)) / 20),
+    rate=rate,
+  )
   found = avjax.predict_video(tmp_path / 'clip.mp4', tiny_run, tmp_path / 'out')
   assert len(found.frames) == frames and np.isfinite(found.valence).all()
   np.testing.assert_allclose(found.times, np.arange(frames) / rate, atol=1e-3)
@@ -170,7 +226,11 @@ def test_a_very_large_picture(tiny_run, tmp_path):
     stream = container.add_stream('mpeg4', rate=25)
     stream.width, stream.height, stream.pix_fmt = 7680, 4320, 'yuv420p'
     for _ in range(2):
-      container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((4320, 7680, 3), 90, np.uint8), format='rgb24')))
+      container.mux(
+        stream.encode(
+          av.VideoFrame.from_ndarray(np.full((4320, 7680, 3), 90, np.uint8), format='rgb24')
+        )
+      )
     container.mux(stream.encode())
   assert next(video.read_frames(tmp_path / 'clip.mp4', 640)).shape == (360, 640, 3)
   with pytest.raises(InputError, match='no face is found in it and it has no sound'):
@@ -187,13 +247,22 @@ def test_bad_input_is_one_line_and_exit_code_2(clip, tiny_run, tmp_path):
   (tmp_path / 'nothing').mkdir()
   before = sorted(tmp_path.iterdir())
   for arguments, words in (
-      ([tmp_path / 'empty.mp4'], 'empty.mp4 cannot be read as a video'), ([tmp_path / 'text.mp4'], 'text.mp4 cannot be read as a video'),
-      ([tmp_path / 'cut.mp4'], 'cut.mp4'), ([tmp_path / 'none.mp4'], 'does not exist'), ([tmp_path / 'nothing'], 'holds no videos'),
-      ([clip[0], '--stride', '13'], 'stride of 13'), ([clip[0], '--run', tmp_path / 'nothing'], 'config.json'),
-      ([clip[0], '--run', features], 'features of another backbone (clip)'), ([clip[0], '--crops', tmp_path / 'none'], 'none is not a folder')):
+    ([tmp_path / 'empty.mp4'], 'empty.mp4 cannot be read as a video'),
+    ([tmp_path / 'text.mp4'], 'text.mp4 cannot be read as a video'),
+    ([tmp_path / 'cut.mp4'], 'cut.mp4'),
+    ([tmp_path / 'none.mp4'], 'does not exist'),
+    ([tmp_path / 'nothing'], 'holds no videos'),
+    ([clip[0], '--stride', '13'], 'stride of 13'),
+    ([clip[0], '--run', tmp_path / 'nothing'], 'config.json'),
+    ([clip[0], '--run', features], 'features of another backbone (clip)'),
+    ([clip[0], '--crops', tmp_path / 'none'], 'none is not a folder'),
+  ):
     run_ = [] if '--run' in arguments else ['--run', tiny_run]
     done = call(*arguments, *run_, '--output', tmp_path / 'out', module='avjax.predict')
-    assert done.returncode == 2 and one_line(done.stderr) and words in done.stderr, (arguments, done.stderr)
+    assert done.returncode == 2 and one_line(done.stderr) and words in done.stderr, (
+      arguments,
+      done.stderr,
+    )
     shutil.rmtree(tmp_path / 'out', ignore_errors=True)
   assert sorted(tmp_path.iterdir()) == before
 
@@ -204,15 +273,24 @@ def test_a_folder_of_videos(clip, tiny_run, tmp_path):
   for name in ('a.mp4', 'b.mp4'):
     shutil.copy(clip[0], tmp_path / 'videos' / name)
   (tmp_path / 'videos' / 'broken.avi').write_bytes(b'x' * 1000)
-  done = call(tmp_path / 'videos', '--run', tiny_run, '--output', tmp_path / 'out', module='avjax.predict')
+  done = call(
+    tmp_path / 'videos', '--run', tiny_run, '--output', tmp_path / 'out', module='avjax.predict'
+  )
   assert done.returncode == 2 and one_line(done.stderr) and 'broken.avi' in done.stderr
-  assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == [f'{stem}.{kind}' for stem in 'ab' for kind in ('csv', 'html', 'png')]
+  assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == [
+    f'{stem}.{kind}' for stem in 'ab' for kind in ('csv', 'html', 'png')
+  ]
 
 
 def test_what_python_gets_wrong_is_said_before_the_work(clip, tiny_run, tmp_path):
-  for words, arguments in (('face banana is none of', {'face': 'banana'}), ('face 0 is none of', {'face': 0}), ('stride of 0 frames', {'stride': 0}),
-                           ('whole number of frames, not 2.5', {'stride': 2.5}), ('names no folder', {'output': ''}),
-                           ('holds no crop of frames 1 to 30', {'crops': tmp_path})):
+  for words, arguments in (
+    ('face banana is none of', {'face': 'banana'}),
+    ('face 0 is none of', {'face': 0}),
+    ('stride of 0 frames', {'stride': 0}),
+    ('whole number of frames, not 2.5', {'stride': 2.5}),
+    ('names no folder', {'output': ''}),
+    ('holds no crop of frames 1 to 30', {'crops': tmp_path}),
+  ):
     with pytest.raises(InputError, match=words):
       avjax.predict_video(clip[0], tiny_run, **arguments)
   with pytest.raises(InputError, match='no run is given'):
@@ -232,20 +310,35 @@ def test_what_somebody_else_writes_meanwhile_stays(clip, tiny_run, tmp_path, mon
   def slow(*arguments):
     (tmp_path / 'out' / 'clip.html').write_text('mine')
     original(*arguments)
+
   monkeypatch.setattr(plots, 'clip', slow)
   with pytest.raises(InputError, match='clip.html is there already'):
     avjax.predict_video(clip[0], tiny_run, tmp_path / 'out', crops=clip[1])
-  assert [(path.name, path.read_text()) for path in (tmp_path / 'out').iterdir()] == [('clip.html', 'mine')]
+  assert [(path.name, path.read_text()) for path in (tmp_path / 'out').iterdir()] == [
+    ('clip.html', 'mine')
+  ]
 
 
 def test_an_interruption_is_one_line_whenever_it_comes(clip, tiny_run, tmp_path, monkeypatch):
   def interrupted(*_):
     raise KeyboardInterrupt
+
   for name in ('load_predictors', 'collect_prediction'):
     with monkeypatch.context() as patched:
       patched.setattr(predict, name, interrupted)
-      done = call(clip[0], '--run', tiny_run, '--crops', clip[1], '--output', tmp_path / 'out', module='avjax.predict')
-    assert done.returncode == 130 and done.stderr.splitlines() == ['interrupted: nothing of clip.mp4 was kept']
+      done = call(
+        clip[0],
+        '--run',
+        tiny_run,
+        '--crops',
+        clip[1],
+        '--output',
+        tmp_path / 'out',
+        module='avjax.predict',
+      )
+    assert done.returncode == 130 and done.stderr.splitlines() == [
+      'interrupted: nothing of clip.mp4 was kept'
+    ]
     assert not (tmp_path / 'out').exists()
 
 
@@ -260,15 +353,35 @@ def test_names_of_any_bytes(clip, tiny_run, tmp_path):
   (tmp_path / 'a:b').mkdir()
   path = tmp_path / 'a:b' / os.fsdecode(b'caf\xe9 <b> ' + '映像'.encode() + b'.mp4')
   shutil.copy(clip[0], path)
-  done = call(path, '--run', tiny_run, '--output', tmp_path / 'out', '--crops', clip[1], module='avjax.predict')
+  done = call(
+    path,
+    '--run',
+    tiny_run,
+    '--output',
+    tmp_path / 'out',
+    '--crops',
+    clip[1],
+    module='avjax.predict',
+  )
   assert done.returncode == 0 and 'caf' in done.stdout, done.stderr
   long = tmp_path / ('x' * 251 + '.mp4')
   shutil.copy(clip[0], long)
   with pytest.raises(InputError, match='is too long'):
     avjax.predict_video(long, tiny_run, tmp_path / 'out2')
   (tmp_path / 'file').write_text('mine')
-  done = call(clip[0], '--run', tiny_run, '--output', tmp_path / 'file', '--crops', clip[1], module='avjax.predict')
-  assert done.returncode == 2 and one_line(done.stderr) and (tmp_path / 'file').read_text() == 'mine'
+  done = call(
+    clip[0],
+    '--run',
+    tiny_run,
+    '--output',
+    tmp_path / 'file',
+    '--crops',
+    clip[1],
+    module='avjax.predict',
+  )
+  assert (
+    done.returncode == 2 and one_line(done.stderr) and (tmp_path / 'file').read_text() == 'mine'
+  )
 
 
 def test_an_exported_model_that_was_edited_is_refused(tiny_run, clip, tmp_path):
@@ -285,17 +398,27 @@ def test_what_is_lost_of_a_damaged_film_is_said(tiny_run, tmp_path):
   write_video(tmp_path / 'whole.mkv', 200, 0.3 * np.sin(np.arange(44_100 * 8) / 20))
   assert interruptions(video.read_timeline(tmp_path / 'whole.mkv')) == []
   whole = (tmp_path / 'whole.mkv').read_bytes()
-  (tmp_path / 'short.mkv').write_bytes(whole[:len(whole) // 2])
+  (tmp_path / 'short.mkv').write_bytes(whole[: len(whole) // 2])
   found = avjax.predict_video(tmp_path / 'short.mkv', tiny_run)
-  assert 50 < len(found.frames) < 150 and f'the file says that it lasts 8.0 s; its pictures end after {len(found.frames) / 25:.1f} s' in found.notes
+  assert (
+    50 < len(found.frames) < 150
+    and f'the file says that it lasts 8.0 s; its pictures end after {len(found.frames) / 25:.1f} s'
+    in found.notes
+  )
   write_video(tmp_path / 'hole.mp4', 30, pts=np.arange(30) * 40 + 5000 * (np.arange(30) > 14))
-  assert interruptions(video.read_timeline(tmp_path / 'hole.mp4')) == ['no new picture for 5.0 s from 0.6 s on']
+  assert interruptions(video.read_timeline(tmp_path / 'hole.mp4')) == [
+    'no new picture for 5.0 s from 0.6 s on'
+  ]
 
 
 # Real clips.
 
+
 @pytest.mark.skipif(not MEDIA.is_dir(), reason=f'the real clips are not here: {MEDIA} is absent')
-@pytest.mark.parametrize('name', ['grid_s1_bbaf2n.mpg', 'grid_lrwp9a.mpg', 'WolfgangLanger_Pexels.mp4', 'openmpf_video_01.mp4'])
+@pytest.mark.parametrize(
+  'name',
+  ['grid_s1_bbaf2n.mpg', 'grid_lrwp9a.mpg', 'WolfgangLanger_Pexels.mp4', 'openmpf_video_01.mp4'],
+)
 def test_real_clips(name, tiny_run, tmp_path):
   """A person sees a face in every frame of these: it is found in at least 95 %, and is one face that moves smoothly."""
   found = avjax.predict_video(MEDIA / name, tiny_run, tmp_path)
@@ -307,7 +430,10 @@ def test_real_clips(name, tiny_run, tmp_path):
 
 @pytest.mark.skipif(not MEDIA.is_dir(), reason=f'the real clips are not here: {MEDIA} is absent')
 def test_people_of_a_group(tiny_run):
-  left, right = (avjax.predict_video(MEDIA / 'openmpf_video_01.mp4', tiny_run, face=side) for side in ('left', 'right'))
+  left, right = (
+    avjax.predict_video(MEDIA / 'openmpf_video_01.mp4', tiny_run, face=side)
+    for side in ('left', 'right')
+  )
   assert np.nanmean(left.boxes[:, 0]) < np.nanmean(right.boxes[:, 0]) - 0.2
 
 

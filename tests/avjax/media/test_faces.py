@@ -15,22 +15,32 @@ def folder(tmp_path):
   folder = tmp_path / '102'
   folder.mkdir()
   for k in (1, 2, 4):
-    Image.fromarray(np.random.default_rng(k).integers(0, 256, (112, 112, 3), np.uint8)).save(folder / f'{k:05d}.jpg')
+    Image.fromarray(np.random.default_rng(k).integers(0, 256, (112, 112, 3), np.uint8)).save(
+      folder / f'{k:05d}.jpg'
+    )
   (folder / '.DS_Store').touch()
   return folder
 
 
 def test_crops_are_known_by_their_number(folder):
   (folder / 'notes.jpg').touch()
-  assert {k: path.name for k, path in list_crops(folder).items()} == {1: '00001.jpg', 2: '00002.jpg', 4: '00004.jpg'}
+  assert {k: path.name for k, path in list_crops(folder).items()} == {
+    1: '00001.jpg',
+    2: '00002.jpg',
+    4: '00004.jpg',
+  }
 
 
 def test_frames_without_a_crop_are_black_and_marked(folder):
   faces, present, broken = read_faces(folder, [4, 3, 1], 48)
   np.testing.assert_array_equal(present, [True, False, True])
-  assert faces.shape == (3, 48, 48, 3) and faces.dtype == np.uint8 and not faces[1].any() and broken == 0
+  assert (
+    faces.shape == (3, 48, 48, 3) and faces.dtype == np.uint8 and not faces[1].any() and broken == 0
+  )
   with Image.open(folder / '00004.jpg') as image:
-    np.testing.assert_array_equal(faces[0], np.asarray(image.resize((48, 48), Image.Resampling.BICUBIC)))
+    np.testing.assert_array_equal(
+      faces[0], np.asarray(image.resize((48, 48), Image.Resampling.BICUBIC))
+    )
 
 
 def test_a_crop_of_the_right_size_is_taken_as_it_is(folder):
@@ -45,7 +55,9 @@ def test_grey_crops_become_rgb(tmp_path):
 
 def test_a_broken_crop_is_refused_unless_listed(folder):
   os.truncate(folder / '00002.jpg', 900)
-  with pytest.raises(InputError, match=r'00002.jpg cannot be read.*list 102/00002.jpg in SOURCE/unreadable.txt'):
+  with pytest.raises(
+    InputError, match=r'00002.jpg cannot be read.*list 102/00002.jpg in SOURCE/unreadable.txt'
+  ):
     read_faces(folder, [1, 2], 48)
   (folder.parent / 'unreadable.txt').write_text('102/00002.jpg\n')
   listed = read_unreadable(folder.parent)
@@ -60,11 +72,16 @@ def test_a_broken_crop_is_refused_unless_listed(folder):
 def test_a_huge_picture_is_refused_before_it_is_decoded(tmp_path, monkeypatch, side):
   def chunk(name, data):
     return struct.pack('>I', len(data)) + name + data + struct.pack('>I', zlib.crc32(name + data))
+
   packer = zlib.compressobj()
   pixels = b''.join(packer.compress(bytes(side + 1)) for _ in range(side)) + packer.flush()
   path = tmp_path / '00001.png'
-  path.write_bytes(b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', side, side, 8, 0, 0, 0, 0)) +
-                   chunk(b'IDAT', pixels) + chunk(b'IEND', b''))
+  path.write_bytes(
+    b'\x89PNG\r\n\x1a\n'
+    + chunk(b'IHDR', struct.pack('>IIBBBBB', side, side, 8, 0, 0, 0, 0))
+    + chunk(b'IDAT', pixels)
+    + chunk(b'IEND', b'')
+  )
   monkeypatch.setattr(ImageFile.ImageFile, 'load', lambda image: pytest.fail('decoded'))
   with pytest.raises(InputError, match=r'00001.png'):
     open_crop(path)

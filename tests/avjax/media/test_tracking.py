@@ -12,19 +12,41 @@ def video(frames, **people):
   face is as high as it is wide.
   """
   for frame in range(frames):
-    boxes = [(left, top, width, width) for left, top, width in filter(None, (place(frame) for place in people.values()))]
-    yield frame, np.array(boxes, float).reshape(-1, 4), np.repeat(np.array(boxes, float).reshape(-1, 4)[:, None, :2], 5, axis=1)
+    boxes = [
+      (left, top, width, width)
+      for left, top, width in filter(None, (place(frame) for place in people.values()))
+    ]
+    yield (
+      frame,
+      np.array(boxes, float).reshape(-1, 4),
+      np.repeat(np.array(boxes, float).reshape(-1, 4)[:, None, :2], 5, axis=1),
+    )
 
 
 def chosen(frames, which='largest', rate=25, **people):
   track = tracking.choose(tracking.link(np.arange(frames) / rate, video(frames, **people)), which)
-  return track and list(zip(track.frames, (box[0] for box in track.boxes), (points[0][0] for points in track.points), strict=True))
+  return track and list(
+    zip(
+      track.frames,
+      (box[0] for box in track.boxes),
+      (points[0][0] for points in track.points),
+      strict=True,
+    )
+  )
 
 
 def test_the_larger_of_two_and_the_one_on_either_side():
   people = {'left': lambda f: (100 + f, 50, 40), 'right': lambda f: (400 - f, 60, 60)}
-  expected = {'left': [(f, 100 + f, 100 + f) for f in range(50)], 'right': [(f, 400 - f, 400 - f) for f in range(50)]}
-  assert chosen(50, **people) == chosen(50, 1, **people) == chosen(50, 'right', **people) == expected['right']
+  expected = {
+    'left': [(f, 100 + f, 100 + f) for f in range(50)],
+    'right': [(f, 400 - f, 400 - f) for f in range(50)],
+  }
+  assert (
+    chosen(50, **people)
+    == chosen(50, 1, **people)
+    == chosen(50, 'right', **people)
+    == expected['right']
+  )
   assert chosen(50, 'left', **people) == chosen(50, '2', **people) == expected['left']
   with pytest.raises(InputError, match='there is no face 3: 2 people are seen'):
     chosen(50, 3, **people)
@@ -33,7 +55,10 @@ def test_the_larger_of_two_and_the_one_on_either_side():
 
 
 def test_steady_counts_for_more_than_large():
-  people = {'passer': lambda f: (10 + 9 * f, 0, 90) if f < 8 else None, 'speaker': lambda f: (300, 50, 50)}
+  people = {
+    'passer': lambda f: (10 + 9 * f, 0, 90) if f < 8 else None,
+    'speaker': lambda f: (300, 50, 50),
+  }
   assert {left for _, left, _ in chosen(60, **people)} == {300}
   # And a passer at the edge is not the person on the left.
   assert {left for _, left, _ in chosen(60, 'left', **people)} == {300}
@@ -65,16 +90,18 @@ def test_mistakes_of_the_detector_do_not_count_unless_there_is_nothing_else():
 
 
 def test_between_looks_a_face_goes_straight_on():
-  """By time and not by number; not where a look between found nothing, nor where the face jumped.
-  """
+  """By time and not by number; not where a look between found nothing, nor where the face jumped."""
   times = np.array([0, 1, 3, 4, 5, 6, 7, 8, 9.0]) / 25
 
   def looks():
     for frame, left in ((0, 10.0), (2, 13.0), (4, None), (6, 15.0), (7, 80.0), (8, 81.0)):
       boxes = np.array([] if left is None else [[left, 0, 20, 20]]).reshape(-1, 4)
       yield frame, boxes, np.repeat(boxes[:, None, :2], 5, axis=1)
+
   tracks = tracking.link(times, looks())
-  assert [(list(track.frames), list(track.boxes[:, 0]), track.looks) for track in tracks] == [([0, 1, 2, 6], [10, 11, 13, 15], 3)]
+  assert [(list(track.frames), list(track.boxes[:, 0]), track.looks) for track in tracks] == [
+    ([0, 1, 2, 6], [10, 11, 13, 15], 3)
+  ]
   np.testing.assert_array_equal(tracks[0].points[1], np.tile([11, 0], (5, 1)))
 
 
@@ -90,6 +117,7 @@ def test_many_short_tracks_are_chosen_from_in_reasonable_time():
   def counted(*pair):
     compared[0] += 1
     return original(*pair)
+
   tracking.same_person = counted
   try:
     assert len(tracking.choose(tracks).frames) == 1200

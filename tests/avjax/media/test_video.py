@@ -72,21 +72,37 @@ def test_sound_is_where_its_timestamps_say(tmp_path):
 
 def test_stereo_is_mixed_to_its_mean(tmp_path):
   import av
+
   path = tmp_path / 'stereo.avi'
   with av.open(str(path), 'w') as container:
     picture = container.add_stream('mpeg4', rate=25)
     picture.width, picture.height, picture.pix_fmt = 64, 48, 'yuv420p'
     stream = container.add_stream('pcm_s16le', rate=16000, layout='stereo')
-    container.mux(picture.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format='rgb24')))
+    container.mux(
+      picture.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format='rgb24'))
+    )
     container.mux(picture.encode())
-    frame = av.AudioFrame.from_ndarray(np.tile(np.int16([8000, 4000]), 1600)[None], format='s16', layout='stereo')
+    frame = av.AudioFrame.from_ndarray(
+      np.tile(np.int16([8000, 4000]), 1600)[None], format='s16', layout='stereo'
+    )
     frame.sample_rate = 16000
     container.mux(stream.encode(frame))
     container.mux(stream.encode())
   assert np.abs(video.read_sound(path).samples.astype(int) - 6000).max() <= 1
 
 
-@pytest.mark.parametrize('a, b, c, d', [(0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0), (-1, 0, 0, 1), (1, 0, 0, -1), (0, 1, 1, 0), (0, -1, -1, 0)])
+@pytest.mark.parametrize(
+  'a, b, c, d',
+  [
+    (0, 1, -1, 0),
+    (-1, 0, 0, -1),
+    (0, -1, 1, 0),
+    (-1, 0, 0, 1),
+    (1, 0, 0, -1),
+    (0, 1, 1, 0),
+    (0, -1, -1, 0),
+  ],
+)
 def test_a_turned_or_mirrored_video_comes_upright(tmp_path, a, b, c, d):
   """A pixel at (x, y) is shown at (a x + c y, b x + d y): all turns and mirrorings there are."""
   path = tmp_path / 'clip.mp4'
@@ -96,9 +112,10 @@ def test_a_turned_or_mirrored_video_comes_upright(tmp_path, a, b, c, d):
 
   def matrix(*numbers):
     return b''.join((number * 0x10000).to_bytes(4, 'big', signed=True) for number in numbers)
+
   data = path.read_bytes()
   at = data.index(matrix(1, 0, 0, 0, 1), data.index(b'tkhd'))
-  path.write_bytes(data[:at] + matrix(a, b, 0, c, d) + data[at + 20:])
+  path.write_bytes(data[:at] + matrix(a, b, 0, c, d) + data[at + 20 :])
   image = next(video.read_frames(path))
   assert image.shape == ((48, 64, 3) if a else (64, 48, 3))
   centre = np.array(image.shape[1::-1]) / 2
@@ -136,6 +153,7 @@ def test_damage_is_one_error_with_the_name(tmp_path, ending):
 
 def test_an_mp4_whose_end_is_missing_is_cut_short(tmp_path):
   import av
+
   path = tmp_path / 'stream.mp4'
   # The index comes first.
   with av.open(str(path), 'w', options={'movflags': 'faststart'}) as container:
@@ -169,18 +187,26 @@ def test_a_hole_in_the_sound_is_silence_and_moves_nothing(tmp_path):
     sound = container.add_stream('pcm_s16le', rate=16_000)
     sound.layout = 'mono'
     for _ in range(200):
-      container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format='rgb24')))
+      container.mux(
+        stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format='rgb24'))
+      )
     container.mux(stream.encode())
     for second in (0, 6):
       for first in range(0, 32_000, 1600):
-        frame = av.AudioFrame.from_ndarray(tone[None, first:first + 1600], format='s16', layout='mono')
-        frame.sample_rate, frame.time_base, frame.pts = 16_000, fractions.Fraction(1, 16_000), second * 16_000 + first
+        frame = av.AudioFrame.from_ndarray(
+          tone[None, first : first + 1600], format='s16', layout='mono'
+        )
+        frame.sample_rate, frame.time_base, frame.pts = (
+          16_000,
+          fractions.Fraction(1, 16_000),
+          second * 16_000 + first,
+        )
         container.mux(sound.encode(frame))
     container.mux(sound.encode())
   heard = video.read_sound(path)
   loud = np.abs(heard.samples.reshape(-1, 1600)).max(axis=1) > 10_000
   np.testing.assert_array_equal(np.flatnonzero(loud), [*range(20), *range(60, 80)])
-  (first, last), = heard.gaps
+  ((first, last),) = heard.gaps
   assert abs(first - 2) < 0.01 and abs(last - 6) < 0.01
   _, _, present = audio.hear(video.read_timeline(path), heard)
   np.testing.assert_array_equal(np.flatnonzero(~present), np.arange(50, 150))

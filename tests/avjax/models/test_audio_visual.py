@@ -15,13 +15,20 @@ TEMPORAL = {'visual': (6, 5), 'audio': (4,), 'kernel': 3, 'dropout': 0.0, 'norm'
 
 def build(fusion='grjca', tower='ir50'):
   """The model of a config in the smallest sizes, without dropout."""
-  small = {'widths': (2, 3, 3, 4), 'units': (1, 1, 1, 1), 'features': 5} | ({'dropout': 0.0} if tower == 'ir50' else {})
+  small = {'widths': (2, 3, 3, 4), 'units': (1, 1, 1, 1), 'features': 5} | (
+    {'dropout': 0.0} if tower == 'ir50' else {}
+  )
   return AudioVisual(
-      length=LENGTH, targets=2, settings={
-          'visual': {'tower': tower, tower: small},
-          'audio': {'tower': 'vggish', 'widths': (2, 2, 2, 2, 2, 3), 'hidden': 5, 'features': 4}, 'temporal': TEMPORAL,
-          'fusion': {'name': fusion} | ({} if fusion == 'concatenation' else {'recursions': 2}),
-          'head': {'name': 'mlp', 'hidden': 7}})
+    length=LENGTH,
+    targets=2,
+    settings={
+      'visual': {'tower': tower, tower: small},
+      'audio': {'tower': 'vggish', 'widths': (2, 2, 2, 2, 2, 3), 'hidden': 5, 'features': 4},
+      'temporal': TEMPORAL,
+      'fusion': {'name': fusion} | ({} if fusion == 'concatenation' else {'recursions': 2}),
+      'head': {'name': 'mlp', 'hidden': 7},
+    },
+  )
 
 
 def batch(seed=1):
@@ -33,7 +40,9 @@ def batch(seed=1):
 
 def predictor(model, variables, is_trainable=nothing_trainable):
   """Returns a function from a batch to the prediction (B,L,targets) and what the model sowed and updated."""
-  apply = jax.jit(lambda v, *inputs: model.apply(v, *inputs, is_trainable, mutable=['batch_stats', 'gates']))
+  apply = jax.jit(
+    lambda v, *inputs: model.apply(v, *inputs, is_trainable, mutable=['batch_stats', 'gates'])
+  )
   return lambda *inputs: oracle.compute(apply, variables, *inputs)
 
 
@@ -47,11 +56,22 @@ def test_against_oracle(tower):
   variables = oracle.draw(model, images, log_mel, mask, nothing_trainable)
   w, s = variables['params'], variables['batch_stats']
   # Every part of the model is where the unfreezing groups of a config look for it.
-  assert set(w) == {'visual', 'audio', 'visual_tcn', 'visual_norm', 'audio_tcn', 'audio_norm', 'fusion', 'head'}
+  assert set(w) == {
+    'visual',
+    'audio',
+    'visual_tcn',
+    'visual_norm',
+    'audio_tcn',
+    'audio_norm',
+    'fusion',
+    'head',
+  }
   actual, state = predictor(model, variables)(images, log_mel, mask)
   assert actual.shape == (2, LENGTH, 2) and actual[mask].std() > 0.05 and np.abs(actual).max() <= 1
   for b, n in enumerate(FRAMES):
-    x_v = {'ir50': oracle.ir50, 'resnet50': oracle.resnet50}[tower](images[b, :n], w['visual'], s['visual'])
+    x_v = {'ir50': oracle.ir50, 'resnet50': oracle.resnet50}[tower](
+      images[b, :n], w['visual'], s['visual']
+    )
     x_v = oracle.norm(oracle.tcn(x_v, w['visual_tcn'], 2), w['visual_norm'], s['visual_norm'])
     x_a = oracle.vggish(log_mel[b, :n], w['audio'])
     x_a = oracle.norm(oracle.tcn(x_a, w['audio_tcn'], 1), w['audio_norm'], s['audio_norm'])
@@ -61,7 +81,9 @@ def test_against_oracle(tower):
     same({name: scores[b, :n] for name, scores in state['gates']['fusion'].items()}, gates)
 
 
-@pytest.mark.parametrize('is_trainable', [nothing_trainable, lambda path: True], ids=['evaluation', 'training'])
+@pytest.mark.parametrize(
+  'is_trainable', [nothing_trainable, lambda path: True], ids=['evaluation', 'training']
+)
 def test_padding_does_not_matter(is_trainable):
   model, (images, log_mel, mask) = build(), batch()  # test_fusion.py does this for every fusion
   variables = oracle.draw(model, images, log_mel, mask, nothing_trainable)
@@ -70,11 +92,15 @@ def test_padding_does_not_matter(is_trainable):
   if is_trainable is nothing_trainable:
     jax.tree.map(np.testing.assert_array_equal, state['batch_stats'], variables['batch_stats'])
   else:
-    moved = jax.tree.map(lambda a, b: (a != b).all(), state['batch_stats'], variables['batch_stats'])
+    moved = jax.tree.map(
+      lambda a, b: (a != b).all(), state['batch_stats'], variables['batch_stats']
+    )
     assert all(jax.tree.leaves(moved))
 
-  others = [np.where(mask.reshape(*mask.shape, *[1] * (x.ndim - 2)), x, 9 * y)
-            for x, y in zip((images, log_mel), batch(seed=2)[:2], strict=True)]
+  others = [
+    np.where(mask.reshape(*mask.shape, *[1] * (x.ndim - 2)), x, 9 * y)
+    for x, y in zip((images, log_mel), batch(seed=2)[:2], strict=True)
+  ]
   spoiled, spoiled_state = run(*others, mask)
   same(spoiled[mask], expected[mask])
   same(spoiled_state['batch_stats'], state['batch_stats'])
@@ -88,10 +114,18 @@ def test_padding_does_not_matter(is_trainable):
 def test_paths_are_from_the_root():
   model, inputs = build(), batch()
   variables = oracle.draw(model, *inputs, nothing_trainable)
-  _, state = predictor(model, variables, lambda path: (path + '/').startswith(('visual/stage4/', 'audio_norm/')))(*inputs)
-  moved = {jax.tree_util.keystr(path, simple=True, separator='/') for (path, new), old in zip(
-      jax.tree_util.tree_leaves_with_path(state['batch_stats']), jax.tree.leaves(variables['batch_stats']), strict=True)
-           if (new != old).any()}
+  _, state = predictor(
+    model, variables, lambda path: (path + '/').startswith(('visual/stage4/', 'audio_norm/'))
+  )(*inputs)
+  moved = {
+    jax.tree_util.keystr(path, simple=True, separator='/')
+    for (path, new), old in zip(
+      jax.tree_util.tree_leaves_with_path(state['batch_stats']),
+      jax.tree.leaves(variables['batch_stats']),
+      strict=True,
+    )
+    if (new != old).any()
+  }
   unit = [f'visual/stage4/unit0/{norm}' for norm in ('norm1', 'norm2', 'shortcut_norm')]
   assert moved == {f'{norm}/{key}' for norm in ('audio_norm', *unit) for key in ('mean', 'var')}
 
@@ -118,7 +152,9 @@ def test_mlp():
   expected = oracle.regressor(x, w, s)
   np.testing.assert_allclose(oracle.compute(evaluate, variables, x), expected, rtol=0, atol=1e-12)
   spoiled = np.where(mask[..., None], x, 1e3)
-  np.testing.assert_allclose(oracle.compute(evaluate, variables, spoiled)[mask], expected[mask], rtol=0, atol=1e-12)
+  np.testing.assert_allclose(
+    oracle.compute(evaluate, variables, spoiled)[mask], expected[mask], rtol=0, atol=1e-12
+  )
 
   train = lambda v, x: model.apply(v, x, mask, lambda path: True, mutable=['batch_stats'])
   hidden = oracle.dense(x[mask], w['hidden'])
@@ -135,4 +171,6 @@ def test_linear_head():
   x, mask = rng.normal(size=(2, 5, 4)), np.ones((2, 5), bool)
   variables = oracle.draw(Linear(2), x, mask, nothing_trainable)
   actual = oracle.compute(lambda v, x: Linear(2).apply(v, x, mask, nothing_trainable), variables, x)
-  np.testing.assert_allclose(actual, np.tanh(oracle.dense(x, variables['params']['output'])), rtol=0, atol=1e-12)
+  np.testing.assert_allclose(
+    actual, np.tanh(oracle.dense(x, variables['params']['output'])), rtol=0, atol=1e-12
+  )

@@ -19,7 +19,11 @@ def clips(length, frames, seed=1):
   """Returns visual (B,L,Dv), audio (B,L,Da), mask (B,L) of clips with so many real frames; padding is not zero."""
   rng = np.random.default_rng(seed)
   mask = np.arange(length) < np.array(frames)[:, None]
-  return rng.normal(size=(len(frames), length, DV)), rng.normal(size=(len(frames), length, DA)), mask
+  return (
+    rng.normal(size=(len(frames), length, DV)),
+    rng.normal(size=(len(frames), length, DA)),
+    mask,
+  )
 
 
 def build(name, length, recursions, **arguments):
@@ -30,7 +34,9 @@ def build(name, length, recursions, **arguments):
 
 def fuse(model, params, batch, dtype=np.float64):
   """Returns the fused features (B,L,D) and the sown gates {name: (B,L,K)}."""
-  apply = lambda params, *batch: model.apply({'params': params}, *batch, nothing_trainable, mutable=['gates'])
+  apply = lambda params, *batch: model.apply(
+    {'params': params}, *batch, nothing_trainable, mutable=['gates']
+  )
   fused, state = oracle.compute(apply, params, *batch, dtype=dtype)
   assert fused.dtype == dtype
   return fused, state.get('gates', {})
@@ -38,9 +44,16 @@ def fuse(model, params, batch, dtype=np.float64):
 
 @pytest.mark.parametrize('dtype, tolerance', [(np.float64, 1e-10), (np.float32, 2e-5)])
 @pytest.mark.parametrize('length, frames', [(5, (5, 3)), (300, (300, 131))])
-@pytest.mark.parametrize('name, recursions', [
-    ('rjca', 1), ('rjca', 2), ('rjca', 3), ('rjca', 4),
-    *((name, recursions) for name in GATED for recursions in (1, 2, 3))])
+@pytest.mark.parametrize(
+  'name, recursions',
+  [
+    ('rjca', 1),
+    ('rjca', 2),
+    ('rjca', 3),
+    ('rjca', 4),
+    *((name, recursions) for name in GATED for recursions in (1, 2, 3)),
+  ],
+)
 def test_equations(name, recursions, length, frames, dtype, tolerance):
   model, params = build(name, length, recursions)
   batch = visual, audio, _ = clips(length, frames)
@@ -53,18 +66,36 @@ def test_equations(name, recursions, length, frames, dtype, tolerance):
     for key, scores in expected_gates.items():
       # Softmax of scores / 0.1 magnifies their error tenfold.
       np.testing.assert_allclose(gates[key][b, :n], scores, rtol=0, atol=10 * tolerance)
-      np.testing.assert_allclose(gates[key][b].sum(-1), 1, rtol=0, atol=1e-6 if dtype == np.float32 else 1e-14)
+      np.testing.assert_allclose(
+        gates[key][b].sum(-1), 1, rtol=0, atol=1e-6 if dtype == np.float32 else 1e-14
+      )
     # The comparison would be empty if attention did nothing or if no gate ever changed.
     attended, _ = oracle.rjca(params, audio[b, :n].T, visual[b, :n].T, recursions)
     assert np.abs(attended.T - np.hstack([audio[b, :n], visual[b, :n]])).max() > 0.1
-    assert not expected_gates or max(scores.std(axis=0).max() for scores in expected_gates.values()) > 0.1
+    assert (
+      not expected_gates
+      or max(scores.std(axis=0).max() for scores in expected_gates.values()) > 0.1
+    )
 
 
-@pytest.mark.parametrize('config, name, recursions', [
-    ('jca', 'rjca', 1), ('rjca', 'rjca', 3), ('dca', 'dca', 3), ('grjca', 'grjca', 3), ('hgrjca', 'hgrjca', 3)])
+@pytest.mark.parametrize(
+  'config, name, recursions',
+  [
+    ('jca', 'rjca', 1),
+    ('rjca', 'rjca', 3),
+    ('dca', 'dca', 3),
+    ('grjca', 'grjca', 3),
+    ('hgrjca', 'hgrjca', 3),
+  ],
+)
 def test_configs(config, name, recursions):
   fusion = importlib.import_module(f'configs.{config}').get_config().model.fusion
-  assert (fusion.name, fusion.recursions, fusion.temperature, fusion.formulation) == (name, recursions, 0.1, 'paper')
+  assert (fusion.name, fusion.recursions, fusion.temperature, fusion.formulation) == (
+    name,
+    recursions,
+    0.1,
+    'paper',
+  )
 
 
 def test_jca_is_one_recursion():
@@ -113,27 +144,37 @@ def test_cold_gate_is_one_hot(name):
   visual, audio, mask = clips(5, [5, 3])
   fused, gates = fuse(model, params, (visual, audio, mask))
   for scores in gates.values():
-    np.testing.assert_array_equal(np.sort(scores, axis=-1)[0, :, ::-1], np.eye(scores.shape[-1])[[0] * 5])
+    np.testing.assert_array_equal(
+      np.sort(scores, axis=-1)[0, :, ::-1], np.eye(scores.shape[-1])[[0] * 5]
+    )
   if name == 'hgrjca':
     return  # its one-hot gates decide one after another; the oracle above covers them
-  series = np.array([oracle.rjca(params, audio[0].T, visual[0].T, m)[0][:DA].T for m in range(4)])  # (M+1,L,Da)
+  series = np.array(
+    [oracle.rjca(params, audio[0].T, visual[0].T, m)[0][:DA].T for m in range(4)]
+  )  # (M+1,L,Da)
   series = series if name == 'grjca' else series[[0, 3]]
   choice = (series[-1] @ params['gate_audio']['kernel'] + params['gate_audio']['bias']).argmax(-1)
   assert len(set(choice)) > 1
-  np.testing.assert_allclose(fused[0, :, :DA], np.maximum(series[choice, np.arange(5)], 0), rtol=0, atol=1e-12)
+  np.testing.assert_allclose(
+    fused[0, :, :DA], np.maximum(series[choice, np.arange(5)], 0), rtol=0, atol=1e-12
+  )
 
 
 @pytest.mark.parametrize('name', GATED)
 def test_hot_gate_is_the_mean(name):
   model, params = build(name, 5, 3, temperature=1e14)
   visual, audio, mask = clips(5, [5, 3])
-  x = np.array([oracle.rjca(params, audio[0].T, visual[0].T, m)[0].T for m in range(4)])  # (M+1,L,Da+Dv)
+  x = np.array(
+    [oracle.rjca(params, audio[0].T, visual[0].T, m)[0].T for m in range(4)]
+  )  # (M+1,L,Da+Dv)
   expected = {
-      'dca': lambda: np.maximum((x[0] + x[3]) / 2, 0),
-      'grjca': lambda: np.maximum(x.mean(0), 0),
-      'hgrjca': lambda: np.maximum((x[:-1] + x[1:]) / 2, 0).mean(0),
+    'dca': lambda: np.maximum((x[0] + x[3]) / 2, 0),
+    'grjca': lambda: np.maximum(x.mean(0), 0),
+    'hgrjca': lambda: np.maximum((x[:-1] + x[1:]) / 2, 0).mean(0),
   }[name]()
-  np.testing.assert_allclose(fuse(model, params, (visual, audio, mask))[0][0], expected, rtol=0, atol=1e-12)
+  np.testing.assert_allclose(
+    fuse(model, params, (visual, audio, mask))[0][0], expected, rtol=0, atol=1e-12
+  )
 
 
 @pytest.mark.parametrize('name', ['rjca', *GATED])
@@ -145,11 +186,18 @@ def test_without_w_h_nothing_is_attended(name):
   visual, audio, mask = clips(5, [5, 3])
   expected = np.concatenate([audio, visual], axis=-1) * mask[..., None]
   expected = expected if name == 'rjca' else np.maximum(expected, 0)  # whatever the gate
-  np.testing.assert_allclose(fuse(model, params, (visual, audio, mask))[0], expected, rtol=0, atol=1e-12)
+  np.testing.assert_allclose(
+    fuse(model, params, (visual, audio, mask))[0], expected, rtol=0, atol=1e-12
+  )
 
 
-@pytest.mark.parametrize('name, arguments', [*((name, {'width': 5} if name == 'can' else {}) for name in sorted(FUSIONS)),
-                                             *((name, {'formulation': 'author'}) for name in ('rjca', *GATED))])
+@pytest.mark.parametrize(
+  'name, arguments',
+  [
+    *((name, {'width': 5} if name == 'can' else {}) for name in sorted(FUSIONS)),
+    *((name, {'formulation': 'author'}) for name in ('rjca', *GATED)),
+  ],
+)
 def test_padding_does_not_matter(name, arguments):
   model = FUSIONS[name](5, **arguments)
   visual, audio, mask = clips(5, [4, 3])
@@ -157,14 +205,21 @@ def test_padding_does_not_matter(name, arguments):
   fused, gates = fuse(model, params, (visual, audio, mask))
   assert np.abs(fused[mask]).max() > 0.1
 
-  other = [np.where(mask[..., None], x, 1e6 * y) for x, y in zip((visual, audio), clips(5, [4, 3], seed=2), strict=False)]
+  other = [
+    np.where(mask[..., None], x, 1e6 * y)
+    for x, y in zip((visual, audio), clips(5, [4, 3], seed=2), strict=False)
+  ]
   spoiled, spoiled_gates = fuse(model, params, (*other, mask))
   np.testing.assert_array_equal(spoiled, fused)  # what padding holds: bit for bit
   jax.tree.map(np.testing.assert_array_equal, spoiled_gates, gates)
 
-  short, short_gates = fuse(model, params, (visual[:, :4], audio[:, :4], mask[:, :4]))  # how much of it there is
+  short, short_gates = fuse(
+    model, params, (visual[:, :4], audio[:, :4], mask[:, :4])
+  )  # how much of it there is
   np.testing.assert_allclose(short, fused[:, :4], rtol=0, atol=1e-12)
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b[:, :4], rtol=0, atol=1e-11), short_gates, gates)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b[:, :4], rtol=0, atol=1e-11), short_gates, gates
+  )
 
 
 def test_concatenation():
@@ -178,15 +233,25 @@ def test_feature_scale_over_the_recursions():
   rng = np.random.default_rng(0)
   visual, audio = rng.normal(size=(1, 300, 512)), rng.normal(size=(1, 300, 128))
   batch = np.float32(visual), np.float32(audio), np.ones((1, 300), bool)
-  params = jax.jit(lambda: FUSIONS['rjca'](300).init(jax.random.key(0), *batch, nothing_trainable)['params'])()
+  params = jax.jit(
+    lambda: FUSIONS['rjca'](300).init(jax.random.key(0), *batch, nothing_trainable)['params']
+  )()
 
   def xavier(path, leaf):
     limit = np.sqrt(6 / (300 + 300))
-    return np.float32(rng.uniform(-limit, limit, (300, 300))) if path[-1].key in ('w_c', 'w_h') else leaf
+    return (
+      np.float32(rng.uniform(-limit, limit, (300, 300))) if path[-1].key in ('w_c', 'w_h') else leaf
+    )
 
-  def growth(params):  # (3,2): standard deviation of audio and visual after each recursion, over that of the input
-    features = [fuse(FUSIONS['rjca'](300, recursions=m), params, batch, np.float32)[0][0] for m in (1, 2, 3)]
-    return np.array([[x[:, :128].std() / audio.std(), x[:, 128:].std() / visual.std()] for x in features])
+  def growth(
+    params,
+  ):  # (3,2): standard deviation of audio and visual after each recursion, over that of the input
+    features = [
+      fuse(FUSIONS['rjca'](300, recursions=m), params, batch, np.float32)[0][0] for m in (1, 2, 3)
+    ]
+    return np.array(
+      [[x[:, :128].std() / audio.std(), x[:, 128:].std() / visual.std()] for x in features]
+    )
 
   start = growth(params)
   assert (start > 0.5).all() and (start < 2).all()
@@ -196,10 +261,15 @@ def test_feature_scale_over_the_recursions():
 # The predecessors' systems.
 
 PREDECESSORS = {
-    'rjca': ({'formulation': 'author', 'recursions': 2}, lambda w, v, a: oracle.rjca_author(w, v, a, 2)),
-    'rjca, joint FC': ({'formulation': 'author', 'recursions': 3, 'joint_fc': True},
-                       lambda w, v, a: oracle.rjca_author(w, v, a, 3)),
-    'lfan': ({'width': 6, 'heads': 2}, lambda w, v, a: oracle.lfan(w, v, a, 2)),
+  'rjca': (
+    {'formulation': 'author', 'recursions': 2},
+    lambda w, v, a: oracle.rjca_author(w, v, a, 2),
+  ),
+  'rjca, joint FC': (
+    {'formulation': 'author', 'recursions': 3, 'joint_fc': True},
+    lambda w, v, a: oracle.rjca_author(w, v, a, 3),
+  ),
+  'lfan': ({'width': 6, 'heads': 2}, lambda w, v, a: oracle.lfan(w, v, a, 2)),
 }
 
 
@@ -224,15 +294,24 @@ def test_predecessors(name, length, frames):
 @pytest.mark.parametrize('name', GATED)
 def test_gates_over_the_authors_recursions(name):
   """Eq. 9 to 20 over features of the authors' formulation, face first."""
-  model, (visual, audio, mask) = FUSIONS[name](5, recursions=2, formulation='author'), clips(5, [5, 3])
+  model, (visual, audio, mask) = (
+    FUSIONS[name](5, recursions=2, formulation='author'),
+    clips(5, [5, 3]),
+  )
   params = oracle.draw(model, visual, audio, mask, nothing_trainable)['params']
   fused, _ = fuse(model, params, (visual, audio, mask))
   for b, n in enumerate((5, 3)):
-    expected, _ = ORACLES[name](params, audio[b, :n].T, visual[b, :n].T, 2, recursions=oracle.author_recursions)
-    np.testing.assert_allclose(fused[b, :n], np.vstack([expected[DA:], expected[:DA]]).T, rtol=0, atol=1e-10)
+    expected, _ = ORACLES[name](
+      params, audio[b, :n].T, visual[b, :n].T, 2, recursions=oracle.author_recursions
+    )
+    np.testing.assert_allclose(
+      fused[b, :n], np.vstack([expected[DA:], expected[:DA]]).T, rtol=0, atol=1e-10
+    )
 
 
-@pytest.mark.parametrize('name, arguments, places', [('rjca', {'formulation': 'author'}, 4), ('lfan', {}, 1)])
+@pytest.mark.parametrize(
+  'name, arguments, places', [('rjca', {'formulation': 'author'}, 4), ('lfan', {}, 1)]
+)
 def test_dropout_of_the_predecessors(name, arguments, places):
   """It acts where the fusion is trained, in every place, and nowhere else."""
   model, batch = FUSIONS[name](5, **arguments), clips(5, [5, 3])
@@ -240,10 +319,17 @@ def test_dropout_of_the_predecessors(name, arguments, places):
   seen = set()
 
   def apply(is_trainable):
-    return np.asarray(model.apply({'params': params}, *batch, is_trainable, rngs={'dropout': jax.random.key(1)}))
+    return np.asarray(
+      model.apply({'params': params}, *batch, is_trainable, rngs={'dropout': jax.random.key(1)})
+    )
+
   still = apply(nothing_trainable)
   apply(lambda path: seen.add(path) or False)
-  dropouts = [path for path in seen if 'dropout' in path and (name == 'lfan' or path.startswith('recursion_1'))]
+  dropouts = [
+    path
+    for path in seen
+    if 'dropout' in path and (name == 'lfan' or path.startswith('recursion_1'))
+  ]
   assert len(dropouts) == places
   for path in dropouts:
     assert np.abs(apply(lambda other, path=path: other == path) - still).max() > 1e-3, path

@@ -15,14 +15,24 @@ def test_there_are_checks():
   assert conftest.SHAPE_CHECKS >= 30
 
 
-@pytest.mark.parametrize('visual, audio, mask', [
+@pytest.mark.parametrize(
+  'visual, audio, mask',
+  [
     ((2, 5, 6), (2, 4, 3), (2, 5)),  # another number of frames
     ((2, 5, 6), (2, 5, 3), (2, 5, 1)),  # a mask with an axis too many
-    ((5, 6), (5, 3), (5,))])  # no clips
+    ((5, 6), (5, 3), (5,)),
+  ],
+)  # no clips
 def test_a_fusion_refuses_other_shapes(visual, audio, mask):
   model = FUSIONS['concatenation'](5)
   with pytest.raises(TypeCheckError):
-    model.apply({}, np.zeros(visual, np.float32), np.zeros(audio, np.float32), np.ones(mask, bool), nothing_trainable)
+    model.apply(
+      {},
+      np.zeros(visual, np.float32),
+      np.zeros(audio, np.float32),
+      np.ones(mask, bool),
+      nothing_trainable,
+    )
 
 
 def test_a_loss_refuses_a_mask_per_target():

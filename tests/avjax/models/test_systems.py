@@ -28,24 +28,60 @@ from benchmarks.systems import CONFIGS
 
 # name: (arguments, oracle(weights, visual, audio), whether a frame sees frames after it)
 SYSTEMS = {
-    'transformer: Zhou': ({'stem': (8,), 'layers': 2, 'heads': 2, 'hidden': 10}, lambda w, v, a: systems.transformer(w, v, a, 2, 2), True),
-    'transformer: Meng': ({'stem': (12, 8), 'layers': 1, 'heads': 4, 'hidden': 8}, lambda w, v, a: systems.transformer(w, v, a, 1, 4), True),
-    'transformer: Zhang Ziyang': (
-        {'each': 4, 'stem': (), 'positions': 'sinusoidal', 'layers': 1, 'heads': 2, 'hidden': 16, 'dropout_in': 0.5},
-        lambda w, v, a: systems.transformer(w, v, a, 1, 2, positions=True), True),
-    'transformer: Zhang Wei': ({'stem': (10, 6), 'slope': 0.1, 'layers': 1, 'heads': 2, 'hidden': 6},
-                               lambda w, v, a: systems.transformer(w, v, a, 1, 2, slope=0.1), True),
-    'transformer: CtyunAI': ({'inputs': ('visual',), 'stem': (8,), 'layers': 1, 'heads': 2, 'hidden': 8},
-                             lambda w, v, a: systems.transformer(w, v, a, 1, 2, inputs=('visual',)), True),
-    'cross_modal': ({'width': 8, 'blocks': 2, 'heads': 2, 'hidden': 10}, lambda w, v, a: systems.cross_modal(w, v, a, 2, 2), True),
-    'mamba': ({'layers': 2, 'states': 3, 'rank': 2}, lambda w, v, a: systems.mamba(w, v, a, 2, 3, 2), False),
-    'lstm': ({'width': 5, 'layers': 2}, lambda w, v, a: systems.lstm(w, v, a, 2, False), False),
-    'lstm: both ways': ({'width': 5, 'bidirectional': True}, lambda w, v, a: systems.lstm(w, v, a, 1, True), True),
-    'leader_follower': ({'width': 6}, systems.leader_follower, False),
-    'can': ({'width': 5}, systems.can, False),
-    'jca_2022': ({'width': 5, 'maps': 3}, systems.jca_2022, True),
-    'visual': ({}, lambda w, v, a: v, False),
-    'audio': ({}, lambda w, v, a: a, False),
+  'transformer: Zhou': (
+    {'stem': (8,), 'layers': 2, 'heads': 2, 'hidden': 10},
+    lambda w, v, a: systems.transformer(w, v, a, 2, 2),
+    True,
+  ),
+  'transformer: Meng': (
+    {'stem': (12, 8), 'layers': 1, 'heads': 4, 'hidden': 8},
+    lambda w, v, a: systems.transformer(w, v, a, 1, 4),
+    True,
+  ),
+  'transformer: Zhang Ziyang': (
+    {
+      'each': 4,
+      'stem': (),
+      'positions': 'sinusoidal',
+      'layers': 1,
+      'heads': 2,
+      'hidden': 16,
+      'dropout_in': 0.5,
+    },
+    lambda w, v, a: systems.transformer(w, v, a, 1, 2, positions=True),
+    True,
+  ),
+  'transformer: Zhang Wei': (
+    {'stem': (10, 6), 'slope': 0.1, 'layers': 1, 'heads': 2, 'hidden': 6},
+    lambda w, v, a: systems.transformer(w, v, a, 1, 2, slope=0.1),
+    True,
+  ),
+  'transformer: CtyunAI': (
+    {'inputs': ('visual',), 'stem': (8,), 'layers': 1, 'heads': 2, 'hidden': 8},
+    lambda w, v, a: systems.transformer(w, v, a, 1, 2, inputs=('visual',)),
+    True,
+  ),
+  'cross_modal': (
+    {'width': 8, 'blocks': 2, 'heads': 2, 'hidden': 10},
+    lambda w, v, a: systems.cross_modal(w, v, a, 2, 2),
+    True,
+  ),
+  'mamba': (
+    {'layers': 2, 'states': 3, 'rank': 2},
+    lambda w, v, a: systems.mamba(w, v, a, 2, 3, 2),
+    False,
+  ),
+  'lstm': ({'width': 5, 'layers': 2}, lambda w, v, a: systems.lstm(w, v, a, 2, False), False),
+  'lstm: both ways': (
+    {'width': 5, 'bidirectional': True},
+    lambda w, v, a: systems.lstm(w, v, a, 1, True),
+    True,
+  ),
+  'leader_follower': ({'width': 6}, systems.leader_follower, False),
+  'can': ({'width': 5}, systems.can, False),
+  'jca_2022': ({'width': 5, 'maps': 3}, systems.jca_2022, True),
+  'visual': ({}, lambda w, v, a: v, False),
+  'audio': ({}, lambda w, v, a: a, False),
 }
 
 
@@ -71,7 +107,10 @@ def test_padding_does_not_matter(name):
   model, params = build(name, 6)
   visual, audio, mask = clips(6, [6, 4])
   fused, _ = fuse(model, params, (visual, audio, mask))
-  other = [np.where(mask[..., None], x, 1e3 * y) for x, y in zip((visual, audio), clips(6, [6, 4], seed=2), strict=False)]
+  other = [
+    np.where(mask[..., None], x, 1e3 * y)
+    for x, y in zip((visual, audio), clips(6, [6, 4], seed=2), strict=False)
+  ]
   np.testing.assert_allclose(fuse(model, params, (*other, mask))[0], fused, rtol=0, atol=1e-12)
   short, _ = fuse(model, params, (visual[1:, :4], audio[1:, :4], mask[1:, :4]))
   np.testing.assert_allclose(short, fused[1:, :4], rtol=0, atol=1e-12)
@@ -94,59 +133,91 @@ def test_without_positions_the_encoder_does_not_know_the_order():
   visual, audio, mask = clips(6, [6])
   order = np.array([3, 0, 5, 1, 4, 2])
   fused = fuse(model, params, (visual, audio, mask))[0]
-  np.testing.assert_allclose(fuse(model, params, (visual[:, order], audio[:, order], mask))[0], fused[:, order], rtol=0, atol=1e-12)
+  np.testing.assert_allclose(
+    fuse(model, params, (visual[:, order], audio[:, order], mask))[0],
+    fused[:, order],
+    rtol=0,
+    atol=1e-12,
+  )
   model, params = build('transformer: Zhang Ziyang', 6)
   fused = fuse(model, params, (visual, audio, mask))[0]
-  assert np.abs(fuse(model, params, (visual[:, order], audio[:, order], mask))[0] - fused[:, order]).max() > 1e-3
+  assert (
+    np.abs(
+      fuse(model, params, (visual[:, order], audio[:, order], mask))[0] - fused[:, order]
+    ).max()
+    > 1e-3
+  )
 
 
 def test_the_scan_is_the_recurrence_over_a_whole_window():
   rng = np.random.default_rng(0)
-  decay, drive = np.float32(rng.uniform(0.2, 1, (2, 300, 16, 8))), np.float32(rng.normal(size=(2, 300, 16, 8)))
+  decay, drive = (
+    np.float32(rng.uniform(0.2, 1, (2, 300, 16, 8))),
+    np.float32(rng.normal(size=(2, 300, 16, 8))),
+  )
   read = np.float32(rng.normal(size=(2, 300, 8)))
   h, rows = np.zeros((2, 16, 8)), []
   for t in range(300):
     h = decay[:, t] * h + drive[:, t]
     rows.append(np.einsum('bdn,bn->bd', h, read[:, t]))
   expected = np.stack(rows, axis=1)
-  np.testing.assert_allclose(np.asarray(jax.jit(selective_scan)(decay, drive, read)), expected, rtol=0, atol=1e-5)
+  np.testing.assert_allclose(
+    np.asarray(jax.jit(selective_scan)(decay, drive, read)), expected, rtol=0, atol=1e-5
+  )
 
 
 def test_mamba_s_standard_initialisation():
-  params = FUSIONS['mamba'](5).init(jax.random.key(0), *map(jnp.float32, clips(5, [5])[:2]), jnp.ones((1, 5), bool), nothing_trainable)['params']
-  np.testing.assert_allclose(np.exp(params['layer0']['a_log']), np.tile(np.arange(1, 9), (6, 1)), rtol=1e-6)
+  params = FUSIONS['mamba'](5).init(
+    jax.random.key(0),
+    *map(jnp.float32, clips(5, [5])[:2]),
+    jnp.ones((1, 5), bool),
+    nothing_trainable,
+  )['params']
+  np.testing.assert_allclose(
+    np.exp(params['layer0']['a_log']), np.tile(np.arange(1, 9), (6, 1)), rtol=1e-6
+  )
   assert (params['layer0']['skip'] == 1).all()
   steps = np.log1p(np.exp(np.asarray(params['layer0']['step']['bias'])))
   assert steps.min() >= 0.99e-3 and steps.max() <= 0.101
   weight = np.asarray(params['layer0']['step']['kernel'])  # from 16 numbers
-  assert np.abs(weight).max() <= 0.25 and weight.std() == pytest.approx(0.25 / 3 ** 0.5, abs=0.03)
+  assert np.abs(weight).max() <= 0.25 and weight.std() == pytest.approx(0.25 / 3**0.5, abs=0.03)
   steps = np.log1p(np.exp(np.asarray(start_step(jax.random.key(1), (10_000,)))))
   assert steps.min() >= 0.99e-3 and steps.max() <= 0.101
-  assert np.quantile(np.log10(steps), [0.25, 0.5, 0.75]) == pytest.approx([-2.5, -2, -1.5], abs=0.05)
+  assert np.quantile(np.log10(steps), [0.25, 0.5, 0.75]) == pytest.approx(
+    [-2.5, -2, -1.5], abs=0.05
+  )
 
 
 # What stands before and after the fusion.
+
 
 @pytest.mark.parametrize('arguments', [{'activation': 'prelu'}, {'kernels': (3, 5, 7)}])
 def test_tcn_of_the_other_systems(arguments):
   """PReLU with one slope for all channels, or each convolution the mean of three kernels."""
   model, x = TCN((5, 4), **arguments), np.random.default_rng(0).normal(size=(2, 30, 3))
   w = oracle.draw(model, x, nothing_trainable)['params']
-  actual = oracle.compute(jax.jit(lambda w, x: model.apply({'params': w}, x, nothing_trainable)), w, x)
+  actual = oracle.compute(
+    jax.jit(lambda w, x: model.apply({'params': w}, x, nothing_trainable)), w, x
+  )
 
   def convolve(x, i, j):
     if 'kernels' in arguments:
-      return np.mean([oracle.causal_conv(x, w[f'level{i}_conv{j}_kernel{k}'], 2 ** i) for k in (3, 5, 7)], axis=0)
-    return oracle.causal_conv(x, w[f'level{i}_conv{j}'], 2 ** i)
+      return np.mean(
+        [oracle.causal_conv(x, w[f'level{i}_conv{j}_kernel{k}'], 2**i) for k in (3, 5, 7)], axis=0
+      )
+    return oracle.causal_conv(x, w[f'level{i}_conv{j}'], 2**i)
 
   def activate(x, i, j):
     slope = w[f'level{i}_prelu{j}']['slope'] if 'activation' in arguments else 0.01
     return np.where(x > 0, x, slope * x)
+
   for b in range(2):
     y = x[b]
     for i in range(2):
       residual = oracle.dense(y, w[f'level{i}_residual'])
-      y = activate(activate(convolve(activate(convolve(y, i, 0), i, 0), i, 1), i, 1) + residual, i, 2)
+      y = activate(
+        activate(convolve(activate(convolve(y, i, 0), i, 0), i, 1), i, 1) + residual, i, 2
+      )
     np.testing.assert_allclose(actual[b], y, rtol=0, atol=1e-12)
 
 
@@ -156,18 +227,37 @@ def test_heads_of_the_other_systems():
 
   def apply(model):
     variables = oracle.draw(model, x, mask, nothing_trainable)
-    return oracle.compute(lambda v, x: model.apply(v, x, mask, nothing_trainable), variables, x)[0], variables
+    return oracle.compute(lambda v, x: model.apply(v, x, mask, nothing_trainable), variables, x)[
+      0
+    ], variables
+
   found, v = apply(Affine(2))
   w, s = v['params'], v['batch_stats']
   assert w['hidden0']['kernel'].shape == (8, 4)
-  expected = [oracle.dense(oracle.norm(oracle.dense(x[0], w[f'hidden{i}']), w[f'norm{i}'], s[f'norm{i}']), w[f'output{i}']) for i in (0, 1)]
+  expected = [
+    oracle.dense(
+      oracle.norm(oracle.dense(x[0], w[f'hidden{i}']), w[f'norm{i}'], s[f'norm{i}']),
+      w[f'output{i}'],
+    )
+    for i in (0, 1)
+  ]
   np.testing.assert_allclose(found, np.hstack(expected), rtol=0, atol=1e-12)
   np.testing.assert_allclose(apply(Affine(2, tanh=True))[0], np.tanh(found), rtol=0, atol=1e-12)
   found, v = apply(Perceptron(1, 5))
   w = v['params']
-  np.testing.assert_allclose(found, np.tanh(oracle.dense(oracle.relu(oracle.dense(x[0], w['hidden'])), w['output'])), rtol=0, atol=1e-12)
+  np.testing.assert_allclose(
+    found,
+    np.tanh(oracle.dense(oracle.relu(oracle.dense(x[0], w['hidden'])), w['output'])),
+    rtol=0,
+    atol=1e-12,
+  )
   found, v = apply(Perceptron(1, 5, tanh=False, relu=False))
-  np.testing.assert_allclose(found, oracle.dense(oracle.dense(x[0], v['params']['hidden']), v['params']['output']), rtol=0, atol=1e-12)
+  np.testing.assert_allclose(
+    found,
+    oracle.dense(oracle.dense(x[0], v['params']['hidden']), v['params']['output']),
+    rtol=0,
+    atol=1e-12,
+  )
   found, v = apply(Linear(2, tanh=False))
   np.testing.assert_allclose(found, oracle.dense(x[0], v['params']['output']), rtol=0, atol=1e-12)
 
@@ -175,8 +265,15 @@ def test_heads_of_the_other_systems():
 def test_moving_average_over_predictions():
   """By frame id: what lies beyond a gap, or was not seen, is not averaged in."""
   rng = np.random.default_rng(0)
-  x, frames, counted = rng.normal(size=(30, 2)), np.array([*range(1, 11), *range(14, 29), *range(100, 105)]), rng.random(30) < 0.8
-  expected = [x[near].mean(axis=0) if (near := (abs(frames - k) <= 3) & counted).any() else x[i] for i, k in enumerate(frames)]
+  x, frames, counted = (
+    rng.normal(size=(30, 2)),
+    np.array([*range(1, 11), *range(14, 29), *range(100, 105)]),
+    rng.random(30) < 0.8,
+  )
+  expected = [
+    x[near].mean(axis=0) if (near := (abs(frames - k) <= 3) & counted).any() else x[i]
+    for i, k in enumerate(frames)
+  ]
   np.testing.assert_allclose(moving_average(x, frames, counted, 7), expected, rtol=0, atol=1e-12)
   assert moving_average(x, frames, counted, 1) is x
   np.testing.assert_array_equal(moving_average(x, frames, np.zeros(30, bool), 7), x)
@@ -186,25 +283,43 @@ def test_predictions_are_smoothed_as_the_config_says(records):
   """A whole evaluation of HSEmotion's way: the moving average of what the same model predicts without it, faces that are missing left out."""
   config = tiny.get_config()
   config.model.audio.tower, config.model.fusion = 'none', {'name': 'visual'}
-  data, mesh, system = Records(records, config.data), sharding.make_mesh(), System.from_config(config)
-  vars(system)['predict_step'] = lambda variables, batch: {'prediction': batch['faces'].mean(axis=(2, 3)) / 255, 'gates': {}}
+  data, mesh, system = (
+    Records(records, config.data),
+    sharding.make_mesh(),
+    System.from_config(config),
+  )
+  vars(system)['predict_step'] = lambda variables, batch: {
+    'prediction': batch['faces'].mean(axis=(2, 3)) / 255,
+    'gates': {},
+  }
   found = {}
   for config.smooth in (1, 5):
-    found[config.smooth] = predict_records(data.batches(['chunk2'], 4), system, {}, mesh, batch_size=4, smooth=config.smooth)['102']
+    found[config.smooth] = predict_records(
+      data.batches(['chunk2'], 4), system, {}, mesh, batch_size=4, smooth=config.smooth
+    )['102']
   plain = found[1]
-  assert not plain.face_present.all() and len(plain.frames) < plain.frames[-1]  # it has missing faces, and gaps
+  assert (
+    not plain.face_present.all() and len(plain.frames) < plain.frames[-1]
+  )  # it has missing faces, and gaps
   for i, k in enumerate(plain.frames):
     near = (abs(plain.frames - k) <= 2) & plain.face_present
-    np.testing.assert_allclose(found[5].prediction[i], plain.prediction[near].mean(axis=0), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(
+      found[5].prediction[i], plain.prediction[near].mean(axis=0), rtol=0, atol=1e-6
+    )
 
 
 def test_attention_drops_each_clip_on_its_own():
-  model, (visual, audio, _) = FUSIONS['transformer'](6, stem=(8,), layers=1, heads=2, hidden=8, dropout=0.5), clips(6, [6])
+  model, (visual, audio, _) = (
+    FUSIONS['transformer'](6, stem=(8,), layers=1, heads=2, hidden=8, dropout=0.5),
+    clips(6, [6]),
+  )
   same = [np.float32(np.concatenate([x, x])) for x in (visual, audio)]
   variables = model.init(jax.random.key(0), *same, np.ones((2, 6), bool), nothing_trainable)
   # The dropouts of the layer itself are left out, so that what differs comes from attention.
   only_attention = lambda path: 'dropout' not in path
-  out = model.apply(variables, *same, np.ones((2, 6), bool), only_attention, rngs={'dropout': jax.random.key(1)})
+  out = model.apply(
+    variables, *same, np.ones((2, 6), bool), only_attention, rngs={'dropout': jax.random.key(1)}
+  )
   assert np.abs(out[0] - out[1]).max() > 1e-3
   out = model.apply(variables, *same, np.ones((2, 6), bool), nothing_trainable)
   np.testing.assert_allclose(out[0], out[1], rtol=0, atol=1e-6)
@@ -212,31 +327,104 @@ def test_attention_drops_each_clip_on_its_own():
 
 # What distinguishes the published systems in numbers: ../shared/design/systems.md, section a, and the code it names.
 FACTS = {
-    'rjca_author': {'fusion': {'recursions': 2, 'dropout': 0.6, 'joint_fc': False}},
-    'jca': {'fusion': {'name': 'rjca', 'recursions': 1}},
-    'jca_2022': {'fusion': {'width': 128, 'maps': 32}, 'head': {'relu': False, 'dropout': 0.6, 'tanh': False}},
-    'leader_follower': {'temporal': {'visual': (128,) * 4, 'audio': (32,) * 4, 'norm': False}, 'fusion': {'width': 32}, 'head': {'tanh': False}},
-    'lfan': {'temporal': {'visual': (256, 256, 128, 128), 'audio': (64, 64, 32, 32), 'norm': True},
-             'fusion': {'width': 32, 'heads': 2, 'dropout': 0.1}},
-    'can': {'temporal': {'visual': (256, 256, 128, 128, 128), 'audio': (128, 128, 64, 64, 64), 'dropout': 0.2}},
-    'zhou': {'temporal': {'visual': (512, 256, 128), 'dropout': 0.3, 'activation': 'prelu'},
-             'fusion': {'stem': (512,), 'layers': 8, 'heads': 4, 'hidden': 512, 'dropout': 0.3, 'positions': 'none'},
-             'optimizer': {'decay': 'decoupled', 'weight_decay': 1e-5}},
-    'zhang_ziyang': {'temporal': {'visual': ()}, 'head': {'tanh': True},
-                     'fusion': {'each': 512, 'positions': 'sinusoidal', 'layers': 4, 'heads': 4, 'hidden': 2048, 'dropout': 0.2, 'dropout_in': 0.5}},
-    'zhang_wei': {'temporal': {'visual': ()}, 'audio': {'tower': 'none'}, 'optimizer': {'decay': 'decoupled'},
-                  'fusion': {'stem': (256, 128), 'slope': 0.1, 'layers': 4, 'heads': 4, 'hidden': 128, 'dropout': 0.3}},
-    'meng': {'temporal': {'visual': ()}, 'fusion': {'stem': (1024, 512), 'layers': 4, 'heads': 4, 'hidden': 512, 'dropout': 0.3}},
-    'ustc': {'temporal': {'visual': (256,) * 4, 'audio': (128,) * 4, 'kernels': (3, 5, 7)},
-             'fusion': {'width': 256, 'blocks': 2, 'heads': 4, 'hidden': 512, 'dropout': 0.1}},
-    'ctyunai': {'temporal': {'visual': (512, 256, 128), 'activation': 'prelu'}, 'audio': {'tower': 'none'},
-                'fusion': {'stem': (512,), 'layers': 8, 'heads': 4, 'hidden': 512}},
-    'hsemotion': {'config': {'smooth': 101}, 'temporal': {'visual': ()}, 'head': {'hidden': 128}, 'audio': {'tower': 'none'}},
-    'aiwell': {'temporal': {'visual': ()}, 'fusion': {'width': 256}, 'audio': {'tower': 'none'}},
-    'charon': {'temporal': {'visual': (512, 512, 256), 'kernel': 15, 'dropout': 0.2, 'activation': 'prelu', 'norm': False},
-               'fusion': {'layers': 4, 'states': 8, 'rank': 16}, 'head': {'hidden': 128, 'tanh': False},
-               'optimizer': {'decay': 'decoupled', 'weight_decay': 0.01, 'clip': 1.0}, 'audio': {'tower': 'none'}},
-    'baseline': {'visual': {'tower': 'resnet50'}, 'temporal': {'visual': ()}, 'head': {'name': 'linear', 'tanh': False}},
+  'rjca_author': {'fusion': {'recursions': 2, 'dropout': 0.6, 'joint_fc': False}},
+  'jca': {'fusion': {'name': 'rjca', 'recursions': 1}},
+  'jca_2022': {
+    'fusion': {'width': 128, 'maps': 32},
+    'head': {'relu': False, 'dropout': 0.6, 'tanh': False},
+  },
+  'leader_follower': {
+    'temporal': {'visual': (128,) * 4, 'audio': (32,) * 4, 'norm': False},
+    'fusion': {'width': 32},
+    'head': {'tanh': False},
+  },
+  'lfan': {
+    'temporal': {'visual': (256, 256, 128, 128), 'audio': (64, 64, 32, 32), 'norm': True},
+    'fusion': {'width': 32, 'heads': 2, 'dropout': 0.1},
+  },
+  'can': {
+    'temporal': {
+      'visual': (256, 256, 128, 128, 128),
+      'audio': (128, 128, 64, 64, 64),
+      'dropout': 0.2,
+    }
+  },
+  'zhou': {
+    'temporal': {'visual': (512, 256, 128), 'dropout': 0.3, 'activation': 'prelu'},
+    'fusion': {
+      'stem': (512,),
+      'layers': 8,
+      'heads': 4,
+      'hidden': 512,
+      'dropout': 0.3,
+      'positions': 'none',
+    },
+    'optimizer': {'decay': 'decoupled', 'weight_decay': 1e-5},
+  },
+  'zhang_ziyang': {
+    'temporal': {'visual': ()},
+    'head': {'tanh': True},
+    'fusion': {
+      'each': 512,
+      'positions': 'sinusoidal',
+      'layers': 4,
+      'heads': 4,
+      'hidden': 2048,
+      'dropout': 0.2,
+      'dropout_in': 0.5,
+    },
+  },
+  'zhang_wei': {
+    'temporal': {'visual': ()},
+    'audio': {'tower': 'none'},
+    'optimizer': {'decay': 'decoupled'},
+    'fusion': {
+      'stem': (256, 128),
+      'slope': 0.1,
+      'layers': 4,
+      'heads': 4,
+      'hidden': 128,
+      'dropout': 0.3,
+    },
+  },
+  'meng': {
+    'temporal': {'visual': ()},
+    'fusion': {'stem': (1024, 512), 'layers': 4, 'heads': 4, 'hidden': 512, 'dropout': 0.3},
+  },
+  'ustc': {
+    'temporal': {'visual': (256,) * 4, 'audio': (128,) * 4, 'kernels': (3, 5, 7)},
+    'fusion': {'width': 256, 'blocks': 2, 'heads': 4, 'hidden': 512, 'dropout': 0.1},
+  },
+  'ctyunai': {
+    'temporal': {'visual': (512, 256, 128), 'activation': 'prelu'},
+    'audio': {'tower': 'none'},
+    'fusion': {'stem': (512,), 'layers': 8, 'heads': 4, 'hidden': 512},
+  },
+  'hsemotion': {
+    'config': {'smooth': 101},
+    'temporal': {'visual': ()},
+    'head': {'hidden': 128},
+    'audio': {'tower': 'none'},
+  },
+  'aiwell': {'temporal': {'visual': ()}, 'fusion': {'width': 256}, 'audio': {'tower': 'none'}},
+  'charon': {
+    'temporal': {
+      'visual': (512, 512, 256),
+      'kernel': 15,
+      'dropout': 0.2,
+      'activation': 'prelu',
+      'norm': False,
+    },
+    'fusion': {'layers': 4, 'states': 8, 'rank': 16},
+    'head': {'hidden': 128, 'tanh': False},
+    'optimizer': {'decay': 'decoupled', 'weight_decay': 0.01, 'clip': 1.0},
+    'audio': {'tower': 'none'},
+  },
+  'baseline': {
+    'visual': {'tower': 'resnet50'},
+    'temporal': {'visual': ()},
+    'head': {'name': 'linear', 'tanh': False},
+  },
 }
 
 
@@ -251,14 +439,23 @@ def test_the_sizes_of_a_published_system(name):
 
 
 def test_every_fusion_has_an_oracle():
-  assert FUSIONS.keys() == {name.split(':')[0] for name in SYSTEMS} | {'rjca', 'dca', 'grjca', 'hgrjca', 'lfan', 'concatenation'}  # test_fusion
+  assert FUSIONS.keys() == {name.split(':')[0] for name in SYSTEMS} | {
+    'rjca',
+    'dca',
+    'grjca',
+    'hgrjca',
+    'lfan',
+    'concatenation',
+  }  # test_fusion
 
 
 def test_decoupled_decay_and_clipping():
   """Two steps of AdamW on clipped gradients, written out in float64."""
   rng = np.random.default_rng(0)
   p = rng.normal(size=5)
-  tx = optimizer.make_optimizer(lambda path: True, {'weight_decay': 0.1, 'decay': 'decoupled', 'clip': 0.5})
+  tx = optimizer.make_optimizer(
+    lambda path: True, {'weight_decay': 0.1, 'decay': 'decoupled', 'clip': 0.5}
+  )
   device = {'p': jnp.float32(p)}
   state, m, v = tx.init(device), np.zeros(5), np.zeros(5)
   for t in (1, 2):
@@ -266,11 +463,9 @@ def test_decoupled_decay_and_clipping():
     updates, state = tx.update({'p': jnp.float32(g)}, state, device)
     device = steps.apply_updates(device, updates, np.float32(0.01))
     g = g * min(1, 0.5 / np.linalg.norm(g))
-    m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g ** 2
-    p = p - 0.01 * (m / (1 - 0.9 ** t) / (np.sqrt(v / (1 - 0.999 ** t)) + 1e-8) + 0.1 * p)
+    m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+    p = p - 0.01 * (m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8) + 0.1 * p)
   np.testing.assert_allclose(device['p'], p, rtol=1e-5)
-
-
 
 
 @pytest.mark.parametrize('name', sorted(CONFIGS))
@@ -296,7 +491,9 @@ def test_every_config_takes_two_steps_and_is_restored(name, full, tmp_path):
   is_trainable = make_stages(config, steps.parameter_paths(variables['params']))[0]
   tx = optimizer.make_optimizer(is_trainable, config.optimizer)
   rng = np.random.default_rng(1)
-  features = {f'features/{part}': rng.normal(size=(3, 6, 4)).astype(np.float32) for part in ('face', 'voice')}
+  features = {
+    f'features/{part}': rng.normal(size=(3, 6, 4)).astype(np.float32) for part in ('face', 'voice')
+  }
   batch = system.inputs.select({**random_batch(config), **features})
   batch['real'][1, 4:] = batch['annotated'][1, 4:] = False
   state = steps.make_state(jax.tree.map(jnp.copy, variables), tx)
@@ -305,7 +502,9 @@ def test_every_config_takes_two_steps_and_is_restored(name, full, tmp_path):
   assert np.isfinite(metrics['loss']) and metrics['gradient_norm'] > 0
   before = traverse_util.flatten_dict(variables['params'], sep='/')
   for path, value in traverse_util.flatten_dict(state.params, sep='/').items():
-    assert np.isfinite(value).all() and is_trainable(path) != np.array_equal(value, before[path]), path
+    assert np.isfinite(value).all() and is_trainable(path) != np.array_equal(value, before[path]), (
+      path
+    )
 
   checkpoints = Checkpoints(tmp_path)
   checkpoints.save(checkpoints.last, 1, state, {'schedule': {'best_epoch': -1}})
@@ -313,7 +512,9 @@ def test_every_config_takes_two_steps_and_is_restored(name, full, tmp_path):
   after, _ = train_step(state, batch, jax.random.key(2), np.float32(1e-2))
   restored, meta, *_ = checkpoints.restore_last(lambda meta: shapes, lambda meta: shapes.variables)
   checkpoints.close()
-  again, _ = train_step(jax.tree.map(jnp.asarray, restored), batch, jax.random.key(2), np.float32(1e-2))
+  again, _ = train_step(
+    jax.tree.map(jnp.asarray, restored), batch, jax.random.key(2), np.float32(1e-2)
+  )
   jax.tree.map(np.testing.assert_array_equal, after, again)
   assert meta['schedule'] == {'best_epoch': -1}
 
@@ -325,4 +526,9 @@ def test_every_config_takes_two_steps_and_is_restored(name, full, tmp_path):
   for field in {'faces', 'starts', *features} & batch.keys():
     batch[field] = batch[field].copy()
     batch[field][1, 4:] = 0
-  np.testing.assert_allclose(np.asarray(predict(after.variables, batch)['prediction'])[1, :4], found[1, :4], rtol=0, atol=1e-6)
+  np.testing.assert_allclose(
+    np.asarray(predict(after.variables, batch)['prediction'])[1, :4],
+    found[1, :4],
+    rtol=0,
+    atol=1e-6,
+  )

@@ -16,7 +16,9 @@ def inputs(length, clips=2):
 
 
 def run(model, variables, x, dtype=np.float64):
-  return oracle.compute(jax.jit(lambda v, x: model.apply(v, x, nothing_trainable)), variables, x, dtype=dtype)
+  return oracle.compute(
+    jax.jit(lambda v, x: model.apply(v, x, nothing_trainable)), variables, x, dtype=dtype
+  )
 
 
 @pytest.mark.parametrize('widths, kernel', [((4,), 5), ((CHANNELS,), 5), ((4, 4, 2), 3)])
@@ -24,7 +26,9 @@ def test_against_oracle(widths, kernel):
   model, x = TCN(widths, kernel), inputs(20)
   variables = oracle.draw(model, x, nothing_trainable)
   # A level has a residual convolution, with bias and without weight norm, only where the width changes.
-  changes = [i for i, pair in enumerate(zip((CHANNELS, *widths), widths, strict=False)) if pair[0] != pair[1]]
+  changes = [
+    i for i, pair in enumerate(zip((CHANNELS, *widths), widths, strict=False)) if pair[0] != pair[1]
+  ]
   assert [i for i in range(len(widths)) if f'level{i}_residual' in variables['params']] == changes
   expected = [oracle.tcn(clip, variables['params'], len(widths)) for clip in x]
   np.testing.assert_allclose(run(model, variables, x), expected, rtol=0, atol=1e-12)
@@ -69,14 +73,16 @@ def test_weight_norm():
   same = conv(params | {'direction': lengths * params['direction']}, x)
   np.testing.assert_allclose(same, expected, rtol=0, atol=1e-12)
   scaled = conv(params | {'scale': lengths * params['scale']}, x)
-  np.testing.assert_allclose(scaled - params['bias'], lengths * (expected - params['bias']), rtol=1e-12, atol=1e-12)
+  np.testing.assert_allclose(
+    scaled - params['bias'], lengths * (expected - params['bias']), rtol=1e-12, atol=1e-12
+  )
 
 
 def test_the_weight_starts_as_the_direction():
   model, x = CausalConv(4, 5, 1), inputs(20)
   params = jax.tree.map(np.float64, model.init(jax.random.key(0), x.astype(np.float32)))['params']
   weight = params['direction']
-  np.testing.assert_allclose(params['scale'], np.sqrt((weight ** 2).sum((0, 1))), rtol=1e-6)
+  np.testing.assert_allclose(params['scale'], np.sqrt((weight**2).sum((0, 1))), rtol=1e-6)
   assert not params['bias'].any()
   # Xavier uniform with gain sqrt 2: limit sqrt(2) * sqrt(6 / (5 * 3 + 5 * 4)).
   assert 0.9 < np.abs(weight).max() / np.sqrt(2 * 6 / 35) <= 1
@@ -87,13 +93,27 @@ def test_dropout_only_where_trained():
   variables = oracle.draw(model, x, nothing_trainable)
   key = {'dropout': jax.random.key(3)}
   frozen = run(model, variables, x)
-  trained = lambda is_trainable: oracle.compute(lambda v, x: model.apply(v, x, is_trainable, rngs=key), variables, x)
-  np.testing.assert_allclose(trained(lambda path: 'dropout' not in path), frozen, rtol=0, atol=1e-12)
+  trained = lambda is_trainable: oracle.compute(
+    lambda v, x: model.apply(v, x, is_trainable, rngs=key), variables, x
+  )
+  np.testing.assert_allclose(
+    trained(lambda path: 'dropout' not in path), frozen, rtol=0, atol=1e-12
+  )
   # With the last dropout open, a value of the branch is lost, in half of all places, or doubled.
   w, residual = variables['params'], oracle.leaky_relu(x)
-  branch = np.array([oracle.leaky_relu(oracle.causal_conv(oracle.leaky_relu(
-      oracle.causal_conv(clip, w['level0_conv0'], 1)), w['level0_conv1'], 1)) for clip in x])
+  branch = np.array(
+    [
+      oracle.leaky_relu(
+        oracle.causal_conv(
+          oracle.leaky_relu(oracle.causal_conv(clip, w['level0_conv0'], 1)), w['level0_conv1'], 1
+        )
+      )
+      for clip in x
+    ]
+  )
   opened = trained(lambda path: path == 'level0_dropout1')
   lost = np.isclose(opened, residual, rtol=0, atol=1e-12)
   assert 0.35 < lost.mean() < 0.65
-  np.testing.assert_allclose(opened[~lost], oracle.leaky_relu(x + 2 * branch)[~lost], rtol=0, atol=1e-12)
+  np.testing.assert_allclose(
+    opened[~lost], oracle.leaky_relu(x + 2 * branch)[~lost], rtol=0, atol=1e-12
+  )

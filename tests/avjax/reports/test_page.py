@@ -23,8 +23,11 @@ def make_prediction(kind='grjca', targets=('valence', 'arousal')):
   """
   rng = np.random.default_rng(0)
   levels = {f'{modality}_{t}': 2 for modality in ('audio', 'visual') for t in (1, 2, 3)}
-  columns = {'grjca': {'audio': 4, 'visual': 4}, 'none': {},
-             'hgrjca': {**levels, 'audio_final': 3, 'visual_final': 3}}[kind]
+  columns = {
+    'grjca': {'audio': 4, 'visual': 4},
+    'none': {},
+    'hgrjca': {**levels, 'audio_final': 3, 'visual_final': 3},
+  }[kind]
   gates = {name: softmax(rng.normal(size=(N, k), scale=3)) for name, k in columns.items()}
   values = np.clip(np.cumsum(rng.normal(size=(N, 2), scale=0.1), axis=0), -1, 1)
   face_found, audio_present = np.ones(N, bool), np.ones(N, bool)
@@ -32,11 +35,17 @@ def make_prediction(kind='grjca', targets=('valence', 'arousal')):
   for series in (values, *gates.values()):
     series[20:25] = np.nan
   return VideoPrediction(
-      frames=np.arange(N) + 1, times=START + np.arange(N) / RATE,
-      valence=values[:, 0] if 'valence' in targets else None,
-      arousal=values[:, 1] if 'arousal' in targets else None,
-      face_found=face_found, audio_present=audio_present, boxes=np.full((N, 4), np.nan),
-      gates=gates, notes=['a run', 'another note'], speed={})
+    frames=np.arange(N) + 1,
+    times=START + np.arange(N) / RATE,
+    valence=values[:, 0] if 'valence' in targets else None,
+    arousal=values[:, 1] if 'arousal' in targets else None,
+    face_found=face_found,
+    audio_present=audio_present,
+    boxes=np.full((N, 4), np.nan),
+    gates=gates,
+    notes=['a run', 'another note'],
+    speed={},
+  )
 
 
 def stored(path):
@@ -57,13 +66,16 @@ def film(tmp_path_factory):
 @pytest.fixture
 def opened(chromium, film, tmp_path):
   """Returns opened(kind, ...), which writes a page, opens it and returns browser and prediction."""
-  def write_and_open(kind='grjca', targets=('valence', 'arousal'), *, title='film.mp4', video=film,
-                     **emulated):
+
+  def write_and_open(
+    kind='grjca', targets=('valence', 'arousal'), *, title='film.mp4', video=film, **emulated
+  ):
     given = make_prediction(kind, targets)
     clip_page.write(tmp_path / 'page.html', title, video, given)
     chromium.emulate(**{'width': 1400, **emulated})
     chromium.open(tmp_path / 'page.html')
     return chromium, given
+
   return write_and_open
 
 
@@ -119,14 +131,21 @@ def test_memory_does_not_grow_with_the_video(tmp_path):
   assert (tmp_path / 'page.html').stat().st_size > 80 << 20 and peak < 20 << 20
 
 
-@pytest.mark.parametrize('name, columns, expected', [
+@pytest.mark.parametrize(
+  'name, columns, expected',
+  [
     ('visual', 4, ('face', ['unattended', 'recursion 1', 'recursion 2', 'recursion 3'])),
     ('audio', 2, ('voice', ['unattended', 'attended'])),
     ('audio_1', 2, ('voice gate 1', ['unattended', 'recursion 1'])),
     ('visual_3', 2, ('face gate 3', ['recursion 2', 'recursion 3'])),
-    ('visual_final', 3,
-     ('face last gate', ['gated recursion 1', 'gated recursion 2', 'gated recursion 3'])),
-    ('arousal/audio', 3, ('arousal, voice', ['unattended', 'recursion 1', 'recursion 2']))])
+    (
+      'visual_final',
+      3,
+      ('face last gate', ['gated recursion 1', 'gated recursion 2', 'gated recursion 3']),
+    ),
+    ('arousal/audio', 3, ('arousal, voice', ['unattended', 'recursion 1', 'recursion 2'])),
+  ],
+)
 def test_gates_in_words(name, columns, expected):
   assert legend.describe_gate(name, columns) == expected
 
@@ -137,7 +156,10 @@ def test_gates_are_sorted_as_people_read_them():
   assert legend.sort_gates(names) == expected
   assert legend.sort_gates(['b/audio', 'b/visual', 'a/audio']) == ['b/visual', 'b/audio', 'a/audio']
   assert [legend.weighs_prediction(name) for name in ('audio', 'b/visual_final', 'audio_1')] == [
-      True, True, False]
+    True,
+    True,
+    False,
+  ]
 
 
 def test_the_style_sheet_has_the_colours_of_the_figures():
@@ -153,13 +175,14 @@ def test_it_plays_and_the_cursor_follows(opened):
     pytest.skip('this browser has no H.264')
   cursor_left = 'document.getElementById("cursor").getBoundingClientRect().left'
   before = chromium.evaluate(cursor_left)
-  chromium.evaluate('''window.changes = 0; window.updates = 0;
+  chromium.evaluate("""window.changes = 0; window.updates = 0;
     new MutationObserver(() => window.changes++)
       .observe(document.getElementById("frame"), {childList: true});
-    video.addEventListener("timeupdate", () => window.updates++)''')
+    video.addEventListener("timeupdate", () => window.updates++)""")
   chromium.evaluate('video.muted = true; video.play()')
-  chromium.wait('video.currentTime > 1.2 && '
-                'Number(document.getElementById("frame").textContent) > 8')
+  chromium.wait(
+    'video.currentTime > 1.2 && Number(document.getElementById("frame").textContent) > 8'
+  )
   chromium.evaluate('video.pause()')
   # The page follows each repaint of the screen, not only the player's few timeupdate events.
   assert chromium.evaluate('window.changes > window.updates + 2')
@@ -182,14 +205,19 @@ def test_numbers_on_screen_are_those_given(opened):
     video_seek(chromium, given.times[i] - START)
     names = ('frame', 'time', 'valence', 'arousal', 'face', 'sound')
     assert [text(chromium, name) for name in names] == [
-        str(i + 1), f'{given.times[i]:.3f} s', *map(signed, given.values[i]),
-        'no face' if i == 22 else 'face found', 'no sound' if i == 22 else 'sound']
+      str(i + 1),
+      f'{given.times[i]:.3f} s',
+      *map(signed, given.values[i]),
+      'no face' if i == 22 else 'face found',
+      'no sound' if i == 22 else 'sound',
+    ]
     gates = [given.gates[name][i] for name in ('visual', 'audio')]  # the face comes first
     scores = np.concatenate(gates)
     shown = chromium.evaluate('[...document.querySelectorAll(".score")].map(e => e.textContent)')
     assert shown == ['—' if np.isnan(x) else f'{round(x, 4):.2f}' for x in scores]
     trusted = chromium.evaluate(
-        '[...document.querySelectorAll(".trusted")].map(e => e.textContent)')
+      '[...document.querySelectorAll(".trusted")].map(e => e.textContent)'
+    )
     words = legend.describe_gate('visual', 4)[1]
     assert trusted == ['—' if np.isnan(gate[0]) else words[np.argmax(gate)] for gate in gates]
   assert not chromium.errors
@@ -200,9 +228,16 @@ def test_keys_and_pointer_move_it(opened):
   chromium, given = opened(width=1000)
   chromium.evaluate('slider.focus()')
   for key, shift, frame in (
-      ('ArrowRight', False, 2), ('ArrowRight', False, 3), ('ArrowLeft', False, 2),
-      ('ArrowRight', True, 27), ('End', False, N), ('ArrowRight', False, N),
-      ('ArrowLeft', True, N - RATE), ('Home', False, 1), ('ArrowLeft', True, 1)):
+    ('ArrowRight', False, 2),
+    ('ArrowRight', False, 3),
+    ('ArrowLeft', False, 2),
+    ('ArrowRight', True, 27),
+    ('End', False, N),
+    ('ArrowRight', False, N),
+    ('ArrowLeft', True, N - RATE),
+    ('Home', False, 1),
+    ('ArrowLeft', True, 1),
+  ):
     chromium.key(key, shift)
     assert text(chromium, 'frame') == str(frame)
     assert chromium.evaluate('video.currentTime') * RATE == pytest.approx(frame - 1, abs=0.5)
@@ -217,7 +252,8 @@ def test_keys_and_pointer_move_it(opened):
     chromium.emulate(600, phone=touch)
     chromium.evaluate('slider.scrollIntoView({block: "center"})')
     left, top, width = chromium.evaluate(
-        '(box => [box.left, box.top + 40, box.width])(slider.getBoundingClientRect())')
+      '(box => [box.left, box.top + 40, box.width])(slider.getBoundingClientRect())'
+    )
     chromium.drag([(left + width * (k + 0.5) / N, top) for k in (10, 25, 39)], touch)
     chromium.wait('document.getElementById("frame").textContent === "40"')
   assert not chromium.errors
@@ -227,13 +263,21 @@ def test_keys_and_pointer_move_it(opened):
 def test_gates_of_every_system_are_in_words(opened):
   chromium, _ = opened('hgrjca')
   labels = chromium.evaluate('[...document.querySelectorAll(".column")].map(e => e.textContent)')
-  assert labels[:4] == ['face gate 1: unattended', 'face gate 1: recursion 1',
-                        'face gate 2: recursion 1', 'face gate 2: recursion 2']
+  assert labels[:4] == [
+    'face gate 1: unattended',
+    'face gate 1: recursion 1',
+    'face gate 2: recursion 1',
+    'face gate 2: recursion 2',
+  ]
   assert labels[-1] == 'voice last gate: gated recursion 3' and len(labels) == 18
   assert chromium.evaluate('document.querySelectorAll(".trusted").length') == 2
   chromium, _ = opened('none', ['arousal'])
-  assert chromium.evaluate('["circle", "trust", "key-valence"].map('
-                           'id => document.getElementById(id).checkVisibility())') == [False] * 3
+  assert (
+    chromium.evaluate(
+      '["circle", "trust", "key-valence"].map(id => document.getElementById(id).checkVisibility())'
+    )
+    == [False] * 3
+  )
   assert not chromium.errors
 
 
@@ -272,10 +316,10 @@ def test_looks(opened, width):
 
 @in_browser
 def test_no_trail_where_motion_is_unwelcome(opened):
-  inked = '''(canvas => canvas.getContext("2d")
+  inked = """(canvas => canvas.getContext("2d")
     .getImageData(0, 0, canvas.width, canvas.height).data
     .reduce((count, value, i) => count + (i % 4 === 3 && value > 0), 0)
-  )(document.getElementById("point"))'''
+  )(document.getElementById("point"))"""
   chromium, given = opened()
   video_seek(chromium, given.times[18] - START)
   with_trail = chromium.evaluate(inked)

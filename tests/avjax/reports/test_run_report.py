@@ -30,12 +30,28 @@ def reported(tmp_path_factory):
     gates = {name: softmax(rng.normal(size=(50, 3))) for name in ('audio', 'visual')}
     # `va` is what `score` calls the labels.
     series[clip] = types.SimpleNamespace(
-        frames=np.arange(50) + 1, times=np.arange(50) / RATE, prediction=prediction, labels=labels,
-        annotated=np.arange(50) < 45, face_present=there, audio_present=there,
-        gates=gates)
+      frames=np.arange(50) + 1,
+      times=np.arange(50) / RATE,
+      prediction=prediction,
+      labels=labels,
+      annotated=np.arange(50) < 45,
+      face_present=there,
+      audio_present=there,
+      gates=gates,
+    )
   results = {'partition': 'validation', 'fold': 0, 'best_epoch': 1, **score(series, config.targets)}
-  rows = [{'step': 1, 'epoch': e, 'stage': 1 + e // 2, 'rate': 10.0 ** -e, 'train_loss': 2 - e,
-           'validation_ccc_valence': 0.1 * e, 'validation_ccc_arousal': 0.2} for e in range(4)]
+  rows = [
+    {
+      'step': 1,
+      'epoch': e,
+      'stage': 1 + e // 2,
+      'rate': 10.0**-e,
+      'train_loss': 2 - e,
+      'validation_ccc_valence': 0.1 * e,
+      'validation_ccc_arousal': 0.2,
+    }
+    for e in range(4)
+  ]
   (folder / 'metrics.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
   (folder / 'versions.json').write_text(json.dumps({'avjax': '<i>0</i>', 'init': {}}))
   run_report.write(folder, config, results, series, **MODEL)
@@ -44,8 +60,10 @@ def reported(tmp_path_factory):
 
 def ranking(chromium, column):
   """Returns the texts of one column of the table of clips, from top to bottom."""
-  return chromium.evaluate('[...document.querySelectorAll("#ranking tbody tr")]'
-                           f'.map(row => row.cells[{column}].textContent)')
+  return chromium.evaluate(
+    '[...document.querySelectorAll("#ranking tbody tr")]'
+    f'.map(row => row.cells[{column}].textContent)'
+  )
 
 
 @in_browser
@@ -54,18 +72,28 @@ def test_report_has_the_numbers_of_the_results(chromium, reported):
   chromium.emulate(1400)
   chromium.open(folder / 'report.html')
   shown = chromium.evaluate('[...document.querySelectorAll(".score dd")].map(e => e.textContent)')
-  assert shown == [run_report._number(results[target][metric])
-                   for target in config.targets for metric in ('ccc', 'pcc', 'rmse')]
+  assert shown == [
+    run_report._number(results[target][metric])
+    for target in config.targets
+    for metric in ('ccc', 'pcc', 'rmse')
+  ]
   facts = chromium.evaluate('[...document.querySelectorAll(".facts dd")].map(e => e.textContent)')
   assert facts == ['7', '315', '2', '0', '12,345']
   per_clip = results['arousal']['per_clip']
   assert dict(zip(ranking(chromium, 1), ranking(chromium, 3), strict=True)) == {
-      clip: run_report._number(ccc) for clip, ccc in per_clip.items()}
+    clip: run_report._number(ccc) for clip, ccc in per_clip.items()
+  }
   scores = np.concatenate([s.gates['visual'][5:] for s in series.values()])
-  gates = chromium.evaluate('[...document.querySelectorAll("#gates tbody tr")]'
-                            '.map(row => [...row.cells].map(cell => cell.textContent))')
+  gates = chromium.evaluate(
+    '[...document.querySelectorAll("#gates tbody tr")]'
+    '.map(row => [...row.cells].map(cell => cell.textContent))'
+  )
   assert [row[0] for row in gates][:4] == [
-      'face: unattended', 'face: recursion 1', 'face: recursion 2', 'voice: unattended']
+    'face: unattended',
+    'face: recursion 1',
+    'face: recursion 2',
+    'voice: unattended',
+  ]
   assert gates[1][2:4] == [f'{scores[:, 1].mean():.3f}', f'{scores[:, 1].std():.3f}']
   assert chromium.evaluate('window.hacked') is None
   assert chromium.evaluate('document.images.length') == 0 and not chromium.errors
@@ -86,7 +114,8 @@ def test_ranks_sort(chromium, reported):
     assert ranking(chromium, 1) == sorted(valence, key=valence.get, reverse=reverse)
     assert ranking(chromium, 0) == [str(k) for k in range(1, 8)]
     assert chromium.evaluate(
-        '[...document.querySelectorAll("[aria-sort]")].map(e => e.ariaSort)') == [direction]
+      '[...document.querySelectorAll("[aria-sort]")].map(e => e.ariaSort)'
+    ) == [direction]
   chromium.evaluate('document.querySelectorAll("#ranking button")[0].click()')
   assert [clip for clip in ranking(chromium, 1) if clip.isdigit()] == ['1', '2', '10']
   assert not chromium.errors

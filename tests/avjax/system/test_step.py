@@ -16,9 +16,14 @@ from configs import grjca
 
 def abstract_batch(config, clips, rows=400):
   length, face = config.data.length, config.data.face
-  shapes = {'faces': ((clips, length, face, face, 3), jnp.uint8), 'log_mel': ((clips, rows, 64), jnp.float16),
-            'starts': ((clips, length), jnp.int32), 'real': ((clips, length), jnp.bool_),
-            'va': ((clips, length, 2), jnp.float32), 'annotated': ((clips, length), jnp.bool_)}
+  shapes = {
+    'faces': ((clips, length, face, face, 3), jnp.uint8),
+    'log_mel': ((clips, rows, 64), jnp.float16),
+    'starts': ((clips, length), jnp.int32),
+    'real': ((clips, length), jnp.bool_),
+    'va': ((clips, length, 2), jnp.float32),
+    'annotated': ((clips, length), jnp.bool_),
+  }
   return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
 
 
@@ -32,7 +37,9 @@ def stage_flops(config, clips=1):
     tx = optimizer.make_optimizer(is_trainable, {'weight_decay': 1e-3})
     state = jax.eval_shape(lambda v, tx=tx: steps.make_state(v, tx), variables)
     train_step = system.make_train_step(is_trainable, tx)
-    lowered = train_step.lower(state, abstract_batch(config, clips), key, jax.ShapeDtypeStruct((), jnp.float32))
+    lowered = train_step.lower(
+      state, abstract_batch(config, clips), key, jax.ShapeDtypeStruct((), jnp.float32)
+    )
     flops.append(lowered.cost_analysis()['flops'])
   return flops
 
@@ -46,9 +53,16 @@ def test_frozen_trunk_costs_no_backward():
   frames = 300
   one, two, three = stage_flops(grjca.get_config())
 
-  def conv(inputs, outputs, taps):  # taps: products a row, less those that fall on the padding; the same a column
-    return inputs * outputs * taps ** 2
-  same5, same10, halved = 3 * 5 - 2, 3 * 10 - 2, 3 * 5 - 1  # 3x3 at 5x5, at 10x10, and from 10x10 to 5x5
+  def conv(
+    inputs, outputs, taps
+  ):  # taps: products a row, less those that fall on the padding; the same a column
+    return inputs * outputs * taps**2
+
+  same5, same10, halved = (
+    3 * 5 - 2,
+    3 * 10 - 2,
+    3 * 5 - 1,
+  )  # 3x3 at 5x5, at 10x10, and from 10x10 to 5x5
   # IR-50's stage 4: 256 -> 512 at half the size, then two units at 5x5. Every norm in it is trained, so all its 3x3
   # convolutions pass a gradient on; the shortcut's 1x1 passes none to the frozen stage 3.
   stage4 = conv(256, 512, same10) + conv(512, 512, halved) + 4 * conv(512, 512, same5)
@@ -82,10 +96,14 @@ def small_config():
 def random_batch(config, clips=3, rows=120):
   rng = np.random.default_rng(0)
   length, face = config.data.length, config.data.face
-  return {'faces': rng.integers(0, 256, (clips, length, face, face, 3), np.uint8),
-          'log_mel': rng.normal(size=(clips, rows, 64)).astype(np.float16),
-          'starts': rng.integers(0, rows - 95, (clips, length), np.int32), 'real': np.ones((clips, length), bool),
-          'va': rng.uniform(-1, 1, (clips, length, 2)).astype(np.float32), 'annotated': np.ones((clips, length), bool)}
+  return {
+    'faces': rng.integers(0, 256, (clips, length, face, face, 3), np.uint8),
+    'log_mel': rng.normal(size=(clips, rows, 64)).astype(np.float16),
+    'starts': rng.integers(0, rows - 95, (clips, length), np.int32),
+    'real': np.ones((clips, length), bool),
+    'va': rng.uniform(-1, 1, (clips, length, 2)).astype(np.float32),
+    'annotated': np.ones((clips, length), bool),
+  }
 
 
 def test_each_stage_moves_its_groups_and_nothing_else():
@@ -96,7 +114,9 @@ def test_each_stage_moves_its_groups_and_nothing_else():
   for is_trainable in make_stages(config, steps.parameter_paths(variables['params'])):
     tx = optimizer.make_optimizer(is_trainable, {'weight_decay': 1e-3})
     state = steps.make_state(jax.tree.map(jnp.copy, variables), tx)
-    after, metrics = system.make_train_step(is_trainable, tx)(state, batch, jax.random.key(1), np.float32(1e-2))
+    after, metrics = system.make_train_step(is_trainable, tx)(
+      state, batch, jax.random.key(1), np.float32(1e-2)
+    )
     assert np.isfinite(metrics['loss']) and metrics['gradient_norm'] > 0
     for collection in ('params', 'batch_stats'):
       old = traverse_util.flatten_dict(variables[collection], sep='/')
@@ -118,13 +138,19 @@ def test_frozen_modules_in_training_mode():
     config.frozen_mode = mode
     system = System.from_config(config)
     state = steps.make_state(jax.tree.map(jnp.copy, variables), tx)
-    after, metrics = system.make_train_step(is_trainable, tx)(state, batch, jax.random.key(1), np.float32(1e-2))
+    after, metrics = system.make_train_step(is_trainable, tx)(
+      state, batch, jax.random.key(1), np.float32(1e-2)
+    )
     results[mode] = float(metrics['loss']), traverse_util.flatten_dict(after.batch_stats, sep='/')
     for path, value in traverse_util.flatten_dict(after.params, sep='/').items():
-      assert is_trainable(path) != np.array_equal(value, traverse_util.flatten_dict(variables['params'], sep='/')[path]), path
+      assert is_trainable(path) != np.array_equal(
+        value, traverse_util.flatten_dict(variables['params'], sep='/')[path]
+      ), path
   before = traverse_util.flatten_dict(variables['batch_stats'], sep='/')
   frozen = [path for path in before if not is_trainable(path)]
-  assert frozen and all(np.array_equal(results['evaluation'][1][path], before[path]) for path in frozen)
+  assert frozen and all(
+    np.array_equal(results['evaluation'][1][path], before[path]) for path in frozen
+  )
   assert not any(np.array_equal(results['training'][1][path], before[path]) for path in frozen)
   assert results['evaluation'][0] != results['training'][0]
 
@@ -136,14 +162,18 @@ def test_a_padded_row_changes_nothing():
   is_trainable = TrainableMask(('.*',))
   tx = optimizer.make_optimizer(is_trainable, {'weight_decay': 1e-3})
   batch = random_batch(config)
-  padded = {name: np.concatenate([value, np.zeros_like(value[:1])]) for name, value in batch.items()}
+  padded = {
+    name: np.concatenate([value, np.zeros_like(value[:1])]) for name, value in batch.items()
+  }
   config.augment = False  # its draws depend on the number of rows
   config.model.temporal.dropout = 0.0
   system = System.from_config(config)
   losses = []
   for rows in (batch, padded):
     state = steps.make_state(jax.tree.map(jnp.copy, variables), tx)
-    after, metrics = system.make_train_step(is_trainable, tx)(state, rows, jax.random.key(1), np.float32(1e-3))
+    after, metrics = system.make_train_step(is_trainable, tx)(
+      state, rows, jax.random.key(1), np.float32(1e-3)
+    )
     losses.append((float(metrics['loss']), after.batch_stats))
   assert losses[0][0] == pytest.approx(losses[1][0], abs=1e-5)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), losses[0][1], losses[1][1])
@@ -154,19 +184,25 @@ def test_adam_is_coupled_and_masked():
   rng = np.random.default_rng(0)
   params = {'open': rng.normal(size=5), 'slow': rng.normal(size=5), 'frozen': rng.normal(size=5)}
   is_trainable = TrainableMask(('open/', 'slow/'))
-  tx = optimizer.make_optimizer(is_trainable, {'weight_decay': 1e-2, 'rate_factors': ((r'slow', 0.25),)})
+  tx = optimizer.make_optimizer(
+    is_trainable, {'weight_decay': 1e-2, 'rate_factors': ((r'slow', 0.25),)}
+  )
   device = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
   opt_state = tx.init(device)
   m = v = {name: np.zeros(5) for name in params}
   for t in range(1, 4):
     gradients = {name: rng.normal(size=5) for name in params}
-    updates, opt_state = tx.update(jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), gradients), opt_state, device)
+    updates, opt_state = tx.update(
+      jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), gradients), opt_state, device
+    )
     device = steps.apply_updates(device, updates, np.float32(0.1))
     total = {name: gradients[name] + 1e-2 * params[name] for name in params}
     m = {name: 0.9 * m[name] + 0.1 * total[name] for name in params}
     v = {name: 0.999 * v[name] + 0.001 * total[name] ** 2 for name in params}
     for name, rate in (('open', 0.1), ('slow', 0.025), ('frozen', 0)):
-      params[name] = params[name] - rate * (m[name] / (1 - 0.9 ** t)) / (np.sqrt(v[name] / (1 - 0.999 ** t)) + 1e-8)
+      params[name] = params[name] - rate * (m[name] / (1 - 0.9**t)) / (
+        np.sqrt(v[name] / (1 - 0.999**t)) + 1e-8
+      )
   for name in params:
     np.testing.assert_allclose(device[name], params[name], rtol=1e-4, err_msg=name)
   moments = [leaf for leaf in jax.tree.leaves(opt_state) if getattr(leaf, 'ndim', 0)]
@@ -200,8 +236,11 @@ def test_one_crop_and_flip_a_clip():
   allowed = {}
   for row in range(size - crop + 1):
     for column in range(size - crop + 1):
-      window = place[row:row + crop, column:column + crop]
-      allowed[window.tobytes()], allowed[window[:, ::-1].tobytes()] = (row, column, False), (row, column, True)
+      window = place[row : row + crop, column : column + crop]
+      allowed[window.tobytes()], allowed[window[:, ::-1].tobytes()] = (
+        (row, column, False),
+        (row, column, True),
+      )
   seen = {allowed[clip.astype(np.uint8).tobytes()] for clip in pixels[:, 0]}
   assert len(seen) > 12  # of 18
   assert {flip for *_, flip in seen} == {False, True}
@@ -223,4 +262,6 @@ def test_windows_are_gathered_bit_for_bit():
   got = np.asarray(jax.jit(inputs.windows)(log_mel, starts))
   for b in range(2):
     for n in range(7):
-      assert np.array_equal(got[b, n], log_mel[b, starts[b, n]:starts[b, n] + 96].astype(np.float32))
+      assert np.array_equal(
+        got[b, n], log_mel[b, starts[b, n] : starts[b, n] + 96].astype(np.float32)
+      )

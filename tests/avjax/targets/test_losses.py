@@ -18,7 +18,14 @@ def reference(prediction, label):
 
 def device_ccc(prediction, label, mask=None):
   mask = np.ones(len(prediction), bool) if mask is None else mask
-  return float(losses.ccc(jnp.asarray(prediction, jnp.float32), jnp.asarray(label, jnp.float32), jnp.asarray(mask), axis=0))
+  return float(
+    losses.ccc(
+      jnp.asarray(prediction, jnp.float32),
+      jnp.asarray(label, jnp.float32),
+      jnp.asarray(mask),
+      axis=0,
+    )
+  )
 
 
 @pytest.mark.parametrize('ccc', [metrics.ccc, device_ccc])
@@ -59,7 +66,7 @@ def test_reports_against_scipy():
   assert metrics.pcc(x, y) == pytest.approx(r, abs=1e-12)
   # Lin (1989): CCC is Pearson's r times the bias correction C_b.
   scale, location = x.std() / y.std(), (x.mean() - y.mean()) / np.sqrt(x.std() * y.std())
-  assert metrics.ccc(x, y) == pytest.approx(r * 2 / (scale + 1 / scale + location ** 2), abs=1e-12)
+  assert metrics.ccc(x, y) == pytest.approx(r * 2 / (scale + 1 / scale + location**2), abs=1e-12)
   assert metrics.rmse(x, y) == pytest.approx(np.linalg.norm(x - y) / 20, abs=1e-12)
 
 
@@ -67,7 +74,9 @@ def test_mask_is_as_if_the_frames_were_not_there():
   rng = np.random.default_rng(2)
   x, y = rng.uniform(-1, 1, (2, 60))
   mask = rng.random(60) < 0.5
-  spoiled = np.where(mask, y, np.nan)  # what an unannotated label holds must not matter, not even NaN
+  spoiled = np.where(
+    mask, y, np.nan
+  )  # what an unannotated label holds must not matter, not even NaN
   assert device_ccc(x, spoiled, mask) == pytest.approx(reference(x[mask], y[mask]), abs=2e-6)
 
 
@@ -78,10 +87,14 @@ def test_loss_scopes(scope):
   mask = rng.random((3, 40)) < 0.7
   mask[2] = False  # a padded row
   if scope == 'sequence':
-    expected = np.mean([sum(1 - reference(x[b, mask[b], t], y[b, mask[b], t]) for t in range(2)) for b in range(2)])
+    expected = np.mean(
+      [sum(1 - reference(x[b, mask[b], t], y[b, mask[b], t]) for t in range(2)) for b in range(2)]
+    )
   else:
     expected = sum(1 - reference(x[mask][:, t], y[mask][:, t]) for t in range(2))
-  assert float(losses.ccc_loss(*map(jnp.asarray, (x, y, mask)), scope)) == pytest.approx(expected, abs=1e-5)
+  assert float(losses.ccc_loss(*map(jnp.asarray, (x, y, mask)), scope)) == pytest.approx(
+    expected, abs=1e-5
+  )
 
 
 def test_mixed_variances():
@@ -93,10 +106,21 @@ def test_mixed_variances():
   for a, b in ((padded[0], padded[0]), padded):
     found = float(losses.ccc(jnp.float32(a), jnp.float32(b), jnp.asarray(mask), 0, 'mixed'))
     u, v = a[:10], b[:10]
-    expected = 2 * ((u - u.mean()) * (v - v.mean())).mean() / (u.var(ddof=1) + v.var(ddof=1) + (u.mean() - v.mean()) ** 2)
+    expected = (
+      2
+      * ((u - u.mean()) * (v - v.mean())).mean()
+      / (u.var(ddof=1) + v.var(ddof=1) + (u.mean() - v.mean()) ** 2)
+    )
     assert found == pytest.approx(expected, abs=2e-6)
-  assert float(losses.ccc_loss(jnp.asarray(x)[None, :, None], jnp.asarray(x)[None, :, None], jnp.ones((1, 10), bool), 'sequence',
-                               'mixed')) == pytest.approx(0.1, abs=1e-5)
+  assert float(
+    losses.ccc_loss(
+      jnp.asarray(x)[None, :, None],
+      jnp.asarray(x)[None, :, None],
+      jnp.ones((1, 10), bool),
+      'sequence',
+      'mixed',
+    )
+  ) == pytest.approx(0.1, abs=1e-5)
 
 
 def test_unknown_scope():
@@ -104,8 +128,10 @@ def test_unknown_scope():
     losses.ccc_loss(jnp.zeros((1, 2, 1)), jnp.zeros((1, 2, 1)), jnp.ones((1, 2), bool), 'frame')
 
 
-@pytest.mark.parametrize('prediction, label, frames', [
-    (0.3, 0.3, 9), (0.0, 0.5, 9), (0.3, None, 9), (None, 0.3, 9), (0.1, 0.2, 0)])
+@pytest.mark.parametrize(
+  'prediction, label, frames',
+  [(0.3, 0.3, 9), (0.0, 0.5, 9), (0.3, None, 9), (None, 0.3, 9), (0.1, 0.2, 0)],
+)
 def test_finite_loss_and_gradient(prediction, label, frames):
   ramp = jnp.linspace(-1, 1, 9)[None, :, None]
   x, y = (ramp if v is None else jnp.full((1, 9, 1), v) for v in (prediction, label))
@@ -118,11 +144,16 @@ def test_gradient_against_finite_differences():
   rng = np.random.default_rng(4)
   x, y = rng.uniform(-1, 1, (2, 2, 12, 1))
   mask = np.arange(12)[None] < np.array([[12], [7]])
-  gradient = jax.grad(losses.ccc_loss)(jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32), jnp.asarray(mask))
+  gradient = jax.grad(losses.ccc_loss)(
+    jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32), jnp.asarray(mask)
+  )
 
   def loss(x):
     return np.mean([1 - reference(x[b, mask[b], 0], y[b, mask[b], 0]) for b in range(2)])
+
   for b, n in [(0, 3), (1, 2), (1, 9)]:
     step = np.zeros_like(x)
     step[b, n] = 1e-6
-    assert float(gradient[b, n, 0]) == pytest.approx((loss(x + step) - loss(x - step)) / 2e-6, abs=2e-5)
+    assert float(gradient[b, n, 0]) == pytest.approx(
+      (loss(x + step) - loss(x - step)) / 2e-6, abs=2e-5
+    )

@@ -31,13 +31,36 @@ def featured(tmp_path_factory):
   (folder / 'ones').mkdir()
   for path in (folder / 'pixels').iterdir():
     np.save(folder / 'ones' / path.name, np.ones((len(np.load(path)), 5), np.float32))
-  assert build.main(['--source', str(folder / 'mini'), '--data_dir', str(folder / 'records'), '--workers', '2', *SIZES,
-                     '--features', f'pixels={folder / "pixels"}', f'ones={folder / "ones"}']) == 0
+  assert (
+    build.main(
+      [
+        '--source',
+        str(folder / 'mini'),
+        '--data_dir',
+        str(folder / 'records'),
+        '--workers',
+        '2',
+        *SIZES,
+        '--features',
+        f'pixels={folder / "pixels"}',
+        f'ones={folder / "ones"}',
+      ]
+    )
+    == 0
+  )
   return folder / 'records'
 
 
 def start(config, workdir, records, *overrides):
-  return main.main(['avjax', f'--config=configs/{config}.py:mini', f'--workdir={workdir}', f'--config.data.dir={records}', *overrides])
+  return main.main(
+    [
+      'avjax',
+      f'--config=configs/{config}.py:mini',
+      f'--workdir={workdir}',
+      f'--config.data.dir={records}',
+      *overrides,
+    ]
+  )
 
 
 @pytest.mark.parametrize('config', zoo.ON_FEATURES)
@@ -46,7 +69,9 @@ def test_train_evaluate_and_export(config, featured, tmp_path):
   budget = [PIXELS, '--config.schedule.max_epochs=6', '--config.schedule.patience=6']
   assert start(config, workdir, featured, *budget) == 0
   rows = [json.loads(row) for row in (workdir / 'metrics.jsonl').read_text().splitlines()]
-  assert len(rows) == 6 and {row['stage'] for row in rows} == {1}  # without towers there is nothing to open later
+  assert len(rows) == 6 and {row['stage'] for row in rows} == {
+    1
+  }  # without towers there is nothing to open later
   assert rows[-1]['train_loss'] < rows[0]['train_loss'] - 0.1
   stored = run_folder.read_config(workdir)
   assert stored.data.features.to_dict() == {'pixels': 144}
@@ -58,8 +83,13 @@ def test_train_evaluate_and_export(config, featured, tmp_path):
   assert evaluate_run(workdir, 'validation')[1] == before
   export_run(workdir, tmp_path / 'model')
   card = (tmp_path / 'model' / 'README.md').read_text()
-  for words in ('from a face.', 'features of another backbone: features/pixels, 144 numbers a frame', 'call(weights, pixels, real)',
-                '- `features/pixels`: float32 (clips, 120, 144), of another backbone', '- The voice is not used.'):
+  for words in (
+    'from a face.',
+    'features of another backbone: features/pixels, 144 numbers a frame',
+    'call(weights, pixels, real)',
+    '- `features/pixels`: float32 (clips, 120, 144), of another backbone',
+    '- The voice is not used.',
+  ):
     assert words in card, words
 
 
@@ -82,13 +112,35 @@ def test_what_does_not_fit_is_refused(featured, records, tmp_path):
     with pytest.raises(InputError, match=words):
       start('charon', tmp_path / 'run', data, *overrides)
     assert not (tmp_path / 'run').exists()
-  refused("no features 'clip', only .*pixels.*; build them with --features clip=DIR", '--config.model.visual.tower=features/clip')
-  refused("no features 'pixels', only faces and log-mel", PIXELS, '--config.data.length=12', '--config.data.stride=8', '--config.data.face=16',
-          '--config.crop=12', data=records)
-  refused("config.model.visual.tower 'feature/pixels' is not one of ir50, resnet50, features/NAME, none", PIXELS.replace('features/', 'feature/'))
+
+  refused(
+    "no features 'clip', only .*pixels.*; build them with --features clip=DIR",
+    '--config.model.visual.tower=features/clip',
+  )
+  refused(
+    "no features 'pixels', only faces and log-mel",
+    PIXELS,
+    '--config.data.length=12',
+    '--config.data.stride=8',
+    '--config.data.face=16',
+    '--config.crop=12',
+    data=records,
+  )
+  refused(
+    "config.model.visual.tower 'feature/pixels' is not one of ir50, resnet50, features/NAME, none",
+    PIXELS.replace('features/', 'feature/'),
+  )
   given = tmp_path / 'given.safetensors'
-  weight_files.save(given, {'params/w': np.zeros(1, np.float32)}, dict.fromkeys(('source', 'source_sha256', 'licence'), 'x') | {'architecture': 'ir50'})
-  refused('holds ir50, but config.init.visual takes features/pixels', PIXELS, f'--config.init.visual={given}')
+  weight_files.save(
+    given,
+    {'params/w': np.zeros(1, np.float32)},
+    dict.fromkeys(('source', 'source_sha256', 'licence'), 'x') | {'architecture': 'ir50'},
+  )
+  refused(
+    'holds ir50, but config.init.visual takes features/pixels',
+    PIXELS,
+    f'--config.init.visual={given}',
+  )
 
 
 def test_records_of_another_width_are_refused(featured):

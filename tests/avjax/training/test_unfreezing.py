@@ -24,14 +24,24 @@ AUTHOR = {'warmup': 'author', 'release': 'below_minimum'}
 def test_no_improvement_at_all():
   # A stage is 5 epochs of warm-up and 3 cuts, each on the 6th epoch in a row without improvement: 5 + 3 * 6 = 23.
   schedule = Schedule(3)
-  assert drive(schedule, [0.0] * 200) == {0: 'improved', 22: 'released', 45: 'released', 68: 'stopped'}
+  assert drive(schedule, [0.0] * 200) == {
+    0: 'improved',
+    22: 'released',
+    45: 'released',
+    68: 'stopped',
+  }
   assert schedule.done and schedule.epoch == 69
 
 
 def test_no_improvement_at_all_as_the_authors_code_runs():
   # The fourth cut, since 1e-5 * 0.1^3 is not below 1e-8: 5 + 4 * 6 = 29. Groups open at epochs 0, 29 and 58; it stops at 87.
   schedule = Schedule(3, **AUTHOR)
-  assert drive(schedule, [0.0] * 200) == {0: 'improved', 28: 'released', 57: 'released', 86: 'stopped'}
+  assert drive(schedule, [0.0] * 200) == {
+    0: 'improved',
+    28: 'released',
+    57: 'released',
+    86: 'stopped',
+  }
   assert schedule.done and schedule.epoch == 87
 
 
@@ -39,7 +49,11 @@ def test_improvement_until_epoch_40_as_the_authors_code_runs():
   # Improves in epochs 0 to 40; then 24 bad epochs, 41 to 64, are four cuts; groups open at 65 and, 29 later, at 94; 100 ends it.
   schedule = Schedule(3, **AUTHOR)
   events = drive(schedule, [min(epoch, 40) / 100 for epoch in range(200)])
-  assert {e: v for e, v in events.items() if v != 'improved'} == {64: 'released', 93: 'released', 99: 'stopped'}
+  assert {e: v for e, v in events.items() if v != 'improved'} == {
+    64: 'released',
+    93: 'released',
+    99: 'stopped',
+  }
   assert schedule.best_epoch == 40 and schedule.epoch == 100
 
 
@@ -51,7 +65,9 @@ def test_the_authors_scheduler_to_the_epoch():
     schedule, batches = Schedule(3, **AUTHOR), 7
     best, lr, relative, bad, stage, start = -1e10, 0.0, 0, 0, 0, 0
     for epoch in range(100):
-      if epoch > 0 and lr < 1e-8 and epoch >= 5 and relative > 5:  # a new scheduler, with the best kept
+      if (
+        epoch > 0 and lr < 1e-8 and epoch >= 5 and relative > 5
+      ):  # a new scheduler, with the best kept
         stage += 1
         if stage == 3:
           break
@@ -59,7 +75,10 @@ def test_the_authors_scheduler_to_the_epoch():
       for batch in range(batches):
         if relative < 5:
           lr = batch * 1e-5 * (relative + 1) / (batches * 5 * 5)
-        assert schedule.rate(batch, batches) == pytest.approx(lr, rel=1e-6, abs=1e-20) and schedule.stage == stage
+        assert (
+          schedule.rate(batch, batches) == pytest.approx(lr, rel=1e-6, abs=1e-20)
+          and schedule.stage == stage
+        )
       better, relative = values[epoch] > best, epoch - start + 1
       if relative == 5:
         lr = 1e-5
@@ -76,7 +95,11 @@ def test_improvement_until_epoch_40():
   schedule = Schedule(3)
   values = [min(epoch, 40) / 100 for epoch in range(200)]
   events = drive(schedule, values)
-  assert {e: v for e, v in events.items() if v != 'improved'} == {58: 'released', 81: 'released', 99: 'stopped'}
+  assert {e: v for e, v in events.items() if v != 'improved'} == {
+    58: 'released',
+    81: 'released',
+    99: 'stopped',
+  }
   assert schedule.best == 0.4 and schedule.best_epoch == 40 and schedule.epoch == 100
 
 
@@ -89,13 +112,21 @@ def test_rate():
     schedule.observe(0.0)
   # 5 epochs of warm-up, then PyTorch's counting, then the next group starts warm-up again.
   assert rates == pytest.approx([1e-5] * 11 + [1e-6] * 6 + [1e-7] * 6 + [1e-5])
-  assert schedule.stage == 1 and schedule.rate(1, 4) == pytest.approx(1e-5 * 0.5, rel=1e-9) and schedule.stage_epoch == 1
+  assert (
+    schedule.stage == 1
+    and schedule.rate(1, 4) == pytest.approx(1e-5 * 0.5, rel=1e-9)
+    and schedule.stage_epoch == 1
+  )
 
 
-@pytest.mark.parametrize('warmup, firsts, lasts', [
+@pytest.mark.parametrize(
+  'warmup, firsts, lasts',
+  [
     ('paper', [0.25] * 5, [1.0] * 5),
     ('author', [0.0] * 5, [0.04 * 0.75, 0.08 * 0.75, 0.12 * 0.75, 0.16 * 0.75, 0.20 * 0.75]),
-    ('linear5', [0.05, 0.25, 0.45, 0.65, 0.85], [0.2, 0.4, 0.6, 0.8, 1.0])])
+    ('linear5', [0.05, 0.25, 0.45, 0.65, 0.85], [0.2, 0.4, 0.6, 0.8, 1.0]),
+  ],
+)
 def test_warmups(warmup, firsts, lasts):
   """The first and the last of four batches in each of five epochs, as shares of the full rate; then the full rate."""
   schedule, found = Schedule(1, warmup=warmup), []
@@ -125,17 +156,24 @@ def test_stop_patience_ends_a_stage():
 
 def test_groups():
   paths = ['visual/stage3/unit1/conv/kernel', 'visual/stage3/unit11/conv/kernel', 'head/bias']
-  first, second = stages([['head/'], ['visual/stage3/unit1[1-3]/']], ['visual/stage3/unit1/'], paths)
+  first, second = stages(
+    [['head/'], ['visual/stage3/unit1[1-3]/']], ['visual/stage3/unit1/'], paths
+  )
   assert [first(p) for p in paths] == [False, False, True]
   assert [second(p) for p in paths] == [False, True, True]
-  assert first('head') and TrainableMask(('head/',))('head')  # modules are named by the same patterns
+  assert first('head') and TrainableMask(('head/',))(
+    'head'
+  )  # modules are named by the same patterns
 
 
-@pytest.mark.parametrize('groups, frozen, message', [
+@pytest.mark.parametrize(
+  'groups, frozen, message',
+  [
     ([['head/'], ['nowhere/']], ['visual/'], "'nowhere/' matches no parameter"),
     ([['head/']], [], 'visual/conv is in 0 unfreezing groups'),
     ([['head/', 'vis']], ['visual/'], 'visual/conv is in 2 unfreezing groups'),
-])
+  ],
+)
 def test_groups_that_do_not_fit(groups, frozen, message):
   with pytest.raises(ValueError, match=message):
     stages(groups, frozen, ['visual/conv', 'head/bias'])

@@ -34,7 +34,7 @@ from avjax.weights.model_card import model_card
 # The older emitters, which the other tests are compiled with, order sums otherwise in a program that was exported.
 EMITTERS = '--xla_cpu_use_fusion_emitters=false'
 USUAL = {**os.environ, 'XLA_FLAGS': os.environ['XLA_FLAGS'].replace(EMITTERS, '')}
-ALONE = '''
+ALONE = """
 import pathlib, sys
 sys.modules['avjax'] = None  # an import of it would fail
 import jax.export
@@ -46,18 +46,33 @@ inputs = np.load(sys.argv[1])
 output = model.call(weights, *(inputs[name] for name in ('faces', 'log_mel', 'starts', 'real')))
 np.savez(sys.argv[2], prediction=output['prediction'], **output['gates'])
 print(model.platforms, [name for name in sys.modules if name.startswith(('flax', 'tensorflow', 'data_prep'))])
-'''
+"""
 
 
 @pytest.fixture(scope='module')
 def workdir(tmp_path_factory):
   """The folder of a run as training leaves it, with drawn parameters in its best checkpoint."""
   folder, config = tmp_path_factory.mktemp('run') / 'grjca_fold0', tiny.get_config()
-  origin = {'architecture': 'ir50', 'source': 'made.pth', 'source_sha256': '12345678' * 8, 'licence': 'unknown'}
+  origin = {
+    'architecture': 'ir50',
+    'source': 'made.pth',
+    'source_sha256': '12345678' * 8,
+    'licence': 'unknown',
+  }
   made_run(folder, config, origins={'visual': origin}, meta={'epoch': 7, 'ccc': 0.4321})
   scores = {'ccc': 0.4567, 'pcc': 0.5678, 'rmse': 0.2345}
-  files.write_json(folder / 'results_validation.json', {'partition': 'validation', 'fold': 0, 'best_epoch': 7, 'frames': 1234,
-                                                      'clips': 9, 'valence': scores, 'arousal': scores})
+  files.write_json(
+    folder / 'results_validation.json',
+    {
+      'partition': 'validation',
+      'fold': 0,
+      'best_epoch': 7,
+      'frames': 1234,
+      'clips': 9,
+      'valence': scores,
+      'arousal': scores,
+    },
+  )
   return folder
 
 
@@ -71,9 +86,12 @@ def model(workdir, tmp_path_factory):
 
 def inputs(config, clips, rows, seed):
   rng, length, face = np.random.default_rng(seed), config.data.length, config.data.face
-  return {'faces': rng.integers(0, 256, (clips, length, face, face, 3), np.uint8),
-          'log_mel': rng.normal(size=(clips, rows, 64)).astype(np.float16),
-          'starts': rng.integers(0, rows - 95, (clips, length), np.int32), 'real': rng.random((clips, length)) < 0.8}
+  return {
+    'faces': rng.integers(0, 256, (clips, length, face, face, 3), np.uint8),
+    'log_mel': rng.normal(size=(clips, rows, 64)).astype(np.float16),
+    'starts': rng.integers(0, rows - 95, (clips, length), np.int32),
+    'real': rng.random((clips, length)) < 0.8,
+  }
 
 
 def test_identical_predictions_without_avjax(workdir, model, tmp_path):
@@ -83,48 +101,84 @@ def test_identical_predictions_without_avjax(workdir, model, tmp_path):
   for clips, rows in ((1, 130), (3, 200)):
     batch = inputs(config, clips, rows, clips)
     np.savez(tmp_path / 'inputs.npz', **batch)
-    done = subprocess.run([sys.executable, '-c', ALONE, str(tmp_path / 'inputs.npz'), str(tmp_path / 'outputs.npz')], cwd=model,
-                          capture_output=True, text=True, env=USUAL)
+    done = subprocess.run(
+      [sys.executable, '-c', ALONE, str(tmp_path / 'inputs.npz'), str(tmp_path / 'outputs.npz')],
+      cwd=model,
+      capture_output=True,
+      text=True,
+      env=USUAL,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "('cpu', 'cuda', 'tpu') []"
-    compiled = predict.lower(variables, batch).compile(compiler_options={'xla_cpu_use_fusion_emitters': True})
+    compiled = predict.lower(variables, batch).compile(
+      compiler_options={'xla_cpu_use_fusion_emitters': True}
+    )
     found, expected = np.load(tmp_path / 'outputs.npz'), compiled(variables, batch)
     np.testing.assert_array_equal(found['prediction'], expected['prediction'])
-    assert found['prediction'].shape == (clips, config.data.length, 2) and np.ptp(found['prediction']) > 1e-3
+    assert (
+      found['prediction'].shape == (clips, config.data.length, 2)
+      and np.ptp(found['prediction']) > 1e-3
+    )
     assert set(found.files) == {'prediction', *expected['gates']}
     for name, scores in expected['gates'].items():
       np.testing.assert_array_equal(found[name], scores)
 
 
 def test_what_the_folder_says(workdir, model):
-  description, card = json.loads((model / 'model.json').read_text()), (model / 'README.md').read_text()
+  description, card = (
+    json.loads((model / 'model.json').read_text()),
+    (model / 'README.md').read_text(),
+  )
   assert description['targets'] == ['valence', 'arousal'] and description['best_epoch'] == 7
   assert description['config'] == json.loads((workdir / 'config.json').read_text())
   arrays, metadata = weight_files.load(model / 'weights.safetensors')
-  assert metadata['targets'] == 'valence,arousal' and json.loads(metadata['config']) == description['config']
+  assert (
+    metadata['targets'] == 'valence,arousal'
+    and json.loads(metadata['config']) == description['config']
+  )
   assert 'params/fusion/gate_audio/kernel' in arrays
-  for words in ('| valence | 0.457 | 0.568 | 0.234 |', '1,234 annotated frames of 9 clips', 'best epoch (8)',
-                'visual: ir50 from made.pth', 'licence: unknown', 'recursions 3', 'valence and arousal, fold 0', 'uint8 (clips, 12, 16, 16, 3)'):
+  for words in (
+    '| valence | 0.457 | 0.568 | 0.234 |',
+    '1,234 annotated frames of 9 clips',
+    'best epoch (8)',
+    'visual: ir50 from made.pth',
+    'licence: unknown',
+    'recursions 3',
+    'valence and arousal, fold 0',
+    'uint8 (clips, 12, 16, 16, 3)',
+  ):
     assert words in card, words
 
 
 def test_the_command_and_its_check(workdir, model, tmp_path):
   def command(*arguments):
     return call(*arguments, module='avjax.export')
+
   done = run_command(workdir, '--output', tmp_path / 'model', module='avjax.export', env=USUAL)
-  assert done.returncode == 0 and 'differ from the run\'s by at most 0.0e+00' in done.stdout, done.stderr
+  assert done.returncode == 0 and "differ from the run's by at most 0.0e+00" in done.stdout, (
+    done.stderr
+  )
   for name in ('model.json', 'model.stablehlo', 'weights.safetensors', 'README.md'):
     assert (tmp_path / 'model' / name).read_bytes() == (model / name).read_bytes(), name
   assert command('--check', tmp_path / 'model').returncode == 0
-  change(tmp_path / 'model' / 'model.json', lambda description: description['example'][0][0].__setitem__(0, 0.25))
+  change(
+    tmp_path / 'model' / 'model.json',
+    lambda description: description['example'][0][0].__setitem__(0, 0.25),
+  )
   assert command('--check', tmp_path / 'model', '--tolerance', 2).returncode == 0
   before = sorted(tmp_path.iterdir())
-  for arguments, words in ((('--check', tmp_path / 'model'), 'more than 0.001'),
-                           ((workdir, '--output', tmp_path / 'model'), 'not overwritten'), ((workdir,), 'give RUN and --output'),
-                           ((tmp_path, '--output', tmp_path / 'new'), 'config.json'), (('--check', workdir), 'no model.json'),
-                           (('--check', 'n' * 300), 'no model.json')):
+  for arguments, words in (
+    (('--check', tmp_path / 'model'), 'more than 0.001'),
+    ((workdir, '--output', tmp_path / 'model'), 'not overwritten'),
+    ((workdir,), 'give RUN and --output'),
+    ((tmp_path, '--output', tmp_path / 'new'), 'config.json'),
+    (('--check', workdir), 'no model.json'),
+    (('--check', 'n' * 300), 'no model.json'),
+  ):
     done = command(*arguments)
-    assert done.returncode == 2 and words in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.returncode == 2 and words in done.stderr and len(done.stderr.splitlines()) == 1, (
+      done.stderr
+    )
   assert sorted(tmp_path.iterdir()) == before
 
 
@@ -137,12 +191,21 @@ def change(path, how):
 
 def test_the_check_fails_where_predictions_are_other_ones(model, tmp_path):
   shutil.copytree(model, tmp_path / 'model')
-  exported, kept = ExportedModel(tmp_path / 'model'), np.array(json.loads((model / 'model.json').read_text())['example'])
+  exported, kept = (
+    ExportedModel(tmp_path / 'model'),
+    np.array(json.loads((model / 'model.json').read_text())['example']),
+  )
   assert exported.check(SAME_MACHINE) < SAME_MACHINE
   nan = kept.copy()
   nan[0, 0, 0] = np.nan
-  for wanted, words in ((kept + 2e-3, 'differ by 2.0e-03, more than 0.001'), (nan, 'differ by nan'), (kept[:, :3], 'predicts'),
-                        (kept[..., :1], 'predicts'), (kept[:0], 'predicts'), ('x', 'does not run')):
+  for wanted, words in (
+    (kept + 2e-3, 'differ by 2.0e-03, more than 0.001'),
+    (nan, 'differ by nan'),
+    (kept[:, :3], 'predicts'),
+    (kept[..., :1], 'predicts'),
+    (kept[:0], 'predicts'),
+    ('x', 'does not run'),
+  ):
     exported.description['example'] = np.asarray(wanted).tolist()
     with pytest.raises(InputError, match=words):
       exported.check()
@@ -171,13 +234,24 @@ def test_a_model_that_is_not_the_run_s_is_not_published(workdir, tmp_path, monke
   assert {path.name for path in tmp_path.iterdir()} == {'model', 'model.partial'}
 
 
-@pytest.mark.parametrize('name, text, words', [
-    ('config.json', '{}', 'config.json is not a config'), ('config.json', '[]', 'config.json is damaged'),
+@pytest.mark.parametrize(
+  'name, text, words',
+  [
+    ('config.json', '{}', 'config.json is not a config'),
+    ('config.json', '[]', 'config.json is damaged'),
     ('config.json', '{"model": {"x": {}}}', 'config.json is not a valid config'),
-    ('config.json', '[' * 100_000, 'config.json is damaged'), ('versions.json', '{}', "no valid versions.json"),
-    ('versions.json', '[]', 'versions.json is damaged'), ('results_validation.json', '[]', 'results_validation.json is damaged'),
-    ('results_validation.json', '{"best_epoch": 7, "fold": 0, "frames": 3}', 'no valid versions.json or results'),
-    ('versions.json', '{"init": {"visual": {"licence": "MIT.\\n\\n## Endorsed"}}}', 'unprintable')])
+    ('config.json', '[' * 100_000, 'config.json is damaged'),
+    ('versions.json', '{}', 'no valid versions.json'),
+    ('versions.json', '[]', 'versions.json is damaged'),
+    ('results_validation.json', '[]', 'results_validation.json is damaged'),
+    (
+      'results_validation.json',
+      '{"best_epoch": 7, "fold": 0, "frames": 3}',
+      'no valid versions.json or results',
+    ),
+    ('versions.json', '{"init": {"visual": {"licence": "MIT.\\n\\n## Endorsed"}}}', 'unprintable'),
+  ],
+)
 def test_a_run_whose_files_are_not_what_they_should_be(workdir, tmp_path, name, text, words):
   shutil.copytree(workdir, tmp_path / 'run')
   (tmp_path / 'run' / name).write_text(text)
@@ -209,7 +283,9 @@ def test_an_exported_model_is_a_start_for_a_run(workdir, model):
   found, origins = initialize(config, fresh)
   flat = traverse_util.flatten_dict
   assert all((x == flat(variables)[name]).all() for name, x in flat(found).items())
-  assert next(iter(describe_origins(config, origins))).startswith('whole model: model from grjca_fold0')
+  assert next(iter(describe_origins(config, origins))).startswith(
+    'whole model: model from grjca_fold0'
+  )
 
 
 def test_hostile_folders(model, tmp_path):
@@ -223,15 +299,21 @@ def test_hostile_folders(model, tmp_path):
       if i % 2:
         content[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
       else:
-        del content[rng.randrange(len(data)):]
+        del content[rng.randrange(len(data)) :]
       (bad / name).write_bytes(content)
       with pytest.raises(InputError) as refused:
         ExportedModel(bad)
       assert name in str(refused.value) and '\n' not in str(refused.value)
     (bad / name).write_bytes(data)
   ExportedModel(bad)
-  for text, words in (('{', 'damaged'), ('{}', 'lacks'), ('{"sha256": {}}', 'lacks'), ('{"sha256": 3}', 'not of an exported model'),
-                      ('[]', 'damaged'), ('[' * 100_000, 'damaged')):
+  for text, words in (
+    ('{', 'damaged'),
+    ('{}', 'lacks'),
+    ('{"sha256": {}}', 'lacks'),
+    ('{"sha256": 3}', 'not of an exported model'),
+    ('[]', 'damaged'),
+    ('[' * 100_000, 'damaged'),
+  ):
     (bad / 'model.json').write_text(text)
     with pytest.raises(InputError, match=words):
       ExportedModel(bad)
@@ -244,30 +326,44 @@ def test_damaged_programs_that_reach_the_parser(model, tmp_path):
   for i, path in enumerate(paths):
     content = bytearray(data)
     if i % 4 == 3:
-      del content[rng.randrange(len(data)):]
+      del content[rng.randrange(len(data)) :]
     for place in [29_010] if i == 0 else [rng.randrange(len(content)) for _ in range(i % 4)]:
       content[place] = 7 if i == 0 else rng.randrange(256)
     path.write_bytes(content)
   reasons = stablehlo_check.reasons_against([*paths, model / 'model.stablehlo'])
   assert len(reasons) == 201 and reasons[-1] is None
-  assert all(reason.isprintable() and reason.startswith(('holds no', 'calls')) for reason in reasons if reason)
-  assert all(reasons[3:200:4]) and sum(map(bool, reasons)) > 100  # a changed constant is a program like another
+  assert all(
+    reason.isprintable() and reason.startswith(('holds no', 'calls'))
+    for reason in reasons
+    if reason
+  )
+  assert (
+    all(reasons[3:200:4]) and sum(map(bool, reasons)) > 100
+  )  # a changed constant is a program like another
   with pytest.raises(InputError, match='holds no StableHLO'):
     stablehlo_check.read_stablehlo(paths[0])
 
 
 def test_a_parser_that_dies_is_told_of_the_right_file(tmp_path, monkeypatch):
-  (tmp_path / 'reader.py').write_text('import os, sys\nfor path in sys.argv[1:]:\n'
-                                      "  os.abort() if path == 'bad' else print('null', flush=True)\n")
+  (tmp_path / 'reader.py').write_text(
+    'import os, sys\nfor path in sys.argv[1:]:\n'
+    "  os.abort() if path == 'bad' else print('null', flush=True)\n"
+  )
   monkeypatch.setattr(stablehlo_check, 'READER', tmp_path / 'reader.py')
   reasons = stablehlo_check.reasons_against(['good', 'bad', 'bad', 'good'])
-  assert [bool(reason) for reason in reasons] == [False, True, True, False] and 'ended with -6' in reasons[1]
+  assert [bool(reason) for reason in reasons] == [
+    False,
+    True,
+    True,
+    False,
+  ] and 'ended with -6' in reasons[1]
 
 
 def test_stablehlo_that_calls_out_or_is_none(tmp_path):
   """Without a checksum to be caught by: files that are no program, and one that would call the host."""
   import jax
   from jax import export as jax_export
+
   path = tmp_path / 'model.stablehlo'
   for content in (b'', b'\0' * 1000, bytes(range(256)) * 40):
     path.write_bytes(content)
@@ -277,11 +373,16 @@ def test_stablehlo_that_calls_out_or_is_none(tmp_path):
 
   def custom(name):
     return lambda x: jax.ffi.ffi_call(name, x)(x)
-  for program, words in ((lambda x: jax.lax.linalg.cholesky(x), "calls 'lapack_spotrf"),  # outside XLA
-                         (custom('shape_assertion.other'), "calls 'shape_assertion.other', which"),
-                         (custom('a "quoted\\" name'), 'calls .a "quoted')):
+
+  for program, words in (
+    (lambda x: jax.lax.linalg.cholesky(x), "calls 'lapack_spotrf"),  # outside XLA
+    (custom('shape_assertion.other'), "calls 'shape_assertion.other', which"),
+    (custom('a "quoted\\" name'), 'calls .a "quoted'),
+  ):
     check = jax_export.DisabledSafetyCheck.custom_call
     names = ('shape_assertion.other', 'a "quoted\\" name')
-    path.write_bytes(jax_export.export(jax.jit(program), disabled_checks=list(map(check, names)))(x).serialize())
+    path.write_bytes(
+      jax_export.export(jax.jit(program), disabled_checks=list(map(check, names)))(x).serialize()
+    )
     with pytest.raises(InputError, match=words):
       stablehlo_check.read_stablehlo(path)

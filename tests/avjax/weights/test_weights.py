@@ -21,7 +21,11 @@ def test_a_file_that_is_not_what_its_name_says(tmp_path):
     weight_files.read_published(path)
   saved = tmp_path / 'x.safetensors'
   safetensors.numpy.save_file({'a': np.zeros(2, np.float32)}, saved)
-  for name, digits in (('resnet50-0676ba61.pth', True), ('model_state_dict-20240131.pth', False), ('resnet50.pth', False)):
+  for name, digits in (
+    ('resnet50-0676ba61.pth', True),
+    ('model_state_dict-20240131.pth', False),
+    ('resnet50.pth', False),
+  ):
     (tmp_path / name).write_bytes(saved.read_bytes())
     if digits:
       with pytest.raises(InputError, match='0676ba61'):
@@ -47,11 +51,17 @@ def test_without_torch_the_way_to_it_is_said(tmp_path, monkeypatch):
 
 # Files of ours.
 
+
 @pytest.fixture
 def saved(tmp_path):
   path = tmp_path / 'saved.safetensors'
-  arrays = {'params/a/kernel': np.arange(6, dtype=np.float32).reshape(2, 3), 'batch_stats/a/mean': np.ones(40, np.float32)}
-  weight_files.save(path, arrays, {'architecture': 'ir50', 'source': 'x.pth', 'source_sha256': 'f' * 64})
+  arrays = {
+    'params/a/kernel': np.arange(6, dtype=np.float32).reshape(2, 3),
+    'batch_stats/a/mean': np.ones(40, np.float32),
+  }
+  weight_files.save(
+    path, arrays, {'architecture': 'ir50', 'source': 'x.pth', 'source_sha256': 'f' * 64}
+  )
   return path, arrays
 
 
@@ -59,7 +69,9 @@ def test_save_and_load(saved):
   path, arrays = saved
   loaded, metadata = weight_files.load(path)
   assert metadata == {'architecture': 'ir50', 'source': 'x.pth', 'source_sha256': 'f' * 64}
-  assert loaded.keys() == arrays.keys() and all((loaded[name] == x).all() for name, x in arrays.items())
+  assert loaded.keys() == arrays.keys() and all(
+    (loaded[name] == x).all() for name, x in arrays.items()
+  )
   assert safetensors.numpy.load_file(path).keys() == arrays.keys()  # and anyone else can read it
   with pytest.raises(InputError, match='not overwritten'):
     weight_files.save(path, arrays, {})
@@ -77,12 +89,15 @@ def test_a_file_that_cannot_be_written_leaves_nothing(saved, monkeypatch):
 
   def full(*_):
     raise OSError(28, 'No space left on device')
+
   with monkeypatch.context() as patched:
     patched.setattr(pathlib.Path, 'write_bytes', full)
     with pytest.raises(InputError, match='No space left'):
       weight_files.save(path.parent / 'deeper' / 'x.safetensors', arrays, {})
   with pytest.raises(InputError, match='unprintable'):
-    weight_files.save(path.parent / 'deeper' / 'x.safetensors', arrays, {'source': 'x.pth\nall is well'})
+    weight_files.save(
+      path.parent / 'deeper' / 'x.safetensors', arrays, {'source': 'x.pth\nall is well'}
+    )
   with pytest.raises(InputError, match='cannot be written: File exists'):
     weight_files.save(path / 'x.safetensors', arrays, {})
   assert {entry.name for entry in path.parent.iterdir()} == before
@@ -92,8 +107,8 @@ def test_hostile_safetensors(saved, tmp_path):
   """200 damaged files: flipped, cut, grown; and headers that lie. Each is refused in one line."""
   path, _ = saved
   data, rng, bad = path.read_bytes(), random.Random(0), tmp_path / 'bad.safetensors'
-  header = json.loads(data[8:8 + int.from_bytes(data[:8], 'little')])
-  payload = data[8 + int.from_bytes(data[:8], 'little'):]
+  header = json.loads(data[8 : 8 + int.from_bytes(data[:8], 'little')])
+  payload = data[8 + int.from_bytes(data[:8], 'little') :]
 
   def with_header(change):
     text = json.dumps(change(json.loads(json.dumps(header)))).encode()
@@ -108,11 +123,19 @@ def test_hostile_safetensors(saved, tmp_path):
     flipped = bytearray(data)
     flipped[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
     damaged.append(bytes(flipped))
-  damaged += [data[:rng.randrange(len(data))] for _ in range(50)]
-  damaged += [data[:i] + rng.randbytes(rng.randint(1, 9)) + data[i:] for i in (rng.randrange(len(data)) for _ in range(44))]
-  damaged += [with_header(overlap), with_header(lambda h: {k: v for k, v in h.items() if k != '__metadata__'}),
-              with_header(lambda h: h | {'params/a/kernel': 3}), (1 << 60).to_bytes(8, 'little') + data[8:],
-              (100 << 20).to_bytes(8, 'little') + data[8:], b'[' * 10_000]
+  damaged += [data[: rng.randrange(len(data))] for _ in range(50)]
+  damaged += [
+    data[:i] + rng.randbytes(rng.randint(1, 9)) + data[i:]
+    for i in (rng.randrange(len(data)) for _ in range(44))
+  ]
+  damaged += [
+    with_header(overlap),
+    with_header(lambda h: {k: v for k, v in h.items() if k != '__metadata__'}),
+    with_header(lambda h: h | {'params/a/kernel': 3}),
+    (1 << 60).to_bytes(8, 'little') + data[8:],
+    (100 << 20).to_bytes(8, 'little') + data[8:],
+    b'[' * 10_000,
+  ]
   assert len(damaged) == 200
   for content in damaged:
     bad.write_bytes(content)
