@@ -253,7 +253,10 @@ def opened(path: str | os.PathLike[str]):
 
 
 def check_size(path, image):
-  """Raises InputError for an image, anything with width and height, of more than MAX_PIXELS pixels."""
+  """Raises InputError for an image of more than MAX_PIXELS pixels.
+
+  image: anything with width and height.
+  """
   if image.width * image.height > MAX_PIXELS:
     raise InputError(
       f'{path} is {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are read'
