@@ -9,8 +9,9 @@ from avjax.errors import InputError
 from avjax.ranges import nearest
 from avjax.targets import CHOICES
 
-# An ml_collections.ConfigDict. Its attributes are typed as a union of everything that they may hold,
-# and no use of such a union passes a type checker. Ranges and golden files check configs instead.
+# An ml_collections.ConfigDict. Its attributes are typed as a union of everything that they may
+# hold, and no use of such a union passes a type checker. Ranges and golden files check configs
+# instead.
 Config = Any
 
 FOLDS = ('0', '1', '2', '3', '4', '5')

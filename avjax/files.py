@@ -31,7 +31,7 @@ def check_readable(path):
 
 
 def sha256(*paths):
-  """Returns the SHA-256, as hex digits, of the bytes of one file, or of several one after another."""
+  """Returns the SHA-256, as hex digits, of one file, or of the bytes of several in order."""
   total = hashlib.sha256()
   for path in paths:
     with open(path, 'rb') as file:
@@ -71,8 +71,8 @@ def write_text(path, text):
 def replacing(path):
   """Yields the path of a partial file that then replaces `path`.
 
-  A reader sees the old file or all of the new one. The bytes are on the disk before the name is, so that
-  a power cut leaves no empty file.
+  A reader sees the old file or all of the new one. The bytes are on the disk before the name is,
+  so that a power cut leaves no empty file.
   """
   path = pathlib.Path(path)
   partial = path.with_name(path.name + '.partial')

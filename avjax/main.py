@@ -48,8 +48,7 @@ def train_all(values, configs, stop):
   if stop.several:
     sharding.start(values.coordinator, values.processes, values.process)
   workdirs = {name: pathlib.Path(values.workdir, name) for name in configs}
-  # Several runs are all checked first, so that an error in the last one shows before the first begins.
-  if len(configs) > 1:
+  if len(configs) > 1:  # an error in the last run shows before the first run begins
     for name, config in configs.items():
       plan.prepare(config, workdirs[name])
   diverged = []

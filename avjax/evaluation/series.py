@@ -57,8 +57,8 @@ def predict_records(
     batch_size: the largest number of records in a batch; smaller batches are padded to it.
     smooth: width of the moving average over frames, an odd number; 1 does not smooth.
 
-  Returns {clip: Series} in order of name. The memory needed grows with the number of frames, not of
-  windows.
+  Returns {clip: Series} in order of name. The memory needed grows with the number of frames, not
+  with that of windows.
   """
   rows, clips = sharding.padded_size(batch_size, mesh), {}
   for batch in batches:
@@ -78,8 +78,8 @@ def predict_records(
 class WindowMerger:
   """Merges the windows of one clip.
 
-  Predictions and gates are averaged per frame. The CONSTANT_FIELDS are equal in every window, so any
-  window's values are kept.
+  Predictions and gates are averaged per frame. The CONSTANT_FIELDS are equal in every window, so
+  those of one window are kept.
   """
 
   def __init__(self):
@@ -110,7 +110,7 @@ class WindowMerger:
       self.constants[name] = kept
 
   def series(self, system: System, smooth: int) -> Series:
-    """Returns the Series of the clip, once all its windows are in."""
+    """Returns the Series of the clip, once all its windows have been added."""
     frames, means = self.means.means()
     fields = {name: kept[frames] for name, kept in self.constants.items()}
     return make_series(frames, means, fields, system, smooth)

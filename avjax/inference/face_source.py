@@ -12,7 +12,8 @@ from avjax.media import detection, faces, tracking, video
 DETECTION_SIDE = 640  # pixels of the longer side of the picture in which faces are looked for
 LOOKS_PER_SECOND = 12.5  # between two looks a face moves little, and in a straight line
 CUT_GRID = 8  # two pictures are compared at every eighth pixel of every eighth row
-# A larger mean change between two pictures, of 255, is a cut: the usual threshold of scene detectors.
+# A larger mean change between two pictures, of 255, is a cut. It is the usual threshold of scene
+# detectors.
 CUT_CHANGE = 27
 
 

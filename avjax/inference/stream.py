@@ -33,7 +33,8 @@ BLOCK = 16  # frames that go through the towers at once
 class StreamingPredictor:
   """Predicts with a run or an exported model from the frames of a video in order.
 
-  The constructor compiles the model. For each video call `begin`, `add` until all frames are in, `series`.
+  The constructor compiles the model. For each video call `begin`, then `add` until all frames are
+  in, then `series`.
   """
 
   def __init__(self, folder):

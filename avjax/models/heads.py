@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 @HEADS.register('mlp', ranges={'hidden': at_least(1)})
 class MLP(nn.Module):
-  """Applies dense, norm, LeakyReLU, dense, tanh: the paper's MLP in the sizes of the authors' code."""
+  """Applies dense, norm, LeakyReLU, dense, tanh: the paper's MLP.
+
+  Its sizes are those of the authors' code.
+  """
 
   targets: int = 1
   hidden: int = 256

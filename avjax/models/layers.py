@@ -1,8 +1,8 @@
 """Defines the layers that several models share, and how a module is told that it is frozen.
 
 Every model is called with `is_trainable`, a function that tells whether the module at a path, such
-as 'visual/stage4/unit0/norm1', is being trained. A frozen batch norm uses its running statistics and
-a frozen dropout passes everything through, whatever the rest of the model does.
+as 'visual/stage4/unit0/norm1', is being trained. A frozen batch norm uses its running statistics
+and a frozen dropout passes everything through, whatever the rest of the model does.
 """
 
 import math
@@ -36,7 +36,7 @@ def is_trained(module, is_trainable):
 
 
 def per_channel(values, x):
-  """Reshapes values (C,) to the number of axes of x (..., C), so that they apply to its channels."""
+  """Reshapes values (C,) to the number of axes of x (..., C), so that they meet its channels."""
   return values.reshape((1,) * (x.ndim - 1) + values.shape)
 
 

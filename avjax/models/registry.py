@@ -20,7 +20,7 @@ class Registry(dict):
     """Decorates the class that a config chooses by this name.
 
     What is declared becomes an attribute of the class:
-      ranges: {argument: avjax.ranges.Range or OneOf}, joined with those of the class it inherits from.
+      ranges: {argument: avjax.ranges.Range or OneOf}, joined with those of its base class.
       needs: the modalities without which it cannot be built, by default both.
       groups: for a tower, the unfreezing groups {group: path patterns} that hold where the config
         has none.

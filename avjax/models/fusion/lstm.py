@@ -1,4 +1,4 @@
-"""Reconstructs AIWELL-UOC (arXiv:2503.12260) from its abstract: an LSTM over the visual features."""
+"""Reconstructs AIWELL-UOC (arXiv:2503.12260) from its abstract: an LSTM over visual features."""
 
 from __future__ import annotations
 

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 def selective_scan(decay, drive, read):
-  """Computes h_t = decay_t * h_(t-1) + drive_t from h = 0, and y_t = sum of read_t * h_t over states.
+  """Computes h_t = decay_t * h_(t-1) + drive_t from h = 0, and y_t from h_t.
 
-  decay, drive (B,L,D,N), read (B,L,N) -> y (B,L,D). It takes log L steps, since two updates make
-  one: (a, b) and then (c, d) is (a c, b c + d).
+  y_t is the sum over states of read_t * h_t. decay, drive (B,L,D,N), read (B,L,N) -> y (B,L,D). It
+  takes log L steps, since two updates make one: (a, b) and then (c, d) is (a c, b c + d).
   """
 
   def after(first, then):
@@ -37,7 +37,7 @@ def selective_scan(decay, drive, read):
 
 
 def start_weight(key, shape, dtype=jnp.float32):
-  """Draws the weight of the time step's projection, (rank,D), from U(-1/sqrt(rank), 1/sqrt(rank))."""
+  """Draws the weight (rank,D) of the time step's projection from +-1/sqrt(rank), uniformly."""
   return jax.random.uniform(key, shape, dtype, -(shape[0] ** -0.5), shape[0] ** -0.5)
 
 

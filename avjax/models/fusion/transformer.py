@@ -62,7 +62,7 @@ class EncoderLayer(nn.Module):
 
 
 def sinusoidal(length, width):
-  """Returns the positions of Vaswani et al. 2017, (L,D): sines in even columns, cosines in odd ones."""
+  """Returns the positions of Vaswani et al. 2017, (L,D): sines in even columns, cosines in odd."""
   angles = np.arange(length)[:, None] / 10000 ** (np.arange(0, width, 2) / width)
   positions = np.zeros((length, width))
   positions[:, 0::2], positions[:, 1::2] = np.sin(angles), np.cos(angles[:, : width // 2])

@@ -1,7 +1,7 @@
 """Defines towers, which turn one frame of one modality into features.
 
-There is one file per tower. All files of this folder are imported here, so that a new tower needs no
-list.
+There is one file per tower. All files of this folder are imported here, so a new tower is a new
+file and needs no edit elsewhere.
 """
 
 import importlib
