@@ -40,7 +40,8 @@ class Affwild2(tfds.core.GeneratorBasedBuilder):
       # Part of the bytes of dataset_info.json, whose SHA-256 is in the manifest, and so of the
       # identity of the records: the text stays as it is, although records.py is now in
       # avjax/data.
-      description='Windows of annotated frames of Aff-Wild2; data_prep/records.py says what each field is.',
+      description='Windows of annotated frames of Aff-Wild2; '
+      'data_prep/records.py says what each field is.',
       features=tfds.features.FeaturesDict(
         {
           name: feature(shape, dtype)

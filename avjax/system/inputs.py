@@ -49,7 +49,7 @@ class Inputs:
     return (*read, 'real')
 
   def select(self, batch):
-    """Returns the part of a batch that a training step needs: the model's fields, and the labels."""
+    """Returns the part of a batch that a training step needs: the model's fields and the labels."""
     return {name: batch[name] for name in (*self.fields, 'va', 'annotated')}
 
   def has_input(self, face_present, audio_present):
@@ -78,7 +78,10 @@ class Inputs:
     return tuple(prepared)
 
   def specs(self):
-    """Returns {field: (shape, dtype, description)}; 'clips' and 'rows' in a shape stand for any number."""
+    """Returns {field: (shape, dtype, description)} of the fields that the model reads.
+
+    'clips' and 'rows' in a shape stand for any number.
+    """
     length, face = self.length, self.face
     known = {
       'faces': (('clips', length, face, face, 3), np.uint8, 'RGB'),
@@ -96,8 +99,7 @@ class Inputs:
     The shapes of the parameters do not depend on the number of frames.
     """
     sizes = {'clips': 1, 'rows': WINDOW_ROWS, self.length: 1}
-    # Only the first two axes belong to the batch: a face may have as many pixels as a window has
-    # frames.
+    # Only the first two axes are replaced: a face may have as many pixels as a window has frames.
     return {
       name: jnp.zeros((*(sizes.get(size, size) for size in shape[:2]), *shape[2:]), dtype)
       for name, (shape, dtype, _) in self.specs().items()

@@ -65,7 +65,8 @@ def make_train_step(system, is_trainable, optimizer: optax.GradientTransformatio
     is_trainable: tells of the path of a parameter or module whether the stage trains it.
     optimizer: the optax transform of the stage.
 
-  The batch of a step is what `Inputs.select` returns; metrics are {'loss', 'gradient_norm'}, scalars.
+  The batch of a step is what `Inputs.select` returns. The metrics are {'loss', 'gradient_norm'},
+  scalars.
   """
   columns = targets.columns(system.targets)
   in_training = is_trainable if system.frozen_mode == 'evaluation' else everything_trainable

@@ -25,7 +25,9 @@ SECTIONS = ('visual', 'audio', 'temporal', 'fusion', 'head')  # of config.model
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class System:
-  """Holds one network and its steps. Everything below it takes a System or its parts, never a config.
+  """Holds one network and its steps.
+
+  Everything that a System calls takes the System or its parts, never a config.
 
   targets: names of what is predicted, along the last axis of a prediction.
   loss: arguments of `losses.ccc_loss`.

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
   from jaxtyping import Array, Bool, Float
 
 RANGES = {'scope': OneOf(('sequence', 'batch')), 'variance': OneOf(('biased', 'mixed'))}
-# Keeps the CCC of a constant prediction and a constant label finite: it is 0, and so is its gradient.
+# Keeps the CCC of a constant prediction and a constant label finite: CCC and gradient are 0.
 EPSILON = 1e-8
 
 

@@ -236,7 +236,10 @@ def split_clips(clips):
 
 
 def base_name(clip_name):
-  """Returns the name of the video that a clip was cut from: two-subject videos add _left or _right."""
+  """Returns the name of the video that a clip was cut from.
+
+  The clips of a video of two people add _left or _right to it.
+  """
   return re.sub(r'_(left|right)$', '', clip_name)
 
 

@@ -37,7 +37,7 @@ def selective_scan(decay, drive, read):
 
 
 def start_weight(key, shape, dtype=jnp.float32):
-  """Draws the weight (rank,D) of the time step's projection from +-1/sqrt(rank), uniformly."""
+  """Draws the weight (rank,D) of the time step's projection uniformly within 1/sqrt(rank) of 0."""
   return jax.random.uniform(key, shape, dtype, -(shape[0] ** -0.5), shape[0] ** -0.5)
 
 
