@@ -147,7 +147,7 @@ def run_stages(plan: Plan, run: RunState, checkpoints, history, stop, mesh):
           (~good).sum(),
           len(good),
         )
-      # The state is saved last, so that a line of metrics may be written twice but is never missing.
+      # Saved last, so that a line of metrics may be written twice but is never missing.
       save(plan, run, checkpoints)
     return validate(plan, run.best, stop, mesh)
   except Stopped:
@@ -216,7 +216,10 @@ def save(plan: Plan, run: RunState, checkpoints):
 
 
 def restore_or_begin(plan: Plan, workdir):
-  """Returns the RunState that the plan starts from, with arrays on the host, and notes for the log."""
+  """Returns the RunState that the plan starts from, and notes for the log.
+
+  Its arrays are on the host.
+  """
   variables = plan.initial_variables()
   settings = plan.schedule_settings
   if not plan.source:

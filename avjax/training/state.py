@@ -24,10 +24,10 @@ class RunState:
   schedule: the stage, the epoch, and the best CCC so far.
   batches_done: batches of the current epoch that are done.
   log: (loss, gradient norm) of each of these.
-  skipped: number of updates in a row that were skipped at the end of the epoch before, since loss or
-    gradient was not finite.
-  best, best_meta: variables of the best epoch on the host, and its {'epoch', 'ccc'}; None before the
-    first epoch has ended.
+  skipped: number of updates in a row that were skipped at the end of the epoch before, since loss
+    or gradient was not finite.
+  best, best_meta: variables of the best epoch on the host, and its {'epoch', 'ccc'}; None before
+    the first epoch has ended.
   """
 
   state: steps.State
