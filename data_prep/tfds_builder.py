@@ -1,5 +1,6 @@
-"""Writes records as a TFDS data set of TFRecord files. The only module of data_prep that imports
-TensorFlow.
+"""Writes records as a TFDS data set of TFRecord files.
+
+This is the only module of data_prep that imports TensorFlow.
 """
 
 import contextlib
@@ -61,8 +62,9 @@ class Affwild2(tfds.core.GeneratorBasedBuilder):
 
 
 class SortingWriter(tfds.core.writer.ExampleWriter):
-  """Writes the fields of each record in order of name, since TFDS leaves them in an order that
-  changes between runs.
+  """Writes the fields of each record in order of name.
+
+  TFDS would leave them in an order that changes between runs.
   """
 
   def write(self, path, examples):
@@ -113,7 +115,5 @@ def write(layout, examples, data_dir, max_shard_mib):
 
 
 def count_records(path):
-  """Reads a shard from end to end, checking every record's checksum, and returns how many there
-  are.
-  """
+  """Counts the records of a shard: reads it from end to end and checks every record's checksum."""
   return sum(1 for _ in tf.data.TFRecordDataset(str(path)))
