@@ -1,11 +1,12 @@
-"""Continuous audio-visual emotion recognition in JAX: valence and arousal, frame by frame, from a face and a voice."""
+"""Recognises emotion in videos with JAX: valence and arousal of each frame, from face and voice."""
 
 import importlib
 import os
 
 __version__ = '0.2.0'
 
-# TensorFlow, which reads the records, greets with a page of remarks unless it is told not to before its import.
+# TensorFlow reads the records. It prints a page of remarks at its import unless these variables are
+# set before.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 

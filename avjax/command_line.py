@@ -90,7 +90,7 @@ def read_configs(values, words):
 
 
 def find_config_file(name):
-  """Returns the path of a config file; configs/NAME.py may be the one installed beside avjax."""
+  """Returns the path of a config file; configs/NAME.py may be the one installed with avjax."""
   path = pathlib.Path(name)
   installed = pathlib.Path(__file__).parents[1] / path
   is_system = path.parts[:1] == ('configs',) and os.path.isfile(installed)
@@ -117,7 +117,7 @@ def run_config_file(path, arguments):
       configs = [module.get_config(argument) for argument in arguments]
   except InputError as error:
     raise InputError(f'{path}: {error}') from error
-  except Exception as error:  # the file is a person's own program, and may raise anything
+  except Exception as error:  # the file is a program, which may raise anything
     message = f'the config file {path} does not run: {type(error).__name__}: {error}'
     raise InputError(message) from error
   for config in configs:

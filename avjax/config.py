@@ -9,8 +9,9 @@ from avjax.errors import InputError
 from avjax.ranges import nearest
 from avjax.targets import CHOICES
 
-# An ml_collections.ConfigDict. Its attributes are typed as a union of everything that they may hold, so that
-# no use of one would pass a type checker; ranges and golden files hold configs to what they must be.
+# An ml_collections.ConfigDict. Its attributes are typed as a union of everything that they may
+# hold, and no use of such a union passes a type checker. Ranges and golden files check configs
+# instead.
 Config = Any
 
 FOLDS = ('0', '1', '2', '3', '4', '5')
@@ -22,7 +23,7 @@ ARGUMENT = {
   'fold': FOLDS,
   'protocol': ('paper', 'author'),
 }
-# What stands for several runs, and for which.
+# Values that stand for several runs, and for which ones.
 SEVERAL = {'fold': {'all': '+'.join(FOLDS)}, 'target': {'both': 'valence+arousal'}}
 
 

@@ -18,12 +18,18 @@ REMEDIES = {
 
 
 class InputError(ValueError):
-  """What a person gave cannot be used. The message is one line: what is wrong, where, and what to do."""
+  """Reports input that cannot be used.
+
+  The message is one line: what is wrong, where, and what to do.
+  """
 
 
 @contextlib.contextmanager
 def writing(path):
-  """Turns an error of the disk into an InputError that names the file, or `path` where it has no name."""
+  """Turns an error of the disk into an InputError that names the file.
+
+  Where the error names no file, the InputError names `path`.
+  """
   try:
     yield
   except OSError as error:
@@ -36,7 +42,7 @@ def writing(path):
 
 @contextlib.contextmanager
 def as_input_error(what):
-  """Turns the errors that unexpected file contents raise into an InputError that begins with `what`."""
+  """Turns the errors that unexpected contents raise into an InputError that begins with `what`."""
   try:
     yield
   except InputError:
@@ -54,14 +60,14 @@ def as_input_error(what):
 
 
 def raise_if_any(what, names, hint=''):
-  """Raises InputError with the number of names and the first three of them, unless there are none."""
+  """Raises InputError if there are names: it says how many, and shows the first three."""
   if names:
     shown = ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
     raise InputError(f'{len(names)} {what}: {shown}{hint}')
 
 
 def one_line(error):
-  """The first 100 characters of an error's message, on one line and without control characters."""
+  """Returns 100 characters of an error's message, on one line, without control characters."""
   text = ' '.join(str(error).split())
   return ''.join(filter(str.isprintable, text))[:100] or type(error).__name__
 
@@ -72,7 +78,10 @@ def print_error(error):
 
 
 def run_command(main, *args):
-  """Calls main(*args) and exits with the status it returns; an InputError is printed and exits with 2."""
+  """Calls main(*args) and exits with the status that it returns.
+
+  An InputError is printed, and the status is 2.
+  """
   try:
     with writing('the output'):
       status = main(*args)

@@ -1,4 +1,4 @@
-"""Files, in the one way that each thing is done: JSON, SHA-256, writing in one step, locking a folder."""
+"""Reads and writes files: JSON, SHA-256, writing in one step, locking a folder."""
 
 import contextlib
 import errno
@@ -31,7 +31,7 @@ def check_readable(path):
 
 
 def sha256(*paths):
-  """Returns the SHA-256, as hex digits, of the bytes of one file, or of several one after another."""
+  """Returns the SHA-256, as hex digits, of one file, or of the bytes of several in order."""
   total = hashlib.sha256()
   for path in paths:
     with open(path, 'rb') as file:
@@ -41,7 +41,10 @@ def sha256(*paths):
 
 
 def read_json(path, hint='is its folder the --workdir of a run?'):
-  """Returns the JSON object in a file, a dict; InputError where it is missing (with the hint) or damaged."""
+  """Returns the JSON object in a file as a dict.
+
+  Raises InputError where the file is missing, with the hint, or damaged.
+  """
   try:
     found = json.loads(pathlib.Path(path).read_text())
     if not isinstance(found, dict):
@@ -66,9 +69,10 @@ def write_text(path, text):
 
 @contextlib.contextmanager
 def replacing(path):
-  """Yields the path of a partial file that then replaces `path`: a reader sees the old file or all of the new one.
+  """Yields the path of a partial file that then replaces `path`.
 
-  The bytes are on the disk before the name is, so that a power cut leaves no empty file.
+  A reader sees the old file or all of the new one. The bytes are on the disk before the name is,
+  so that a power cut leaves no empty file.
   """
   path = pathlib.Path(path)
   partial = path.with_name(path.name + '.partial')
@@ -80,10 +84,10 @@ def replacing(path):
 
 @contextlib.contextmanager
 def in_one_step(path):
-  """Yields the path under which to make a file or folder that then becomes `path`; nothing is left if that fails.
+  """Yields a temporary path for a file or folder, which is then renamed to `path`.
 
-  Unlike `replacing` this never overwrites: InputError if there is something at path, other than an empty folder, or
-  nothing can be written there.
+  Nothing is left if that fails. Unlike `replacing` this never overwrites: it raises InputError if
+  there is something at path other than an empty folder, or if nothing can be written there.
   """
   path = pathlib.Path(path)
   check_free(path)
@@ -100,7 +104,10 @@ def in_one_step(path):
 
 
 def check_free(path):
-  """Raises InputError unless there is nothing at path, or an empty folder that is not the current one."""
+  """Raises InputError unless there is nothing at path, or an empty folder.
+
+  The current folder is not free, even if it is empty.
+  """
   path = pathlib.Path(path)
   try:
     free = not os.path.lexists(path) or (path.name and path.is_dir() and not any(path.iterdir()))
@@ -112,9 +119,10 @@ def check_free(path):
 
 @contextlib.contextmanager
 def locked(folder, busy):
-  """Makes a folder if need be and holds a lock on it; InputError with the text `busy` where another process does.
+  """Makes a folder if need be, and holds a lock on it.
 
-  The operating system releases the lock however the process ends. A file system that has no locks is used without one.
+  Raises InputError with the text `busy` where another process holds the lock. The operating system
+  releases the lock however the process ends. On a file system without locks there is none.
   """
   folder, handle = pathlib.Path(folder), None
   try:

@@ -1,8 +1,10 @@
-"""Trains, or goes on training: python -m avjax.main --config=configs/grjca.py --workdir=RUN --config.data.dir=RECORDS
+"""Trains a model, or goes on training it.
 
-With fold=all (or 0+3) and target=both in the argument of the config it trains one run after another, each in a folder
-of its own under RUN. With --coordinator, --processes and --process, or with --distributed where the cluster tells them,
-it is one of several processes.
+  python -m avjax.main --config=configs/grjca.py --workdir=RUN --config.data.dir=RECORDS
+
+With fold=all (or 0+3) and target=both in the argument of the config it trains one run after
+another, each in a folder of its own under RUN. With --coordinator, --processes and --process, or
+with --distributed where the cluster tells them, it is one of several processes.
 """
 
 import pathlib
@@ -21,9 +23,8 @@ def main(argv):
   if {'--help', '-h'} & set(argv):
     print(__doc__)
     return 0
-  logging.set_verbosity(
-    logging.FATAL
-  )  # of the libraries: avjax has a log of its own, and handles what they raise
+  # This silences the libraries only: avjax has its own log, and handles what they raise.
+  logging.set_verbosity(logging.FATAL)
   values, configs = command_line.parse(argv)
   several = bool(values.distributed or values.coordinator)
   with StopSignal(several) as stop:
@@ -33,8 +34,8 @@ def main(argv):
 def train_all(values, configs, stop):
   """Trains the runs {name: config} one after another; returns the exit status.
 
-  A run that diverges does not keep the others from training, but makes the status NOT_FINITE, also if a later one is
-  stopped. An interruption that was asked for is no failure.
+  A run that diverges does not keep the others from training, but makes the status NOT_FINITE, also
+  if a later one is stopped. A stop that was asked for is not a failure.
   """
   # JAX and TensorFlow are imported only now that the command line has been accepted.
   import jax
@@ -47,9 +48,7 @@ def train_all(values, configs, stop):
   if stop.several:
     sharding.start(values.coordinator, values.processes, values.process)
   workdirs = {name: pathlib.Path(values.workdir, name) for name in configs}
-  if (
-    len(configs) > 1
-  ):  # so that what is wrong with the last of twelve runs is said before the first one begins
+  if len(configs) > 1:  # an error in the last run shows before the first run begins
     for name, config in configs.items():
       plan.prepare(config, workdirs[name])
   diverged = []
@@ -74,7 +73,7 @@ def train_all(values, configs, stop):
 
 
 def run():
-  """The console command avjax-train."""
+  """Runs the console command avjax-train."""
   errors.run_command(main, sys.argv)
 
 

@@ -1,6 +1,7 @@
 """Predicts valence and arousal of videos: python -m avjax.predict clip.mp4 --run RUN --output out/
 
-Writes clip.csv, clip.png and clip.html. From Python, avjax.predict_video('clip.mp4', 'RUN') returns the same as arrays.
+Writes clip.csv, clip.png and clip.html. From Python, avjax.predict_video('clip.mp4', 'RUN') returns
+the same as arrays.
 """
 
 import argparse
@@ -14,24 +15,12 @@ from avjax.errors import InputError
 from avjax.inference import video
 from avjax.inference.outputs import display, output_paths, summary
 
+# fmt: off
 ENDINGS = (
-  '.mp4',
-  '.avi',
-  '.mov',
-  '.mkv',
-  '.webm',
-  '.mpg',
-  '.mpeg',
-  '.m4v',
-  '.wmv',
-  '.flv',
-  '.3gp',
-  '.ts',
-  '.mts',
-  '.m2ts',
-  '.vob',
-  '.ogv',
+  '.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg', '.m4v', '.wmv', '.flv', '.3gp', '.ts',
+  '.mts', '.m2ts', '.vob', '.ogv',
 )
+# fmt: on
 INTERRUPTED = 130  # exit status, as that of a shell
 
 
@@ -104,12 +93,13 @@ def main(argv):
 
 
 def find_videos(where):
-  """Returns the video, or those in a folder in order of name; InputError if there are none, or two have one stem."""
-  videos = (
-    sorted(path for path in where.iterdir() if path.suffix.lower() in ENDINGS)
-    if where.is_dir()
-    else [where]
-  )
+  """Returns the video, or those in a folder in order of name.
+
+  Raises InputError if there are none, or if two have names that differ only in their ending.
+  """
+  videos = [where]
+  if where.is_dir():
+    videos = sorted(path for path in where.iterdir() if path.suffix.lower() in ENDINGS)
   if not videos:
     raise InputError(f'{where} holds no videos')
   if not all(path.exists() for path in videos):
@@ -124,7 +114,7 @@ def find_videos(where):
 
 
 def run():
-  """The console command avjax-predict."""
+  """Runs the console command avjax-predict."""
   errors.run_command(main, sys.argv)
 
 

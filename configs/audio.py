@@ -1,4 +1,4 @@
-"""The voice alone: the control without a face."""
+"""Voice only: the control without a face."""
 
 from ml_collections import ConfigDict
 

@@ -1,4 +1,4 @@
-"""The face alone: the control without a voice."""
+"""Face only: the control without a voice."""
 
 from ml_collections import ConfigDict
 

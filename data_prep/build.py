@@ -142,10 +142,10 @@ def main(argv=None):
 
 
 def fingerprint(splits, tolerate):
-  """Returns a SHA-256 over what tells one source from another: names, annotations, sizes and
-  features.
+  """Returns a SHA-256 over what tells one source from another.
 
-  Paths and times do not count, so that a data set that was moved is still the same.
+  It covers names, annotations, sizes and features. Paths and times do not count, so that a data set
+  that was moved is still the same.
   """
   digest = hashlib.sha256(repr(tolerate).encode())
   for split, jobs in splits.items():
@@ -184,8 +184,9 @@ def keep(target, layout, source, *, max_shard_mib):
 
 
 def build(splits, layout, staging, *, workers, max_shard_mib):
-  """Decodes all clips in a pool of processes, writes the shards under staging, and returns the
-  manifest.
+  """Decodes all clips in a pool of processes, and writes the shards under staging.
+
+  Returns the manifest.
   """
   kept = {split: {job.clip.name: 0 for job in members} for split, members in splits.items()}
   splits = {
@@ -245,8 +246,9 @@ def build(splits, layout, staging, *, workers, max_shard_mib):
 
 
 def summary(made, target):
-  """Returns the lines that are printed at the end: how much there is in each split, and what is
-  masked.
+  """Returns the lines that are printed at the end.
+
+  They say how much there is in each split, and what is masked.
   """
   counts = [
     (split, len(chunk['clips']), sum(chunk['clips'].values()), chunk['records'])

@@ -1,6 +1,4 @@
-"""One clip: what is planned for it, its decoding with everything joined by frame id, and its
-cutting into records.
-"""
+"""Plans a clip, decodes it with everything joined by frame id, and cuts it into records."""
 
 import dataclasses
 import pathlib
@@ -21,8 +19,9 @@ MAX_LENGTH_DIFFERENCE = 30
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-  """One annotated person of one video; `partition` is 'train', 'validation' or 'test', and test has
-  no annotation.
+  """Names one annotated person of one video.
+
+  partition: 'train', 'validation' or 'test'; test has no annotation.
   """
 
   name: str
@@ -34,8 +33,9 @@ class Clip:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """A clip and what is known of it before its video is opened: all that a worker process needs to
-  decode it.
+  """Holds a clip and what is known of it before its video is opened.
+
+  This is all that a worker process needs to decode it.
   """
 
   clip: Clip
@@ -82,8 +82,9 @@ def list_crop_ids(clip: Clip) -> np.ndarray:
 
 
 def decode_clip(job: Job, layout: Layout) -> DecodedClip:
-  """Reads crops, frame times and sound of a clip's annotated frames (of every frame, where there is
-  no annotation).
+  """Reads crops, frame times and sound of a clip's annotated frames.
+
+  A clip without annotation is read at every frame.
 
   Raises InputError where a file is broken, where lengths differ by more than MAX_LENGTH_DIFFERENCE
   frames, or where features have another number of rows than the video has frames.

@@ -1,5 +1,6 @@
-"""Reads features of other backbones (CLIP, MAE, wav2vec2, ...), made elsewhere: one .npy a clip,
-row k - 1 for frame k.
+"""Reads features of other backbones (CLIP, MAE, wav2vec2, ...), which were computed elsewhere.
+
+There is one .npy file a clip, with row k - 1 for frame k.
 """
 
 import pathlib

@@ -1,5 +1,6 @@
-"""Computes in a pool of processes that gives its results in order, shows its progress and leaves no
-orphans.
+"""Computes in a pool of processes, which gives its results in order and shows its progress.
+
+It leaves no orphans.
 """
 
 import collections
@@ -62,8 +63,9 @@ def progress(values, total, unit):
 
 
 def prepare_worker():
-  """Makes a worker ignore Ctrl-C and end with the main process: else it would wait for work for
-  ever.
+  """Makes a worker ignore Ctrl-C and end with the main process.
+
+  Otherwise it would wait for work for ever.
   """
   signal.signal(signal.SIGINT, signal.SIG_IGN)
 

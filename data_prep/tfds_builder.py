@@ -1,5 +1,6 @@
-"""Writes records as a TFDS data set of TFRecord files. The only module of data_prep that imports
-TensorFlow.
+"""Writes records as a TFDS data set of TFRecord files.
+
+This is the only module of data_prep that imports TensorFlow.
 """
 
 import contextlib
@@ -40,7 +41,8 @@ class Affwild2(tfds.core.GeneratorBasedBuilder):
       # Part of the bytes of dataset_info.json, whose SHA-256 is in the manifest, and so of the
       # identity of the records: the text stays as it is, although records.py is now in
       # avjax/data.
-      description='Windows of annotated frames of Aff-Wild2; data_prep/records.py says what each field is.',
+      description='Windows of annotated frames of Aff-Wild2; '
+      'data_prep/records.py says what each field is.',
       features=tfds.features.FeaturesDict(
         {
           name: feature(shape, dtype)
@@ -60,8 +62,9 @@ class Affwild2(tfds.core.GeneratorBasedBuilder):
 
 
 class SortingWriter(tfds.core.writer.ExampleWriter):
-  """Writes the fields of each record in order of name, since TFDS leaves them in an order that
-  changes between runs.
+  """Writes the fields of each record in order of name.
+
+  TFDS would leave them in an order that changes between runs.
   """
 
   def write(self, path, examples):
@@ -112,7 +115,5 @@ def write(layout, examples, data_dir, max_shard_mib):
 
 
 def count_records(path):
-  """Reads a shard from end to end, checking every record's checksum, and returns how many there
-  are.
-  """
+  """Counts the records of a shard: reads it from end to end and checks every record's checksum."""
   return sum(1 for _ in tf.data.TFRecordDataset(str(path)))

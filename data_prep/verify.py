@@ -16,8 +16,9 @@ def main(argv=None):
 
 
 def verify(data_dir: str | os.PathLike[str]) -> str:
-  """Checks names, sizes, SHA-256 and record counts; returns a summary, or raises InputError naming
-  what is damaged.
+  """Checks names, sizes, SHA-256 and record counts, and returns a summary.
+
+  Raises InputError, naming what is damaged.
   """
   folder, made = manifest.version_folder(data_dir), manifest.check_sizes(data_dir)
   for name, digest in made['metadata'].items():

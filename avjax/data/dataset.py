@@ -100,8 +100,9 @@ class Records:
   def batches(
     self, splits: Sequence[str], batch_size: int, seed: int | None = None, skip: int = 0
   ) -> Iterator[dict[str, np.ndarray]]:
-    """Yields batches, dicts of arrays (B, ...) with the fields of `avjax.data.records`; the last
-    may be smaller.
+    """Yields batches, dicts of arrays (B, ...) with the fields of `avjax.data.records`.
+
+    The last batch may be smaller.
 
     Args:
       splits: names of splits of the manifest.

@@ -11,12 +11,13 @@ TEST = 'test'
 
 
 def fold_chunks(fold: int, splits: Iterable[str] = CHUNKS) -> tuple[tuple[str, ...], str]:
-  """Returns (the training splits, the validation split) of a fold, counted from 0; fold 0 is the
-  official one.
+  """Returns (the training splits, the validation split) of a fold.
 
-  Fold k validates on the split that is k-th from the end, in order of name and from 0, and trains
-  on the others. The test split takes no part. splits: names, such as those of a manifest;
-  `Records.fold` passes them.
+  Folds are counted from 0, and fold 0 is the official one. Fold k validates on the split that is
+  k-th from the end, in order of name and from 0, and trains on the others. The test split takes no
+  part.
+
+  splits: names, such as those of a manifest; `Records.fold` passes them.
   Raises InputError for a fold that does not exist.
   """
   chunks = tuple(sorted(split for split in splits if split != TEST))

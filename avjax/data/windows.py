@@ -1,5 +1,6 @@
-"""Cuts a clip's annotated frames into windows of L frames, and merges overlapping windows to one
-value per frame.
+"""Cuts a clip's annotated frames into windows of L frames, and merges overlapping windows.
+
+Merging gives one value per frame.
 """
 
 import numpy as np
@@ -33,8 +34,10 @@ class Merger:
     self.counts, self.totals = np.zeros(0, np.int64), {}
 
   def add(self, frames: np.ndarray, values: dict[str, np.ndarray]) -> None:
-    """Adds a window: frames (L,), ids from 0, none twice; values {name: (L,) or (L,C)}, the same
-    names each time.
+    """Adds a window.
+
+    frames: (L,) ids from 0, none twice.
+    values: {name: (L,) or (L,C)}, with the same names each time.
     """
     if len(frames) and frames.max() >= len(self.counts):
       more = max(frames.max() + 1, len(self.counts) * 5 // 4) - len(self.counts)

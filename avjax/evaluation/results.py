@@ -1,4 +1,7 @@
-"""From one series per clip to CCC, and the files that a run gets of it: predictions, results, pictures, a report."""
+"""Computes CCC from one series per clip, and writes the results into the folder of a run.
+
+These are predictions, results, pictures and a report.
+"""
 
 import csv
 import pathlib
@@ -16,7 +19,9 @@ from avjax.targets import TARGETS, metrics
 
 
 def score(series, targets):
-  """Computes CCC, PCC and RMSE of a partition over all annotated frames of all clips, and the CCC of each clip.
+  """Computes CCC, PCC and RMSE of a partition over all its annotated frames.
+
+  It also computes the CCC of each clip.
 
   series: {clip: Series}; targets: their names, in the order of the predictions.
   Returns {'frames': n, 'clips': n, target: {'ccc', 'pcc', 'rmse', 'per_clip': {clip: ccc}}}.
@@ -35,7 +40,13 @@ def score(series, targets):
 
 
 def write_predictions(folder, series, targets):
-  """Writes one CSV per clip: frame id, time in seconds, prediction and, where annotated, label of each target, masks."""
+  """Writes one CSV per clip, a row per frame.
+
+  A row has the frame id, the time in seconds, the prediction of each target, its label where the
+  frame is annotated, and the masks of face and audio.
+  """
+  label_names = [f'{target}_label' for target in targets]
+  header = ['frame', 'time', *targets, *label_names, 'face_present', 'audio_present']
   folder.mkdir(parents=True, exist_ok=True)
   for old in folder.glob('*.csv'):  # from an evaluation on other records
     if old.stem not in series:
@@ -43,16 +54,7 @@ def write_predictions(folder, series, targets):
   for clip, s in series.items():
     with open(folder / f'{clip}.csv', 'w', newline='') as file:
       writer = csv.writer(file)
-      writer.writerow(
-        [
-          'frame',
-          'time',
-          *targets,
-          *(f'{t}_label' for t in targets),
-          'face_present',
-          'audio_present',
-        ]
-      )
+      writer.writerow(header)
       for n in range(len(s.frames)):
         labels = [
           f'{s.labels[n, TARGETS[t].column]:.6g}' if s.annotated[n] else '' for t in targets
@@ -82,8 +84,9 @@ def format_scores(result, targets):
 
 
 def write_results(workdir, config, split, series, extra):
-  """Writes the CSVs, results and pictures of a partition into the folder of a run; returns the results.
+  """Writes the CSVs, results and pictures of a partition into the folder of a run.
 
+  Returns the results.
   Only the primary process writes. extra: what else the results hold, such as {'best_epoch': ...}.
   """
   folder = pathlib.Path(workdir)
@@ -99,7 +102,7 @@ def write_results(workdir, config, split, series, extra):
 
 
 def summarize_run(results, targets, workdir):
-  """Returns what a run prints at its end: the table of scores, and where everything lies."""
+  """Returns what a run prints at its end: the table of scores, and the paths of its files."""
   folder, split = pathlib.Path(workdir), results['partition']
   where = {
     'checkpoint': 'checkpoints/best',
@@ -121,7 +124,7 @@ def summarize_run(results, targets, workdir):
 
 
 def evaluate_run(workdir, split, data_dir=None, report=False):
-  """Evaluates the best checkpoint of a run; writes predictions, results and pictures into its folder.
+  """Evaluates the best checkpoint of a run, and writes the results into its folder.
 
   Args:
     workdir: folder of the run.

@@ -1,4 +1,8 @@
-"""From overlapping windows to one series per clip: the mean over windows for each frame, smoothed where a config says so."""
+"""Merges overlapping windows into one series per clip.
+
+The predictions of a frame are averaged over the windows that cover it, and smoothed over frames
+where the config says so.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +22,14 @@ CONSTANT_FIELDS = ('times', 'va', 'annotated', 'face_present', 'audio_present')
 
 @dataclasses.dataclass
 class Series:
-  """The predictions for one clip, a row per frame.
+  """Holds the predictions for one clip, a row per frame.
 
-  frames (N,) ids from 1; times (N,) in s; prediction (N,targets); labels (N,2), valence and arousal, 0 where not
-  annotated; annotated, face_present, audio_present (N,) bool, as in avjax.data.records; gates {name: (N,K)}.
+  frames: (N,) ids, from 1.
+  times: (N,) in seconds.
+  prediction: (N,targets).
+  labels: (N,2), valence and arousal; 0 where not annotated.
+  annotated, face_present, audio_present: (N,) bool, as in avjax.data.records.
+  gates: {name: (N,K)}.
   """
 
   frames: np.ndarray
@@ -37,7 +45,9 @@ class Series:
 def predict_records(
   batches, system: System, variables, mesh, *, batch_size: int, smooth: int
 ) -> dict[str, Series]:
-  """Predicts for batches of records, averages overlapping windows per frame, and smooths over `smooth` frames.
+  """Predicts for batches of records, and returns one smoothed series per clip.
+
+  Overlapping windows are averaged per frame.
 
   Args:
     batches: yields dicts with the fields of avjax.data.records.
@@ -47,7 +57,8 @@ def predict_records(
     batch_size: the largest number of records in a batch; smaller batches are padded to it.
     smooth: width of the moving average over frames, an odd number; 1 does not smooth.
 
-  Returns {clip: Series} in order of name. What is kept meanwhile grows with the frames, not with the windows.
+  Returns {clip: Series} in order of name. The memory needed grows with the number of frames, not
+  with that of windows.
   """
   rows, clips = sharding.padded_size(batch_size, mesh), {}
   for batch in batches:
@@ -65,13 +76,17 @@ def predict_records(
 
 
 class WindowMerger:
-  """Merges the windows of one clip: predictions and gates are averaged per frame, all else is the same in each window."""
+  """Merges the windows of one clip.
+
+  Predictions and gates are averaged per frame. The CONSTANT_FIELDS are equal in every window, so
+  those of one window are kept.
+  """
 
   def __init__(self):
     self.means, self.constants = Merger(), {}
 
   def add(self, frames, frame_mask, output, fields):
-    """Takes a window.
+    """Adds a window.
 
     Args:
       frames: (L,) frame ids, none twice.
@@ -95,14 +110,22 @@ class WindowMerger:
       self.constants[name] = kept
 
   def series(self, system: System, smooth: int) -> Series:
-    """Returns the Series of the clip, once all its windows are in."""
+    """Returns the Series of the clip, once all its windows have been added."""
     frames, means = self.means.means()
     fields = {name: kept[frames] for name, kept in self.constants.items()}
     return make_series(frames, means, fields, system, smooth)
 
 
 def make_series(frames, means, fields, system: System, smooth: int) -> Series:
-  """Makes a Series of what was merged: frames (N,), {'prediction' and 'gates/NAME': (N,...)}, the CONSTANT_FIELDS (N,...)."""
+  """Makes a Series of merged windows, and smooths its predictions.
+
+  Args:
+    frames: (N,) ids.
+    means: {'prediction': (N,targets), 'gates/NAME': (N,K)}, averaged over windows.
+    fields: {name: (N,...)}, the CONSTANT_FIELDS.
+    system: its inputs tell which frames count in the smoothing.
+    smooth: as `predict_records` takes it.
+  """
   masks = {
     name: np.asarray(fields[name], bool) for name in ('annotated', 'face_present', 'audio_present')
   }
@@ -123,12 +146,14 @@ def make_series(frames, means, fields, system: System, smooth: int) -> Series:
 
 
 def moving_average(values, frames, counted, width: int):
-  """Returns the centred moving average of values (N,targets) over an odd number of frames.
+  """Computes the centred moving average of values (N,targets) over an odd number of frames.
 
   Args:
     values: (N,targets).
-    frames: (N,) ids, ascending. Neighbours are told by id, so that a gap does not bring distant frames together.
-    counted: (N,) bool; the other frames are left out of every average. Where no neighbour counts, the value stays.
+    frames: (N,) ids, ascending. A window is a range of ids, not of rows, so that a gap does not
+      bring distant frames together.
+    counted: (N,) bool; the other frames are left out of every average. Where no frame of a window
+      counts, the value stays.
     width: frames, an odd number.
   """
   if width == 1:

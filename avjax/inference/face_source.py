@@ -1,4 +1,4 @@
-"""Where the face of each frame of a video comes from: a folder of crops, or a detector and a tracker."""
+"""Gives the face of each frame of a video, from a folder of crops or by detection and tracking."""
 
 import itertools
 
@@ -11,10 +11,10 @@ from avjax.media import detection, faces, tracking, video
 
 DETECTION_SIDE = 640  # pixels of the longer side of the picture in which faces are looked for
 LOOKS_PER_SECOND = 12.5  # between two looks a face moves little, and in a straight line
-CUT_GRID = 8  # cuts are told from every eighth pixel of each eighth row,
-CUT_CHANGE = (
-  27  # whose mean change is more than this, of 255: the usual threshold of scene detectors
-)
+CUT_GRID = 8  # two pictures are compared at every eighth pixel of every eighth row
+# A larger mean change between two pictures, of 255, is a cut. It is the usual threshold of scene
+# detectors.
+CUT_CHANGE = 27
 
 
 class GivenFaces:
@@ -32,7 +32,10 @@ class GivenFaces:
     self.boxes, self.any_face, self.unreadable = np.full((n, 4), np.nan), True, 0
 
   def face(self, frame, image):
-    """Returns the face of a frame, counted from 0, as a PIL image, or None. image: the picture (H,W,3) uint8."""
+    """Returns the face of a frame as a PIL image, or None.
+
+    frame: counted from 0. image: the picture, (H,W,3) uint8, which is not needed here.
+    """
     try:
       return faces.open_crop(self.crops[frame + 1]) if frame + 1 in self.crops else None
     except InputError:
@@ -41,31 +44,34 @@ class GivenFaces:
 
   @property
   def notes(self):
-    """Remarks for people, after the last frame."""
-    return (
-      [f'{self.unreadable} of the crops cannot be read: no face in their frames']
-      if self.unreadable
-      else []
-    )
+    """Remarks for people, complete after the last frame."""
+    if not self.unreadable:
+      return []
+    return [f'{self.unreadable} of the crops cannot be read: no face in their frames']
 
 
 class FoundFaces:
   """Finds one person's face in a video and follows it.
 
   boxes (n,4): left, top, width and height as shares of the picture, NaN without a face.
-  any_face: whether there is a face in any frame. cuts: number of pictures that are wholly unlike the one before.
+  any_face: whether there is a face in any frame.
+  cuts: number of pictures that are wholly unlike the one before.
   """
 
   def __init__(self, timeline, clock):
-    """clock: a Clock, for the stages 'decode' and 'faces'."""
+    """Prepares the search in a video; `clock` takes the time of the stages 'decode' and 'faces'."""
     n = len(timeline.times)
     self.times, self.clock, self.cuts, self.any_face = timeline.times, clock, 0, False
     self.sizes = np.ones((n, 2))  # of the pictures, as shares of their longer side
     self.boxes, self.points = np.full((n, 4), np.nan), np.full((n, 5, 2), np.nan)
 
   def find(self, path, which, progress):
-    """Decodes the whole video once. which: as `tracking.choose` takes it; progress: a tqdm, updated per frame."""
-    # Places are shares of the longer side until the end, since the size of the pictures may change on the way.
+    """Decodes the whole video once, and follows the chosen face.
+
+    which: the face, as `tracking.choose` takes it. progress: a tqdm, updated per frame.
+    """
+    # Places are shares of the longer side until the end, since the size of the pictures may change
+    # on the way.
     track = tracking.choose(tracking.link(self.times, self.look(path, self.times, progress)), which)
     self.any_face = track is not None
     if self.any_face:
@@ -76,33 +82,23 @@ class FoundFaces:
   def look(self, path, times, progress):
     """Yields (frame, boxes, points) for the frames in which faces are looked for.
 
-    These are the frame nearest to each time at which a look is due, the last frame, and both sides of a cut.
+    These are the frame nearest to each time at which a look is due, the last frame, and both sides
+    of a cut.
     """
-    looked, due, before = (
-      -1,
-      0.0,
-      None,
-    )  # the last frame looked at, the time of the next look, the picture before
+    looked = -1  # the last frame looked at
+    due = 0.0  # the time of the next look
+    before = None  # the picture before
 
     def found(frame, image):
       boxes, points, _ = detection.detect(image)
       return frame, boxes / max(image.shape[:2]), points / max(image.shape[:2])
 
-    for frame, image in enumerate(
-      self.clock.each(
-        'decode', itertools.islice(video.read_frames(path, DETECTION_SIDE), len(times))
-      )
-    ):
+    images = itertools.islice(video.read_frames(path, DETECTION_SIDE), len(times))
+    for frame, image in enumerate(self.clock.each('decode', images)):
       with self.clock('faces', 1):
         self.sizes[frame] = np.array(image.shape[1::-1]) / max(image.shape[:2])
         # After a cut, the face at the same place may be somebody else's.
-        cut = before is not None and (
-          before.shape != image.shape
-          or np.abs(
-            before[::CUT_GRID, ::CUT_GRID].astype(int) - image[::CUT_GRID, ::CUT_GRID]
-          ).mean()
-          > CUT_CHANGE
-        )
+        cut = before is not None and is_cut(before, image)
         self.cuts += cut
         if cut and looked < frame - 1:
           yield found(frame - 1, before)
@@ -113,7 +109,10 @@ class FoundFaces:
       progress.update()
 
   def face(self, frame, image):
-    """Returns the face of a frame, counted from 0, cut from the picture (H,W,3) uint8 and aligned, as a PIL image, or None."""
+    """Returns the face of a frame, cut out and aligned, as a PIL image, or None.
+
+    frame: counted from 0. image: the picture, (H,W,3) uint8.
+    """
     points = self.points[frame]
     if np.isnan(points[0, 0]):
       return None
@@ -124,8 +123,14 @@ class FoundFaces:
   def notes(self):
     """Remarks for people."""
     cuts = f'{self.cuts} {"cut" if self.cuts == 1 else "cuts"}'
-    return (
-      [f'at least {cuts} of the film: whose face follows is told by its place and size alone']
-      if self.cuts
-      else []
-    )
+    if not self.cuts:
+      return []
+    return [f'at least {cuts} of the film: whose face follows is told by its place and size alone']
+
+
+def is_cut(before, image):
+  """Tells whether a picture is wholly unlike the one before; both are (H,W,3) uint8."""
+  if before.shape != image.shape:
+    return True
+  change = before[::CUT_GRID, ::CUT_GRID].astype(int) - image[::CUT_GRID, ::CUT_GRID]
+  return np.abs(change).mean() > CUT_CHANGE

@@ -55,7 +55,7 @@ def check_absent(outputs: dict[str, pathlib.Path]) -> None:
 
 @contextlib.contextmanager
 def partial_folder(output: str | pathlib.Path) -> Iterator[pathlib.Path]:
-  """Yields a temporary folder beside the files to be; what is left in it is removed with it."""
+  """Yields a temporary folder next to the files to write; it is removed with what is left in it."""
   with errors.writing(output):
     pathlib.Path(output).mkdir(parents=True, exist_ok=True)
     try:

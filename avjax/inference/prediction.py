@@ -1,4 +1,4 @@
-"""What is predicted for a video."""
+"""Holds what is predicted for a video."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from avjax.targets import TARGETS
 
 @dataclasses.dataclass
 class VideoPrediction:
-  """What is predicted for the n frames of a video; NaN where nothing was seen or heard that the model uses.
+  """Holds what is predicted for the n frames of a video.
+
+  Predictions and gates are NaN on frames without any input that the model uses.
 
   frames: (n,) from 1.
   times: (n,) in seconds.
-  valence, arousal: (n,) in [-1, 1]; None if no run predicts it.
+  valence, arousal: (n,) in [-1, 1]; None for a target that no run predicts.
   face_found, audio_present: (n,) bool.
   boxes: (n,4), left, top, width and height of the face as shares of the picture; NaN without one.
   gates: {name: (n,K)}, the share of trust in each column.

@@ -1,4 +1,7 @@
-"""Predicting for a video as its frames come: each goes through the towers once, however windows overlap."""
+"""Predicts for a video as its frames come.
+
+Each frame goes through the towers once, even where windows overlap.
+"""
 
 from __future__ import annotations
 
@@ -28,18 +31,20 @@ BLOCK = 16  # frames that go through the towers at once
 
 
 class StreamingPredictor:
-  """The model of a run or of an exported folder, fed with the frames of a video in order.
+  """Predicts with a run or an exported model from the frames of a video in order.
 
-  It is compiled when it is made. For each video: `begin`, `add` until all frames are in, `series`.
+  The constructor compiles the model. For each video call `begin`, then `add` until all frames are
+  in, then `series`.
   """
 
   def __init__(self, folder):
     self.folder = pathlib.Path(folder)
     with as_input_error(f'{folder} holds no valid model'):
       self.config, self.system, variables = load_model(self.folder)
-      if self.system.inputs.features:
+      features = self.system.inputs.features
+      if features:
         raise InputError(
-          f'{folder} was trained on features of another backbone ({", ".join(self.system.inputs.features)}), '
+          f'{folder} was trained on features of another backbone ({", ".join(features)}), '
           'which a video does not have'
         )
       self.variables = jax.device_put(variables)
@@ -56,7 +61,10 @@ class StreamingPredictor:
     self.decode(self.variables, *windows, np.ones((1, self.length), bool))
 
   def blank_block(self):
-    """Returns the batch that stands for BLOCK frames without face and sound: one clip, whose windows do not overlap."""
+    """Returns a batch of BLOCK frames without face and sound.
+
+    It is one clip. The log-mel windows of its frames do not overlap.
+    """
     face = self.config.data.face
     return {
       'faces': np.zeros((1, BLOCK, face, face, 3), np.uint8),
@@ -66,7 +74,7 @@ class StreamingPredictor:
     }
 
   def begin(self, times, audio_present, stride: int | None, clock: Clock):
-    """Makes ready for a video of n frames.
+    """Begins a video of n frames.
 
     Args:
       times: (n,) in seconds.
@@ -76,15 +84,17 @@ class StreamingPredictor:
     """
     self.times, self.audio_present, self.clock = times, audio_present, clock
     self.windows = collections.deque(window_starts(len(times), self.length, stride or self.stride))
-    self.count, self.first_kept = (
-      0,
-      0,
-    )  # frames so far, and the first one whose features are still needed
+    self.count = 0  # frames so far
+    self.first_kept = 0  # the first frame whose features are still needed
     self.features = {modality: [] for modality in MODALITIES}
     self.face_present, self.merger = [], Merger()
 
   def add(self, crops, log_mel_windows):
-    """Takes the next frames, at most BLOCK: for each a face as a PIL image or None, and a log-mel window (96,64)."""
+    """Adds the next frames, at most BLOCK of them.
+
+    crops: the face of each frame as a PIL image, or None.
+    log_mel_windows: the log-mel window of each frame, (96,64).
+    """
     batch = self.blank_block()
     for i, (crop, window) in enumerate(zip(crops, log_mel_windows, strict=True)):
       if crop is not None:
@@ -102,7 +112,7 @@ class StreamingPredictor:
       self.forget_before(self.windows[0] if self.windows else self.count)
 
   def predict_window(self, first: int, end: int):
-    """Predicts for the frames from `first` to before `end`, and merges that with the windows before."""
+    """Predicts for the frames from `first` to before `end`, and adds them to the windows before."""
     mask = (np.arange(self.length) < end - first)[None]
 
     def window(rows):
@@ -117,9 +127,8 @@ class StreamingPredictor:
         'prediction': output['prediction'],
         **{f'gates/{name}': x for name, x in output['gates'].items()},
       }
-      self.merger.add(
-        np.arange(first, end) + 1, {name: np.asarray(x)[0][mask[0]] for name, x in values.items()}
-      )
+      values = {name: np.asarray(x)[0][mask[0]] for name, x in values.items()}
+      self.merger.add(np.arange(first, end) + 1, values)
 
   def forget_before(self, needed: int):
     """Drops the features of frames that no window to come needs."""
@@ -128,7 +137,10 @@ class StreamingPredictor:
     self.first_kept = needed
 
   def series(self) -> Series:
-    """Returns the Series of the video; NaN in prediction and gates where there was nothing that the model uses."""
+    """Returns the Series of the video.
+
+    Predictions and gates are NaN on frames without any input that the model uses.
+    """
     frames, means = self.merger.means()
     n = len(frames)
     fields = {
@@ -148,10 +160,9 @@ class StreamingPredictor:
 def load_model(folder: pathlib.Path) -> tuple[Config, System, dict]:
   """Returns (config, system, variables) of a run's best state, or of an exported model."""
   if not (folder / 'model.json').exists():
+    # Orbax remarks on every checkpoint that is opened for reading.
     before = absl_logging.get_verbosity()
-    absl_logging.set_verbosity(
-      absl_logging.ERROR
-    )  # Orbax remarks on every checkpoint that is opened for reading
+    absl_logging.set_verbosity(absl_logging.ERROR)
     try:
       return load_best(folder)[:3]
     finally:

@@ -1,4 +1,4 @@
-"""Valence and arousal of every frame of a video, from its pictures and its sound."""
+"""Predicts valence and arousal of every frame of a video, from its pictures and its sound."""
 
 from __future__ import annotations
 
@@ -23,11 +23,9 @@ from avjax.media.writer import ClipWriter
 from avjax.targets import TARGETS
 
 CUT_FROM = 1920  # pixels of the longer side of the picture that faces are cut from
-PAGE_SIDE, OVERLAY_SIDE = (
-  640,
-  1280,
-)  # pixels of the longer side of the page's video and of the overlay
-USUAL_RATES = (10, 70)  # frames per second of Aff-Wild2; another rate is predicted on with a remark
+PAGE_SIDE = 640  # pixels of the longer side of the page's video
+OVERLAY_SIDE = 1280  # pixels of the longer side of the overlay
+USUAL_RATES = (10, 70)  # frames per second of Aff-Wild2; another rate gets a remark
 STILL_SECONDS = 1.0  # a picture that stays for longer is remarked on
 
 
@@ -38,15 +36,17 @@ def predict_video(
 
   Args:
     path: the video.
-    run: folder of a run or of an exported model, or a list of two, one for valence and one for arousal.
+    run: folder of a run or of an exported model, or a list of two, one for valence and one for
+      arousal.
     output: folder for CLIP.csv, CLIP.png and CLIP.html, or None; nothing is overwritten.
     face: whose face: 'largest', 'left', 'right', or N for the N-th largest, from 1.
-    crops: folder of aligned faces, 00001.jpg for frame 1, which are taken in place of finding faces.
-    stride: frames from one window to the next, by default as in the run. Fewer frames make smoother curves, and cost
-      fusion in proportion.
+    crops: folder of aligned faces, 00001.jpg for frame 1; with it no faces are looked for.
+    stride: frames from one window to the next, by default as in the run. Fewer frames make smoother
+      curves, and fusion takes longer in proportion.
     overlay: whether to write the video with the face and the values drawn in, too.
 
-  Raises InputError if this is no video or no run, or if the video has neither face nor sound that the model uses.
+  Raises InputError if `path` is not a video or `run` is not a run, or if the video has neither a
+  face nor sound that the model uses.
   """
   return predict_with(
     load_predictors(run),
@@ -85,7 +85,7 @@ def predict_with(
   sound = video.SoundReader(path)
   collections.deque(
     sound, maxlen=0
-  )  # reads it through: what it knows of the track is complete then
+  )  # reads the track to its end: only then start and gaps are known
   first_rows, audio_present = audio.place(timeline, sound)
   for predictor in predictors:
     predictor.begin(timeline.times, audio_present, stride, clock)
@@ -93,11 +93,9 @@ def predict_with(
   passes = 2 - bool(crops) + overlay  # over the frames, which the progress bar counts
   with contextlib.ExitStack() as stack:
     stack.enter_context(film_errors(path))
-    progress = stack.enter_context(
-      tqdm(
-        total=passes * len(timeline.times), desc=path.name, unit='frame', leave=False, disable=None
-      )
-    )
+    total = passes * len(timeline.times)
+    bar = tqdm(total=total, desc=path.name, unit='frame', leave=False, disable=None)
+    progress = stack.enter_context(bar)
     if crops:
       person = GivenFaces(crops, len(timeline.times))
     else:
@@ -106,11 +104,10 @@ def predict_with(
     check_input(path, predictors, person, audio_present)
     partial = stack.enter_context(partial_folder(output)) if output else None
     log_mel_windows = clock.each('sound', audio.windows(sound, first_rows))
-    with (
-      ClipWriter(partial / 'clip.mp4', path, timeline, PAGE_SIDE)
-      if output
-      else contextlib.nullcontext() as writer
-    ):
+    page_video = contextlib.nullcontext()
+    if output:
+      page_video = ClipWriter(partial / 'clip.mp4', path, timeline, PAGE_SIDE)
+    with page_video as writer:
       feed(predictors, path, person, log_mel_windows, writer, clock, progress)
     prediction = collect_prediction(predictors, timeline, person, clock)
     if output:
@@ -121,7 +118,7 @@ def predict_with(
 
 
 def check_options(predictors, *, output, face, stride):
-  """Raises InputError for an option of `predict_video` that cannot be."""
+  """Raises InputError for an option of `predict_video` that is out of its range."""
   if output is not None and not str(output):
     raise InputError('--output names no folder')
   if stride is not None and not isinstance(stride, int):
@@ -130,13 +127,12 @@ def check_options(predictors, *, output, face, stride):
     taken = predictor.stride if stride is None else stride
     if not 1 <= taken <= predictor.length:
       raise InputError(
-        f'a stride of {taken} frames leaves some out, or is none: it is 1 to {predictor.length} for '
-        f'{predictor.folder}'
+        f'a stride of {taken} frames leaves some out, or is none: '
+        f'it is 1 to {predictor.length} for {predictor.folder}'
       )
   number = str(face)
-  if face not in ('largest', 'left', 'right') and not (
-    number.isascii() and number.isdigit() and int(number)
-  ):
+  is_number = number.isascii() and number.isdigit() and int(number)
+  if face not in ('largest', 'left', 'right') and not is_number:
     raise InputError(f'face {face} is none of largest, left, right and a number from 1')
 
 
@@ -146,8 +142,8 @@ def read_timeline(path) -> video.Timeline:
   same = np.flatnonzero(np.diff(timeline.times) <= 0)
   if len(same):
     raise InputError(
-      f'{path}: frames {same[0] + 1} and {same[0] + 2} are shown at the same time; write it anew, with '
-      'ffmpeg -i IN OUT'
+      f'{path}: frames {same[0] + 1} and {same[0] + 2} are shown at the same time; '
+      'write it anew, with ffmpeg -i IN OUT'
     )
   return timeline
 
@@ -161,7 +157,10 @@ def check_input(path, predictors, person, audio_present):
 
 
 def feed(predictors, path, person, log_mel_windows, writer, clock, progress):
-  """Decodes the video and feeds the predictors, block by block; the writer of the page's video, if any, gets each picture."""
+  """Decodes the video and feeds the predictors, block by block.
+
+  The writer of the page's video, if there is one, gets each picture.
+  """
   count = len(person.boxes)
   crops, windows = [], []
   for frame, image in enumerate(clock.each('decode', video.read_frames(path, CUT_FROM))):
@@ -192,7 +191,10 @@ def write_overlay(target, path, timeline, prediction: VideoPrediction, progress)
 
 @contextlib.contextmanager
 def film_errors(path):
-  """Turns what FFmpeg raises while a film is written into an InputError; errors of reading are one already."""
+  """Turns what FFmpeg raises while a film is written into an InputError.
+
+  Errors of reading are InputErrors already.
+  """
   try:
     yield
   except av.error.FFmpegError as error:
@@ -200,7 +202,7 @@ def film_errors(path):
 
 
 def collect_prediction(predictors, timeline, person, clock: Clock) -> VideoPrediction:
-  """Joins what the predictors found for one video."""
+  """Joins what the predictors give for one video."""
   series = [predictor.series() for predictor in predictors]
   first, values, gates = series[0], dict.fromkeys(TARGETS), {}
   for predictor, s in zip(predictors, series, strict=True):

@@ -1,5 +1,6 @@
-"""Computes VGGish's log-mel spectrogram, once, in rows of 10 ms, and the row where each frame's
-0.96 s window starts.
+"""Computes VGGish's log-mel spectrogram, in rows of 10 ms, and each frame's window of 0.96 s.
+
+The spectrogram is computed once; a window is the row at which it starts.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,8 +19,9 @@ BLOCK_ROWS = 6000  # rows computed at a time, which bounds the memory for a long
 
 
 def mel_matrix() -> np.ndarray:
-  """Returns VGGish's (257,64) float64 weights: triangles linear in HTK mel (librosa's are linear in
-  Hz), no DC.
+  """Returns VGGish's (257,64) float64 weights, without DC.
+
+  They are triangles that are linear in HTK mel; those of librosa are linear in Hz.
   """
 
   def mel(hertz):
@@ -50,8 +52,7 @@ def log_mel(samples: np.ndarray) -> np.ndarray:
 
 
 def log_mel_blocks(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-  """Yields the rows of `log_mel`, some at a time, for a sound track that comes in blocks of
-  samples.
+  """Yields the rows of `log_mel`, some at a time, from a sound track in blocks of samples.
 
   Memory does not grow with the length of the track.
   """
@@ -86,8 +87,9 @@ def log_mel_blocks(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def window_starts(timeline: Timeline, sound_start: float, rows: int) -> np.ndarray:
-  """Returns for each frame the row at which its window of 96 starts: the window begins when the
-  frame is shown.
+  """Returns for each frame the row at which its window of 96 rows starts.
+
+  The window begins when the frame is shown.
 
   Args:
     timeline: the video's Timeline of n frames.
@@ -129,8 +131,9 @@ def place(timeline: Timeline, sound: Sound | SoundReader | None) -> tuple[np.nda
 
 
 def is_silent(sound: Sound | SoundReader | None) -> bool:
-  """Returns whether there is no track, or no sample beyond 1 in 32768; 96 rows of silence stand for
-  it.
+  """Tells whether there is no track, or no sample beyond 1 in 32768.
+
+  96 rows of silence stand for such a track.
   """
   return sound is None or sound.peak <= 1
 
@@ -150,8 +153,9 @@ def hear(
 
 
 def windows(sound: Sound | SoundReader | None, window_starts: np.ndarray) -> Iterator[np.ndarray]:
-  """Yields each frame's window (96,64) float16 of log-mel rows, and keeps no more of the
-  spectrogram than it needs.
+  """Yields each frame's window of log-mel rows, (96,64) float16.
+
+  It keeps no more of the spectrogram than it needs.
 
   Args:
     sound: as `place` takes it; a SoundReader is read once more.
@@ -169,8 +173,9 @@ def windows(sound: Sound | SoundReader | None, window_starts: np.ndarray) -> Ite
 
 
 def keep_rows(log_mel_rows: np.ndarray, window_starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Keeps only the rows of a spectrogram that some windows need: (rows (K,64), window_starts
-  renumbered).
+  """Keeps only the rows of a spectrogram that some windows need.
+
+  Returns (the rows (K,64), window_starts as indices of these rows).
   """
   needed = np.unique(window_starts[:, None] + np.arange(WINDOW_ROWS))
   return log_mel_rows[needed], np.searchsorted(needed, window_starts).astype(np.int32)

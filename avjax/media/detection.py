@@ -1,5 +1,6 @@
-"""Finds faces in images, with five points each, and aligns them to the template that the towers
-were trained with.
+"""Finds faces in images, with five points each, and aligns them.
+
+The template of the alignment is the one that the towers were trained with.
 """
 
 import functools
@@ -63,8 +64,9 @@ def detector() -> tuple[str, Callable[[np.ndarray], Detections]]:
 
 
 def detect(image: np.ndarray) -> Detections:
-  """Finds the faces in an image with the installed detector; see `detector` for what it takes and
-  returns.
+  """Finds the faces in an image with the installed detector.
+
+  See `detector` for what it takes and returns.
   """
   return detector()[1](image)
 
@@ -108,8 +110,9 @@ def mtcnn(network, image):
 
 
 def best_of(boxes, points, scores):
-  """Keeps the surest of candidates that overlap (non-maximum suppression); returns the faces, the
-  surest first.
+  """Keeps the surest of candidates that overlap (non-maximum suppression).
+
+  Returns the faces, the surest first.
   """
   kept = []
   for i in np.argsort(-scores, kind='stable'):
@@ -129,8 +132,9 @@ def overlap(a, b):
 
 
 def align(image: np.ndarray, points: np.ndarray) -> np.ndarray:
-  """Turns, scales and moves an image so that five points (5,2) come nearest to the template;
-  returns (112,112,3) uint8.
+  """Turns, scales and moves an image so that five points (5,2) come nearest to the template.
+
+  Returns (112,112,3) uint8.
   """
   # [x' y'] = [[a -b] [b a]] [x y] + [c d], by least squares in a, b, c, d.
   x, y = np.asarray(points, float).T

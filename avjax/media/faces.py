@@ -29,8 +29,9 @@ def list_crops(folder: pathlib.Path) -> dict[int, pathlib.Path]:
 
 
 def read_unreadable(source: pathlib.Path) -> frozenset[str]:
-  """Returns the broken crops to mask, `clip/00026.jpg`: the known one and the lines of
-  SOURCE/unreadable.txt.
+  """Returns the broken crops to mask, such as `clip/00026.jpg`.
+
+  These are the known one and the lines of SOURCE/unreadable.txt.
   """
   path = source / UNREADABLE_LIST
   return KNOWN_UNREADABLE.union(path.read_text().split() if path.is_file() else ())

@@ -1,5 +1,6 @@
-"""Follows one person through a video: links the faces of its frames to tracks, and chooses the
-person that is meant.
+"""Follows one person through a video.
+
+The faces of its frames are linked to tracks, and the tracks of the wanted person are chosen.
 """
 
 import array
@@ -22,9 +23,10 @@ NEAR = 2.0
 
 
 class Track:
-  """A face over time, in m frames: frames (m,) from 0, ascending; boxes (m,4) and points (m,5,2) as
-  in detection.py.
+  """Holds a face over time, in m frames.
 
+  frames: (m,) from 0, ascending.
+  boxes, points: (m,4) and (m,5,2), as in detection.py.
   looks: in how many of these frames the detector found it; in the others it goes straight on from
   one look to the next.
   """
@@ -114,8 +116,9 @@ def link(
 
 
 def match(tracks, boxes):
-  """Returns {index of a track: index of the box it goes on with}: the pairs that overlap most come
-  first.
+  """Returns {index of a track: index of the box that continues it}.
+
+  Pairs that overlap most are matched first.
   """
   pairs = sorted(
     (
@@ -135,12 +138,11 @@ def match(tracks, boxes):
 
 
 def choose(tracks: Iterable[Track], which: str | int = 'largest') -> Track | None:
-  """Returns the track of one person, joined with those in which the same person comes back; None
-  where there is no face.
+  """Returns the track of one person, joined with those in which the same person comes back.
 
   which: 'largest' (and longest seen), 'left' or 'right' in the image, or N, the N-th largest, from
-  1.
-  Raises InputError where there are fewer than N people.
+    1.
+  Returns None where there is no face. Raises InputError where there are fewer than N people.
   """
   people = []  # each a list of tracks, in order of time, that never overlap
   for track in sorted(tracks, key=Track.weight, reverse=True):
@@ -175,8 +177,9 @@ def choose(tracks: Iterable[Track], which: str | int = 'largest') -> Track | Non
 
 
 def same_person(first, second):
-  """Returns whether a track ends before the next begins, near where that begins and in a similar
-  size.
+  """Tells whether two tracks may be of one person.
+
+  The first must end before the second begins, near that place and in a similar size.
   """
   (last, end), (next_, start) = first.last, second.first
   if last >= next_:

@@ -61,11 +61,10 @@ class Sound:
 
 
 class SoundReader:
-  """Iterates over the samples of a sound track in blocks, (k,) int16 at 16 kHz each, without
-  keeping them.
+  """Iterates over the samples of a sound track in blocks, (k,) int16 at 16 kHz each.
 
-  After that start, gaps, count and peak are those of `Sound`; start is None where there is no
-  track, or nothing in it can be decoded.
+  It does not keep them. After that start, gaps, count and peak are those of `Sound`; start
+  is None where there is no track, or nothing in it can be decoded.
   """
 
   def __init__(self, path: str | os.PathLike[str]):
@@ -168,8 +167,9 @@ def read_timeline(path: str | os.PathLike[str]) -> Timeline:
 
 
 def read_frames(path: str | os.PathLike[str], longest: int | None = None) -> Iterator[np.ndarray]:
-  """Yields the frames of a video in order as (H,W,3) uint8 RGB, upright, at most MAX_PIXELS pixels
-  each.
+  """Yields the frames of a video in order as (H,W,3) uint8 RGB, upright.
+
+  A frame has at most MAX_PIXELS pixels.
 
   longest: most pixels of the longer side; larger frames are made smaller. None leaves them as they
   are.
@@ -207,9 +207,7 @@ def largest(samples: np.ndarray) -> int:
 
 
 def read_sound(path: str | os.PathLike[str]) -> Sound | None:
-  """Returns the Sound of a video, or None where there is no sound track or nothing in it can be
-  decoded.
-  """
+  """Returns the Sound of a video, or None where no sound can be decoded."""
   reader = SoundReader(path)
   blocks = list(reader)
   samples = np.concatenate(blocks) if blocks else np.zeros(0, np.int16)
@@ -227,16 +225,18 @@ def flushed(resampler):
 
 
 def address(path: str | os.PathLike[str]) -> str:
-  """Returns the absolute path of a file for FFmpeg, which takes the 12 of 12:30.mp4 for the name of
-  a protocol.
+  """Returns the absolute path of a file for FFmpeg.
+
+  FFmpeg would take the 12 of a relative path 12:30.mp4 for the name of a protocol.
   """
   return str(pathlib.Path(path).absolute())
 
 
 @contextlib.contextmanager
 def opened(path: str | os.PathLike[str]):
-  """Opens a video file as (container, video stream); everything FFmpeg cannot read becomes an
-  InputError.
+  """Opens a video file as (container, video stream).
+
+  Raises InputError for everything that FFmpeg cannot read.
   """
   try:
     with av.open(address(path)) as container:
@@ -253,7 +253,10 @@ def opened(path: str | os.PathLike[str]):
 
 
 def check_size(path, image):
-  """Raises InputError for an image, anything with width and height, of more than MAX_PIXELS pixels."""
+  """Raises InputError for an image of more than MAX_PIXELS pixels.
+
+  image: anything with width and height.
+  """
   if image.width * image.height > MAX_PIXELS:
     raise InputError(
       f'{path} is {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are read'

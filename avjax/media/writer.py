@@ -1,5 +1,6 @@
-"""Writes a video with its sound, for the page and for the overlay: H.264 and AAC, which every
-browser plays.
+"""Writes a video with its sound, for the page and for the overlay.
+
+It is H.264 and AAC, which every browser plays.
 """
 
 import contextlib
@@ -17,10 +18,9 @@ ENCODER = {'preset': 'veryfast', 'crf': '28'}
 
 
 class ClipWriter:
-  """A context that takes the frames of a video in order and writes them, smaller, at their own
-  times with its sound.
+  """Writes the frames of a video, smaller, at their own times and with its sound. A context.
 
-  The first frame is at time 0. Memory does not grow with the length.
+  It takes the frames in order; the first one is at time 0. Memory does not grow with the length.
 
   Args:
     path: the file to write.
@@ -56,8 +56,9 @@ class ClipWriter:
         self.container.close()
 
   def open_streams(self, image):
-    """Opens the streams, once the size is known and whether there is sound. H.264 takes only even
-    sizes.
+    """Opens the streams, once the size is known and whether there is sound.
+
+    H.264 takes only even sizes.
     """
     height, width = image.shape[:2]
     scale = min(self.longest / max(height, width), 1)
@@ -73,8 +74,9 @@ class ClipWriter:
       self.track.bit_rate = 48_000
 
   def add(self, image: np.ndarray) -> None:
-    """Writes the next frame, (H,W,3) uint8 RGB; OSError or another error of FFmpeg where it cannot
-    be written.
+    """Writes the next frame, (H,W,3) uint8 RGB.
+
+    Raises OSError or another error of FFmpeg where it cannot be written.
     """
     if self.picture is None:
       self.open_streams(image)

@@ -1,4 +1,7 @@
-"""The whole network: towers, a frame at a time, then everything over time: temporal part, fusion, head."""
+"""Builds the whole network from its parts.
+
+The towers see one frame at a time. The temporal part, the fusion and the head work over time.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +23,17 @@ if TYPE_CHECKING:
 
 TOWERS = {'visual': VISUAL_TOWERS, 'audio': AUDIO_TOWERS}
 MODALITIES = tuple(TOWERS)
-FEATURES = (
-  'features/'  # features/NAME in place of a tower: features of another backbone, from the records
-)
+# features/NAME in place of a tower stands for features of another backbone, from the records.
+FEATURES = 'features/'
 
 
 class AudioVisual(nn.Module):
   """Predicts the targets of B clips of L frames, a value per frame.
 
-  length: L of the records. targets: number of outputs. settings: `config.model` as nested dicts with the sections
-  visual, audio, temporal, fusion and head; configs/base.py shows every key.
+  length: L of the records.
+  targets: number of outputs.
+  settings: `config.model` as nested dicts with the sections visual, audio, temporal, fusion and
+    head; configs/base.py shows every key.
   """
 
   length: int
@@ -39,10 +43,8 @@ class AudioVisual(nn.Module):
   def setup(self):
     # Attributes are the names of the parameters: visual/..., audio_tcn/..., fusion/..., head/...
     temporal = dict(self.settings['temporal'])
-    widths, norm = (
-      {modality: temporal.pop(modality) for modality in MODALITIES},
-      temporal.pop('norm'),
-    )
+    widths = {modality: temporal.pop(modality) for modality in MODALITIES}
+    norm = temporal.pop('norm')
     for modality in MODALITIES:
       setattr(self, modality, make_tower(modality, self.settings[modality]))
       tcn = TCN(widths[modality], **temporal) if widths[modality] else None
@@ -59,7 +61,10 @@ class AudioVisual(nn.Module):
     mask: Bool[Array, 'B L'],
     is_trainable: Trainable,
   ) -> Float[Array, 'B L targets']:
-    """Predicts from images and log-mel windows: `decode` of `encode`, whose arguments these are. -> (B,L,targets)."""
+    """Predicts from images and log-mel windows, -> (B,L,targets): `encode`, then `decode`.
+
+    The arguments are those of `encode`.
+    """
     return self.decode(*self.encode(images, log_mel, mask, is_trainable), mask, is_trainable)
 
   def encode(
@@ -72,12 +77,14 @@ class AudioVisual(nn.Module):
     """Runs the towers, a frame at a time.
 
     Args:
-      images: (B,L,H,W,3) in [-1, 1]; features (B,L,Dv) where these stand in for the tower; None without one.
+      images: (B,L,H,W,3) in [-1, 1]; features (B,L,Dv) of another backbone in place of a tower; or
+        None where the system does not use the modality.
       log_mel: VGGish windows (B,L,96,64), or features (B,L,Da), or None.
       mask: (B,L), True on frames and False on padding.
       is_trainable: see avjax/models/layers.py.
 
-    Returns visual (B,L,Dv) and audio (B,L,Da) features, None for a modality that the system does not use.
+    Returns visual (B,L,Dv) and audio (B,L,Da) features, None for a modality that the system does
+    not use.
     """
     visual = self._tower(self.visual, images, mask, is_trainable)
     return visual, self._tower(self.audio, log_mel, mask, is_trainable)
@@ -89,7 +96,10 @@ class AudioVisual(nn.Module):
     mask: Bool[Array, 'B L'],
     is_trainable: Trainable,
   ) -> Float[Array, 'B L targets']:
-    """Predicts from what `encode` returns, (B,L,Dv) and (B,L,Da) -> (B,L,targets), in [-1, 1] if the head has a tanh."""
+    """Predicts from what `encode` returns: (B,L,Dv), (B,L,Da) -> (B,L,targets).
+
+    Predictions are in [-1, 1] if the head has a tanh.
+    """
     visual = self._over_time(self.visual_tcn, self.visual_norm, visual, mask, is_trainable)
     audio = self._over_time(self.audio_tcn, self.audio_norm, audio, mask, is_trainable)
     return self.head(self.fusion(visual, audio, mask, is_trainable), mask, is_trainable)
@@ -108,7 +118,10 @@ class AudioVisual(nn.Module):
 
 
 def make_tower(modality, settings):
-  """Builds the tower that a section of the config, `visual` or `audio`, names: (N,...) -> (N,D); None without one."""
+  """Builds the tower of a modality, (N,...) -> (N,D); None where it has none.
+
+  settings: the section of the config, config.model.visual or config.model.audio.
+  """
   name = settings['tower']
   if name == 'none' or name.startswith(FEATURES):
     return None
@@ -117,7 +130,10 @@ def make_tower(modality, settings):
 
 
 def tower_arguments(tower, settings):
-  """The arguments of a tower: the section under its name, or what stands beside `tower` for one that is `inline`."""
+  """Returns the arguments of a tower: the section under its name in the settings of its modality.
+
+  A tower that is `inline` has no such section: its arguments stand next to the key `tower`.
+  """
   if getattr(tower, 'inline', False):
     return {
       key: value
@@ -128,18 +144,18 @@ def tower_arguments(tower, settings):
 
 
 def check_settings(settings):
-  """Raises InputError, which names the key, where `config.model` as nested dicts describes no model.
+  """Raises InputError, which names the key, where `config.model` does not describe a model.
 
-  The ranges are those that towers, temporal part, fusion and head declare beside their code.
+  settings: `config.model` as nested dicts. The ranges are those that towers, temporal part, fusion
+  and head declare next to their code.
   """
   for modality, registry in TOWERS.items():
     name = settings[modality]['tower']
     ranges.OneOf((*registry, 'none'), prefix=FEATURES).check(registry.key, name)
     if name in registry:
       tower = registry[name]
-      section = (
-        f'model.{modality}' if getattr(tower, 'inline', False) else f'model.{modality}.{name}'
-      )
+      inline = getattr(tower, 'inline', False)
+      section = f'model.{modality}' if inline else f'model.{modality}.{name}'
       ranges.check(section, tower_arguments(tower, settings[modality]), tower.ranges)
   ranges.check('model.temporal', settings['temporal'], TCN.ranges)
   for part, registry in (('fusion', FUSIONS), ('head', HEADS)):

@@ -1,6 +1,6 @@
-"""Heads: fused features (B,L,D) and frame mask (B,L) -> predictions (B,L,targets).
+"""Defines heads: fused features (B,L,D) and frame mask (B,L) -> predictions (B,L,targets).
 
-A head without tanh may leave [-1, 1] in training; what is predicted is clipped to it.
+A head without tanh may leave [-1, 1] in training; `System.decode` clips predictions to it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 @HEADS.register('mlp', ranges={'hidden': at_least(1)})
 class MLP(nn.Module):
-  """Dense, norm, LeakyReLU, dense, tanh: the paper's MLP in the sizes of the authors' code."""
+  """Applies dense, norm, LeakyReLU, dense, tanh: the paper's MLP.
+
+  Its sizes are those of the authors' code.
+  """
 
   targets: int = 1
   hidden: int = 256
@@ -36,7 +39,10 @@ class MLP(nn.Module):
 
 @HEADS.register('linear')
 class Linear(nn.Module):
-  """One dense layer, with tanh for LFAN, without for the leader-follower of 2021 and the baseline."""
+  """Applies one dense layer and, if asked for, tanh.
+
+  LFAN has the tanh; the leader-follower of 2021 and the baseline do not.
+  """
 
   targets: int = 1
   tanh: bool = True
@@ -52,7 +58,10 @@ class Linear(nn.Module):
 
 @HEADS.register('affine')
 class Affine(nn.Module):
-  """Dense to D/2, norm, dense to 1, for each target by itself and without activation: Meng, Zhou, both Zhang, CtyunAI."""
+  """Applies dense to D/2, norm, dense to 1, for each target by itself and without activation.
+
+  It is the head of Meng, Zhou, both Zhang and CtyunAI.
+  """
 
   targets: int = 1
   tanh: bool = False
@@ -63,9 +72,8 @@ class Affine(nn.Module):
   ) -> Float[Array, 'B L targets']:
     outputs = []
     for i in range(self.targets):
-      y = Norm(name=f'norm{i}')(
-        nn.Dense(x.shape[-1] // 2, name=f'hidden{i}')(x), is_trainable, mask[..., None]
-      )
+      y = nn.Dense(x.shape[-1] // 2, name=f'hidden{i}')(x)
+      y = Norm(name=f'norm{i}')(y, is_trainable, mask[..., None])
       outputs.append(nn.Dense(1, name=f'output{i}')(y))
     x = jnp.concatenate(outputs, axis=-1)
     return jnp.tanh(x) if self.tanh else x
@@ -73,7 +81,10 @@ class Affine(nn.Module):
 
 @HEADS.register('perceptron', ranges={'hidden': at_least(1), 'dropout': DROPOUT})
 class Perceptron(nn.Module):
-  """Dense, ReLU, dropout, dense, with tanh for HSEmotion's frame-wise perceptron, without for Mamba-VA and JCA 2022."""
+  """Applies dense, ReLU, dropout, dense and, if asked for, tanh.
+
+  HSEmotion's frame-wise perceptron has the tanh; Mamba-VA and JCA 2022 do not.
+  """
 
   targets: int = 1
   hidden: int = 128

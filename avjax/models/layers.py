@@ -1,8 +1,8 @@
-"""Layers that several models share, and the one convention about training and frozen modules.
+"""Defines the layers that several models share, and how a module is told that it is frozen.
 
-Every model is called with `is_trainable`, a function that tells of a module's path ('visual/stage4/unit0/norm1')
-whether that module is being trained. A frozen batch norm uses its running statistics and a frozen dropout passes
-everything through, whatever the rest of the model does.
+Every model is called with `is_trainable`, a function that tells whether the module at a path, such
+as 'visual/stage4/unit0/norm1', is being trained. A frozen batch norm uses its running statistics
+and a frozen dropout passes everything through, whatever the rest of the model does.
 """
 
 import math
@@ -12,28 +12,31 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-Trainable = Callable[[str], bool]  # tells of a module's or parameter's path whether it is trained
+Trainable = Callable[[str], bool]  # tells whether the module or parameter at a path is trained
 
 
 def nothing_trainable(path):
-  """The `is_trainable` of evaluation: no module is trained."""
+  """Returns False: the `is_trainable` of evaluation, in which no module is trained."""
   del path
   return False
 
 
 def everything_trainable(path):
-  """The `is_trainable` under which every module is in training mode, whether or not its parameters are trained."""
+  """Returns True: the `is_trainable` under which every module is in training mode.
+
+  Its parameters need not be trained.
+  """
   del path
   return True
 
 
 def is_trained(module, is_trainable):
-  """Whether this module is being trained, by its path from the root of the model."""
+  """Tells whether this module is being trained, by its path from the root of the model."""
   return is_trainable('/'.join(module.path))
 
 
 def per_channel(values, x):
-  """Gives values (C,) the number of axes of x (..., C), so that they meet its channels and nothing else."""
+  """Reshapes values (C,) to the number of axes of x (..., C), so that they meet its channels."""
   return values.reshape((1,) * (x.ndim - 1) + values.shape)
 
 
@@ -46,8 +49,8 @@ class Norm(nn.Module):
   """Normalises x (..., C) over all axes but the last, as PyTorch's batch norm does.
 
   mask (..., 1): False where x is padding, which is left out of the statistics.
-  Flax's own BatchNorm differs in one number: PyTorch divides the variance by n to normalise, but by n - 1 for the
-  running average. Leaves: params scale, bias; batch_stats mean, var; all (C,).
+  Flax's own BatchNorm differs in one number: PyTorch divides the variance by n to normalise, but by
+  n - 1 for the running average. Leaves: params scale, bias; batch_stats mean, var; all (C,).
   """
 
   momentum: float = 0.1
@@ -56,10 +59,8 @@ class Norm(nn.Module):
   @nn.compact
   def __call__(self, x, is_trainable, mask=None):
     width = (x.shape[-1],)
-    scale, bias = (
-      self.param('scale', nn.initializers.ones, width),
-      self.param('bias', nn.initializers.zeros, width),
-    )
+    scale = self.param('scale', nn.initializers.ones, width)
+    bias = self.param('bias', nn.initializers.zeros, width)
     running_mean = self.variable('batch_stats', 'mean', jnp.zeros, width)
     running_var = self.variable('batch_stats', 'var', jnp.ones, width)
     mean, var = running_mean.value, running_var.value
@@ -85,28 +86,31 @@ class Dropout(nn.Dropout):
 
 
 class PReLU(nn.Module):
-  """max(x, 0) + slope * min(x, 0), x (..., C), with one slope per channel, or one `shared` by all; it starts at 0.25."""
+  """Computes max(x, 0) + slope * min(x, 0) of x (..., C).
+
+  Each channel has a slope, or all share one if `shared`. Slopes start at 0.25.
+  """
 
   shared: bool = False
 
   @nn.compact
   def __call__(self, x):
-    slope = self.param(
-      'slope', nn.initializers.constant(0.25), (1 if self.shared else x.shape[-1],)
-    )
+    count = 1 if self.shared else x.shape[-1]
+    slope = self.param('slope', nn.initializers.constant(0.25), (count,))
     return jnp.maximum(x, 0) + per_channel(slope, x) * jnp.minimum(x, 0)
 
 
 def leaky_relu(x):
-  """LeakyReLU with the slope 0.01 that every system of this family uses."""
+  """Computes LeakyReLU with the slope 0.01, which every system of this family uses."""
   return nn.leaky_relu(x, 0.01)
 
 
 class TorchDense(nn.Module):
-  """A dense layer, x (..., n) -> (..., width), that starts as PyTorch's Linear does.
+  """Computes a dense layer, x (..., n) -> (..., width), that starts as PyTorch's Linear does.
 
-  Weight and bias are drawn from U(-1/sqrt(n), 1/sqrt(n)). For a layer over time, `block` is the number of frames:
-  x (..., block) is multiplied with the leading block x block part of a width x width weight.
+  Weight and bias are drawn from U(-1/sqrt(n), 1/sqrt(n)). For a layer over time, `block` is the
+  number of frames: x (..., block) is multiplied with the leading block x block part of a
+  width x width weight.
   """
 
   width: int
@@ -118,9 +122,7 @@ class TorchDense(nn.Module):
     def start(key, shape):
       return jax.random.uniform(key, shape, minval=-(inputs**-0.5), maxval=inputs**-0.5)
 
-    kernel, bias = (
-      self.param('kernel', start, (inputs, self.width)),
-      self.param('bias', start, (self.width,)),
-    )
+    kernel = self.param('kernel', start, (inputs, self.width))
+    bias = self.param('bias', start, (self.width,))
     y = x @ kernel[:block, :block]
     return y + per_channel(bias[:block], y)

@@ -1,10 +1,16 @@
-"""Registries of what a config may name: towers, fusions, heads. Each entry declares its ranges beside its code."""
+"""Registers what a config may name: towers, fusions and heads.
+
+Each class declares the ranges of its arguments next to its code.
+"""
 
 from avjax import ranges
 
 
 class Registry(dict):
-  """{name: module class} of one kind. `key`: the key of the config that chooses, such as 'model.fusion.name'."""
+  """Maps names to the module classes of one kind.
+
+  key: the key of the config that chooses one, such as 'model.fusion.name'.
+  """
 
   def __init__(self, key):
     super().__init__()
@@ -13,9 +19,11 @@ class Registry(dict):
   def register(self, name, **declared):
     """Decorates the class that a config chooses by this name.
 
-    ranges: {argument: avjax.ranges.Range or OneOf}, joined with those of the class it inherits from. needs: the
-    modalities without which it cannot be built, by default both. groups: for a tower, the unfreezing groups {group: path patterns} that
-    hold where the config has none. What is given becomes an attribute of the class.
+    What is declared becomes an attribute of the class:
+      ranges: {argument: avjax.ranges.Range or OneOf}, joined with those of its base class.
+      needs: the modalities without which it cannot be built, by default both.
+      groups: for a tower, the unfreezing groups {group: path patterns} that hold where the config
+        has none.
     """
 
     def decorate(module):

@@ -1,4 +1,7 @@
-"""Temporal convolution network (Bai et al. 2018) as the predecessors use it: causal and with weight normalisation."""
+"""Computes a temporal convolution network (Bai et al. 2018) as the predecessors use it.
+
+Its convolutions are causal and have weight normalisation.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,8 @@ from avjax.ranges import DROPOUT, OneOf, at_least, at_least_each
 if TYPE_CHECKING:
   from jaxtyping import Array, Float
 
-xavier_sqrt2 = nn.initializers.variance_scaling(
-  2.0, 'fan_avg', 'uniform'
-)  # Xavier uniform with gain sqrt 2
+# Xavier uniform with gain sqrt 2.
+xavier_sqrt2 = nn.initializers.variance_scaling(2.0, 'fan_avg', 'uniform')
 
 
 class CausalConv(nn.Module):
@@ -49,10 +51,10 @@ class CausalConv(nn.Module):
 
 
 class TCN(nn.Module):
-  """Levels of two causal convolutions with a residual and dilation 2^level: (B,L,C) -> (B,L,widths[-1]).
+  """Runs levels of two causal convolutions with a residual: (B,L,C) -> (B,L,widths[-1]).
 
-  Four levels of kernel 5 see 1 + 2 * 4 * (1 + 2 + 4 + 8) = 121 frames. The padding at a clip's end never reaches a
-  frame, since convolutions look back only.
+  The dilation is 2^level. Four levels of kernel 5 see 1 + 2 * 4 * (1 + 2 + 4 + 8) = 121 frames. The
+  padding at a clip's end never reaches a frame, since convolutions look back only.
 
   activation: 'leaky_relu', or 'prelu' with one slope for all channels.
   kernels: if given, each convolution is the mean of branches with these kernel sizes (multi-scale).
@@ -76,11 +78,9 @@ class TCN(nn.Module):
     self, x: Float[Array, 'B L C'], is_trainable: Trainable
   ) -> Float[Array, 'B L width']:
     for i, width in enumerate(self.widths):
-      residual = (
-        x
-        if x.shape[-1] == width
-        else nn.Dense(width, kernel_init=xavier_sqrt2, name=f'level{i}_residual')(x)
-      )
+      residual = x
+      if x.shape[-1] != width:
+        residual = nn.Dense(width, kernel_init=xavier_sqrt2, name=f'level{i}_residual')(x)
       for j in range(2):
         x = self.activate(self.convolve(x, width, 2**i, f'level{i}_conv{j}'), f'level{i}_prelu{j}')
         x = Dropout(self.dropout, name=f'level{i}_dropout{j}')(x, is_trainable)
@@ -90,10 +90,11 @@ class TCN(nn.Module):
   def convolve(self, x, width, dilation, name):
     if not self.kernels:
       return CausalConv(width, self.kernel, dilation, name=name)(x)
-    return sum(
+    branches = [
       CausalConv(width, kernel, dilation, name=f'{name}_kernel{kernel}')(x)
       for kernel in self.kernels
-    ) / len(self.kernels)
+    ]
+    return sum(branches) / len(self.kernels)
 
   def activate(self, x, name):
     return PReLU(shared=True, name=name)(x) if self.activation == 'prelu' else leaky_relu(x)

@@ -4,7 +4,7 @@ from avjax.targets import TARGETS
 
 # style.html has the same colours, and others for dark mode.
 COLOURS = {name: target.colour for name, target in TARGETS.items()}
-LINE_STYLES = {'valence': '-', 'arousal': '--'}  # on pages, beside colour
+LINE_STYLES = {'valence': '-', 'arousal': '--'}  # on pages, in addition to colour
 MODALITIES = {'visual': 'face', 'audio': 'voice'}
 
 

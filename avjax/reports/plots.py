@@ -324,7 +324,7 @@ def to_html(axes, label, *, x_ticks=(), y_ticks=(), x_unit=''):
     axes: of `page_axes`, drawn on.
     label: what a screen reader says of the figure.
     x_ticks: values to be written below the figure.
-    y_ticks: values to be written beside the figure, each with a grid line.
+    y_ticks: values to be written next to the figure, each with a grid line.
     x_unit: text that follows each value of x_ticks.
 
   Returns HTML: an element of class "plot".

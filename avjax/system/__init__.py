@@ -1,4 +1,4 @@
-"""What runs on devices: the network with its inputs and steps, and how arrays are laid out over devices."""
+"""Holds what runs on devices: the network with its inputs and steps, and the layout of arrays."""
 
 from avjax.system.system import System
 

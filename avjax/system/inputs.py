@@ -1,4 +1,7 @@
-"""What a model reads of a record, and how it becomes the input of the towers: crop, flip, normalise, gather windows."""
+"""Turns the fields of a record that a model reads into the input of its towers.
+
+Faces are cropped, flipped and normalised; the log-mel window of each frame is gathered.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,19 @@ import numpy as np
 from avjax.data.records import MEL_BANDS, WINDOW_ROWS
 from avjax.models.audio_visual import FEATURES, MODALITIES
 
-# The fields of a record that each tower reads, where features of another backbone do not replace it.
+# The fields of a record that each tower reads. Features of another backbone may replace a tower.
 TOWER_FIELDS = {'visual': ('faces',), 'audio': ('log_mel', 'starts')}
 
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-  """The fields of a record that a model reads, their sizes, and what the towers make of them.
+  """Tells which fields of a record a model reads, and prepares them for the towers.
 
-  length: L frames of a window. face: pixels per side of a stored face. crop: pixels per side of what the tower sees.
-  towers: {modality: name of the tower, features/NAME, or none}. features: {NAME: width} of features in the records.
+  length: L, frames of a window.
+  face: pixels per side of a stored face.
+  crop: pixels per side of the image that the tower sees.
+  towers: {modality: name of the tower, features/NAME, or none}.
+  features: {NAME: width} of features in the records.
   """
 
   length: int
@@ -43,19 +49,20 @@ class Inputs:
     return (*read, 'real')
 
   def select(self, batch):
-    """Returns the part of a batch of records that a training step needs: the model's fields, and the labels."""
+    """Returns the part of a batch that a training step needs: the model's fields and the labels."""
     return {name: batch[name] for name in (*self.fields, 'va', 'annotated')}
 
   def has_input(self, face_present, audio_present):
-    """Tells for each frame, (n,) bool, whether it has a face or sound that the model uses."""
+    """Tells for each frame, (n,) bool, whether it has a face or audio that the model uses."""
     uses = [self.towers[modality] != 'none' for modality in MODALITIES]
     return (uses[0] & face_present) | (uses[1] & audio_present)
 
   def prepare(self, batch, key=None):
-    """Returns what the towers take of a batch on the device, (visual, audio); None for a modality without a tower.
+    """Returns the input of the towers, (visual, audio), from a batch on the device.
 
-    visual: images (B,L,crop,crop,3), augmented if there is a key. audio: log-mel windows (B,L,96,64). Where features
-    stand in for a tower, they are passed on.
+    visual: images (B,L,crop,crop,3), augmented if there is a key.
+    audio: log-mel windows (B,L,96,64).
+    Features in place of a tower are passed on. A modality that the model does not use is None.
     """
     prepared = []
     for modality in MODALITIES:
@@ -71,7 +78,10 @@ class Inputs:
     return tuple(prepared)
 
   def specs(self):
-    """Returns {field: (shape, dtype, description)}; 'clips' and 'rows' in a shape stand for any number."""
+    """Returns {field: (shape, dtype, description)} of the fields that the model reads.
+
+    'clips' and 'rows' in a shape stand for any number.
+    """
     length, face = self.length, self.face
     known = {
       'faces': (('clips', length, face, face, 3), np.uint8, 'RGB'),
@@ -84,9 +94,12 @@ class Inputs:
     return {name: known[name] for name in self.fields}
 
   def blank(self):
-    """Returns a batch of one clip of one frame, all zeros; no parameter's shape depends on the number of frames given."""
+    """Returns a batch of one clip of one frame, all zeros.
+
+    The shapes of the parameters do not depend on the number of frames.
+    """
     sizes = {'clips': 1, 'rows': WINDOW_ROWS, self.length: 1}
-    # Only the first two axes belong to the batch: a face may have as many pixels as a window has frames.
+    # Only the first two axes are replaced: a face may have as many pixels as a window has frames.
     return {
       name: jnp.zeros((*(sizes.get(size, size) for size in shape[:2]), *shape[2:]), dtype)
       for name, (shape, dtype, _) in self.specs().items()
@@ -96,8 +109,9 @@ class Inputs:
 def images(faces, crop, key=None):
   """Crops and normalises faces, uint8 (B,L,S,S,3) -> float32 (B,L,crop,crop,3) in [-1, 1].
 
-  With a key each clip gets one random crop and one random flip, the same for all its frames (training); without, the
-  centre crop. Pixels become (x - 0.5) / 0.5: the 0.5 of the paper's section 4.3.2 is the argument of Normalize.
+  With a key, in training, each clip gets one random crop and one random flip, the same for all its
+  frames; without a key it gets the centre crop. Pixels become (x - 0.5) / 0.5: the 0.5 of the
+  paper's section 4.3.2 is the argument of Normalize.
   """
   margin = faces.shape[2] - crop
   if key is None:
@@ -116,6 +130,9 @@ def images(faces, crop, key=None):
 
 
 def windows(log_mel, window_starts):
-  """Gathers each frame's log-mel window: float16 rows (B,R,64) and first rows (B,L) -> float32 (B,L,96,64)."""
+  """Gathers each frame's log-mel window, float32 (B,L,96,64).
+
+  log_mel: rows, float16 (B,R,64). window_starts: the first row of each frame's window, (B,L).
+  """
   rows = window_starts[..., None] + jnp.arange(WINDOW_ROWS)[None, None]  # (B,L,96)
   return jax.vmap(lambda mel, index: mel[index])(log_mel, rows).astype(jnp.float32)

@@ -1,4 +1,4 @@
-"""The pure training step, and the state that it changes. Runs without TensorFlow."""
+"""Makes the pure training step, and holds the state that it changes. Needs no TensorFlow."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from avjax.targets import losses
 
 @flax.struct.dataclass
 class State:
-  """What a training step changes: params and batch_stats are Linen's collections, opt_state is optax's."""
+  """Holds what a training step changes.
+
+  params and batch_stats are collections of Linen; opt_state is that of optax.
+  """
 
   params: Any
   batch_stats: Any
@@ -52,11 +55,18 @@ def apply_updates(params, updates, rate):
 
 
 def make_train_step(system, is_trainable, optimizer: optax.GradientTransformation):
-  """Returns step(state, batch, key, rate) -> (state, metrics), jitted, for the stage that `is_trainable` describes.
+  """Makes the jitted training step of one stage: step(state, batch, key, rate) -> (state, metrics).
 
-  system: a System. The batch is what `Inputs.select` returns. Only the trainable parameters are differentiated, so that a frozen trunk
-  costs no backward pass. Where loss or gradient is not finite, the state comes back as it was.
-  metrics: {'loss', 'gradient_norm'}, scalars.
+  Only the trainable parameters are differentiated, so that a frozen trunk costs no backward pass.
+  Where loss or gradient is not finite, the state comes back as it was.
+
+  Args:
+    system: a System.
+    is_trainable: tells of the path of a parameter or module whether the stage trains it.
+    optimizer: the optax transform of the stage.
+
+  The batch of a step is what `Inputs.select` returns. The metrics are {'loss', 'gradient_norm'},
+  scalars.
   """
   columns = targets.columns(system.targets)
   in_training = is_trainable if system.frozen_mode == 'evaluation' else everything_trainable

@@ -1,4 +1,4 @@
-"""A system: one network with what it reads, what it predicts and how it is stepped, as a config describes it."""
+"""Builds a system from a config: one network with its inputs, its targets and its steps."""
 
 from __future__ import annotations
 
@@ -25,11 +25,14 @@ SECTIONS = ('visual', 'audio', 'temporal', 'fusion', 'head')  # of config.model
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class System:
-  """One network and its steps. Everything below it takes a System or its parts, never a config.
+  """Holds one network and its steps.
 
-  targets: names of what is predicted, the last axis of a prediction. loss: arguments of `losses.ccc_loss`.
-  augment: whether training crops and flips at random. frozen_mode: 'evaluation', or 'training' for frozen norms and
-  dropouts that behave as in training.
+  Everything that a System calls takes the System or its parts, never a config.
+
+  targets: names of what is predicted, along the last axis of a prediction.
+  loss: arguments of `losses.ccc_loss`.
+  augment: whether training crops and flips at random.
+  frozen_mode: 'evaluation', or 'training' for frozen norms and dropouts that behave as in training.
   """
 
   model: AudioVisual
@@ -41,26 +44,21 @@ class System:
 
   @classmethod
   def from_config(cls, config: Config) -> System:
-    """Reads the network that a config describes; InputError, naming the key, for what it cannot have.
+    """Builds the system that a config describes.
 
-    `config.data.features` must have the width of each set of features that the config names as a tower.
+    Raises InputError, naming the key, for a setting that no system can have. `config.data.features`
+    must have the width of each set of features that the config names as a tower.
     """
     settings = config.model.to_dict()
     check_settings(settings)
     ranges.check('loss', config.loss, losses.RANGES)
-    ranges.check(
-      '',
-      config,
-      {
-        'crop': ranges.Range(
-          lambda crop: 1 <= crop <= config.data.face, f'1 to data.face = {config.data.face}'
-        ),
-        'frozen_mode': ranges.OneOf(('evaluation', 'training')),
-        'targets': ranges.Range(
-          lambda names: len(names) >= 1, 'at least one of valence and arousal'
-        ),
-      },
-    )
+    face = config.data.face
+    known = {
+      'crop': ranges.Range(lambda crop: 1 <= crop <= face, f'1 to data.face = {face}'),
+      'frozen_mode': ranges.OneOf(('evaluation', 'training')),
+      'targets': ranges.Range(lambda names: len(names) >= 1, 'at least one of valence and arousal'),
+    }
+    ranges.check('', config, known)
     for target in config.targets:
       ranges.OneOf(tuple(targets.TARGETS)).check('targets', target)
     inputs = Inputs(
@@ -88,9 +86,8 @@ class System:
     """Draws the variables, {'params', 'batch_stats'}, from the seed."""
     inputs = jax.tree.map(lambda x: jnp.zeros(x.shape), self.inputs.prepare(self.inputs.blank()))
     mask = jnp.ones((1, 1), bool)
-    variables = jax.jit(lambda key: self.model.init(key, *inputs, mask, nothing_trainable))(
-      jax.random.key(seed)
-    )
+    draw = jax.jit(lambda key: self.model.init(key, *inputs, mask, nothing_trainable))
+    variables = draw(jax.random.key(seed))
     return {name: variables.get(name, {}) for name in ('params', 'batch_stats')}
 
   @functools.cached_property
@@ -102,7 +99,10 @@ class System:
       raise InputError(f'the model of the config cannot be built: {one_line(error)}') from error
 
   def encode(self, variables, batch) -> Any:
-    """Runs the towers, a frame at a time: fields of a batch -> visual and audio features (B,L,D), None without a tower."""
+    """Runs the towers, a frame at a time: a batch -> visual and audio features, each (B,L,D).
+
+    Features are None for a modality that the system does not use.
+    """
     inputs = self.inputs.prepare(batch)
     return self.model.apply(variables, *inputs, batch['real'], nothing_trainable, method='encode')
 
@@ -115,22 +115,24 @@ class System:
       variables, visual, audio, mask, nothing_trainable, method='decode', mutable=['gates']
     )
     prediction, sown = applied
-    lowest, highest = (
-      jnp.array([[bound]], prediction.dtype) for bound in targets.bounds(self.targets)
-    )  # (1,1,targets)
+    bounds = targets.bounds(self.targets)
+    lowest, highest = (jnp.array([[bound]], prediction.dtype) for bound in bounds)  # (1,1,targets)
     return {
       'prediction': jnp.clip(prediction, lowest, highest),
       'gates': sown.get('gates', {}).get('fusion', {}),
     }
 
   def predict(self, variables, batch):
-    """Predicts for a batch of windows with the centre crop and nothing in training: `decode` of `encode`."""
+    """Predicts for a batch of windows: `encode`, then `decode`.
+
+    Faces get the centre crop, and no module is in training mode.
+    """
     visual, audio = self.encode(variables, batch)
     return self.decode(variables, visual, audio, batch['real'])
 
   @functools.cached_property
   def predict_step(self):
-    """`predict`, jitted once."""
+    """Is `predict`, jitted once."""
     return jax.jit(self.predict)
 
   def make_train_step(self, is_trainable, optimizer: optax.GradientTransformation):

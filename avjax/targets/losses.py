@@ -1,4 +1,4 @@
-"""The concordance correlation coefficient as a loss (paper, eq. 21 and 22)."""
+"""Computes the concordance correlation coefficient as a loss (paper, eq. 21 and 22)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ if TYPE_CHECKING:
   from jaxtyping import Array, Bool, Float
 
 RANGES = {'scope': OneOf(('sequence', 'batch')), 'variance': OneOf(('biased', 'mixed'))}
-EPSILON = 1e-8  # keeps the CCC of a constant prediction and a constant label finite: it is 0, and so is its gradient
+# Keeps the CCC of a constant prediction and a constant label finite: CCC and gradient are 0.
+EPSILON = 1e-8
 
 
 def ccc(
@@ -22,23 +23,22 @@ def ccc(
   axis: int | tuple[int, ...],
   variance: str = 'biased',
 ) -> Float[Array, ' *rest']:
-  """Returns the concordance correlation over `axis` (eq. 21), of what the mask counts.
+  """Computes the concordance correlation over `axis` (eq. 21), of what the mask counts.
 
   Args:
     prediction, label, mask: arrays of one shape; the mask is True on what counts.
     axis: an axis, or several.
-    variance: 'biased' divides variances and covariance by the count n, so that CCC(x, x) = 1. 'mixed', as in the
-      predecessors' code, divides the variances by n - 1 but the covariance by n, so that CCC(x, x) = 1 - 1/n.
+    variance: 'biased' divides variances and covariance by the count n, so that CCC(x, x) = 1.
+      'mixed', as in the predecessors' code, divides the variances by n - 1 but the covariance by n,
+      so that CCC(x, x) = 1 - 1/n.
 
   Returns an array of that shape without `axis`; 0 where nothing counts.
   """
   weight = mask.astype(prediction.dtype)
   count = jnp.maximum(weight.sum(axis, keepdims=True), 1)
   prediction, label = prediction * weight, jnp.where(mask, label, 0)
-  mean_p, mean_l = (
-    prediction.sum(axis, keepdims=True) / count,
-    label.sum(axis, keepdims=True) / count,
-  )
+  mean_p = prediction.sum(axis, keepdims=True) / count
+  mean_l = label.sum(axis, keepdims=True) / count
   centred_p, centred_l = (prediction - mean_p) * weight, (label - mean_l) * weight
   covariance = (centred_p * centred_l).sum(axis) / count.squeeze(axis)
   freedom = jnp.maximum(count - int(variance == 'mixed'), 1).squeeze(axis)
@@ -54,13 +54,14 @@ def ccc_loss(
   scope: str = 'sequence',
   variance: str = 'biased',
 ) -> Float[Array, '']:
-  """Returns the loss, the sum over targets of 1 - CCC (eq. 22), a scalar in [0, 2 * targets].
+  """Computes the loss, the sum over targets of 1 - CCC (eq. 22), a scalar in [0, 2 * targets].
 
   Args:
     prediction, label: (B,L,targets).
     mask: (B,L), True on the frames that count.
-    scope: 'sequence' takes the CCC within each clip and the mean over clips in which a frame counts, as the
-      predecessors do; 'batch' takes one CCC over all frames of the batch, as most other systems do.
+    scope: 'sequence' takes the CCC within each clip and the mean over clips in which a frame
+      counts, as the predecessors do; 'batch' takes one CCC over all frames of the batch, as most
+      other systems do.
     variance: see `ccc`.
   """
   mask = jnp.broadcast_to(mask[..., None], prediction.shape)

@@ -1,10 +1,16 @@
-"""Metrics that are reported, in float64: CCC, PCC and RMSE. Each takes prediction and label (N,) and returns a float."""
+"""Computes the metrics that are reported, in float64: CCC, PCC and RMSE.
+
+Each takes prediction and label, (N,), and returns a float.
+"""
 
 import numpy as np
 
 
 def ccc(prediction, label):
-  """Concordance correlation (paper, eq. 21) with biased variances; 0 where both are the same constant (0/0)."""
+  """Computes the concordance correlation (paper, eq. 21) with biased variances.
+
+  It is 0 where both are the same constant (0/0).
+  """
   prediction, label = np.asarray(prediction, np.float64), np.asarray(label, np.float64)
   covariance = np.mean((prediction - prediction.mean()) * (label - label.mean()))
   denominator = prediction.var() + label.var() + (prediction.mean() - label.mean()) ** 2
@@ -12,7 +18,7 @@ def ccc(prediction, label):
 
 
 def pcc(prediction, label):
-  """Pearson correlation; 0 where either is constant."""
+  """Computes the Pearson correlation; 0 where either is constant."""
   prediction, label = np.asarray(prediction, np.float64), np.asarray(label, np.float64)
   covariance = np.mean((prediction - prediction.mean()) * (label - label.mean()))
   denominator = prediction.std() * label.std()
@@ -20,7 +26,7 @@ def pcc(prediction, label):
 
 
 def rmse(prediction, label):
-  """Root mean square error."""
+  """Computes the root mean square error."""
   prediction, label = np.asarray(prediction, np.float64), np.asarray(label, np.float64)
   return float(np.sqrt(np.mean((prediction - label) ** 2)))
 

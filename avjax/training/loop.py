@@ -1,4 +1,4 @@
-"""The training loop: stages x epochs, from top to bottom."""
+"""Trains a run: the loop over stages and epochs, from top to bottom."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ logger = logging.getLogger('avjax')
 def train(config, workdir, stop: StopSignal):
   """Trains what the config describes in workdir, or goes on with the run there.
 
-  Returns the results on the validation partition (see evaluation.results.score), or None if it was asked to stop before
-  the end. Raises InputError, before anything is written, for a config, records or a workdir that do not fit; Diverged
-  where too many updates in a row, or a whole epoch, had a loss or gradient that was not finite.
+  Returns the results on the validation partition (see avjax.evaluation.results.score), or None if
+  it was asked to stop before the end. Raises InputError, before anything is written, for a config,
+  records or a workdir that do not fit; Diverged where too many updates in a row, or a whole epoch,
+  had a loss or gradient that was not finite.
   """
   workdir = pathlib.Path(workdir)
   plan = prepare(config, workdir)
@@ -56,23 +57,23 @@ def train(config, workdir, stop: StopSignal):
       return None
     except Diverged as error:
       logger.error(
-        '%s. %s keeps the last state that was sound: go on from it with --config.resume, a lower rate and another '
-        '--workdir',
+        '%s. %s keeps the last state that was sound: '
+        'go on from it with --config.resume, a lower rate and another --workdir',
         error,
         workdir,
       )
       raise
   if sharding.is_primary():
     plots.curves(history.history(), plan.config.targets, workdir / 'curves.png')
-  return write_results(
-    workdir, plan.config, 'validation', series, {'best_epoch': run.schedule.best_epoch}
-  )
+  extra = {'best_epoch': run.schedule.best_epoch}
+  return write_results(workdir, plan.config, 'validation', series, extra)
 
 
 def run_stages(plan: Plan, run: RunState, checkpoints, history, stop, mesh):
-  """Trains stage after stage until the schedule is done; returns the validation series of the best epoch.
+  """Trains stage after stage until the schedule is done.
 
-  Raises Stopped once the state is saved, or Diverged, which saves nothing.
+  Returns the validation series of the best epoch. Raises Stopped once the state is saved, or
+  Diverged, in which case the state is not saved.
   """
   config, schedule, batches_per_epoch = plan.config, run.schedule, plan.batches_per_epoch
   stage, seconds = None, 0.0
@@ -83,9 +84,8 @@ def run_stages(plan: Plan, run: RunState, checkpoints, history, stop, mesh):
         train_step = plan.system.make_train_step(plan.stages[stage], plan.optimizers[stage])
       epoch, start = schedule.epoch, time.perf_counter()
       title = f'stage {stage + 1}/{len(plan.stages)}  epoch {epoch + 1}'
-      with Progress(
-        title, batches_per_epoch, run.batches_done, seconds, schedule.max_epochs - epoch - 1
-      ) as progress:
+      epochs_left = schedule.max_epochs - epoch - 1
+      with Progress(title, batches_per_epoch, run.batches_done, seconds, epochs_left) as progress:
         train_epoch(plan, run, train_step, progress, stop, mesh)
       check_finite(run, config.skip_most)
       log = np.array(run.log, float)  # waits for the device
@@ -147,9 +147,8 @@ def run_stages(plan: Plan, run: RunState, checkpoints, history, stop, mesh):
           (~good).sum(),
           len(good),
         )
-      save(
-        plan, run, checkpoints
-      )  # last, so that a line of metrics is written again rather than missing
+      # Saved last, so that a line of metrics may be written twice but is never missing.
+      save(plan, run, checkpoints)
     return validate(plan, run.best, stop, mesh)
   except Stopped:
     if not schedule.done:
@@ -164,31 +163,34 @@ def run_stages(plan: Plan, run: RunState, checkpoints, history, stop, mesh):
 
 
 def train_epoch(plan: Plan, run: RunState, train_step, progress, stop, mesh):
-  """Trains on those batches of the current epoch that are not done. Raises Stopped between two batches, or Diverged."""
+  """Trains on those batches of the current epoch that are not done.
+
+  Raises Stopped between two batches, or Diverged.
+  """
   config, schedule = plan.config, run.schedule
   epoch_seed = schedule.epoch if config.shuffle == 'every_epoch' else 0
   order = int(np.random.SeedSequence([config.seed, epoch_seed]).generate_state(1)[0])
   rows, key = sharding.padded_size(config.batch_size, mesh), jax.random.key(config.seed)
-  for batch in stop.watch(
-    plan.records.batches(plan.train_splits, config.batch_size, order, run.batches_done)
-  ):
+  batches = plan.records.batches(plan.train_splits, config.batch_size, order, run.batches_done)
+  for batch in stop.watch(batches):
     rate = schedule.rate(run.batches_done, plan.batches_per_epoch)
     batch_key = jax.random.fold_in(key, run.step(plan.batches_per_epoch))
     device_batch = sharding.shard(sharding.pad_rows(plan.system.inputs.select(batch), rows), mesh)
     device_rate = sharding.replicate(np.float32(rate), mesh)
-    with jax.transfer_guard_host_to_device(
-      'disallow'
-    ):  # everything is on the devices before the step begins
+    # Everything is on the devices before the step begins.
+    with jax.transfer_guard_host_to_device('disallow'):
       run.state, metrics = train_step(run.state, device_batch, batch_key, device_rate)
     run.add_batch(metrics)
     progress.update(len(batch['clip']), rate, schedule.best)
-    check_finite(
-      run, config.skip_most, leave_out=2
-    )  # two batches late, so that nobody waits for the device
+    # Two batches late, so that the host does not wait for the device.
+    check_finite(run, config.skip_most, leave_out=2)
 
 
 def check_finite(run: RunState, most: int, leave_out: int = 0):
-  """Raises Diverged if more than `most` updates in a row were skipped; leave_out: newest ones that do not count yet."""
+  """Raises Diverged if more than `most` updates in a row were skipped.
+
+  leave_out: number of the newest updates that do not count yet.
+  """
   if run.skipped_in_a_row(leave_out) > most:
     raise Diverged(
       f'more than skip_most = {most} updates in a row were skipped: loss or gradient is not finite'
@@ -209,12 +211,15 @@ def validate(plan: Plan, variables, stop, mesh):
 
 
 def save(plan: Plan, run: RunState, checkpoints):
-  """Saves where the run stands as its newest state."""
+  """Saves the state of the run as its newest one."""
   checkpoints.save(checkpoints.last, run.step(plan.batches_per_epoch), run.state, run.to_meta())
 
 
 def restore_or_begin(plan: Plan, workdir):
-  """Returns the RunState that the plan starts from, its arrays on the host, and notes for the log."""
+  """Returns the RunState that the plan starts from, and notes for the log.
+
+  Its arrays are on the host.
+  """
   variables = plan.initial_variables()
   settings = plan.schedule_settings
   if not plan.source:
@@ -238,7 +243,7 @@ def restore_or_begin(plan: Plan, workdir):
 
 
 def log_start(plan: Plan, workdir, run: RunState, notes, mesh):
-  """Says in the log what the run starts from, or goes on from."""
+  """Logs what the run starts from, or goes on from."""
   for note in notes:
     logger.warning(note)
   schedule, config = run.schedule, plan.config
@@ -274,13 +279,15 @@ def log_start(plan: Plan, workdir, run: RunState, notes, mesh):
     logger.info(line)
   last = plan.stages[-1]
   for tower in ('visual', 'audio'):
-    never = steps.parameter_count(
-      run.state.params, lambda path, tower=tower: path.startswith(f'{tower}/') and not last(path)
-    )
+
+    def never_trained(path, tower=tower):
+      return path.startswith(f'{tower}/') and not last(path)
+
+    never = steps.parameter_count(run.state.params, never_trained)
     if never and not {tower, 'model'} & plan.origins.keys():
       logger.warning(
-        "%s of the %s tower's random weights are never trained: give config.init.%s a file of pretrained ones, "
-        'as the paper does',
+        "%s of the %s tower's random weights are never trained: "
+        'give config.init.%s a file of pretrained ones, as the paper does',
         f'{never:,}',
         {'visual': 'face'}.get(tower, tower),
         tower,

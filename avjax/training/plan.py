@@ -1,4 +1,4 @@
-"""The plan of a run: everything that can be told before its first batch. Here the config is read for training."""
+"""Plans a run: reads the config, and checks everything that can be told before the first batch."""
 
 from __future__ import annotations
 
@@ -34,12 +34,16 @@ RANGES = {
 
 @dataclasses.dataclass
 class Plan:
-  """What is known of a run before its first batch.
+  """Holds what is known of a run before its first batch.
 
-  config: with the widths of the features that the records have.
-  fold: (training splits, validation split); sizes: their numbers of records.
-  stages, optimizers: of each stage, the parameters that it trains and its optax transform.
-  source: folder of the run whose state this one starts from, or ''; changed: the keys in which its config differs.
+  config: the config, with the widths of the features that the records have.
+  system: the System of the config.
+  records: the opened records.
+  train_splits, validation_split: the splits of the fold.
+  sizes: (training, validation), the numbers of records in these splits.
+  stages, optimizers: for each stage the parameters that it trains, and its optax transform.
+  source: folder from which the run takes a state to start from, or ''; it may be its own.
+  changed: the keys in which the config differs from that of another run's folder in `source`.
   variables: arrays of pretrained parts, and jax.ShapeDtypeStruct for what is drawn from the seed.
   origins: {part: metadata of the weights that it starts from}.
   """
@@ -59,7 +63,7 @@ class Plan:
 
   @property
   def batches_per_epoch(self) -> int:
-    """The last batch of an epoch may be smaller."""
+    """The number of batches of an epoch; the last one may be smaller."""
     return math.ceil(self.sizes[0] / self.config.batch_size)
 
   @property
@@ -68,13 +72,15 @@ class Plan:
     return {name: value for name, value in self.config.schedule.items() if name != 'reload_best'}
 
   def initial_variables(self):
-    """Returns the variables that the run starts from: pretrained parts, and the rest drawn from the seed."""
-    drawn = self.system.init(self.config.seed)
-    return jax.tree.map(
-      lambda given, x: x if isinstance(given, jax.ShapeDtypeStruct) else given,
-      self.variables,
-      drawn,
-    )
+    """Returns the variables that the run starts from.
+
+    What is not pretrained is drawn from the seed.
+    """
+
+    def choose(given, drawn):
+      return drawn if isinstance(given, jax.ShapeDtypeStruct) else given
+
+    return jax.tree.map(choose, self.variables, self.system.init(self.config.seed))
 
   def initial_state(self, stage: int, variables) -> steps.State:
     """Returns the state at the start of a stage, with a fresh optimizer."""
@@ -82,11 +88,13 @@ class Plan:
 
 
 def prepare(config: Config, workdir: str | pathlib.Path) -> Plan:
-  """Checks config, records, workdir and weights, and writes nothing: InputError for whatever can be told in advance."""
+  """Checks config, records, workdir and weights, and returns the Plan; writes nothing.
+
+  Raises InputError for everything that can be told before the first batch.
+  """
   check_ranges(config)
-  System.from_config(
-    config
-  )  # first, since what it says of a wrong name is plainer than what the records say
+  # Before the records are opened, since its message about a wrong name is plainer than theirs.
+  System.from_config(config)
   records = Records(config.data.dir, config.data)
   config = config.copy_and_resolve_references()
   config.data.features = records.widths(feature_names(config))
@@ -95,17 +103,20 @@ def prepare(config: Config, workdir: str | pathlib.Path) -> Plan:
   sizes = records.size(train_splits), records.size([validation_split])
   if not all(sizes):
     raise InputError(
-      f'fold {config.fold} of the records in {config.data.dir} has no training or no validation records'
+      f'fold {config.fold} of the records in {config.data.dir} '
+      'has no training or no validation records'
     )
   variables = system.shapes
   stages = make_stages(config, steps.parameter_paths(variables['params']))
   run_folder.check_folder(config, workdir, records.manifest)
   # What a run starts from, the first of these that there is:
-  #   1. workdir: the newest sound state of this very run;
-  #   2. config.resume: the newest state of the run in another folder, under other rates, schedule, batch size or seed;
+  #   1. workdir: the newest valid state of this very run;
+  #   2. config.resume: the newest state of the run in another folder, under other rates, schedule,
+  #      batch size or seed;
   #   3. config.init: files of pretrained weights, part by part;
   #   4. random weights.
-  source, changed, origins = workdir if checkpoint.begun(workdir) else config.resume, [], {}
+  source = workdir if checkpoint.begun(workdir) else config.resume
+  changed, origins = [], {}
   if not source:
     variables, origins = initialize(config, variables)
   elif source != workdir:
@@ -138,21 +149,15 @@ def check_ranges(config: Config):
   ranges.check('optimizer', config.optimizer, optimizer.RANGES)
   ranges.check('schedule', config.schedule, unfreezing.RANGES)
   lowest = config.schedule.rate_min
-  ranges.check(
-    'schedule',
-    config.schedule,
-    {
-      'rate_max': ranges.Range(
-        lambda rate: 0 < lowest < rate, 'above schedule.rate_min, which is above 0'
-      )
-    },
-  )
+  above = ranges.Range(lambda rate: 0 < lowest < rate, 'above schedule.rate_min, which is above 0')
+  ranges.check('schedule', config.schedule, {'rate_max': above})
 
 
 def make_stages(config: Config, paths: list[str]) -> list[TrainableMask]:
-  """Returns which parameters each stage trains, from the patterns of the config and the names of the parameters.
+  """Returns which parameters each stage trains, a mask over their names for each stage.
 
-  A tower whose groups the config does not have brings its own, as it is registered with.
+  The patterns are those of the config. A tower that is not in config.unfreezing brings the groups
+  that it is registered with.
   """
   sections = [config.unfreezing.common]
   for modality, registry in TOWERS.items():

@@ -1,4 +1,4 @@
-"""Where a run stands between two batches: what a checkpoint keeps beside the arrays."""
+"""Holds the state of a run between two batches, as a checkpoint keeps it."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ from avjax.training.unfreezing import Schedule
 
 
 class Diverged(Exception):
-  """Loss or gradient stayed not finite: the run cannot go on from here."""
+  """Reports that loss or gradient stayed not finite: the run cannot go on from here."""
 
 
 @dataclasses.dataclass
 class RunState:
-  """Where a run stands.
+  """Holds the state of a run.
 
-  state: parameters, statistics and optimizer of the current stage, on the devices while the run is trained.
+  state: parameters, statistics and optimizer of the current stage, on the devices while the run is
+    trained.
   schedule: the stage, the epoch, and the best CCC so far.
   batches_done: batches of the current epoch that are done.
   log: (loss, gradient norm) of each of these.
-  skipped: updates in a row that were skipped at the end of the epoch before, since loss or gradient was not finite.
-  best, best_meta: variables of the best epoch on the host and {'epoch', 'ccc'}; None before the first epoch has ended.
+  skipped: number of updates in a row that were skipped at the end of the epoch before, since loss
+    or gradient was not finite.
+  best, best_meta: variables of the best epoch on the host, and its {'epoch', 'ccc'}; None before
+    the first epoch has ended.
   """
 
   state: steps.State
@@ -36,7 +39,7 @@ class RunState:
   best_meta: dict | None = None
 
   def to_meta(self) -> dict:
-    """Returns what a checkpoint keeps beside the arrays, as JSON."""
+    """Returns what a checkpoint keeps besides the arrays, as values that JSON can hold."""
     return {
       'schedule': dataclasses.asdict(self.schedule),
       'batches_done': self.batches_done,
@@ -46,7 +49,10 @@ class RunState:
 
   @classmethod
   def from_meta(cls, state: steps.State, meta: dict, settings: dict) -> RunState:
-    """Returns what `to_meta` described; settings: arguments of Schedule, which the config may have changed since."""
+    """Returns the RunState that `to_meta` described.
+
+    settings: arguments of Schedule, which the config may have changed since.
+    """
     return cls(
       state,
       Schedule(**meta['schedule'] | settings),
@@ -56,7 +62,7 @@ class RunState:
     )
 
   def begin_fork(self):
-    """Begins another run here: with a whole epoch, and done only when its own schedule says so."""
+    """Begins another run from this state, with a whole epoch, under a schedule that is not done."""
     self.batches_done, self.log, self.schedule.done = 0, [], False
 
   def step(self, batches_per_epoch: int) -> int:
@@ -64,14 +70,18 @@ class RunState:
     return self.schedule.epoch * batches_per_epoch + self.batches_done
 
   def add_batch(self, metrics):
-    """Counts a batch; metrics: what the training step returned, which may still be on its way from the device."""
+    """Counts a batch.
+
+    metrics: what the training step returned; the device may not have computed it yet.
+    """
     self.log.append((metrics['loss'], metrics['gradient_norm']))
     self.batches_done += 1
 
   def skipped_in_a_row(self, leave_out: int = 0) -> int:
-    """Returns how many of the last updates were skipped, those at the end of the epoch before included.
+    """Returns how many of the last updates were skipped, also at the end of the epoch before.
 
-    leave_out: newest entries of the log that are not looked at, so that nobody waits for the device.
+    leave_out: number of the newest entries of the log that are not looked at, so that the host does
+      not wait for the device.
     """
     log = self.log[: max(len(self.log) - leave_out, 0)]
     count = 0
@@ -82,6 +92,6 @@ class RunState:
     return count + self.skipped
 
   def end_epoch(self):
-    """Clears what belongs to the epoch that has ended, but for the updates skipped at its end."""
+    """Clears what belongs to the epoch that has ended, except the updates skipped at its end."""
     self.skipped = self.skipped_in_a_row()
     self.batches_done, self.log = 0, []

@@ -1,10 +1,10 @@
-"""Generates a small synthetic Aff-Wild2 in the official layout, with all that is awkward in the
-real one.
+"""Generates a small synthetic Aff-Wild2 in the official layout.
 
-Drawn faces and synthesised voices show valence and arousal, so that what can be learnt from the
-real set can be learnt here, on a small scale; scores on it say nothing about Aff-Wild2. Here is the
-table of the videos and where their files go; video.py makes one video, of what latents.py, face.py
-and voice.py invent, and film.py writes it. `python -m data_prep.mini` is the command.
+It has everything that is awkward in the real one. Drawn faces and synthesised voices show valence
+and arousal, so that what can be learnt from the real set can be learnt here, on a small scale;
+scores on it say nothing about Aff-Wild2. Here is the table of the videos and where their files go;
+video.py makes one video, of what latents.py, face.py and voice.py invent, and film.py writes it.
+`python -m data_prep.mini` is the command.
 """
 
 import concurrent.futures
@@ -60,8 +60,9 @@ DONE, BEGUN = 'mini.json', 'mini.partial.json'
 
 
 def list_videos(count):
-  """Returns `count` videos: the awkward ones, and plain ones of 15 frames/s, every third of which
-  is for validation.
+  """Returns `count` videos: the awkward ones, and plain ones of 15 frames/s.
+
+  Every third plain one is for validation.
   """
   if count < len(AWKWARD):
     raise InputError(
@@ -163,8 +164,9 @@ def read_settings(path: pathlib.Path) -> dict[str, Any] | None:
 
 
 def find_places(output, i, video):
-  """Returns the Places of the i-th video: two fifths each in batch1 and batch2, one fifth among the
-  later videos.
+  """Returns the Places of the i-th video.
+
+  Two fifths of the videos are in batch1, two in batch2, and one is among the later videos.
   """
   videos, crops = FOLDERS[i % len(FOLDERS)]
   folder = ANNOTATION_FOLDERS[video.partition]
@@ -177,7 +179,9 @@ def find_places(output, i, video):
 
 
 def write_lists(output, table, seconds):
-  """Writes the test list, the template of a submission, the list of broken crops, and what macOS
+  """Writes the files that belong to no video.
+
+  These are the test list, the template of a submission, the list of broken crops, and what macOS
   leaves in folders.
   """
   tests = [

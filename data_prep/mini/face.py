@@ -37,8 +37,9 @@ CLOTHES = (
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-  """Who a face belongs to: what does not change from frame to frame. Colours are BGR; sizes are
-  pixels of the crop.
+  """Describes a person's face: what does not change from frame to frame.
+
+  Colours are BGR; sizes are pixels of the crop.
   """
 
   skin: tuple
@@ -129,8 +130,9 @@ def express(rng, face, times, envelope, hidden):
 
 
 def draw(identity, look, i):
-  """Draws frame i: the raw image (HEIGHT,WIDTH,3) uint8 BGR; its crop is image[y:y + CROP, x:x +
-  CROP].
+  """Draws frame i: the raw image (HEIGHT,WIDTH,3) uint8 BGR.
+
+  Its crop is image[y:y + CROP, x:x + CROP].
   """
   image = identity.background.copy()
   x, y = int(look.x[i]), int(look.y[i])

@@ -60,10 +60,10 @@ def write_film(
 
 
 def sound_frame(sound, hertz, *, stereo, start, skip):
-  """Returns the sound as one frame of the given rate, without its first `skip` samples at that
-  rate.
+  """Returns the sound as one frame of the given rate.
 
-  Mono is copied to both channels: FFmpeg would lower it by 3 dB.
+  The first `skip` samples at that rate are left out. Mono is copied to both channels: FFmpeg
+  would lower it by 3 dB.
   """
 
   def frame(samples, rate):

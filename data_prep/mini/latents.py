@@ -46,11 +46,11 @@ DEFAULT_DIALS = Dials()
 
 @dataclasses.dataclass(frozen=True)
 class Performance:
-  """What one person feels and shows, on a grid of GRID_HZ; columns are valence and arousal in [-1,
-  1].
+  """Holds what one person feels and shows, on a grid of GRID_HZ.
 
-  times (G,) seconds from the first frame; va, face, voice (G,2); state (G,) CLEAN, VOICE_LIES or
-  FACE_LIES.
+  times: (G,) seconds from the first frame.
+  va, face, voice: (G,2), valence and arousal in [-1, 1].
+  state: (G,) CLEAN, VOICE_LIES or FACE_LIES.
   """
 
   times: np.ndarray
@@ -60,8 +60,9 @@ class Performance:
   state: np.ndarray
 
   def at(self, times):
-    """Returns the Performance at other times (N,), seconds: values interpolated, the state of the
-    grid point before.
+    """Returns the Performance at other times (N,), in seconds.
+
+    Values are interpolated; the state is that of the grid point before.
     """
 
     def interpolate(columns):
@@ -78,8 +79,9 @@ class Performance:
 
 
 def generator(seed, *role):
-  """Returns a random generator that depends on nothing but the seed and the role, such as ('face',
-  '105').
+  """Returns a random generator that depends on the seed and the role only.
+
+  A role is such as ('face', '105').
   """
   digest = hashlib.sha256('/'.join(map(str, (seed, *role))).encode()).digest()
   return np.random.default_rng(int.from_bytes(digest[:16], 'big'))
@@ -102,8 +104,9 @@ def perform(rng, seconds, dials, turn):
 
 
 def feel(rng, n):
-  """Returns (n,2) valence and arousal in (-1, 1) that wander within seconds about the person's own
-  mean.
+  """Returns (n,2) valence and arousal in (-1, 1) that wander within seconds about a mean.
+
+  The mean is that of the person.
   """
   valence = wander(rng, n, 3.0, 0.75) + rng.normal(0, 0.25)
   arousal = wander(rng, n, 2.5, 0.70) + rng.normal(0, 0.25)
@@ -111,8 +114,9 @@ def feel(rng, n):
 
 
 def wander(rng, n, tau, spread):
-  """Returns (n,) of an Ornstein-Uhlenbeck process of correlation time tau, seconds, and standard
-  deviation spread.
+  """Returns (n,) values of an Ornstein-Uhlenbeck process.
+
+  tau: its correlation time in seconds. spread: its standard deviation.
   """
   keep = np.exp(-1 / (GRID_HZ * tau))
   steps = rng.normal(0, spread * np.sqrt(1 - keep**2), n)
@@ -132,12 +136,11 @@ def smooth(columns, seconds):
 
 
 def conflict(rng, times, seconds, rho, turn):
-  """Draws the conflict segments of a video, between clean stretches of random length; face and
-  voice lie by turns.
+  """Draws the conflict segments of a video, between clean stretches of random length.
 
-  A share rho of the time is in conflict: in each video, if that makes a segment of usual length,
-  else in some videos, which are picked by `turn` in [0, 1). Turns that are spread evenly over the
-  videos make the share exact over all of them as well.
+  Face and voice lie by turns. A share rho of the time is in conflict: in each video, if that
+  makes a segment of usual length, else in some videos, which are picked by `turn` in [0, 1). Turns
+  that are spread evenly over the videos make the share exact over all of them as well.
 
   Returns (n,) uint8 states at times (n,).
   """

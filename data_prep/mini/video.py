@@ -1,5 +1,6 @@
-"""Makes one invented video: its people, film, crops, annotations and truth, with the one thing that
-is awkward about it.
+"""Makes one invented video: its people, film, crops, annotations and truth.
+
+A video may have one thing that is awkward about it.
 """
 
 import dataclasses
@@ -21,8 +22,9 @@ JPEG = [cv2.IMWRITE_JPEG_QUALITY, 90]
 
 @dataclasses.dataclass(frozen=True)
 class Video:
-  """A row of the table of videos: its quirk, what is awkward about it, is '' or one of the names
-  used below.
+  """Describes one video of the table of videos.
+
+  Its quirk, the thing that is awkward about it, is '' or one of the names used below.
   """
 
   name: str
@@ -60,8 +62,9 @@ class Places:
 
 
 def make_video(index, video, places, seed, seconds, dials):
-  """Invents and writes the index-th Video, of some seconds, and all that belongs to each person in
-  it, to its Places.
+  """Invents the index-th Video, of some seconds, and writes it to its Places.
+
+  It also writes everything that belongs to each person in it.
   """
   cv2.setNumThreads(1)  # a process for each video keeps the cores busy
   n = video.frame_count(seconds)
@@ -109,8 +112,9 @@ def make_video(index, video, places, seed, seconds, dials):
 
 
 class Person:
-  """Someone invented: what they feel, how they look and speak. All of it follows from the seed and
-  the clip's name.
+  """Invents a person: what they feel, how they look and how they speak.
+
+  All of it follows from the seed and the clip's name.
   """
 
   def __init__(self, clip, seed, seconds, dials, turn):
@@ -127,8 +131,9 @@ class Person:
     self.noisy = 0.4 * dials.kappa * lying
 
   def look(self, times, spoken):
-    """Returns the face.Look at some times (N,); spoken (C,): whether it is this person's turn to
-    speak.
+    """Returns the face.Look at some times (N,).
+
+    spoken: (C,), whether it is this person's turn to speak.
     """
     shown = self.performance.at(times)
     envelope = np.interp(times, self.speech.times, self.speech.envelope * spoken)
@@ -167,8 +172,9 @@ def film(video, places, people, looks, n):
 
 
 def missing_faces(n):
-  """Returns the indices of frames without a crop: at the start, two runs (one of them to the end),
-  and a single one.
+  """Returns the indices of frames without a crop.
+
+  These are the start, two runs (one of them to the end), and a single frame.
   """
   return {*range(8), *range(n // 3, n // 3 + 20), n // 2, *range(n - 5, n)}
 
@@ -186,8 +192,9 @@ def write_annotation(path, video, person, times):
 
 
 def annotation_gaps(n):
-  """Yields (row, columns) of what is not annotated: the start, a run, a single row, rows that lack
-  one of the two.
+  """Yields (row, columns) of what is not annotated.
+
+  These are the start, a run, a single row, and rows that lack one of the two values.
   """
   both = (0, 1)
   yield from ((row, both) for row in (*range(12), *range(n // 2, n // 2 + 15), n // 4))
@@ -196,8 +203,9 @@ def annotation_gaps(n):
 
 
 def write_truth(path, person, times, spoken):
-  """Writes the Performance at the n frames (see latents.py), and `speaks` (n,) bool: it is this
-  person's turn.
+  """Writes the Performance at the n frames (see latents.py), and `speaks`.
+
+  speaks: (n,) bool, whether it is this person's turn.
   """
   shown = person.performance.at(times)
   turn = np.interp(times, person.speech.times, spoken.astype(float)) > 0.5
@@ -209,8 +217,9 @@ def write_truth(path, person, times, spoken):
 
 
 def cut_sound(video, wave, begins, seconds, since):
-  """Returns a wave, which starts at time `begins`, from `since` to the end of the video, as the
-  quirk will have it.
+  """Returns a wave from time `since` to the end of the video, changed as the quirk wants it.
+
+  The wave that is given starts at time `begins`.
   """
   first, last = (round((at - begins) * voice.RATE) for at in (since, seconds))
   wave = wave[first:last]

@@ -1,8 +1,8 @@
-"""Synthesises a voice that shows valence and arousal: harmonics under two formants, in syllables
-and phrases.
+"""Synthesises a voice that shows valence and arousal.
 
-Arousal raises level, pitch, speed and brightness; valence raises the formants and, a little, the
-pitch, and when it is low the pitch trembles.
+It has harmonics under two formants, in syllables and phrases. Arousal raises level, pitch, speed
+and brightness; valence raises the formants and, a little, the pitch, and when it is low the pitch
+trembles.
 """
 
 import dataclasses
@@ -17,8 +17,9 @@ FLOOR_DB = -55
 
 @dataclasses.dataclass(frozen=True)
 class Speaker:
-  """Whose voice it is: pitch in Hz at rest; tract, formants relative to a man's; breath, relative
-  level of the noise.
+  """Describes a person's voice.
+
+  pitch: in Hz at rest. tract: formants relative to a man's. breath: relative level of the noise.
   """
 
   pitch: float
@@ -84,8 +85,9 @@ def speak(rng, speaker, performance):
 
 
 def take_turns(one, other, seconds=3.0):
-  """Returns the Speech of two people who speak in turns of some seconds, and (C,) True where the
-  first one speaks.
+  """Returns the Speech of two people, who speak in turns of some seconds.
+
+  It also returns (C,), True where the first one speaks.
   """
   first = np.floor(one.times / seconds) % 2 == 0
   fields = [

@@ -23,8 +23,9 @@ class Source(abc.ABC):
 
   @abc.abstractmethod
   def add_options(self, parser: argparse.ArgumentParser) -> None:
-    """Adds the options that only this source has. --source, --features and --tolerate belong to
-    every source.
+    """Adds the options that only this source has.
+
+    --source, --features and --tolerate belong to every source.
     """
 
   @abc.abstractmethod

@@ -1,5 +1,6 @@
-"""Aff-Wild2 as its organisers hand it out: finds its clips, reads their annotations and splits them
-into chunks.
+"""Reads Aff-Wild2 as its organisers hand it out.
+
+It finds the clips, reads their annotations and splits them into chunks.
 """
 
 import dataclasses
@@ -81,8 +82,9 @@ class AffWild2(Source):
 
 @dataclasses.dataclass(frozen=True)
 class Roots:
-  """Where the parts of the data set lie. `videos` and `crops` may be several folders; no test list,
-  no test clips.
+  """Holds the paths of the parts of the data set.
+
+  `videos` and `crops` may be several folders. Without a test list there are no test clips.
   """
 
   videos: tuple[pathlib.Path, ...]
@@ -92,8 +94,9 @@ class Roots:
 
 
 def find_roots(source, videos=None, crops=None, annotations=None, test_list=None):
-  """Finds the parts of Aff-Wild2 under `source` by their official names; what is given explicitly
-  is taken instead.
+  """Finds the parts of Aff-Wild2 under `source` by their official names.
+
+  What is given explicitly is taken instead.
 
   Args:
     source: the folder that holds the data set.
@@ -213,10 +216,10 @@ def list_clips(roots, ignore_unlisted=False):
 
 
 def split_clips(clips):
-  """Returns {split: clips} for chunk0 to chunk5 and test: the five fifths of the training list,
-  validation, test.
+  """Returns {split: clips} for chunk0 to chunk5 and test.
 
-  Two subjects of one video stay in one chunk. Splits may be empty.
+  chunk0 to chunk4 are the five fifths of the training list, and chunk5 is the validation list. Two
+  subjects of one video stay in one chunk. Splits may be empty.
   """
   train = sorted(
     (clip for clip in clips if clip.partition == 'train'),
@@ -236,7 +239,10 @@ def split_clips(clips):
 
 
 def base_name(clip_name):
-  """Returns the name of the video that a clip was cut from: two-subject videos add _left or _right."""
+  """Returns the name of the video that a clip was cut from.
+
+  The clips of a video of two people add _left or _right to it.
+  """
   return re.sub(r'_(left|right)$', '', clip_name)
 
 

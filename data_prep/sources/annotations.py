@@ -1,5 +1,6 @@
-"""Valence and arousal text files: a header line, then one `valence,arousal` line for every frame of
-the video.
+"""Reads text files of valence and arousal.
+
+They have a header line, then one `valence,arousal` line for every frame of the video.
 """
 
 import math

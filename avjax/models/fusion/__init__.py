@@ -1,8 +1,9 @@
-"""Fusion models: visual (B,L,Dv), audio (B,L,Da), frame mask (B,L) -> fused features (B,L,D). One file per family.
+"""Defines fusions: visual (B,L,Dv), audio (B,L,Da), frame mask (B,L) -> fused features (B,L,D).
 
-A class that a config may name is decorated with `@FUSIONS.register('name', ...)`. Every file of this folder is imported
-here, so a new system is a new file and no edit elsewhere. Each class takes `length`, the L of the records, and is
-called with `is_trainable` (see avjax/models/layers.py).
+There is one file per family. A class that a config may name is decorated with
+`@FUSIONS.register('name', ...)`. Every file of this folder is imported here, so a new system is a
+new file and needs no edit elsewhere. Each class takes `length`, the L of the records, and is called
+with `is_trainable` (see avjax/models/layers.py).
 """
 
 import importlib

@@ -1,8 +1,8 @@
-"""One recursion of attention as the authors' public code computes it; joint_cross_attention.py has the paper's equations.
+"""Computes one recursion of attention as the authors' public code does.
 
-Source: models/dense_coattn.py and models/av_crossatten.py of RJCMA, Recurrent-Joint-Attention and
-Dynamic-CrossAttention, which follow dense co-attention (Nguyen and Okatani 2018). docs/weights.md lists the names of
-their parameters.
+joint_cross_attention.py has the paper's equations. Source: models/dense_coattn.py and
+models/av_crossatten.py of RJCMA, Recurrent-Joint-Attention and Dynamic-CrossAttention, which follow
+dense co-attention (Nguyen and Okatani 2018). docs/weights.md lists the names of their parameters.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 
 class CoAttention(nn.Module):
-  """One modality attends to the joint features: x (B,L,Dm), joint (B,L,D), both zero on padding -> (B,L,Dm).
+  """Lets one modality attend to the joint features: x (B,L,Dm), joint (B,L,D) -> (B,L,Dm).
 
-  The attention is over channels, Dm x D, where the paper's is over frames, L x L. The key mixes frames, so the weights
-  have a side of L: a clip of L' < length frames uses their leading block.
+  Both inputs are zero on padding. The attention is over channels, Dm x D, where the paper's is over
+  frames, L x L. The key mixes frames, so its weights are L x L: a clip of L' < length frames uses
+  their leading block.
   """
 
   length: int
@@ -45,9 +46,10 @@ class CoAttention(nn.Module):
 
 
 class JointCoAttention(nn.Module):
-  """One recursion: visual (B,L,Dv) and audio (B,L,Da) each attend to [X_v; X_a], in the same shapes.
+  """Computes one recursion: visual (B,L,Dv) and audio (B,L,Da) each attend to [X_v; X_a].
 
-  With `joint_fc` they attend to FC([X_v; X_a]), as in two of the repositories; RJCMA computes this and drops the result.
+  The shapes stay the same. With `joint_fc` they attend to FC([X_v; X_a]), as in two of the
+  repositories; RJCMA computes this and drops the result.
   """
 
   length: int

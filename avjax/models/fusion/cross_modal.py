@@ -1,4 +1,7 @@
-"""Cross-modal transformer: a reconstruction of USTC-IAT-United (arXiv:2503.10523), whose sizes are not public."""
+"""Reconstructs the cross-modal transformer of USTC-IAT-United (arXiv:2503.10523).
+
+The sizes of their model are not public.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
   ranges={'width': at_least(1), 'blocks': at_least(1), 'heads': at_least(1), 'dropout': DROPOUT},
 )
 class CrossModal(nn.Module):
-  """Lets the visual features attend to the audio features: (B,L,Dv), (B,L,Da) -> [V; V attended], (B,L,2*width).
+  """Lets visual attend to audio: (B,L,Dv), (B,L,Da) -> [V; V attended], (B,L,2*width).
 
   In each block visual is the query, audio is key and value, and two dense layers follow.
   """
@@ -41,13 +44,10 @@ class CrossModal(nn.Module):
     mask: Bool[Array, 'B L'],
     is_trainable: Trainable,
   ) -> Float[Array, 'B L D']:
-    visual, audio = (
-      nn.Dense(self.width, name='visual')(visual),
-      nn.Dense(self.width, name='audio')(audio),
-    )
+    visual = nn.Dense(self.width, name='visual')(visual)
+    audio = nn.Dense(self.width, name='audio')(audio)
     x = visual
     for i in range(self.blocks):
-      x = EncoderLayer(self.heads, self.hidden, self.dropout, name=f'block{i}')(
-        x, mask, is_trainable, over=audio
-      )
+      block = EncoderLayer(self.heads, self.hidden, self.dropout, name=f'block{i}')
+      x = block(x, mask, is_trainable, over=audio)
     return zero_padding(jnp.concatenate([visual, x], axis=-1), mask)

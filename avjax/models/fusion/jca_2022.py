@@ -1,7 +1,8 @@
-"""JCA as first published (Praveen et al., CVPRW 2022), whose equations differ from the present paper's section 3.2.
+"""Computes JCA as first published (Praveen et al., CVPRW 2022).
 
-Source: models/cam.py of the authors' public code (JointCrossAttentional-AV-Fusion). Its joint features are as wide as
-both modalities together.
+Its equations differ from section 3.2 of the present paper. Source: models/cam.py of the authors'
+public code (JointCrossAttentional-AV-Fusion). The joint features are as wide as both modalities
+together.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
 
 
 class Attention2022(nn.Module):
-  """One modality attends to the joint features: x (B,L,Dm), joint (B,L,D) -> (B,L,Dm).
+  """Lets one modality attend to the joint features: x (B,L,Dm), joint (B,L,D) -> (B,L,Dm).
 
-  Three of its weights mix frames and so have a side of L; `maps` is the size of the other side.
+  length: L. The weights that mix frames have an axis of it: affine, L x L, w_x and w_h.
+  maps: the other axis of w_x and w_h.
   """
 
   length: int
@@ -33,10 +35,8 @@ class Attention2022(nn.Module):
     frames, d = x.shape[1], joint.shape[2]
     init = nn.initializers.lecun_normal()
     affine = self.param('affine', init, (self.length, self.length))[:frames, :frames]
-    w_c, w_x = (
-      self.param('w_c', init, (d, self.maps)),
-      self.param('w_x', init, (self.length, self.maps))[:frames],
-    )
+    w_c = self.param('w_c', init, (d, self.maps))
+    w_x = self.param('w_x', init, (self.length, self.maps))[:frames]
     w_h = self.param('w_h', init, (self.maps, self.length))[:, :frames]
     # fmt: off
     c = jnp.tanh(jnp.einsum('bld,lm,bme->bde', x, affine, joint) / jnp.sqrt(d))   # (B,Dm,D)
@@ -47,7 +47,7 @@ class Attention2022(nn.Module):
 
 @FUSIONS.register('jca_2022', ranges={'width': at_least(1)})
 class JCA2022(nn.Module):
-  """Projects each modality to `width` features, of which each then attends to both: -> (B,L,2*width)."""
+  """Projects each modality to `width` features, and lets it attend to both: -> (B,L,2*width)."""
 
   length: int
   width: int = 128

@@ -1,7 +1,8 @@
-"""Joint cross-attention and its recursions and gates: JCA, RJCA, DCA, GRJCA, HGRJCA (paper, eq. 1 to 20).
+"""Computes joint cross-attention: JCA, RJCA, DCA, GRJCA and HGRJCA (paper, eq. 1 to 20).
 
-Frames are rows here, (B,L,D), where the paper writes them as columns, D x L. The mask (B,L) is True on frames and False
-on padding. To zero the padded rows of X and J is enough: since tanh(0) = 0, they drop out of every sum over frames.
+Frames are rows here, (B,L,D), where the paper writes them as columns, D x L. The mask (B,L) is True
+on frames and False on padding. It is enough to zero the padded rows of X and J: since tanh(0) = 0,
+they drop out of every sum over frames.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
 
 
 class Attention(nn.Module):
-  """One modality attends to the joint representation: x (B,L,Dm), joint (B,L,D) -> (B,L,Dm).
+  """Lets one modality attend to the joint features: x (B,L,Dm), joint (B,L,D) -> (B,L,Dm).
 
-  w_c and w_h are L x L, since they mix frames: a clip of L' < length frames uses their leading L' x L' block. They are
-  drawn with standard deviation 1/L because eq. 3 and 5 sum over L frames: from Xavier's initialisation the features
-  would grow tenfold with every recursion.
+  w_c and w_h are L x L, since they mix frames: a clip of L' < length frames uses their leading
+  L' x L' block. They are drawn with standard deviation 1/L because eq. 3 and 5 sum over L frames:
+  from Xavier's initialisation the features would grow tenfold with every recursion.
   """
 
   length: int
@@ -47,7 +48,10 @@ class Attention(nn.Module):
 
 
 class JointCrossAttention(nn.Module):
-  """One recursion: visual (B,L,Dv) and audio (B,L,Da) each attend to J = FC([X_a; X_v]), in the same shapes."""
+  """Computes one recursion: visual (B,L,Dv) and audio (B,L,Da) each attend to J = FC([X_a; X_v]).
+
+  The shapes stay the same.
+  """
 
   length: int
 
@@ -73,11 +77,13 @@ class JointCrossAttention(nn.Module):
   },
 )
 class RJCA(nn.Module):
-  """Recursive joint cross-attention (section 3.2): concatenates the features of the last recursion, (B,L,Dv+Da).
+  """Computes recursive joint cross-attention (section 3.2), -> (B,L,Dv+Da).
 
-  JCA is a single recursion. The gated systems override only `choose`, which combines X^(0), ..., X^(M) of a modality.
+  It concatenates the features of the last recursion. JCA is a single recursion. The gated systems
+  override only `choose`, which combines X^(0), ..., X^(M) of a modality.
 
-  formulation: 'paper', or 'author' for the recursion of the authors' public code, which puts visual before audio.
+  formulation: 'paper', or 'author' for the recursion of the authors' public code, which puts visual
+    before audio.
   dropout, joint_fc: of the formulation 'author' only.
   temperature: T of eq. 11 and 16, of the gated systems only.
   """
@@ -103,9 +109,8 @@ class RJCA(nn.Module):
         layer = JointCoAttention(self.length, self.dropout, self.joint_fc, name=f'recursion_{t}')
         visual, audio = layer(visuals[-1], audios[-1], mask, is_trainable)
       else:
-        visual, audio = JointCrossAttention(self.length, name=f'recursion_{t}')(
-          visuals[-1], audios[-1], mask
-        )
+        layer = JointCrossAttention(self.length, name=f'recursion_{t}')
+        visual, audio = layer(visuals[-1], audios[-1], mask)
       visuals.append(visual)
       audios.append(audio)
     pair = [self.choose('audio', audios), self.choose('visual', visuals)]
@@ -120,9 +125,9 @@ class RJCA(nn.Module):
   def gate(
     self, name: str, x: Float[Array, 'B L Dm'], series: list[Float[Array, 'B L Dm']]
   ) -> Float[Array, 'B L Dm']:
-    """Weighs a series of K features (B,L,Dm) by a gate that reads x (B,L,Dm): ReLU of their weighted sum, (B,L,Dm).
+    """Weighs K features (B,L,Dm) by a gate that reads x (B,L,Dm): ReLU of their weighted sum.
 
-    The scores (B,L,K), which sum to 1 over K, are sown as gates/`name`.
+    Returns (B,L,Dm). The scores (B,L,K), which sum to 1 over K, are sown as gates/`name`.
     """
     # fmt: off
     scores = nn.Dense(len(series), name=f'gate_{name}')(x)   # eq. 9, 10, 14, 15: (B,L,K)
@@ -134,7 +139,10 @@ class RJCA(nn.Module):
 
 @FUSIONS.register('dca')
 class DCA(RJCA):
-  """Dynamic cross-attention (Praveen and Alam 2024): gates between the unattended and the last attended features."""
+  """Computes dynamic cross-attention (Praveen and Alam 2024).
+
+  Its gates choose between the unattended and the last attended features.
+  """
 
   def choose(self, modality, series):
     return self.gate(modality, series[-1], [series[0], series[-1]])
@@ -142,7 +150,10 @@ class DCA(RJCA):
 
 @FUSIONS.register('grjca')
 class GRJCA(RJCA):
-  """Gated recursive joint cross-attention (section 3.3): gates over the unattended features and every recursion."""
+  """Computes gated recursive joint cross-attention (section 3.3).
+
+  Its gates weigh the unattended features and those of every recursion.
+  """
 
   def choose(self, modality, series):
     return self.gate(modality, series[-1], series)
@@ -150,7 +161,10 @@ class GRJCA(RJCA):
 
 @FUSIONS.register('hgrjca')
 class HGRJCA(RJCA):
-  """Hierarchical GRJCA (section 3.4): gates at every recursion between X^(t-1) and X^(t), then over the gated features."""
+  """Computes hierarchical GRJCA (section 3.4).
+
+  At every recursion gates weigh X^(t-1) and X^(t); a final gate weighs the gated features.
+  """
 
   def choose(self, modality, series):
     gated = [

@@ -1,7 +1,8 @@
-"""Leader-follower attention in its first form and as LFAN, and CAN, the channel attention of the same authors.
+"""Computes leader-follower attention, in its first form and as LFAN, and CAN by the same authors.
 
-The visual features lead: they stay as they are, and what attention between the modalities finds is appended.
-Sources: models/model.py and models/transformer.py of the authors' public code (ABAW2, ABAW3, ABAW5).
+The visual features lead: they stay as they are, and the result of attention between the modalities,
+the follower, is appended. CAN is channel attention. Sources: models/model.py and
+models/transformer.py of the authors' public code (ABAW2, ABAW3, ABAW5).
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
 @FUSIONS.register('lfan', ranges={'width': at_least(1), 'heads': at_least(1), 'dropout': DROPOUT})
 class LFAN(nn.Module):
-  """Appends the follower to the visual features, (B,L,Dv + 2*width): in every frame the modalities are two tokens that attend.
+  """Appends the follower to the visual features, -> (B,L,Dv + 2*width).
+
+  In every frame the modalities are two tokens that attend to both.
 
   width: of each modality's part of the follower, over all heads.
   """
@@ -39,19 +42,16 @@ class LFAN(nn.Module):
     mask: Bool[Array, 'B L'],
     is_trainable: Trainable,
   ) -> Float[Array, 'B L D']:
+    xavier = nn.initializers.xavier_uniform()
     qkv = []
     for name, x in (('visual', visual), ('audio', audio)):
-      x = nn.Dense(
-        3 * self.width, kernel_init=nn.initializers.xavier_uniform(), name=f'{name}_qkv'
-      )(x)
+      x = nn.Dense(3 * self.width, kernel_init=xavier, name=f'{name}_qkv')(x)
       qkv.append(x.reshape(*x.shape[:2], self.heads, 3 * self.width // self.heads))
     q, k, v = jnp.split(jnp.stack(qkv, axis=3), 3, axis=-1)  # (B,L,heads,2,width/heads)
     scores = nn.softmax(jnp.einsum('blhmd,blhnd->blhmn', q, k) / jnp.sqrt(q.shape[-1]), axis=-1)
     attended = jnp.einsum('blhmn,blhnd->blhmd', scores, v) + v
     follower = attended.reshape(*visual.shape[:2], 2 * self.width)  # heads first, then modalities
-    follower = nn.Dense(
-      2 * self.width, kernel_init=nn.initializers.xavier_uniform(), name='output'
-    )(follower)
+    follower = nn.Dense(2 * self.width, kernel_init=xavier, name='output')(follower)
     follower = Dropout(self.dropout, name='dropout')(follower, is_trainable)
     follower = nn.LayerNorm(epsilon=1e-5, name='norm')(follower)
     return zero_padding(jnp.concatenate([visual, follower], axis=-1), mask)
@@ -59,9 +59,10 @@ class LFAN(nn.Module):
 
 @FUSIONS.register('leader_follower', ranges={'width': at_least(1)})
 class LeaderFollower(nn.Module):
-  """Appends the follower as in its first form (Zhang, Ding, Wei and Guan 2021), (B,L,Dv + 2*width), with one head.
+  """Appends the follower in its first form (Zhang, Ding, Wei and Guan 2021), -> (B,L,Dv + 2*width).
 
-  For each key the softmax runs over the queries, not for each query over the keys as usual: so it is in their code.
+  There is one head. For each key the softmax runs over the queries, as in their code, and not for
+  each query over the keys as usual.
   """
 
   length: int  # Not used: no frame sees another one here.
@@ -78,28 +79,25 @@ class LeaderFollower(nn.Module):
     del is_trainable
 
     def tokens(kind):  # (B,L,2,width)
-      return jnp.stack(
-        [
-          nn.Dense(self.width, name=f'{name}_{kind}')(x)
-          for name, x in (('visual', visual), ('audio', audio))
-        ],
-        axis=2,
-      )
+      modalities = (('visual', visual), ('audio', audio))
+      projected = [nn.Dense(self.width, name=f'{name}_{kind}')(x) for name, x in modalities]
+      return jnp.stack(projected, axis=2)
 
     q, k, v = tokens('query'), tokens('key'), tokens('value')
     scores = nn.softmax(jnp.einsum('blmd,blnd->blmn', k, q) / jnp.sqrt(self.width), axis=-1)
-    follower = nn.LayerNorm(
-      epsilon=1e-5, reduction_axes=(-2, -1), feature_axes=(-2, -1), name='norm'
-    )(scores @ v + v)
+    axes = (-2, -1)
+    norm = nn.LayerNorm(epsilon=1e-5, reduction_axes=axes, feature_axes=axes, name='norm')
+    follower = norm(scores @ v + v)
     follower = follower.reshape(*visual.shape[:2], 2 * self.width)
     return zero_padding(jnp.concatenate([visual, follower], axis=-1), mask)
 
 
 @FUSIONS.register('can', ranges={'width': at_least(1)})
 class CAN(nn.Module):
-  """Channel attention (Zhang, Zhao and Guan 2023): projects each modality to `width`, then weighs all features, (B,L,2*width).
+  """Computes channel attention (Zhang, Zhao and Guan 2023), -> (B,L,2*width).
 
-  The weights are a softmax over the features of both modalities.
+  It projects each modality to `width` and then weighs all features. The weights are a softmax over
+  the features of both modalities.
   """
 
   length: int  # Not used: no frame sees another one here.
@@ -114,8 +112,7 @@ class CAN(nn.Module):
     is_trainable: Trainable,
   ) -> Float[Array, 'B L D']:
     del is_trainable
-    x = jnp.concatenate(
-      [nn.Dense(self.width, name=name)(x) for name, x in (('visual', visual), ('audio', audio))],
-      axis=-1,
-    )
+    modalities = (('visual', visual), ('audio', audio))
+    projected = [nn.Dense(self.width, name=name)(x) for name, x in modalities]
+    x = jnp.concatenate(projected, axis=-1)
     return zero_padding(x * nn.softmax(nn.Dense(x.shape[-1], name='weights')(x), axis=-1), mask)

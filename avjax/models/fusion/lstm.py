@@ -1,4 +1,4 @@
-"""LSTM over the visual features: a reconstruction of AIWELL-UOC (arXiv:2503.12260) from its abstract."""
+"""Reconstructs AIWELL-UOC (arXiv:2503.12260) from its abstract: an LSTM over visual features."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 @FUSIONS.register('lstm', needs=('visual',), ranges={'width': at_least(1), 'layers': at_least(1)})
 class LSTM(nn.Module):
-  """Runs layers of LSTM over the visual features only, (B,L,Dv) -> (B,L,width), or (B,L,2*width) if bidirectional."""
+  """Runs layers of LSTM over the visual features, (B,L,Dv) -> (B,L,width).
+
+  If bidirectional, the result is (B,L,2*width). Audio is not used.
+  """
 
   length: int  # Not used: an LSTM takes any number of frames.
   width: int = 256
@@ -35,9 +38,8 @@ class LSTM(nn.Module):
   ) -> Float[Array, 'B L D']:
     del audio, is_trainable
     x, lengths = visual, mask.sum(axis=1)  # padding is at the end of a clip
-    cell = functools.partial(
-      nn.OptimizedLSTMCell, self.width, param_dtype=x.dtype
-    )  # also the type of its first state
+    # param_dtype is also the type of the first state.
+    cell = functools.partial(nn.OptimizedLSTMCell, self.width, param_dtype=x.dtype)
     for i in range(self.layers):
       forward = nn.RNN(cell(name=f'forward{i}'))(x, seq_lengths=lengths)
       if self.bidirectional:

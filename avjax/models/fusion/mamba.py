@@ -1,7 +1,8 @@
-"""Selective state spaces over the visual features: Charon, or Mamba-VA (Liang et al. 2025, arXiv:2503.10104).
+"""Runs selective state spaces over the visual features: Charon's Mamba-VA.
 
-Source: VA/model/mamba.py of the authors' public code. It draws A and the time step anew after Mamba has initialised
-them; here they start as in Mamba itself (Gu and Dao 2023).
+Charon is Liang et al. 2025 (arXiv:2503.10104). Source: VA/model/mamba.py of the authors' public
+code. It draws A and the time step anew after Mamba has initialised them; here they start as in
+Mamba itself (Gu and Dao 2023).
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
 
 
 def selective_scan(decay, drive, read):
-  """Computes h_t = decay_t * h_(t-1) + drive_t from h = 0, and y_t, the sum over states of read_t * h_t.
+  """Computes h_t = decay_t * h_(t-1) + drive_t from h = 0, and y_t from h_t.
 
-  decay, drive (B,L,D,N), read (B,L,N) -> y (B,L,D). It takes log L steps, since two updates make one: (a, b) and then
-  (c, d) is (a c, b c + d).
+  y_t is the sum over states of read_t * h_t. decay, drive (B,L,D,N), read (B,L,N) -> y (B,L,D). It
+  takes log L steps, since two updates make one: (a, b) and then (c, d) is (a c, b c + d).
   """
 
   def after(first, then):
@@ -36,21 +37,22 @@ def selective_scan(decay, drive, read):
 
 
 def start_weight(key, shape, dtype=jnp.float32):
-  """Draws the weight of the time step's projection, (rank,D), from U(-1/sqrt(rank), 1/sqrt(rank))."""
+  """Draws the weight (rank,D) of the time step's projection uniformly within 1/sqrt(rank) of 0."""
   return jax.random.uniform(key, shape, dtype, -(shape[0] ** -0.5), shape[0] ** -0.5)
 
 
 def start_step(key, shape, dtype=jnp.float32, least=1e-3, most=1e-1):
   """Draws a bias whose softplus is a time step between least and most, uniform in its logarithm."""
-  step = jnp.exp(
-    jax.random.uniform(key, shape, dtype) * (np.log(most) - np.log(least)) + np.log(least)
-  )
+  share = jax.random.uniform(key, shape, dtype)
+  step = jnp.exp(share * (np.log(most) - np.log(least)) + np.log(least))
   return step + jnp.log(-jnp.expm1(-step))  # the inverse of softplus
 
 
 class Mamba(nn.Module):
-  """One Mamba layer, (B,L,D) -> (B,L,D): causal convolution over `taps` frames, gated recurrence with N states per channel.
+  """Computes one Mamba layer, (B,L,D) -> (B,L,D): a causal convolution and a gated recurrence.
 
+  states: N, the states per channel of the recurrence.
+  taps: frames that the convolution sees.
   rank: of the projection that gives the time step.
   """
 
@@ -62,31 +64,23 @@ class Mamba(nn.Module):
   def __call__(self, x):
     width = x.shape[-1]
     x, z = jnp.split(nn.Dense(2 * width, use_bias=False, name='in')(x), 2, axis=-1)
-    x = nn.silu(
-      nn.Conv(
-        width, (self.taps,), padding=[(self.taps - 1, 0)], feature_group_count=width, name='conv'
-      )(x)
-    )
-    step, write, read = jnp.split(
-      nn.Dense(self.rank + 2 * self.states, use_bias=False, name='select')(x),
-      [self.rank, self.rank + self.states],
-      axis=-1,
-    )
-    step = nn.softplus(
-      nn.Dense(width, kernel_init=start_weight, bias_init=start_step, name='step')(step)
-    )  # (B,L,D)
-    a = -jnp.exp(
-      self.param(
-        'a_log', lambda key: jnp.log(jnp.tile(jnp.arange(1.0, self.states + 1), (width, 1)))
-      )
-    )  # (D,N)
+    past = [(self.taps - 1, 0)]
+    conv = nn.Conv(width, (self.taps,), padding=past, feature_group_count=width, name='conv')
+    x = nn.silu(conv(x))
+    selected = nn.Dense(self.rank + 2 * self.states, use_bias=False, name='select')(x)
+    step, write, read = jnp.split(selected, [self.rank, self.rank + self.states], axis=-1)
+    to_step = nn.Dense(width, kernel_init=start_weight, bias_init=start_step, name='step')
+    step = nn.softplus(to_step(step))  # (B,L,D)
+
+    def start_a(key):
+      del key
+      return jnp.log(jnp.tile(jnp.arange(1.0, self.states + 1), (width, 1)))
+
+    a = -jnp.exp(self.param('a_log', start_a))  # (D,N)
     skip = self.param('skip', nn.initializers.ones, (width,))
-    y = (
-      selective_scan(
-        jnp.exp(step[..., None] * a[None, None]), (step * x)[..., None] * write[:, :, None], read
-      )
-      + per_channel(skip, x) * x
-    )
+    decay = jnp.exp(step[..., None] * a[None, None])  # (B,L,D,N)
+    drive = (step * x)[..., None] * write[:, :, None]  # (B,L,D,N)
+    y = selective_scan(decay, drive, read) + per_channel(skip, x) * x
     return nn.Dense(width, use_bias=False, name='out')(y * nn.silu(z))
 
 
@@ -96,7 +90,10 @@ class Mamba(nn.Module):
   ranges={'layers': at_least(1), 'states': at_least(1), 'rank': at_least(1)},
 )
 class MambaVA(nn.Module):
-  """Standardises each frame's visual features, then runs layers of Mamba with a residual and a norm: -> (B,L,Dv)."""
+  """Standardises each frame's visual features, then runs layers of Mamba over them, -> (B,L,Dv).
+
+  Each layer has a residual and a norm.
+  """
 
   length: int  # Not used: the recurrence takes any number of frames.
   layers: int = 4
@@ -114,7 +111,6 @@ class MambaVA(nn.Module):
     del audio, is_trainable
     x = nn.LayerNorm(epsilon=1e-5, use_scale=False, use_bias=False, name='frame_norm')(visual)
     for i in range(self.layers):
-      x = nn.LayerNorm(epsilon=1e-5, name=f'norm{i}')(
-        x + Mamba(self.states, rank=self.rank, name=f'layer{i}')(x)
-      )
+      layer = Mamba(self.states, rank=self.rank, name=f'layer{i}')
+      x = nn.LayerNorm(epsilon=1e-5, name=f'norm{i}')(x + layer(x))
     return zero_padding(x, mask)

@@ -1,4 +1,7 @@
-"""One modality without the other: the controls of every table, and the fusion of frame-wise systems."""
+"""Passes on one modality without the other.
+
+This is the fusion of the controls of every table, and of systems that predict frame by frame.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Transformer encoders over the concatenated features: Meng 2022, Zhou 2023, Zhang Ziyang 2023, Zhang Wei 2023, CtyunAI 2025.
+"""Runs transformer encoders over the concatenated features of both modalities.
 
-They differ in what stands before the encoder and in its sizes, which their configs give. Sources: the public code of
-each (upczww/abaw5 and abaw6, situAI/ABAW2022, FuxiVirtualHuman/ABAW5, ABAW2023-HFUT/ABAW5); for CtyunAI that of abaw6,
-which its abstract continues.
+These are Meng 2022, Zhou 2023, Zhang Ziyang 2023, Zhang Wei 2023 and CtyunAI 2025. They differ in
+what stands before the encoder and in its sizes, which their configs give. Sources: the public code
+of each (upczww/abaw5 and abaw6, situAI/ABAW2022, FuxiVirtualHuman/ABAW5, ABAW2023-HFUT/ABAW5); for
+CtyunAI that of abaw6, which its abstract continues.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
 
 
 class EncoderLayer(nn.Module):
-  """Attention and two dense layers, each with a residual and then a norm, as PyTorch's TransformerEncoderLayer.
+  """Computes attention and two dense layers as PyTorch's TransformerEncoderLayer, -> (B,L,D).
 
-  (B,L,D) -> (B,L,D). The frames of x attend to one another, or to the frames of `over` (B,L,D'), another modality.
+  Attention and dense layers each have a residual and then a norm. The frames of x (B,L,D) attend to
+  one another, or to the frames of another modality, `over` (B,L,D2).
   """
 
   heads: int
@@ -50,20 +52,17 @@ class EncoderLayer(nn.Module):
       name='attention',
     )
     attended = attend(x, over, mask=mask[:, None, None, :])  # no frame attends to padding
-    x = nn.LayerNorm(epsilon=1e-5, name='norm1')(
-      x + Dropout(self.dropout, name='dropout1')(attended, is_trainable)
-    )
+    attended = Dropout(self.dropout, name='dropout1')(attended, is_trainable)
+    x = nn.LayerNorm(epsilon=1e-5, name='norm1')(x + attended)
     y = nn.relu(nn.Dense(self.hidden, name='dense1')(x))
-    y = nn.Dense(x.shape[-1], name='dense2')(
-      Dropout(self.dropout, name='dropout2')(y, is_trainable)
-    )
-    return nn.LayerNorm(epsilon=1e-5, name='norm2')(
-      x + Dropout(self.dropout, name='dropout3')(y, is_trainable)
-    )
+    y = Dropout(self.dropout, name='dropout2')(y, is_trainable)
+    y = nn.Dense(x.shape[-1], name='dense2')(y)
+    y = Dropout(self.dropout, name='dropout3')(y, is_trainable)
+    return nn.LayerNorm(epsilon=1e-5, name='norm2')(x + y)
 
 
 def sinusoidal(length, width):
-  """Returns the positions of Vaswani et al. 2017, (L,D): sines in even columns, cosines in odd ones."""
+  """Returns the positions of Vaswani et al. 2017, (L,D): sines in even columns, cosines in odd."""
   angles = np.arange(length)[:, None] / 10000 ** (np.arange(0, width, 2) / width)
   positions = np.zeros((length, width))
   positions[:, 0::2], positions[:, 1::2] = np.sin(angles), np.cos(angles[:, : width // 2])
@@ -84,14 +83,15 @@ def sinusoidal(length, width):
   },
 )
 class Transformer(nn.Module):
-  """Concatenation, dense layers, transformer encoder: (B,L,Dv), (B,L,Da) -> (B,L,stem[-1]).
+  """Runs dense layers and a transformer encoder: (B,L,Dv), (B,L,Da) -> (B,L,stem[-1]).
 
-  Without positions, as in most of these systems, the encoder does not know the order of the frames; the temporal part
-  before it does.
+  Without positions, as in most of these systems, the encoder does not know the order of the frames;
+  the temporal part before it does.
 
   inputs: the modalities that are concatenated, in this order.
   each: width of a dense layer on each modality before that, 0 for none.
-  stem: widths of the dense layers after it; slope: of the LeakyReLU between these, None for no activation.
+  stem: widths of the dense layers after it.
+  slope: of the LeakyReLU between the layers of the stem, None for no activation.
   dropout_in: dropout before the encoder.
   """
 
@@ -129,7 +129,6 @@ class Transformer(nn.Module):
     if self.positions == 'sinusoidal':
       x = x + sinusoidal(*x.shape[1:]).astype(x.dtype)[None]
     for i in range(self.layers):
-      x = EncoderLayer(self.heads, self.hidden, self.dropout, name=f'layer{i}')(
-        x, mask, is_trainable
-      )
+      layer = EncoderLayer(self.heads, self.hidden, self.dropout, name=f'layer{i}')
+      x = layer(x, mask, is_trainable)
     return zero_padding(x, mask)

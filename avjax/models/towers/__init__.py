@@ -1,4 +1,8 @@
-"""Towers: one frame of one modality in, its features out. One file per tower, imported here, so that none is listed twice."""
+"""Defines towers, which turn one frame of one modality into features.
+
+There is one file per tower. All files of this folder are imported here, so a new tower is a new
+file and needs no edit elsewhere.
+"""
 
 import importlib
 import pkgutil

@@ -1,4 +1,7 @@
-"""Visual tower IR-50, which the authors' code calls ResNet-50: images (N,H,W,3) in [-1, 1] -> features (N,512)."""
+"""Defines the visual tower IR-50: images (N,H,W,3) in [-1, 1] -> features (N,512).
+
+The authors' code calls it ResNet-50.
+"""
 
 from __future__ import annotations
 
@@ -31,9 +34,8 @@ class UnitIR(nn.Module):
     if x.shape[-1] == self.width:
       shortcut = x[:, :: self.stride, :: self.stride]  # PyTorch's max-pool of size 1
     else:
-      shortcut = Norm(name='shortcut_norm')(
-        conv(self.width, 1, self.stride, 'shortcut_conv')(x), is_trainable, mask
-      )
+      shortcut = conv(self.width, 1, self.stride, 'shortcut_conv')(x)
+      shortcut = Norm(name='shortcut_norm')(shortcut, is_trainable, mask)
     x = Norm(name='norm1')(x, is_trainable, mask)
     x = PReLU(name='prelu')(conv(self.width, 3, 1, 'conv1')(x))
     x = Norm(name='norm2')(conv(self.width, 3, self.stride, 'conv2')(x), is_trainable, mask)
@@ -48,7 +50,8 @@ class IR50(nn.Module):
 
   mask (N,): False on padded frames, which the statistics of trained batch norms leave out.
   Parameters: input/..., stage1..4/unit*/..., output/...
-  Source: models/arcface_model.py and models/backbone.py of the predecessors' public code (RJCMA, ABAW3).
+  Source: models/arcface_model.py and models/backbone.py of the predecessors' public code (RJCMA,
+  ABAW3).
   """
 
   features: int = 512
@@ -66,35 +69,32 @@ class IR50(nn.Module):
     mask = None if mask is None else mask[:, None, None, None]
     x = StemIR(self.widths[0], name='input')(images, is_trainable, mask)
     for i, (width, count) in enumerate(zip(self.widths, self.units, strict=True)):
-      x = Units(UnitIR, count, width, 1 if i == 0 else 2, name=f'stage{i + 1}')(
-        x, is_trainable, mask
-      )
+      stage = Units(UnitIR, count, width, 1 if i == 0 else 2, name=f'stage{i + 1}')
+      x = stage(x, is_trainable, mask)
     return OutputIR(self.features, self.dropout, name='output')(x, is_trainable, mask)
 
 
 class StemIR(nn.Module):
-  """Convolution, norm, PReLU: (N,H,W,3) -> (N,H,W,width)."""
+  """Applies convolution, norm, PReLU: (N,H,W,3) -> (N,H,W,width)."""
 
   width: int
 
   @nn.compact
   def __call__(self, x, is_trainable, mask=None):
-    return PReLU(name='prelu')(
-      Norm(name='norm')(conv(self.width, 3, name='conv')(x), is_trainable, mask)
-    )
+    x = conv(self.width, 3, name='conv')(x)
+    return PReLU(name='prelu')(Norm(name='norm')(x, is_trainable, mask))
 
 
 class OutputIR(nn.Module):
-  """Norm, dropout, flattening, dense layer, norm, scaling to unit length: (N,H,W,C) -> (N,features)."""
+  """Applies norm, dropout, dense layer, norm, scaling to unit length: (N,H,W,C) -> (N,features)."""
 
   features: int
   dropout: float
 
   @nn.compact
   def __call__(self, x, is_trainable, mask=None):
-    x = Dropout(self.dropout, name='dropout')(
-      Norm(name='norm1')(x, is_trainable, mask), is_trainable
-    )
+    x = Norm(name='norm1')(x, is_trainable, mask)
+    x = Dropout(self.dropout, name='dropout')(x, is_trainable)
     x = nn.Dense(self.features, name='dense')(x.reshape(x.shape[0], -1))
     x = Norm(name='norm2')(x, is_trainable, None if mask is None else mask[:, :, 0, 0])
     return x / jnp.sqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-12)

@@ -1,4 +1,4 @@
-"""What the residual towers share: a convolution as PyTorch pads it, and stages of units."""
+"""Defines what the residual towers share: a convolution as PyTorch pads it, and stages of units."""
 
 import flax.linen as nn
 
@@ -6,7 +6,10 @@ he_init = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
 
 def conv(width, kernel, stride=1, name=None):
-  """Makes a convolution without bias and with PyTorch's symmetric padding (XLA's SAME pads a strided one unevenly)."""
+  """Makes a convolution without bias and with PyTorch's symmetric padding.
+
+  XLA's SAME would pad a strided convolution unevenly.
+  """
   pad = kernel // 2
   return nn.Conv(
     width,
@@ -30,7 +33,6 @@ class Units(nn.Module):
   @nn.compact
   def __call__(self, x, is_trainable, mask=None):
     for i in range(self.count):
-      x = self.unit(self.width, self.stride if i == 0 else 1, name=f'unit{i}')(
-        x, is_trainable, mask
-      )
+      unit = self.unit(self.width, self.stride if i == 0 else 1, name=f'unit{i}')
+      x = unit(x, is_trainable, mask)
     return x

@@ -1,4 +1,7 @@
-"""Visual tower ResNet-50, which the paper cites: images (N,H,W,3) in [-1, 1] -> features (N,512)."""
+"""Defines the visual tower ResNet-50: images (N,H,W,3) in [-1, 1] -> features (N,512).
+
+The paper cites it.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,9 @@ if TYPE_CHECKING:
 
 
 class Bottleneck(nn.Module):
-  """He et al.'s bottleneck unit, with the stride in the 3x3 convolution as torchvision has it.
+  """Computes He et al.'s bottleneck unit: (N,H,W,C) -> (N,H/stride,W/stride,4*width).
 
-  (N,H,W,C) -> (N,H/stride,W/stride,4*width).
+  The stride is in the 3x3 convolution, as in torchvision.
   """
 
   width: int
@@ -29,23 +32,23 @@ class Bottleneck(nn.Module):
   def __call__(self, x, is_trainable, mask=None):
     shortcut = x
     if x.shape[-1] != 4 * self.width or self.stride != 1:
-      shortcut = Norm(name='shortcut_norm')(
-        conv(4 * self.width, 1, self.stride, 'shortcut_conv')(x), is_trainable, mask
-      )
-    x = nn.relu(Norm(name='norm1')(conv(self.width, 1, 1, 'conv1')(x), is_trainable, mask))
-    x = nn.relu(
-      Norm(name='norm2')(conv(self.width, 3, self.stride, 'conv2')(x), is_trainable, mask)
-    )
+      shortcut = conv(4 * self.width, 1, self.stride, 'shortcut_conv')(x)
+      shortcut = Norm(name='shortcut_norm')(shortcut, is_trainable, mask)
+    x = conv(self.width, 1, 1, 'conv1')(x)
+    x = nn.relu(Norm(name='norm1')(x, is_trainable, mask))
+    x = conv(self.width, 3, self.stride, 'conv2')(x)
+    x = nn.relu(Norm(name='norm2')(x, is_trainable, mask))
     x = Norm(name='norm3')(conv(4 * self.width, 1, 1, 'conv3')(x), is_trainable, mask)
     return nn.relu(x + shortcut)
 
 
 @VISUAL_TOWERS.register('resnet50', ranges={'widths': length(4), 'units': length(4)})
 class ResNet50(nn.Module):
-  """Encodes faces by He et al.'s ResNet-50 (arXiv:1512.03385) without its classifier, and a projection.
+  """Encodes faces by He et al.'s ResNet-50 (arXiv:1512.03385) and a projection.
 
-  (N,H,W,3) -> (N,2048) -> (N,512). 23.5 M parameters before the projection. mask (N,): False on padded frames, which
-  the statistics of trained batch norms leave out. Parameters: input/..., stage1..4/unit*/..., output/...
+  (N,H,W,3) -> (N,2048) -> (N,512). It has no classifier. 23.5 M parameters before the projection.
+  mask (N,): False on padded frames, which the statistics of trained batch norms leave out.
+  Parameters: input/..., stage1..4/unit*/..., output/...
   """
 
   features: int = 512
@@ -62,14 +65,16 @@ class ResNet50(nn.Module):
     mask = None if mask is None else mask[:, None, None, None]
     x = StemResNet(self.widths[0], name='input')(images, is_trainable, mask)
     for i, (width, count) in enumerate(zip(self.widths, self.units, strict=True)):
-      x = Units(Bottleneck, count, width, 1 if i == 0 else 2, name=f'stage{i + 1}')(
-        x, is_trainable, mask
-      )
+      stage = Units(Bottleneck, count, width, 1 if i == 0 else 2, name=f'stage{i + 1}')
+      x = stage(x, is_trainable, mask)
     return nn.Dense(self.features, name='output')(x.mean(axis=(1, 2)))
 
 
 class StemResNet(nn.Module):
-  """7x7 convolution of stride 2, norm, ReLU, 3x3 max-pool of stride 2: (N,H,W,3) -> (N,H/4,W/4,width)."""
+  """Applies convolution, norm, ReLU, max-pool: (N,H,W,3) -> (N,H/4,W/4,width).
+
+  The convolution is 7x7, the max-pool 3x3; both have stride 2.
+  """
 
   width: int
 

@@ -1,4 +1,4 @@
-"""Audio tower: VGGish (Hershey et al. 2017) without its last ReLU, its PCA and its quantisation."""
+"""Defines the audio tower: VGGish (Hershey et al. 2017) without last ReLU, PCA and quantisation."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 
 def max_pool(x):
-  """2x2 max-pool of stride 2: (N,H,W,C) -> (N,H/2,W/2,C).
+  """Applies a 2x2 max-pool of stride 2: (N,H,W,C) -> (N,H/2,W/2,C).
 
-  It is a reshape and a maximum because XLA runs their gradient many times faster on a CPU than that of a pooling window.
+  It is a reshape and a maximum because XLA runs their gradient many times faster on a CPU than that
+  of a pooling window.
   """
   n, h, w, c = x.shape
   return x.reshape(n, h // 2, 2, w // 2, 2, c).max(axis=(2, 4))
@@ -28,13 +29,12 @@ def max_pool(x):
 class VGGish(nn.Module):
   """Encodes log-mel windows: (N,96,64) -> (N,128). 72.1 M parameters.
 
-  Names and the order in which features are flattened (height, width, channel) are those of the published TensorFlow
-  graph, so that published weights need no reordering.
+  Names and the order in which features are flattened (height, width, channel) are those of the
+  published TensorFlow graph, so that published weights need no reordering.
   """
 
-  inline = (
-    True  # its arguments stand beside `tower` in config.model.audio, not in a section of their own
-  )
+  # Its arguments stand next to `tower` in config.model.audio, not in a section of their own.
+  inline = True
 
   features: int = 128
   widths: Sequence[int] = (64, 128, 256, 256, 512, 512)
@@ -47,14 +47,11 @@ class VGGish(nn.Module):
     is_trainable: Trainable | None = None,
     mask: Bool[Array, ' N'] | None = None,
   ) -> Float[Array, 'N features']:
-    del (
-      is_trainable,
-      mask,
-    )  # nothing in it differs in training, and every window is encoded by itself
+    # No layer behaves differently in training, and every window is encoded by itself.
+    del is_trainable, mask
     x = log_mel[..., None]  # (N,96,64,1)
-    for name, width in zip(
-      ('conv1', 'conv2', 'conv3_1', 'conv3_2', 'conv4_1', 'conv4_2'), self.widths, strict=True
-    ):
+    names = ('conv1', 'conv2', 'conv3_1', 'conv3_2', 'conv4_1', 'conv4_2')
+    for name, width in zip(names, self.widths, strict=True):
       x = nn.relu(nn.Conv(width, (3, 3), name=name)(x))
       if not name.endswith('_1'):  # the second convolution of a pair is pooled
         x = max_pool(x)
