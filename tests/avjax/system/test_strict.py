@@ -1,7 +1,7 @@
 """Every config works under JAX's strict settings for shapes and types.
 
-No array is broadcast to more axes, or cast to another type, without a word. Only shapes are
-computed. optax's Adam is left out, since it multiplies Python floats with integer counts.
+No array is silently broadcast to more axes or cast to another type. Only shapes are computed.
+optax's Adam is left out, since it multiplies Python floats with integer counts.
 """
 
 import importlib

@@ -328,10 +328,7 @@ def test_the_command(capsys, tmp_path):
 
 
 def test_sizes_of_a_whole_model_can_be_overridden(capsys, tmp_path):
-  """The query_linear of repositories that use joint_fc is wanted where the config says so.
-
-  Its length is that of the config.
-  """
+  """The query_linear of repositories that use joint_fc is wanted where the config says so."""
   source = write(
     tmp_path / 'source.safetensors',
     {'temporal.video.network.0.conv1.weight_v': np.zeros((2, 2, 2), np.float32)},
