@@ -38,7 +38,8 @@ HEAD = """# Equations
 
 This table leads from each equation of the paper to its line of code. In the code a row is a frame,
 (B,L,D); in the paper a column is a frame, D x L. The tests compare every equation with a float64
-reference that was written from the paper (tests/support/oracle.py). `python -m benchmarks.equations`
+reference that was written from the paper (tests/support/oracle.py). \
+`python -m benchmarks.equations`
 writes this page.
 
 | equation | what it is | where | line |

@@ -162,7 +162,10 @@ def ridge(data):
 
 
 def constant(data):
-  """Scores the mean of the training labels: its CCC is 0 by definition, its RMSE is to be beaten."""
+  """Scores the mean of the training labels as the prediction of every frame.
+
+  Its CCC is 0 by definition, its RMSE is to be beaten.
+  """
   splits, held_out = fold_chunks(0)
   mean, y = features(data, splits)[1].mean(0), features(data, [held_out])[1]
   return row(

@@ -148,7 +148,8 @@ def write_golden(case, model_shapes, results):
 def table_of(results):
   """Formats the results as a Markdown table."""
   lines = [
-    '| largest relative difference | output, evaluation | gradients | output, training | gradients | running averages |',
+    '| largest relative difference | output, evaluation | gradients '
+    '| output, training | gradients | running averages |',
     '|---|---|---|---|---|---|',
   ]
   for name, row in results['largest_relative_difference'].items():
@@ -178,7 +179,8 @@ def main(argv):
   arguments = parser.parse_args(argv[1:])
   table, failed, arrays = {}, [], 0
   print(
-    f'{"largest relative difference":<30}{"eval":>10}{"gradient":>10}{"train":>10}{"gradient":>10}{"averages":>10}'
+    f'{"largest relative difference":<30}{"eval":>10}{"gradient":>10}'
+    f'{"train":>10}{"gradient":>10}{"averages":>10}'
   )
   for case in arguments.cases:
     model = make_reference(case)

@@ -28,9 +28,9 @@ from configs import lfan, rjca_author
 GOLDEN = pathlib.Path(__file__).parents[1] / 'tests' / 'avjax' / 'golden'
 STEPS = 3  # forward passes in training mode, after which the running averages are compared
 TOLERANCES = {'float32': 1e-4, 'float64': 1e-9}
-# The seed of the weights and inputs of each case. In float32, rounding may decide on which side of a
-# ReLU's kink an activation falls. Then all gradients below it differ by 1e-3 or more, also between
-# PyTorch's own float32 and float64. With these seeds no activation lies so near.
+# The seed of the weights and inputs of each case. In float32, rounding may decide on which side
+# of a ReLU's kink an activation falls. Then all gradients below it differ by 1e-3 or more, also
+# between PyTorch's own float32 and float64. With these seeds no activation lies so near.
 DRAWS = {'ir50': 5, 'resnet50': 6, 'vggish': 2, 'rjca_author': 1, 'lfan': 1}
 
 
@@ -70,7 +70,8 @@ def weight(case, name, shape):
     return np.exp(0.2 * x)
   if leaf == 'bias':
     return 0.1 * x
-  # Norms and PReLU. The last norm of a residual branch is smaller than the trunk, as in trained towers.
+  # Norms and PReLU. The last norm of a residual branch is smaller than the trunk, as in trained
+  # towers.
   if len(shape) == 1:
     sizes = {
       'bn3.weight': 0.2,
@@ -160,7 +161,8 @@ def _ours(case, source, dtype, gradients):
     (_, (output, stats)), gradient = jax.value_and_grad(forward, has_aux=True)(*arguments)
     return output, stats, gradient
 
-  # A float64 convolution is a plain loop, which must be optimized although the tests turn optimization off.
+  # A float64 convolution is a plain loop, which must be optimized although the tests turn
+  # optimization off.
   jit = functools.partial(
     jax.jit, static_argnums=3, compiler_options={'xla_backend_optimization_level': '1'}
   )

@@ -89,8 +89,11 @@ def measure(clip, folder, output):
   """
   # VmHWM starts from zero in a new program; ru_maxrss would start from the peak of this process.
   code = (
-    'import re, sys, time; from avjax import predict; start = time.perf_counter(); predict.main(sys.argv); '
-    'print("PEAK", int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) // 1024, "WALL", time.perf_counter() - start)'
+    'import re, sys, time; from avjax import predict; '
+    'start = time.perf_counter(); predict.main(sys.argv); '
+    'print("PEAK", int(re.search(r"VmHWM:\\s+(\\d+)", '
+    'open("/proc/self/status").read())[1]) // 1024, '
+    '"WALL", time.perf_counter() - start)'
   )
   done = subprocess.run(
     [sys.executable, '-c', code, str(clip), '--run', str(folder), '--output', str(output)],
@@ -125,17 +128,20 @@ def pictures(clip, folder, output):
   with browser.Browser(1200, 1000) as page:
     page.open(output / f'{clip.stem}.html')
     page.evaluate(
-      'new Promise(done => { video.muted = true; video.currentTime = video.duration / 2; video.onseeked = done })'
+      'new Promise(done => { video.muted = true; video.currentTime = video.duration / 2; '
+      'video.onseeked = done })'
     )
     time.sleep(3)  # until Chromium's own spinner has faded
     (ROOT / 'docs' / 'predict_page.png').write_bytes(page.screenshot())
   shutil.rmtree(output)
 
 
-SUMMARY = """![Video, valence-arousal circle, curves and gates on the page of a clip](docs/predict_page.png)
+SUMMARY = """![Video, valence-arousal circle, curves and gates on the page of a clip]\
+(docs/predict_page.png)
 
 This picture is of the demo's model, which has only seen drawn faces: its numbers mean nothing here.
-(Clip: GRID corpus, Cooke et al. 2006, CC BY 4.0.) On {cores} CPU cores the whole command handles {demo}
+(Clip: GRID corpus, Cooke et al. 2006, CC BY 4.0.) On {cores} CPU cores the whole command handles \
+{demo}
 frames per second with the demo's model, and {full} with a model of `configs/grjca.py`."""
 
 DETAILS = """On {cores} CPU cores, with faces found by {detector}, in frames per second:
@@ -146,7 +152,8 @@ DETAILS = """On {cores} CPU cores, with faces found by {detector}, in frames per
 
 The video is {clip}, {frames} frames in {seconds:.0f} s. The column "whole
 command" counts from the start of the command and includes the compilation of the model. The towers
-of `configs/grjca.py` take {work:.1f} GFLOP per frame, so predicting in real time on two cores needs a
+of `configs/grjca.py` take {work:.1f} GFLOP per frame, so predicting in real time on two cores \
+needs a
 smaller model. At {rate} frames per second the demo's model needs at most {short} MB of memory for a
 video of one minute, and {long} MB for one of thirty. `python -m benchmarks.predict` writes
 [predict.json](predict.json) and this block.

@@ -114,7 +114,10 @@ def behind_towers(config):
 
 
 def on_features(config, widths):
-  """Returns the config of the same system on features of these widths, {modality: width}, in place of its towers."""
+  """Returns the config of the same system on features in place of its towers.
+
+  `widths` is {modality: numbers per frame}.
+  """
   config = config.copy_and_resolve_references()
   config.data.features = {}
   for modality, width in widths.items():

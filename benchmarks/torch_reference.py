@@ -158,7 +158,10 @@ class TemporalConvNet(nn.Module):
 
 
 class DenseCoAttention(nn.Module):
-  """The attention of one recursion of RJCA as its authors have it; modality 1 is visual, 2 audio."""
+  """The attention of one recursion of RJCA as its authors have it.
+
+  Modality 1 is visual, 2 audio.
+  """
 
   def __init__(self, dims, length):
     super().__init__()

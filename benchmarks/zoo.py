@@ -79,21 +79,28 @@ def mean(row):
 
 PAGE = """# Every system on the mini set
 
-`make zoo` trains each config of `configs/` in its smallest size (`mini`) for {epochs} epochs of {records} training
-records with seed 0, one model for valence and arousal, and writes this page. The numbers are CCC on the
+`make zoo` trains each config of `configs/` in its smallest size (`mini`) for {epochs} epochs of \
+{records} training
+records with seed 0, one model for valence and arousal, and writes this page. The numbers are CCC \
+on the
 validation partition of fold 0, whose subjects are not in training.
 
-They show that every system runs from end to end under one protocol. The second group of layers opens at
-epoch {in_one_stage}, and after so few epochs some systems have hardly begun to learn. The numbers do not rank the
-systems: the set is synthetic and small, all towers start from random weights, and {epochs} epochs are few.
+They show that every system runs from end to end under one protocol. The second group of layers \
+opens at
+epoch {in_one_stage}, and after so few epochs some systems have hardly begun to learn. The \
+numbers do not rank the
+systems: the set is synthetic and small, all towers start from random weights, and {epochs} epochs \
+are few.
 Nothing here says anything about Aff-Wild2.
 
-In the rows *on features*, grey crops of {side} x {side} pixels from a feature file (`data_prep.build --features`)
+In the rows *on features*, grey crops of {side} x {side} pixels from a feature file \
+(`data_prep.build --features`)
 take the place of the visual tower. A reconstruction is named as such.
 
 {table}
 
-The best epoch is chosen on the same partition. Seconds are those of training and validation, with two
+The best epoch is chosen on the same partition. Seconds are those of training and validation, with \
+two
 runs at a time on {cores} CPU cores.
 """
 

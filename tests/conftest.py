@@ -12,9 +12,11 @@ os.environ['JAX_PLATFORMS'] = 'cpu'  # the tests' numbers are the CPU's
 # Most of the time of small models is the compiler's; its optimizations change speed alone.
 if 'backend_optimization_level' not in os.environ.get('XLA_FLAGS', ''):
   os.environ['XLA_FLAGS'] = (
-    f'{os.environ.get("XLA_FLAGS", "")} --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false'
+    f'{os.environ.get("XLA_FLAGS", "")} --xla_backend_optimization_level=0 '
+    '--xla_cpu_use_fusion_emitters=false'
   )
-# The processes that tests start compile the same few programs over and over; xdist's workers share what their parent has made.
+# The processes that tests start compile the same few programs over and over; xdist's workers share
+# what their parent has made.
 if 'PYTEST_XDIST_WORKER' not in os.environ:
   _cache = tempfile.TemporaryDirectory(prefix='avjax-tests-')
   os.environ['JAX_COMPILATION_CACHE_DIR'] = _cache.name
@@ -39,13 +41,19 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(items):
-  """The demo first: it takes as long as a third of the others together, and one worker can be at it from the start."""
+  """Puts the demo first.
+
+  It takes as long as a third of the others together, and one worker can be at it from the start.
+  """
   items.sort(key=lambda item: item.path.name != 'test_demo.py')
 
 
 @pytest.fixture
 def full(request):
-  """Whether the long form was asked for: as many kills, flips and files as docs/reliability.md says."""
+  """Whether the long form was asked for.
+
+  It has as many kills, flips and files as docs/reliability.md says.
+  """
   return request.config.getoption('--full')
 
 
@@ -65,7 +73,10 @@ def record(request):
 
 @pytest.fixture(scope='session')
 def records(tmp_path_factory):
-  """The RECORDS folder of the little official-layout set of data_prep's tests, in the sizes of support/tiny.py."""
+  """The RECORDS folder of the small set in the official layout that data_prep's tests use.
+
+  Its sizes are those of support/tiny.py.
+  """
   from official_set import SIZES, make_official
 
   from data_prep import build

@@ -1,6 +1,7 @@
-"""What version 0.1.0 (commit 656e7a9) made is read, and gives the same: records, a run, an exported model, predictions.
+"""What version 0.1.0 (commit 656e7a9) made is still read and gives the same results.
 
-tests/data/made_by_656e7a9 holds what that commit's own commands wrote, in the smallest sizes.
+That is records, a run, an exported model and predictions: tests/data/made_by_656e7a9 holds what
+that commit's own commands wrote, in the smallest sizes.
 """
 
 import csv
@@ -78,7 +79,10 @@ def test_an_exported_model_is_read_and_written_the_same(run, tmp_path):
 
 
 def test_a_run_goes_on(run, capsys):
-  """Started again with the old command it has ended, and says so with the old results; nothing is refused as another run."""
+  """A run that has ended, started again with the old command, gives its old results.
+
+  Nothing is refused as another run.
+  """
   old = json.loads((run / 'results_validation.json').read_text())
   done = call(
     f'--config={OLD / "config.py"}', f'--workdir={run}', f'--config.data.dir={OLD / "records"}'

@@ -116,7 +116,8 @@ def test_the_table_of_systems():
     'audio',
     'concatenation',
   }
-  # By hand: GRJCA adds to RJCA the 4 gate scores of each modality, and the sum of 4 features that they weigh.
+  # By hand: GRJCA adds to RJCA the 4 gate scores of each modality, and the sum of 4 features that
+  # they weigh.
   gates = (512 + 128) * 4
   assert found['grjca']['whole']['flops'] - found['rjca']['whole'][
     'flops'

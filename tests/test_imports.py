@@ -41,13 +41,19 @@ DATA_PREP = {'errors', 'files', 'ranges', 'data', 'media'}  # all of avjax that 
 
 
 def room(module):
-  """'avjax.models.fusion.lstm' -> 'models'; the commands are one room, and avjax itself, which only has its version, is none."""
+  """Returns the room of a module: 'avjax.models.fusion.lstm' -> 'models'.
+
+  The commands are one room, and avjax itself, which only has its version, is none.
+  """
   name = [*module.split('.'), ''][1]
   return 'commands' if name in COMMANDS else name
 
 
 def imports(path):
-  """The modules that a file imports, wherever in it, 'avjax.system.steps' for `from avjax.system import steps`."""
+  """Lists the modules that a file imports, wherever in it.
+
+  `from avjax.system import steps` gives 'avjax.system.steps'.
+  """
   found = []
   for node in ast.walk(ast.parse(path.read_text())):
     if isinstance(node, ast.Import):

@@ -86,7 +86,10 @@ def test_the_paper_s_settings():
 
 
 def test_the_authors_protocol():
-  """Every switch of docs/deviations.md at once, in every config; the config is otherwise the same."""
+  """`protocol=author` sets every switch of docs/deviations.md at once, in every config.
+
+  The config is otherwise the same.
+  """
   from avjax.runs.folder import changed_keys
 
   for name in SYSTEMS:

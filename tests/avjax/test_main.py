@@ -1,4 +1,7 @@
-"""The command line: a run, starting it again, and bad input in one line with exit code 2. tests/fault has kills and damage."""
+"""The command line starts a run, goes on with it, and refuses bad input in one line.
+
+Bad input ends with exit code 2. tests/fault has kills and damage.
+"""
 
 import json
 import os
@@ -223,7 +226,10 @@ def test_a_damaged_shard_is_named(whole, records, tmp_path):
 
 
 def test_what_is_not_finite_is_not_saved(records, tmp_path):
-  """At an absurd rate the first epoch or the next blows up: exit code 3, and no checkpoint with NaN in it."""
+  """A run that blows up ends with exit code 3, and no checkpoint holds NaN.
+
+  At an absurd rate this happens in the first epoch or the next.
+  """
   workdir = tmp_path / 'run'
   code, _, err = start(
     workdir, records, '--config.schedule.rate_max=1e38', '--config.schedule.warmup_epochs=0'
@@ -236,7 +242,10 @@ def test_what_is_not_finite_is_not_saved(records, tmp_path):
 
 @pytest.mark.parametrize('kind', ['last', 'best'])
 def test_a_damaged_checkpoint_is_not_used(whole, records, tmp_path, kind):
-  """The state before is taken, with the best that belongs to it, and the run ends as it did; then all is sound again."""
+  """The state before a damaged checkpoint is taken, with the best that belongs to it.
+
+  The run ends as it did, and then all is sound again.
+  """
   workdir = tmp_path / 'run'
   shutil.copytree(whole[0], workdir)
   newest = max((workdir / 'checkpoints' / kind).iterdir(), key=lambda p: int(p.name))
@@ -286,7 +295,10 @@ def test_a_second_start_in_the_same_folder(whole, records, tmp_path):
 
 
 def test_a_fork_goes_on_from_another_run(whole, records, tmp_path):
-  """config.resume: its epochs, its best, other rates; what does not fit is refused before anything is written."""
+  """config.resume goes on from the epochs and the best of another run, at other rates.
+
+  What does not fit is refused before anything is written.
+  """
   fork = [
     f'--config.resume={whole[0]}',
     '--config.schedule.max_epochs=5',

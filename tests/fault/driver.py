@@ -1,8 +1,9 @@
-"""avjax.main in a process that sends itself a signal at a mark: driver.py SIGNAL MARK FLAGS...
+"""Runs avjax.main and sends it a signal at a mark: driver.py SIGNAL MARK FLAGS...
 
-Marks: train:EPOCH:BATCH and validate:EPOCH:BATCH, just before that batch (EPOCH counts from the start of this process);
-compile, while the first step is being compiled; save:N, in the N-th checkpoint of the state; save:N:K, at the K-th file
-operation of it. Epochs, batches and saves count from 0.
+Marks: train:EPOCH:BATCH and validate:EPOCH:BATCH, just before that batch (EPOCH counts from the
+start of this process); compile, while the first step is being compiled; save:N, in the N-th
+checkpoint of the state; save:N:K, at the K-th file operation of it. Epochs, batches and saves
+count from 0.
 """
 
 import os

@@ -28,7 +28,10 @@ def flags(workdir, records, *overrides, config=TINY):
 
 
 def run(*arguments, module='avjax.main', under=(), **options):
-  """Runs python -m MODULE, under the words of another command if given; options are subprocess.run's."""
+  """Runs python -m MODULE in a process of its own; options are subprocess.run's.
+
+  `under` holds the words of another command, if any, that starts it.
+  """
   environment = {**os.environ, 'PYTHONPATH': f'{ROOT}', **options.pop('env', {})}
   return subprocess.run(
     [*under, sys.executable, '-m', module, *map(str, arguments)],
@@ -42,7 +45,10 @@ def run(*arguments, module='avjax.main', under=(), **options):
 
 
 def call(*arguments, module='avjax.main'):
-  """What `run` does, in this process: for starts that nothing kills. It saves the seconds that JAX and TensorFlow take to load."""
+  """Runs in this process what `run` runs, for starts that nothing kills.
+
+  It saves the seconds that JAX and TensorFlow take to load.
+  """
   argv, out, err = [module, *map(str, arguments)], io.StringIO(), io.StringIO()
   with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), contextlib.chdir(ROOT):
     try:
@@ -95,7 +101,10 @@ def final_state(workdir):
 
 
 def fingerprint(workdir):
-  """SHA-256 over parameters, statistics, optimizer, schedule and place in the data of the newest checkpoint."""
+  """Returns the SHA-256 of everything in the newest checkpoint.
+
+  That is parameters, statistics, optimizer, schedule and place in the data.
+  """
   state, meta = final_state(workdir)
   total = hashlib.sha256(json.dumps(meta, sort_keys=True).encode())
   for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:

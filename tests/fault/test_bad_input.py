@@ -1,6 +1,7 @@
-"""Sixty malformed inputs: each one line of at most 200 characters that names the file, exit code 2, nothing changed.
+"""Each of sixty malformed inputs is refused in one line that names the file, with exit code 2.
 
-The long form starts each as a command of its own and measures its time and memory.
+The line has at most 200 characters, and nothing is changed. The long form starts each as a command
+of its own and measures its time and memory.
 """
 
 import importlib
@@ -21,7 +22,10 @@ from fault.harness import ROOT, TINY, files, run
 
 LABELS = f'source/{ANNOTATIONS}/Train_Set/102.txt'
 CROP, VIDEO = 'source/cropped_aligned/102/00015.jpg', 'source/batch1/103.mp4'
-TEST_LIST = 'source/test_set/names_of_videos_in_each_test_set/Valence_Arousal_Estimation_Challenge_test_set_release.txt'
+TEST_LIST = (
+  'source/test_set/names_of_videos_in_each_test_set/'
+  'Valence_Arousal_Estimation_Challenge_test_set_release.txt'
+)
 
 
 def write(path, content=b''):
@@ -287,7 +291,10 @@ def in_process(module, arguments, capsys):
 
 
 def as_command(module, arguments, capsys):
-  """(exit code, stderr, seconds, bytes) of the command in a process of its own: of the processor, and at the most."""
+  """Runs the command in a process of its own; returns (exit code, stderr, seconds, bytes).
+
+  The seconds are the processor's, and the bytes are the most that it used at once.
+  """
   del capsys
   process = subprocess.Popen(
     [sys.executable, '-m', module, *arguments],
@@ -315,7 +322,11 @@ QUICK = [
 
 
 def test_bad_input(pristine, tmp_path, monkeypatch, capsys, full, record):
-  """All cases in the long form, those that need no process of their own and a sixth of the others in the short one."""
+  """Every malformed input is refused as the head of this file says.
+
+  The long form has all cases; the short form has those that need no process of their own and a
+  sixth of the others.
+  """
   good, slowest, largest, wrong = 0, 0, 0, {}
   for name in CASES if full else QUICK:
     act, (module, arguments), words = CASES[name]
@@ -354,7 +365,8 @@ def test_bad_input(pristine, tmp_path, monkeypatch, capsys, full, record):
     shutil.rmtree(folder)
   if full:
     record(
-      'malformed inputs: inputs, refused in one line with nothing changed; most processor seconds; most MB',
+      'malformed inputs: inputs, refused in one line with nothing changed; '
+      'most processor seconds; most MB',
       [len(CASES), good, round(slowest, 1), round(largest / 1e6)],
     )
   assert not wrong, '\n'.join(f'{name}: {what}' for name, what in wrong.items())

@@ -50,7 +50,10 @@ def flip(path, rng):
 
 
 def test_single_bits_of_a_checkpoint(saved, tmp_path, full, record):
-  """A flip in any file of the newest state: it is restored as it was saved, or the state before is, with one line of warning."""
+  """After a flip in any file of the newest state no restore is silently wrong.
+
+  The state is restored as it was saved, or the state before is, with one line of warning.
+  """
   workdir, states = saved
   shape = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), np.asarray(x).dtype), states[1])
   rng, silent, back = random.Random(0), 0, 0
@@ -84,7 +87,8 @@ def test_single_bits_of_a_checkpoint(saved, tmp_path, full, record):
     assert len(notes) == (step == 1), notes
     shutil.rmtree(copy)
   record(
-    'single-bit flips of a checkpoint: flips, silently wrong restores, steps back to the state before',
+    'single-bit flips of a checkpoint: flips, silently wrong restores, '
+    'steps back to the state before',
     [flips, silent, back],
   )
   assert silent == 0 and back > flips / 4
@@ -115,7 +119,7 @@ def lengths(data):
 
 
 def test_damaged_records_are_found_and_named(records, tmp_path, full, record):
-  """data_prep.verify finds every damage and names the file; what can be seen from sizes alone stops a run before it starts."""
+  """data_prep.verify finds every damage and names the file."""
   rng, folder = (
     random.Random(0),
     manifest.version_folder(shutil.copytree(records, tmp_path / 'records')),

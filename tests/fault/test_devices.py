@@ -1,4 +1,7 @@
-"""One device, several, and several processes: the same data in the same order, the same parameters."""
+"""One device, several, and several processes reach the same parameters.
+
+They see the same data in the same order.
+"""
 
 import json
 import os
@@ -14,7 +17,8 @@ import pytest
 
 from fault.harness import ROOT, final_state, flags, run
 
-# Twelve windows a batch do not divide by eight devices: the batch is padded to sixteen rows that count nowhere.
+# Twelve windows a batch do not divide by eight devices: the batch is padded to sixteen rows that
+# count nowhere.
 SETTINGS = ['--config.batch_size=12', '--config.schedule.max_epochs=3']
 
 
@@ -53,16 +57,20 @@ def single(records, settings, tmp_path_factory):
   return on_devices(1, tmp_path_factory.mktemp('single') / 'run', records, settings)
 
 
-# A bias whose effect the next batch norm takes out has a gradient of zero, of which rounding leaves 1e-9; Adam makes a whole step of
-# it, in whatever direction. Such biases, and the running means that follow them, differ from one layout to another as from one
-# compiler to another; everything else moves by 1e-2 in these runs and agrees.
+# A bias whose effect the next batch norm takes out has a gradient of zero, of which rounding leaves
+# 1e-9; Adam makes a whole step of it, in whatever direction. Such biases, and the running means
+# that follow them, differ from one layout to another as from one compiler to another; everything
+# else moves by 1e-2 in these runs and agrees.
 WITHOUT_EFFECT = re.compile(
   r"params.*(norm[12]|dense|hidden|residual)'\]\['bias'\]|batch_stats.*'mean'\]"
 )
 
 
 def difference(one, other):
-  """The largest difference of any parameter, statistic or moment, after checking that both saw the same batches."""
+  """Returns the largest difference of any parameter, statistic or moment.
+
+  Both runs must have seen the same batches.
+  """
   losses = [
     [json.loads(line)['train_loss'] for line in (folder / 'metrics.jsonl').read_text().splitlines()]
     for folder in (one, other)

@@ -58,7 +58,10 @@ def test_a_place_that_cannot_be_written(records):
 
 
 def mounted(script, *arguments):
-  """Runs a shell script in a mount and network namespace of its own; skips where that may not be made."""
+  """Runs a shell script in a mount and network namespace of its own.
+
+  It skips the test where that may not be made.
+  """
   done = subprocess.run(
     ['unshare', '--mount', '--net', 'bash', '-c', script, 'bash', *map(str, arguments)],
     cwd=ROOT,
@@ -73,11 +76,18 @@ def mounted(script, *arguments):
 
 @pytest.mark.skipif(not shutil.which('unshare'), reason='needs unshare')
 def test_full_and_closed_file_systems(begun, records, tmp_path, full, record):
-  """The real thing: a small file system that is full, one that is mounted read-only, and no network at all."""
+  """A run on a file system that is full or mounted read-only ends well, and needs no network.
+
+  The file systems and the missing network are real.
+  """
   if not full:
     pytest.skip('make fault runs it')
   command = f'"$PYTHON" -m avjax.main {" ".join(flags("$1/run", records))}'
-  fill = 'dd if=/dev/zero of="$1/fill" bs=1k count=$(($(df --output=avail -k "$1" | tail -1) - 60)) status=none'  # 60 kB are left
+  # This fills the disk but for 60 kB.
+  fill = (
+    'dd if=/dev/zero of="$1/fill" bs=1k '
+    'count=$(($(df --output=avail -k "$1" | tail -1) - 60)) status=none'
+  )
   full_disk = mounted(
     f'mount -t tmpfs -o size=5m none "$1" && cp -r "$2" "$1/run" && {fill} && {command}',
     tmp_path,

@@ -26,7 +26,10 @@ def whole(records, tmp_path_factory):
 
 
 def marks(count):
-  """Random progress marks, in training and in validation, the release of the second group among them."""
+  """Draws random progress marks in training and in validation.
+
+  The release of the second group is among them.
+  """
   rng = random.Random(0)
   places = [f'train:{epoch}:{batch}' for epoch in range(EPOCHS) for batch in range(BATCHES)] + [
     f'validate:{epoch}:0' for epoch in range(EPOCHS)
@@ -38,7 +41,10 @@ def marks(count):
 
 
 def test_killed_and_resumed_bit_for_bit(whole, records, tmp_path, full, record):
-  """SIGKILL at random progress marks: the same state in SHA-256, and the same results, as the run that was not disturbed."""
+  """A run that is killed at random progress marks ends as the run that was not disturbed.
+
+  The state is the same in SHA-256 after SIGKILL, and the results are the same.
+  """
   expected, same = fingerprint(whole[0]), 0
   places = marks(20) if full else ['train:2:0']  # the first batch after the release
   for i, mark in enumerate(places):
@@ -55,7 +61,10 @@ def test_killed_and_resumed_bit_for_bit(whole, records, tmp_path, full, record):
 
 @pytest.mark.parametrize('mark', ['train:1:2', 'validate:1:0', 'compile', 'save:1'])
 def test_sigterm_saves_and_ends_well(whole, records, tmp_path, record, full, mark):
-  """In training, in evaluation, in the first compilation and in a save: exit code 0, and nothing of the run is lost."""
+  """SIGTERM at any moment ends a run with exit code 0, and nothing of the run is lost.
+
+  It comes in training, in evaluation, in the first compilation and in a save.
+  """
   if not full and mark != 'train:1:2':
     pytest.skip('make fault runs it')
   workdir = tmp_path / 'run'
@@ -80,22 +89,32 @@ def test_sigterm_saves_and_ends_well(whole, records, tmp_path, record, full, mar
 
 
 SAVER = """
+import os
 import sys
 import numpy as np
-from avjax import checkpoint
+from avjax.runs import checkpoint
 checkpoints = checkpoint.Checkpoints(sys.argv[1])
 for step in range(1, 5):
   if step == 4:
     operations = iter(range(10 ** 6))
     events = ('open', 'os.rename', 'os.mkdir', 'os.remove', 'os.rmdir', 'shutil.rmtree')
-    sys.addaudithook(lambda event, _: event in events and next(operations) == int(sys.argv[2]) and __import__('os').kill(__import__('os').getpid(), 9))
-  checkpoints.save(checkpoints.last, step, {'params': {'a': np.full((50, 70), step, np.float32), 'b': np.arange(9.0)}}, {'step': step, 'schedule': {'best_epoch': -1}})
+    def kill_at(event, _):
+      if event in events and next(operations) == int(sys.argv[2]):
+        os.kill(os.getpid(), 9)
+    sys.addaudithook(kill_at)
+  state = {'params': {'a': np.full((50, 70), step, np.float32), 'b': np.arange(9.0)}}
+  meta = {'step': step, 'schedule': {'best_epoch': -1}}
+  checkpoints.save(checkpoints.last, step, state, meta)
   print(step, flush=True)
 """
 
 
 def test_killed_inside_a_save(tmp_path, full, record):
-  """SIGKILL at one file operation after another of the fourth save: a whole state is there, and no litter after the next start."""
+  """A save that is killed at any file operation leaves a whole state.
+
+  SIGKILL comes at one file operation after another of the fourth save. After the next start there
+  is no litter.
+  """
   import jax
   import numpy as np
 

@@ -1,4 +1,7 @@
-"""A run in this process: compilations, updates that are not finite, and inputs that hold nothing."""
+"""A run in this process compiles once per stage and survives updates that are not finite.
+
+Inputs that hold nothing are checked too.
+"""
 
 import functools
 import json
@@ -21,7 +24,10 @@ from fault.harness import final_state
 
 @pytest.fixture
 def poisoned(monkeypatch):
-  """poisoned(where): the labels of the training batches for which where(epoch, batch) is true are NaN."""
+  """poisoned(where) makes the labels of some training batches NaN.
+
+  They are the batches for which where(epoch, batch) is true.
+  """
   batches = dataset.Records.batches
 
   def poison(where):
@@ -90,7 +96,10 @@ def test_a_row_of_skipped_updates_goes_on_over_the_end_of_an_epoch(records, tmp_
 
 
 def test_too_many_spoiled_batches_end_the_run(records, tmp_path, poisoned):
-  """The run ends (test_main.py has the exit code 3), and the state of the epoch before is what it was."""
+  """Too many skipped updates end the run, and the state of the epoch before is kept.
+
+  test_main.py has the exit code 3.
+  """
   poisoned(lambda epoch, batch: epoch >= 1)
   with pytest.raises(Diverged):
     loop.train(config_for(records, skip_most=2), tmp_path / 'run', StopSignal())
@@ -118,7 +127,10 @@ def test_too_many_spoiled_batches_end_the_run(records, tmp_path, poisoned):
   ],
 )
 def test_inputs_that_hold_nothing(kind):
-  """Black windows, silence, constant labels: finite loss and gradient, and the step moves. NaN: the state comes back as it was."""
+  """Black windows, silence and constant labels give a finite loss and gradient.
+
+  The step moves. With NaN the state comes back as it was.
+  """
   config = tiny.get_config()
   length, face, clips = config.data.length, config.data.face, 3
   rng = np.random.default_rng(0)

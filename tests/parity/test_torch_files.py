@@ -1,4 +1,7 @@
-"""PyTorch's own files: every way in which they are saved, and what asks to run code. Needs torch: `make parity`."""
+"""PyTorch's own files are read in every way in which they are saved.
+
+What asks to run code is refused. These tests need torch: `make parity`.
+"""
 
 import collections
 import pathlib
@@ -49,7 +52,11 @@ def test_every_way_to_save(tmp_path, wrap, zipped):
 
 
 def test_small_files_that_would_grow(tmp_path):
-  """2^60 ways to one tensor, a tree that holds itself, and a tensor of many numbers of which one is stored."""
+  """Small files that would grow are read without growing, or refused.
+
+  They hold 2^60 ways to one tensor, a tree that holds itself, and a tensor of many numbers of which
+  one is stored.
+  """
   path, tree = tmp_path / 'weights.pth', STATE
   for _ in range(60):
     tree = {'a': tree, 'b': tree}
@@ -110,7 +117,10 @@ def test_code_in_a_file_is_not_run(tmp_path, zipped):
 
 
 def test_damaged_files(tmp_path):
-  """Cut anywhere, or flipped: refused in one line, or, where the format has no checksum of its own, read as it is."""
+  """Files that are cut anywhere, or have a flipped bit, are refused in one line.
+
+  Where the format has no checksum of its own, a flipped bit may be read as it is.
+  """
   path, rng = tmp_path / 'weights.pth', random.Random(0)
   for zipped in (True, False):
     torch.save(STATE, path, _use_new_zipfile_serialization=zipped)
@@ -131,7 +141,10 @@ def test_damaged_files(tmp_path):
 
 @pytest.mark.parametrize('case', parity_cases.CONFIGS)
 def test_a_predecessor_s_checkpoint_brought_along(tmp_path, case):
-  """model_state_dict.pth, as their trainer saves it -> our file -> config.init.model -> the same predictions."""
+  """A checkpoint of the predecessors gives the same predictions through config.init.model.
+
+  The file is model_state_dict.pth, as their trainer saves it; avjax.pretrained makes ours of it.
+  """
   from avjax.models.layers import nothing_trainable
   from avjax.system import System
 

@@ -1,9 +1,12 @@
-"""The models a second time, in float64 NumPy and as plainly as they can be said; one clip, evaluation mode.
+"""Computes the models a second time, in float64 NumPy and as plainly as possible.
 
-Fusion is written from the paper alone and in its layout: X is D x L, a column is a frame, [X_a; X_v] are stacked rows.
-The TCN and the towers are written from PyTorch's definitions, rows being frames. `w` is the Flax parameter tree of the
-module and `s` its batch statistics, both as dicts of float64 arrays. A clip of L' frames uses leading blocks of the
-L x L weights. Where the paper leaves a choice, `shared/design/systems.md`, section b, rows 1 to 21, has made it.
+It takes one clip at a time, in evaluation mode.
+
+Fusion is written from the paper alone and in its layout: X is D x L, a column is a frame, and
+[X_a; X_v] are stacked rows. The TCN and the towers are written from PyTorch's definitions, rows
+being frames. `w` is the Flax parameter tree of the module and `s` its batch statistics, both as
+dicts of float64 arrays. A clip of L' frames uses leading blocks of the L x L weights. Where the
+paper leaves a choice, `shared/design/systems.md`, section b, rows 1 to 21, has made it.
 """
 
 import jax
@@ -131,7 +134,10 @@ def prelu(x, w):
 
 
 def conv(x, w, stride=1):
-  """PyTorch's Conv2d with padding = kernel // 2 on each side: (N,H,W,C) -> (N,(H+2p-k)//stride+1,...,width)."""
+  """Convolves as PyTorch's Conv2d with padding = kernel // 2 on each side.
+
+  (N,H,W,C) -> (N,(H+2p-k)//stride+1,...,width).
+  """
   p = w['kernel'].shape[0] // 2
   x = np.pad(x, ((0, 0), (p, p), (p, p), (0, 0)))
   patches = sliding_window_view(x, w['kernel'].shape[:2], axis=(1, 2))[
@@ -159,7 +165,10 @@ def rjca_author(w, x_v, x_a, m):
 
 
 def author_recursions(w, x_a, x_v, m):
-  """The series over which the gates choose, in the authors' formulation: columns are frames, as in `recursions`."""
+  """The series over which the gates choose, in the authors' formulation.
+
+  Columns are frames, as in `recursions`.
+  """
   series = [np.split(rjca_author(w, x_v.T, x_a.T, t).T, [len(x_v)]) for t in range(m + 1)]
   return [x_a for _, x_a in series], [x_v for x_v, _ in series]
 
@@ -197,7 +206,10 @@ def lfan(w, x_v, x_a, heads):
 
 
 def causal_conv(x, w, dilation):
-  """x (L,C): y[t] = b + sum over taps i of x[t - (k-1-i) dilation] K[i], K = g V / |V| for each output channel."""
+  """Convolves x (L,C) causally, with weight norm.
+
+  y[t] = b + sum over taps i of x[t - (k-1-i) dilation] K[i], K = g V / |V| for each output channel.
+  """
   kernel = w['scale'] * w['direction'] / np.sqrt((w['direction'] ** 2).sum((0, 1)))
   past = (len(kernel) - 1) * dilation
   padded = np.vstack([np.zeros((past, x.shape[1])), x])
@@ -277,11 +289,15 @@ def vggish(x, w):
   return dense(relu(dense(relu(dense(flat, w['fc1_1'])), w['fc1_2'])), w['fc2'])
 
 
-# For the comparison: parameters that are nobody's initial values, and a Flax module in the wanted precision.
+# For the comparison: parameters that are nobody's initial values, and a Flax module in the wanted
+# precision.
 
 
 def draw(model, *inputs, seed=0):
-  """Random float64 variables {'params': ..., 'batch_stats': ...} of a Flax module called with inputs."""
+  """Draws random float64 variables of a Flax module that is called with inputs.
+
+  They are {'params': ..., 'batch_stats': ...}.
+  """
   shapes = jax.eval_shape(
     lambda: model.init({'params': jax.random.key(0), 'dropout': jax.random.key(0)}, *inputs)
   )
@@ -302,7 +318,10 @@ def draw(model, *inputs, seed=0):
 
 
 def compute(function, *trees, dtype=np.float64):
-  """function(*trees) with JAX computing in dtype; floats are cast to it first. Returns NumPy arrays."""
+  """Returns function(*trees) as NumPy arrays, with JAX computing in dtype.
+
+  Floats are cast to it first.
+  """
 
   def cast(leaf):
     leaf = np.asarray(leaf)

@@ -1,4 +1,7 @@
-"""Float64 NumPy versions of the systems that are not the paper's own, clip by clip; rows are frames."""
+"""Computes in float64 NumPy the systems that are not the paper's own.
+
+They go clip by clip; rows are frames.
+"""
 
 import numpy as np
 from oracle import dense, relu, softmax
@@ -91,7 +94,10 @@ def mamba(w, x_v, x_a, layers, states, rank):
 
 
 def lstm_pass(w, x):
-  """One direction. Gates i, f, g, o, each with its own dense layers of the input (no bias) and of the state."""
+  """Runs an LSTM over the rows in one direction.
+
+  The gates i, f, g, o each have their own dense layers of the input (no bias) and of the state.
+  """
   width = len(w['hi']['bias'])
   h, c, rows = np.zeros(width), np.zeros(width), []
   for row in x:

@@ -1,7 +1,8 @@
-"""Checks the shapes that models and losses state, at every call that a test makes: jaxtyping with beartype.
+"""Checks the shapes that models and losses state, with jaxtyping and beartype.
 
-The annotations are read by type checkers and people only, so that the installed package needs no jaxtyping; here they
-are evaluated and put to work.
+They are checked at every call that a test makes. Elsewhere only type checkers and people read the
+annotations, so that the installed package needs no jaxtyping; here they are evaluated and put to
+work.
 """
 
 import importlib

@@ -4,7 +4,11 @@ from configs import grjca
 
 
 def get_config(argument=''):
-  """Windows of 12 frames every 8, faces of 16 pixels, a few channels; the best state is reloaded, as in the paper."""
+  """Returns the mini config with small windows, small faces and a few channels.
+
+  Windows have 12 frames and start every 8, faces have 16 pixels. The best state is reloaded, as in
+  the paper.
+  """
   config = grjca.get_config(f'mini,{argument}')
   config.data.update({'length': 12, 'stride': 8, 'face': 16})
   config.crop, config.batch_size = 12, 4

@@ -17,7 +17,10 @@ from avjax.targets import TARGETS, metrics
 
 
 def predictor(variables, batch):
-  """A stand-in for the model: predicts the annotated valence plus an error that depends on the window's first frame."""
+  """Stands in for the model.
+
+  It predicts the annotated valence plus an error that depends on the first frame of the window.
+  """
   del variables
   first = batch['va'][:, :1, :1]
   return {
@@ -35,7 +38,8 @@ def test_overlaps_are_averaged_and_scored_by_frame(records):
   vars(system)['predict_step'] = predictor
   series = predict_records(data.batches([split], 3), system, {}, mesh, batch_size=3, smooth=1)
   ((clip, s),) = series.items()
-  # Clip 200 has 28 annotated frames, so windows start at the 1st, 9th and 17th of them; frame k has valence k / 100.
+  # Clip 200 has 28 annotated frames, so windows start at the 1st, 9th and 17th of them; frame k
+  # has valence k / 100.
   ids = [*range(1, 20), *range(25, 34)]
   assert clip == '200' and s.frames.tolist() == ids
   np.testing.assert_allclose(s.labels[:, 0], np.array(ids) / 100, atol=1e-7)
@@ -56,7 +60,11 @@ def test_overlaps_are_averaged_and_scored_by_frame(records):
 
 
 def test_partition_ccc_is_over_all_frames_not_a_mean_of_clips():
-  """Two clips, each predicted perfectly but for its level: by clip the shape counts, by partition the level does too."""
+  """The CCC of a partition is computed over all its frames, not averaged over clips.
+
+  The two clips are predicted perfectly except for their level. Within a clip the shape counts, and
+  over the partition the level counts too.
+  """
 
   def series(level, shift):
     va = np.stack([level + np.linspace(-0.1, 0.1, 50)] * 2, axis=1)

@@ -1,4 +1,7 @@
-"""Several folds and targets: one command trains them, one gathers them, and the submission is what the organisers ask for."""
+"""Several folds and targets are trained by one command and gathered by another.
+
+The submission is what the organisers ask for.
+"""
 
 import csv
 import json
@@ -93,7 +96,10 @@ def gather(folder, *arguments):
 
 
 def test_gathered(runs, tmp_path):
-  """The table is that of the runs' own JSON; the submission has the template's rows, from the best fold and from their mean."""
+  """The table repeats the runs' own JSON, and the submission has the rows of its template.
+
+  The submission is made from the best fold, and from the mean of the folds.
+  """
   folder = shutil.copytree(runs[0], tmp_path / 'runs')
   (folder / 'valence_fold5').mkdir()
   shutil.copy(folder / 'valence_fold0' / 'config.json', folder / 'valence_fold5')

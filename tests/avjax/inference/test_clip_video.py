@@ -12,7 +12,10 @@ from avjax.reports import plots
 
 
 def test_the_page_s_film_keeps_picture_and_sound_together(tmp_path):
-  """Sound that begins before, with and after the picture lies where it lay; the first picture is at 0."""
+  """Sound keeps its place relative to the picture, and the first picture is at time 0.
+
+  The sound begins before the picture, with it, and after it.
+  """
   for delay in (-0.3, 0.0, 0.5):
     source = tmp_path / f'{delay}.mp4'
     pulse = np.zeros(44_100 * 2)
@@ -36,7 +39,11 @@ def test_the_page_s_film_keeps_picture_and_sound_together(tmp_path):
 
 
 def test_the_overlay_shows_the_values_of_each_frame():
-  """White box where the face is; a bar to the right above zero, to the left below, as long as the value; none without one."""
+  """The overlay draws a white box around the face and a bar for each value.
+
+  A bar is as long as its value: to the right above zero, to the left below. There is none without a
+  value.
+  """
   none = np.full(3, np.nan)
   boxes = np.array([[0.5, 0.25, 0.25, 0.5], [np.nan] * 4, [0.1, 0.6, 0.2, 0.3]])
   result = VideoPrediction(

@@ -1,4 +1,7 @@
-"""A video of one's own: the same predictions as evaluation, files that say what they are, and videos that are awkward."""
+"""Prediction of a video of one's own agrees with evaluation.
+
+The files that it writes say what they are, and awkward videos are handled.
+"""
 
 import csv
 import json
@@ -56,7 +59,10 @@ def read_csv(path):
 
 
 def test_the_same_predictions_as_evaluation(tmp_path):
-  """On the mini set, from the raw video with the official crops, by a run and by the model that it exports, overlapping windows and all."""
+  """The raw video with the official crops gives what evaluation gives on the mini set.
+
+  This holds for a run and for the model that it exports, and where windows overlap.
+  """
   mini.generate(tmp_path / 'mini', videos=17, seconds=8, workers=2)
   config = grjca.get_config('mini')
   config.data.stride = 80
@@ -394,7 +400,10 @@ def test_an_exported_model_that_was_edited_is_refused(tiny_run, clip, tmp_path):
 
 
 def test_what_is_lost_of_a_damaged_film_is_said(tiny_run, tmp_path):
-  """A .mkv that ends early, or has a hole, can be decoded: what is left is predicted, with a remark."""
+  """A damaged .mkv is predicted as far as it can be decoded, and a remark says what is lost.
+
+  It ends early, or has a hole.
+  """
   write_video(tmp_path / 'whole.mkv', 200, 0.3 * np.sin(np.arange(44_100 * 8) / 20))
   assert interruptions(video.read_timeline(tmp_path / 'whole.mkv')) == []
   whole = (tmp_path / 'whole.mkv').read_bytes()
@@ -420,7 +429,10 @@ def test_what_is_lost_of_a_damaged_film_is_said(tiny_run, tmp_path):
   ['grid_s1_bbaf2n.mpg', 'grid_lrwp9a.mpg', 'WolfgangLanger_Pexels.mp4', 'openmpf_video_01.mp4'],
 )
 def test_real_clips(name, tiny_run, tmp_path):
-  """A person sees a face in every frame of these: it is found in at least 95 %, and is one face that moves smoothly."""
+  """The face that a person sees in every frame is found in at least 95 % of them.
+
+  It is one face, which moves smoothly.
+  """
   found = avjax.predict_video(MEDIA / name, tiny_run, tmp_path)
   assert found.face_found.mean() >= 0.95
   centre = found.boxes[:, :2] + found.boxes[:, 2:] / 2

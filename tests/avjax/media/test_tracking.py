@@ -90,7 +90,10 @@ def test_mistakes_of_the_detector_do_not_count_unless_there_is_nothing_else():
 
 
 def test_between_looks_a_face_goes_straight_on():
-  """By time and not by number; not where a look between found nothing, nor where the face jumped."""
+  """Between two looks of the detector a face moves on a straight line, by time and not by frame.
+
+  It does not where a look between them found nothing, or where the face jumped.
+  """
   times = np.array([0, 1, 3, 4, 5, 6, 7, 8, 9.0]) / 25
 
   def looks():

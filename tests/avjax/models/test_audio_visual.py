@@ -1,4 +1,7 @@
-"""The whole model: its wiring against the oracle, padding in evaluation and in training, paths of what is trained."""
+"""The whole model is wired as the oracle says, and padding changes nothing.
+
+The paths of what is trained are checked too.
+"""
 
 import jax
 import numpy as np
@@ -39,7 +42,10 @@ def batch(seed=1):
 
 
 def predictor(model, variables, is_trainable=nothing_trainable):
-  """Returns a function from a batch to the prediction (B,L,targets) and what the model sowed and updated."""
+  """Returns a function from a batch to the prediction (B,L,targets) and the mutated collections.
+
+  These are `batch_stats`, which the model updated, and `gates`, which it sowed.
+  """
   apply = jax.jit(
     lambda v, *inputs: model.apply(v, *inputs, is_trainable, mutable=['batch_stats', 'gates'])
   )

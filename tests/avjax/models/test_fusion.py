@@ -1,4 +1,7 @@
-"""Equations 1 to 20 against the float64 oracle, identities between the systems, padding, and the scale at the start."""
+"""Equations 1 to 20 agree with the float64 oracle.
+
+Identities between the systems, padding, and the scale of features at the start are checked too.
+"""
 
 import importlib
 
@@ -16,7 +19,10 @@ ORACLES = {'rjca': oracle.rjca, 'dca': oracle.dca, 'grjca': oracle.grjca, 'hgrjc
 
 
 def clips(length, frames, seed=1):
-  """Returns visual (B,L,Dv), audio (B,L,Da), mask (B,L) of clips with so many real frames; padding is not zero."""
+  """Returns visual (B,L,Dv), audio (B,L,Da) and mask (B,L) of clips with so many real frames.
+
+  Padding is not zero.
+  """
   rng = np.random.default_rng(seed)
   mask = np.arange(length) < np.array(frames)[:, None]
   return (
@@ -229,7 +235,10 @@ def test_concatenation():
 
 
 def test_feature_scale_over_the_recursions():
-  """At the start the features keep their scale; under Xavier, the usual choice, they would not (architecture.md)."""
+  """At the start the features keep their scale over the recursions.
+
+  Under Xavier, the usual choice, they would not (architecture.md).
+  """
   rng = np.random.default_rng(0)
   visual, audio = rng.normal(size=(1, 300, 512)), rng.normal(size=(1, 300, 128))
   batch = np.float32(visual), np.float32(audio), np.ones((1, 300), bool)

@@ -1,4 +1,7 @@
-"""The systems of the paper's tables that are not its own, against float64 oracles; who sees the future; padding."""
+"""The systems of the paper's tables that are not its own agree with float64 oracles.
+
+Who sees the future, padding and the numbers of the published systems are checked too.
+"""
 
 import importlib
 
@@ -118,7 +121,7 @@ def test_padding_does_not_matter(name):
 
 @pytest.mark.parametrize('name', SYSTEMS)
 def test_who_sees_the_future(name):
-  """A later frame changes an earlier one where the system is said to look ahead, and never where it is said to be causal."""
+  """A later frame changes an earlier one exactly where the system is said to look ahead."""
   model, params = build(name, 8)
   visual, audio, mask = clips(8, [8])
   later = [x + (np.arange(8) >= 5)[None, :, None] for x in (visual, audio)]
@@ -280,7 +283,10 @@ def test_moving_average_over_predictions():
 
 
 def test_predictions_are_smoothed_as_the_config_says(records):
-  """A whole evaluation of HSEmotion's way: the moving average of what the same model predicts without it, faces that are missing left out."""
+  """Evaluation with `smooth` gives the moving average of the unsmoothed predictions.
+
+  This is how HSEmotion evaluates; frames whose face is missing are left out of the average.
+  """
   config = tiny.get_config()
   config.model.audio.tower, config.model.fusion = 'none', {'name': 'visual'}
   data, mesh, system = (
@@ -325,7 +331,8 @@ def test_attention_drops_each_clip_on_its_own():
   np.testing.assert_allclose(out[0], out[1], rtol=0, atol=1e-6)
 
 
-# What distinguishes the published systems in numbers: ../shared/design/systems.md, section a, and the code it names.
+# What distinguishes the published systems in numbers: ../shared/design/systems.md, section a, and
+# the code it names.
 FACTS = {
   'rjca_author': {'fusion': {'recursions': 2, 'dropout': 0.6, 'joint_fc': False}},
   'jca': {'fusion': {'name': 'rjca', 'recursions': 1}},
@@ -470,11 +477,13 @@ def test_decoupled_decay_and_clipping():
 
 @pytest.mark.parametrize('name', sorted(CONFIGS))
 def test_every_config_takes_two_steps_and_is_restored(name, full, tmp_path):
-  """In its smallest size: finite loss, every parameter of the first group moves, the second step is the same from a checkpoint of the
-  first, and (in the long form) predictions do not depend on padding.
+  """In its smallest size every config trains for two steps, the second also from a checkpoint.
 
-  In the short form features stand in for the towers, which cost most of the time and are the same for all but the two configs that keep
-  theirs; `make zoo` has all with their towers.
+  The loss is finite, every parameter of the first group moves, and the second step is the same
+  from a checkpoint of the first. In the long form predictions do not depend on padding either.
+
+  In the short form features stand in for the towers, which cost most of the time and are the same
+  for all but the two configs that keep theirs; `make zoo` has all with their towers.
   """
   config = importlib.import_module(f'configs.{name}').get_config('mini')
   config.data.update({'length': 6, 'stride': 4, 'face': 12, 'features': {'face': 4, 'voice': 4}})

@@ -25,7 +25,8 @@ def run(model, variables, x, dtype=np.float64):
 def test_against_oracle(widths, kernel):
   model, x = TCN(widths, kernel), inputs(20)
   variables = oracle.draw(model, x, nothing_trainable)
-  # A level has a residual convolution, with bias and without weight norm, only where the width changes.
+  # A level has a residual convolution, with bias and without weight norm, only where the width
+  # changes.
   changes = [
     i for i, pair in enumerate(zip((CHANNELS, *widths), widths, strict=False)) if pair[0] != pair[1]
   ]
@@ -42,7 +43,8 @@ def test_causal_with_a_receptive_field_of_121():
   touched = x.copy()
   touched[:, 7] += 1
   changed = (run(model, variables, touched) != run(model, variables, x)).any(axis=(0, 2))
-  # Frame 7 matters to itself and to the 120 frames after it, to 127 but not to 128 = 7 + 121, and to none before.
+  # Frame 7 matters to itself and to the 120 frames after it, to 127 but not to 128 = 7 + 121, and
+  # to none before.
   assert np.flatnonzero(changed).tolist() == list(range(7, 128))
 
 

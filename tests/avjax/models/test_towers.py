@@ -1,4 +1,7 @@
-"""The towers: sizes worked by hand, values against the oracle, and what frozen and trained norms do."""
+"""The towers have the sizes that are worked out by hand and the values of the oracle.
+
+What frozen and trained norms do is checked too.
+"""
 
 import math
 
@@ -41,7 +44,8 @@ def test_ir50_sizes():
   assert output.shape == (2, 512)
   # conv 3*3*3*64 = 1,728, norm 2*64, PReLU 64.
   assert count(params['input']) == 1_728 + 128 + 64
-  # A unit from a to b channels: norm 2a, conv 9ab, PReLU b, conv 9bb, norm 2b; if a != b, a shortcut: conv ab, norm 2b.
+  # A unit from a to b channels: norm 2a, conv 9ab, PReLU b, conv 9bb, norm 2b; if a != b, a
+  # shortcut: conv ab, norm 2b.
   unit = lambda a, b: 2 * a + 9 * a * b + b + 9 * b * b + 2 * b + (a * b + 2 * b if a != b else 0)
   assert count(params['stage1']) == 3 * unit(64, 64) == 222_144
   assert count(params['stage2']) == unit(64, 128) + 3 * unit(128, 128) == 1_116_800
@@ -66,7 +70,8 @@ def test_resnet50_sizes():
   output, variables = shapes(ResNet50(), (2, 40, 40, 3), nothing_trainable)
   params = variables['params']
   assert output.shape == (2, 512)
-  # torchvision's 25,557,032 less its classifier, 2048*1000 + 1000; and the projection 2048*512 + 512 on top.
+  # torchvision's 25,557,032 less its classifier, 2048*1000 + 1000; and the projection
+  # 2048*512 + 512 on top.
   assert count(params['output']) == 1_049_088
   assert count(params) - 1_049_088 == 25_557_032 - 2_049_000 == 23_508_032
   assert [len(params[f'stage{i}']) for i in (1, 2, 3, 4)] == [3, 4, 6, 3]

@@ -1,4 +1,7 @@
-"""The train step: what is frozen costs nothing and does not move; Adam's coupled L2; augmentation; the log-mel windows."""
+"""The train step: what is frozen costs nothing and does not move.
+
+Adam's coupled L2, augmentation and the log-mel windows are checked too.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -45,10 +48,12 @@ def stage_flops(config, clips=1):
 
 
 def test_frozen_trunk_costs_no_backward():
-  """The paper's config: what a stage adds to the step is the backward of what it opens, counted by hand.
+  """What a stage adds to the step is the backward pass of what it opens.
 
-  A layer of m multiply-adds costs 2 m forward, 2 m for the gradient of its weights where they are trained and 2 m for the
-  gradient of its input where something trained lies before it.
+  This is counted by hand for the paper's config.
+
+  A layer of m multiply-adds costs 2 m forward, 2 m for the gradient of its weights where they are
+  trained and 2 m for the gradient of its input where something trained lies before it.
   """
   frames = 300
   one, two, three = stage_flops(grjca.get_config())
@@ -63,8 +68,9 @@ def test_frozen_trunk_costs_no_backward():
     3 * 10 - 2,
     3 * 5 - 1,
   )  # 3x3 at 5x5, at 10x10, and from 10x10 to 5x5
-  # IR-50's stage 4: 256 -> 512 at half the size, then two units at 5x5. Every norm in it is trained, so all its 3x3
-  # convolutions pass a gradient on; the shortcut's 1x1 passes none to the frozen stage 3.
+  # IR-50's stage 4: 256 -> 512 at half the size, then two units at 5x5. Every norm in it is
+  # trained, so all its 3x3 convolutions pass a gradient on; the shortcut's 1x1 passes none to the
+  # frozen stage 3.
   stage4 = conv(256, 512, same10) + conv(512, 512, halved) + 4 * conv(512, 512, same5)
   shortcut = conv(256, 512, 5)
   # VGGish: stage 1 trains fc2 alone, which needs no gradient of its input.
@@ -72,7 +78,8 @@ def test_frozen_trunk_costs_no_backward():
   third = 2 * (2 * 6 * conv(256, 256, same10) + shortcut) + 2 * (12288 * 4096 + 4096 * 4096)
   assert two - one == pytest.approx(frames * second, rel=0.02)
   assert three - two == pytest.approx(frames * third, rel=0.02)
-  # And the whole forward pass, which dominates stage 1, is no more than a third of a fully trained step would be.
+  # And the whole forward pass, which dominates stage 1, is no more than a third of a fully trained
+  # step would be.
   config = grjca.get_config()
   config.unfreezing.vggish.group3 = ('audio/fc1_1/', 'audio/conv')
   config.unfreezing.vggish.frozen = ()

@@ -1,6 +1,7 @@
-"""Every config under JAX's strict settings: no array is broadcast to more axes, or cast to another type, without a word.
+"""Every config works under JAX's strict settings for shapes and types.
 
-Only shapes are computed. optax's Adam is left out, since it multiplies Python floats with integer counts.
+No array is silently broadcast to more axes or cast to another type. Only shapes are computed.
+optax's Adam is left out, since it multiplies Python floats with integer counts.
 """
 
 import importlib

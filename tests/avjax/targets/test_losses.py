@@ -98,7 +98,10 @@ def test_loss_scopes(scope):
 
 
 def test_mixed_variances():
-  """The predecessors' convention: a perfect prediction of n frames costs 1/n; otherwise n - 1 under the variances."""
+  """The predecessors' convention counts n - 1 under the variances and n under the covariance.
+
+  A perfect prediction of n frames therefore costs 1/n.
+  """
   rng = np.random.default_rng(5)
   x, y = rng.uniform(-1, 1, (2, 10))
   mask = np.arange(12) < 10

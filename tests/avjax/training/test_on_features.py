@@ -1,4 +1,7 @@
-"""Features of other backbones in place of towers: Charon and CtyunAI from .npy files to a trained, evaluated and exported model."""
+"""Features of other backbones take the place of towers.
+
+Charon and CtyunAI go from .npy files to a model that is trained, evaluated and exported.
+"""
 
 import importlib
 import json
@@ -24,7 +27,10 @@ PIXELS = '--config.model.visual.tower=features/pixels'
 
 @pytest.fixture(scope='module')
 def featured(tmp_path_factory):
-  """The records of a small mini set with the features `pixels`, 144 numbers a frame, that stand for a backbone's."""
+  """The records of a small mini set with the features `pixels`.
+
+  They are 144 numbers per frame, which stand for a backbone's.
+  """
   folder = tmp_path_factory.mktemp('featured')
   mini.generate(folder / 'mini', videos=17, seconds=8, workers=2)
   zoo.write_features(folder / 'mini', folder / 'pixels')

@@ -22,7 +22,8 @@ AUTHOR = {'warmup': 'author', 'release': 'below_minimum'}
 
 
 def test_no_improvement_at_all():
-  # A stage is 5 epochs of warm-up and 3 cuts, each on the 6th epoch in a row without improvement: 5 + 3 * 6 = 23.
+  # A stage is 5 epochs of warm-up and 3 cuts, each on the 6th epoch in a row without improvement:
+  # 5 + 3 * 6 = 23.
   schedule = Schedule(3)
   assert drive(schedule, [0.0] * 200) == {
     0: 'improved',
@@ -34,7 +35,8 @@ def test_no_improvement_at_all():
 
 
 def test_no_improvement_at_all_as_the_authors_code_runs():
-  # The fourth cut, since 1e-5 * 0.1^3 is not below 1e-8: 5 + 4 * 6 = 29. Groups open at epochs 0, 29 and 58; it stops at 87.
+  # The fourth cut, since 1e-5 * 0.1^3 is not below 1e-8: 5 + 4 * 6 = 29. Groups open at epochs 0,
+  # 29 and 58; it stops at 87.
   schedule = Schedule(3, **AUTHOR)
   assert drive(schedule, [0.0] * 200) == {
     0: 'improved',
@@ -46,7 +48,8 @@ def test_no_improvement_at_all_as_the_authors_code_runs():
 
 
 def test_improvement_until_epoch_40_as_the_authors_code_runs():
-  # Improves in epochs 0 to 40; then 24 bad epochs, 41 to 64, are four cuts; groups open at 65 and, 29 later, at 94; 100 ends it.
+  # Improves in epochs 0 to 40; then 24 bad epochs, 41 to 64, are four cuts; groups open at 65 and,
+  # 29 later, at 94; 100 ends it.
   schedule = Schedule(3, **AUTHOR)
   events = drive(schedule, [min(epoch, 40) / 100 for epoch in range(200)])
   assert {e: v for e, v in events.items() if v != 'improved'} == {
@@ -58,7 +61,11 @@ def test_improvement_until_epoch_40_as_the_authors_code_runs():
 
 
 def test_the_authors_scheduler_to_the_epoch():
-  """Their loop, written again from its description with its own variables, over random CCC values: the same rates and releases."""
+  """The authors' training loop has the same rates and releases to the epoch.
+
+  Their loop is written again from its description, with its own variables, and runs over random CCC
+  values.
+  """
   rng = np.random.default_rng(0)
   for _ in range(20):
     values = np.maximum.accumulate(rng.random(120) * rng.random()) - rng.random(120) * 0.05
@@ -91,7 +98,8 @@ def test_the_authors_scheduler_to_the_epoch():
 
 
 def test_improvement_until_epoch_40():
-  # Improves in epochs 0 to 40; then 18 bad epochs, 41 to 58, are three cuts; groups open at 59 and, 23 later, at 82; 100 ends it.
+  # Improves in epochs 0 to 40; then 18 bad epochs, 41 to 58, are three cuts; groups open at 59 and,
+  # 23 later, at 82; 100 ends it.
   schedule = Schedule(3)
   values = [min(epoch, 40) / 100 for epoch in range(200)]
   events = drive(schedule, values)
@@ -128,7 +136,10 @@ def test_rate():
   ],
 )
 def test_warmups(warmup, firsts, lasts):
-  """The first and the last of four batches in each of five epochs, as shares of the full rate; then the full rate."""
+  """The warm-up sets the rates of the first five epochs, and then the rate is full.
+
+  Compared are the first and the last of four batches in each epoch, as shares of the full rate.
+  """
   schedule, found = Schedule(1, warmup=warmup), []
   for epoch in range(6):
     found.append((schedule.rate(0, 4), schedule.rate(3, 4)))

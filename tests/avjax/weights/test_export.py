@@ -1,4 +1,7 @@
-"""An exported model: what it predicts without avjax, what its card says, and files that are not what they should be."""
+"""An exported model predicts without avjax what the run predicts.
+
+What its card says, and files that are not what they should be, are checked too.
+"""
 
 import dataclasses
 import json
@@ -31,7 +34,8 @@ from avjax.weights.exported import (
 from avjax.weights.initialize import describe_origins, initialize
 from avjax.weights.model_card import model_card
 
-# The older emitters, which the other tests are compiled with, order sums otherwise in a program that was exported.
+# The older emitters, which the other tests are compiled with, order sums otherwise in a program
+# that was exported.
 EMITTERS = '--xla_cpu_use_fusion_emitters=false'
 USUAL = {**os.environ, 'XLA_FLAGS': os.environ['XLA_FLAGS'].replace(EMITTERS, '')}
 ALONE = """
@@ -45,7 +49,9 @@ weights = safetensors.numpy.load_file('weights.safetensors')
 inputs = np.load(sys.argv[1])
 output = model.call(weights, *(inputs[name] for name in ('faces', 'log_mel', 'starts', 'real')))
 np.savez(sys.argv[2], prediction=output['prediction'], **output['gates'])
-print(model.platforms, [name for name in sys.modules if name.startswith(('flax', 'tensorflow', 'data_prep'))])
+print(model.platforms, [
+  name for name in sys.modules if name.startswith(('flax', 'tensorflow', 'data_prep'))
+])
 """
 
 
@@ -95,7 +101,10 @@ def inputs(config, clips, rows, seed):
 
 
 def test_identical_predictions_without_avjax(workdir, model, tmp_path):
-  """In a process of its own, for other numbers of clips and rows: the run's own predictions and gates, bit for bit."""
+  """In a process of its own it gives the run's own predictions and gates, bit for bit.
+
+  This holds for other numbers of clips and rows.
+  """
   config, system, variables, _ = load_best(workdir)
   predict = system.predict_step
   for clips, rows in ((1, 130), (3, 200)):
@@ -289,7 +298,10 @@ def test_an_exported_model_is_a_start_for_a_run(workdir, model):
 
 
 def test_hostile_folders(model, tmp_path):
-  """200 damaged files of an exported model: each is refused in one line before anything of it is run."""
+  """Each of 200 damaged files of an exported model is refused before anything of it is run.
+
+  The refusal is one line.
+  """
   bad, rng = tmp_path / 'model', random.Random(1)
   shutil.copytree(model, bad)
   for name in ('model.stablehlo', 'weights.safetensors'):
@@ -320,7 +332,11 @@ def test_hostile_folders(model, tmp_path):
 
 
 def test_damaged_programs_that_reach_the_parser(model, tmp_path):
-  """Without a checksum to be caught by. 200 of them; the parser of jaxlib 0.10.2 crashes on the first, in its own process."""
+  """A damaged program is refused by the parser, also where the parser crashes.
+
+  No checksum catches it. The parser runs in a process of its own, and that of jaxlib 0.10.2 crashes
+  on the first of the 200 files.
+  """
   data, rng = (model / 'model.stablehlo').read_bytes(), random.Random(1)
   paths = [tmp_path / str(i) for i in range(200)]
   for i, path in enumerate(paths):
@@ -360,7 +376,10 @@ def test_a_parser_that_dies_is_told_of_the_right_file(tmp_path, monkeypatch):
 
 
 def test_stablehlo_that_calls_out_or_is_none(tmp_path):
-  """Without a checksum to be caught by: files that are no program, and one that would call the host."""
+  """Files that are no program, and one that would call the host, are refused.
+
+  They have no checksum that would catch them.
+  """
   import jax
   from jax import export as jax_export
 

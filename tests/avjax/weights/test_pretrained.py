@@ -160,7 +160,10 @@ def test_resnet50_s_projection_is_not_in_its_file(start, tmp_path):
 
 
 def test_a_run_that_starts_from_pretrained_towers(start, records, tmp_path):
-  """The log names them, the first steps train them, versions.json keeps them; a bad file stops the run before it begins."""
+  """A run that starts from pretrained towers names them in its log and in versions.json.
+
+  The first steps train them, and a bad file stops the run before it begins.
+  """
   visual = tower_file(tmp_path / 'v.safetensors', start[1], 'visual', 'ir50')
 
   def run(workdir, *overrides):

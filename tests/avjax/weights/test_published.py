@@ -1,6 +1,7 @@
-"""Published weights: what PyTorch computes with them, every naming they come in, and files that are not what they should be.
+"""Published weights give what PyTorch computes with them, under every naming they come in.
 
-tests/avjax/golden holds PyTorch's results on made weights (python -m benchmarks.parity --golden); no test here needs torch.
+Files that are not what they should be are refused. tests/avjax/golden holds PyTorch's results on
+made weights (python -m benchmarks.parity --golden); no test here needs torch.
 """
 
 import re
@@ -35,10 +36,13 @@ def made(case):
 
 @pytest.mark.parametrize('case', cases.CASES)
 def test_agrees_with_pytorch(case):
-  """Outputs, the gradient of every parameter and running averages, in evaluation and in training mode.
+  """Outputs, the gradient of every parameter and running averages are those of PyTorch.
 
-  Gradients are compared in float64: in float32 rounding decides on which side of a ReLU's kink an activation falls. Those of the
-  towers in evaluation mode are left to `make parity`, for they take long.
+  This holds in evaluation and in training mode.
+
+  Gradients are compared in float64: in float32 rounding decides on which side of a ReLU's kink an
+  activation falls. Those of the towers in evaluation mode are left to `make parity`, for they take
+  long.
   """
   golden, source = cases.read_golden(case), made(case)
   modes = ('eval', 'train') if case in cases.CONFIGS else ('train',)
@@ -125,7 +129,7 @@ def test_every_mismatch_is_reported_at_once(small_tower):
 
 
 def test_numbers_of_other_sizes(small_tower):
-  """bfloat16 is read as what it stands for; a float64 beyond float32's range is no number that a weight can have."""
+  """bfloat16 is read as what it stands for, and float64 beyond the range of float32 is refused."""
   shapes, published, source = small_tower
   halves = {
     name: x.astype(ml_dtypes.bfloat16) if x.dtype == np.float32 else x for name, x in source.items()
@@ -186,7 +190,11 @@ def test_weight_norm_in_both_of_its_names():
 
 
 def test_the_predecessors_leftovers_are_told_apart():
-  """Convolutions listed a second time and an unused query_linear are left out; a third modality is a mismatch."""
+  """What is left over in the predecessors' files is told apart from a mismatch.
+
+  Convolutions listed a second time and an unused query_linear are left out; a third modality is a
+  mismatch.
+  """
   config = cases.CONFIGS['rjca_author']
   published, shapes, source = (
     name_maps.of_model(config),
@@ -320,7 +328,7 @@ def test_the_command(capsys, tmp_path):
 
 
 def test_sizes_of_a_whole_model_can_be_overridden(capsys, tmp_path):
-  """The repositories that use joint_fc: their query_linear is wanted where the config says so, in its length."""
+  """The query_linear of repositories that use joint_fc is wanted where the config says so."""
   source = write(
     tmp_path / 'source.safetensors',
     {'temporal.video.network.0.conv1.weight_v': np.zeros((2, 2, 2), np.float32)},
@@ -344,9 +352,10 @@ def test_sizes_of_a_whole_model_can_be_overridden(capsys, tmp_path):
 
 
 def test_vggish_from_tensorflow_s_checkpoint(capsys, tmp_path):
-  """The same weights under TensorFlow's names and in its layout give the same file as under PyTorch's.
+  """VGGish from TensorFlow's checkpoint gives the same file as VGGish from PyTorch's.
 
-  The checkpoint that is published is of the older kind, one file.
+  The same weights have TensorFlow's names and layout there. The checkpoint that is published is of
+  the older kind, one file.
   """
   shapes = shapes_of('vggish')
   entries = [
