@@ -13,6 +13,7 @@ from avjax.data.dataset import Records
 from avjax.data.splits import TEST
 from avjax.evaluation.series import predict_records
 from avjax.reports import plots, run_report
+from avjax.runs import folder as run_folder
 from avjax.runs.load import load_best, load_system
 from avjax.system import sharding, steps
 from avjax.targets import TARGETS, metrics
@@ -94,10 +95,10 @@ def write_results(workdir, config, split, series, extra):
   if not sharding.is_primary():
     return results
   with errors.writing(folder):
-    write_predictions(folder / 'predictions' / split, series, config.targets)
-    files.write_json(folder / f'results_{split}.json', results)
+    write_predictions(folder / run_folder.predictions_name(split), series, config.targets)
+    files.write_json(folder / run_folder.results_name(split), results)
     if results['frames']:
-      plots.traces(series, results, config.targets, folder / f'traces_{split}.png')
+      plots.traces(series, results, config.targets, folder / run_folder.traces_name(split))
   return results
 
 
@@ -105,13 +106,13 @@ def summarize_run(results, targets, workdir):
   """Returns what a run prints at its end: the table of scores, and the paths of its files."""
   folder, split = pathlib.Path(workdir), results['partition']
   where = {
-    'checkpoint': 'checkpoints/best',
-    'metrics': 'metrics.jsonl',
-    'results': f'results_{split}.json',
-    'predictions': f'predictions/{split}',
-    'curves': 'curves.png',
-    'traces': f'traces_{split}.png',
-    'report': 'report.html',
+    'checkpoint': f'{run_folder.CHECKPOINTS}/best',
+    'metrics': run_folder.METRICS,
+    'results': run_folder.results_name(split),
+    'predictions': run_folder.predictions_name(split),
+    'curves': run_folder.CURVES,
+    'traces': run_folder.traces_name(split),
+    'report': run_folder.REPORT,
   }
   lines = [
     '',

@@ -3,6 +3,8 @@
 from avjax.targets import TARGETS
 
 # style.html has the same colours, and others for dark mode.
+# Of texts, lines and grids, in PNG files; pages have CSS variables in their place.
+BLACK, GREY, STAGE_LINE, GRID = '#000000', '#555555', '#aaaaaa', '#eeeeee'
 COLOURS = {name: target.colour for name, target in TARGETS.items()}
 LINE_STYLES = {'valence': '-', 'arousal': '--'}  # on pages, in addition to colour
 MODALITIES = {'visual': 'face', 'audio': 'voice'}

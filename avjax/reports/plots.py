@@ -1,13 +1,10 @@
 """Draws the figures of a run and of a video with matplotlib: PNG files, and inline SVG for pages.
 
 `curves`, `traces` and `clip` write PNG files. The figures of a page are drawn by the same `draw_*`
-functions, each on axes of its own from `page_axes`, and `to_html` turns them into HTML.
+functions, each on axes of its own from `svg.page_axes`; `svg.to_html` turns them into HTML.
 """
 
-import html
-import io
 import itertools
-import re
 import warnings
 
 import matplotlib
@@ -15,34 +12,13 @@ import matplotlib
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib import font_manager, ticker
-from matplotlib.figure import Figure
+from matplotlib import font_manager
 
 from avjax.reports import legend
+from avjax.reports.legend import BLACK, GREY, GRID, STAGE_LINE
 from avjax.targets import TARGETS
 
-BLACK, GREY, STAGE_LINE, GRID = '#000000', '#555555', '#aaaaaa', '#eeeeee'
-# The variables of style.html that stand for these colours on a page, light or dark.
-CSS_VARIABLES = {
-  BLACK: 'ink',
-  GREY: 'muted',
-  STAGE_LINE: 'muted',
-  GRID: 'line',
-  **{colour: target for target, colour in legend.COLOURS.items()},
-}
 SCATTER_CELLS = 50  # along each axis
-MINUS = '\N{MINUS SIGN}'  # as long as a plus
-SVG_SIDE = 1000  # units across and up in an SVG of a page
-SVG_STYLE = {
-  'path.simplify': False,
-  'lines.dashed_pattern': (3.3, 2.2),
-  'lines.dotted_pattern': (1, 4),
-}
-# Finds what matplotlib draws in an SVG: (outline, '', '', style) for each path, and
-# ('', x, y, style) for each marker.
-SVG_ELEMENT = re.compile(
-  r'<(?:path d="([^"]*)"|use [^>]*?x="([^"]*)" y="([^"]*)")[^>]*? style="([^"]*)"/>'
-)
 # The font of matplotlib lacks many scripts that occur in file names: take those that are installed.
 MORE_FONTS = (
   'Noto Sans CJK SC',
@@ -294,86 +270,3 @@ def save(figure, axes, path):
     warnings.filterwarnings('ignore', 'Glyph .* missing')  # drawn as a box; the page has the name
     figure.savefig(path, dpi=120)
   plt.close(figure)
-
-
-def page_axes():
-  """Returns axes for a figure of a page. They fill the figure: numbers and texts are HTML on it."""
-  return Figure(figsize=(SVG_SIDE / 72, SVG_SIDE / 72)).add_axes((0, 0, 1, 1))
-
-
-def ticks(axis, most, *, integer=False):
-  """Chooses about `most` round numbers, or powers of ten, within the limits of an axis."""
-  low, high = axis.get_view_interval()
-  if axis.get_scale() == 'log':
-    values = ticker.LogLocator(numticks=most).tick_values(low, high)
-  else:
-    values = ticker.MaxNLocator(most, steps=(1, 2, 5, 10), integer=integer).tick_values(low, high)
-    values = values.round(10) + 0.0  # 0, not -0 or 1e-16
-  if integer:  # a short axis also gets fractions
-    values = values[values == np.round(values)]
-  return [float(value) for value in values if low <= value <= high]
-
-
-def to_html(axes, label, *, x_ticks=(), y_ticks=(), x_unit=''):
-  """Turns axes of `page_axes` into an inline SVG and, on it, the texts as HTML.
-
-  The SVG stretches to the box that the page gives it, while strokes and texts keep their size. Its
-  colours are CSS variables, so that they follow the page into dark mode.
-
-  Args:
-    axes: of `page_axes`, drawn on.
-    label: what a screen reader says of the figure.
-    x_ticks: values to be written below the figure.
-    y_ticks: values to be written next to the figure, each with a grid line.
-    x_unit: text that follows each value of x_ticks.
-
-  Returns HTML: an element of class "plot".
-  """
-
-  def share(x, y):  # of the width, from the left, and of the height, from the top
-    across, up = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))
-    return f'left:{across:.1%}', f'top:{1 - up:.1%}'
-
-  x, y = axes.get_xlim()[0], axes.get_ylim()[0]
-  axes.autoscale(False)  # the grid lines below change no limits
-  words = [('x', share(tick, y)[0], f'{tick:g}{x_unit}') for tick in x_ticks]
-  words += [('y', share(x, tick)[1], f'{tick:g}') for tick in y_ticks]
-  words = [(kind, style, text.replace('-', MINUS)) for kind, style, text in words]
-  for text in axes.texts:
-    style = f'{share(text.xy[0], y)[0]};color:var(--{CSS_VARIABLES[text.get_color()]})'
-    words.append(('vertical', style, html.escape(text.get_text())))
-  for tick in y_ticks:
-    axes.axhline(tick, color=GRID if tick else GREY, lw=0.8, zorder=0)
-  spans = (f'<span class="{kind}" style="{style}">{text}</span>' for kind, style, text in words)
-  return f'<div class="plot">{_to_svg(axes, label)}{"".join(spans)}</div>'
-
-
-def _to_svg(axes, label):
-  """Turns axes that fill their figure into an SVG of paths only, which stretches with its box."""
-  axes.set_axis_off()
-  axes.figure.patch.set_visible(False)
-  for text in axes.texts:
-    text.set_visible(False)
-  file = io.StringIO()
-  with matplotlib.rc_context(SVG_STYLE):
-    for line in axes.lines:
-      line.set(solid_capstyle='round', dash_capstyle='round', lw=1.2 * line.get_linewidth())
-      line.set_linestyle(legend.LINE_STYLES.get(line.get_label(), line.get_linestyle()))
-    axes.figure.savefig(file, format='svg')
-  drawn = re.sub('<defs>.*?</defs>', '', file.getvalue(), flags=re.DOTALL)
-  paths = []
-  for outline, x, y, style in SVG_ELEMENT.findall(drawn):
-    kind = 'class="dot" ' if x else ''
-    outline = f'M {x} {y} ' if x else outline.replace('\n', '')
-    outline = re.sub(r'(\.\d)\d+', r'\1', outline)
-    # A step of length 0 after each move draws a dot: a marker that is not stretched with the SVG,
-    # or a single frame between gaps.
-    outline = re.sub(r'(M [^ ]+ [^ ]+ )', r'\1h0', outline)
-    paths.append(f'<path {kind}d="{outline}" style="{style}"/>')
-  drawn = ''.join(paths)
-  for colour, variable in CSS_VARIABLES.items():
-    drawn = drawn.replace(colour, f'var(--{variable})')
-  return (
-    f'<svg viewBox="0 0 {SVG_SIDE} {SVG_SIDE}" preserveAspectRatio="none" role="img"'
-    f' aria-label="{html.escape(label)}">{drawn}</svg>'
-  )

@@ -10,7 +10,8 @@ import avjax
 from avjax import errors, files
 from avjax.config import flatten
 from avjax.errors import InputError
-from avjax.reports import legend, plots, templates
+from avjax.reports import legend, plots, svg, templates
+from avjax.runs import folder as run_folder
 from avjax.runs.history import History
 from avjax.targets import TARGETS, metrics
 
@@ -41,7 +42,7 @@ def write(workdir, config, results, series, *, parameter_count, has_input):
     )
   targets = list(config.targets)
   history = History(folder, 0, primary=False).history()
-  versions = files.read_json(folder / 'versions.json')
+  versions = files.read_json(folder / run_folder.VERSIONS)
   clips = results[targets[0]]['per_clip']
   ranked = sorted(clips, key=lambda clip: -_mean_ccc(results, targets, clip))
   system = config.model.fusion.name
@@ -67,14 +68,14 @@ def write(workdir, config, results, series, *, parameter_count, has_input):
     version=avjax.__version__,
   )
   with errors.writing(folder):
-    (folder / 'report.html').write_text(page, encoding='utf-8', errors='replace')
+    (folder / run_folder.REPORT).write_text(page, encoding='utf-8', errors='replace')
 
 
 def _number(value):
   """Formats a number with three digits and a true minus sign; a dash for None and NaN."""
   if value is None or not math.isfinite(value):
     return NO_NUMBER
-  return f'{value:.3f}'.replace('-', plots.MINUS)
+  return f'{value:.3f}'.replace('-', svg.MINUS)
 
 
 def _mean_ccc(results, targets, clip):
@@ -133,18 +134,18 @@ def _curves(history, results, targets):
 
 def _curve(history, name, draw, *arguments, best=None, caption=None):
   """A figure over epochs, drawn by draw(axes, history, *arguments); marks the epoch `best`."""
-  axes = plots.page_axes()
+  axes = svg.page_axes()
   axes.margins(y=0.08)
   axes.set_xlim(history[0]['epoch'] + 0.5, history[-1]['epoch'] + 1.5)
   draw(axes, history, *arguments)
   plots.draw_stages(axes, history)
   if best is not None:
     plots.draw_vertical(axes, best, 'best', plots.BLACK, color=plots.BLACK)
-  plot = plots.to_html(
+  plot = svg.to_html(
     axes,
     f'{name} over {len(history)} epochs',
-    x_ticks=plots.ticks(axes.xaxis, 8, integer=True),
-    y_ticks=plots.ticks(axes.yaxis, 5),
+    x_ticks=svg.ticks(axes.xaxis, 8, integer=True),
+    y_ticks=svg.ticks(axes.yaxis, 5),
   )
   return _figure(caption or f'<b>{name}</b>', plot)
 
@@ -154,14 +155,14 @@ def _scatter(results, series, i, target):
   column, scored = TARGETS[target].column, series.values()
   prediction = np.concatenate([s.prediction[s.annotated, i] for s in scored])
   annotation = np.concatenate([s.labels[s.annotated, column] for s in scored])
-  axes, ccc = plots.page_axes(), _number(results[target]['ccc'])
+  axes, ccc = svg.page_axes(), _number(results[target]['ccc'])
   plots.draw_scatter(axes, prediction, annotation, target)
   label = f'{target}: prediction against annotation of {len(annotation)} frames, CCC {ccc}'
   caption = (
     f'<b><i class="key {target}"></i> {target}</b>, CCC {ccc}: '
     'annotation (across) and prediction (up)'
   )
-  plot = plots.to_html(axes, label, x_ticks=(-1, 0, 1), y_ticks=(-1, 0, 1))
+  plot = svg.to_html(axes, label, x_ticks=(-1, 0, 1), y_ticks=(-1, 0, 1))
   return _figure(caption, plot, 'square')
 
 
@@ -186,14 +187,14 @@ def _trace(results, series, clip, i, target):
   times, label, prediction = (_block_means(x, every) for x in (s.times, label, s.prediction[:, i]))
   steps = np.diff(times)
   gaps = np.flatnonzero(steps > 1.5 * np.median(steps)) + 1 if len(steps) else []
-  axes, ccc = plots.page_axes(), _number(results[target]['per_clip'][clip])
+  axes, ccc = svg.page_axes(), _number(results[target]['per_clip'][clip])
   if len(times) > 1:
     axes.set_xlim(times[0], times[-1])
   plots.draw_trace(axes, *(np.insert(x, gaps, np.nan) for x in (times, label, prediction)), target)
-  plot = plots.to_html(
+  plot = svg.to_html(
     axes,
     f'{clip}: {target} and its annotation over time, CCC {ccc}',
-    x_ticks=plots.ticks(axes.xaxis, 6),
+    x_ticks=svg.ticks(axes.xaxis, 6),
     x_unit=' s',
     y_ticks=(-1, 0, 1),
   )

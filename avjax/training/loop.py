@@ -43,7 +43,7 @@ def train(config, workdir, stop: StopSignal):
   with contextlib.ExitStack() as stack:
     stack.enter_context(run_folder.locked(workdir))
     run_folder.open_folder(plan.config, workdir, plan.records.manifest, plan.origins)
-    start_logging(workdir / 'train.log', sharding.is_primary())
+    start_logging(workdir / run_folder.LOG, sharding.is_primary())
     checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir)))
     mesh = sharding.make_mesh()
     log_start(plan, workdir, run, notes, mesh)
@@ -64,7 +64,7 @@ def train(config, workdir, stop: StopSignal):
       )
       raise
   if sharding.is_primary():
-    plots.curves(history.history(), plan.config.targets, workdir / 'curves.png')
+    plots.curves(history.history(), plan.config.targets, workdir / run_folder.CURVES)
   extra = {'best_epoch': run.schedule.best_epoch}
   return write_results(workdir, plan.config, 'validation', series, extra)
 
@@ -88,14 +88,13 @@ def run_stages(plan: Plan, run: RunState, checkpoints, history, stop, mesh):
       with Progress(title, batches_per_epoch, run.batches_done, seconds, epochs_left) as progress:
         train_epoch(plan, run, train_step, progress, stop, mesh)
       check_finite(run, config.skip_most)
-      log = np.array(run.log, float)  # waits for the device
-      good = np.isfinite(log).all(axis=1)
-      loss, gradient_norm = log[good].mean(axis=0) if good.any() else (np.nan, np.nan)
+      updates = summarize_updates(run.log)  # waits for the device
       speed = progress.done / (time.perf_counter() - start)
 
       scores = score(validate(plan, run.state.variables, stop, mesh), config.targets)
       ccc = float(np.mean([scores[target]['ccc'] for target in config.targets]))
-      if not np.isfinite([loss, ccc]).all():
+      if not np.isfinite([updates['train_loss'], ccc]).all():
+        loss = updates['train_loss']
         raise Diverged(f'epoch {epoch + 1} is not finite: loss {loss:g}, CCC {ccc:g}')
       rate = schedule.rate(batches_per_epoch - 1, batches_per_epoch)
       event = schedule.observe(ccc)
@@ -106,47 +105,14 @@ def run_stages(plan: Plan, run: RunState, checkpoints, history, stop, mesh):
         run.state = sharding.replicate(plan.initial_state(schedule.stage, run.best), mesh)
       elif config.schedule.reload_best:
         run.state = run.state.replace(**sharding.replicate(run.best, mesh))
-      run.end_epoch()
 
       seconds = time.perf_counter() - start
-      history.write(
-        schedule.epoch * batches_per_epoch,
-        {
-          'epoch': epoch,
-          'stage': stage + 1,
-          'rate': rate,
-          'train_loss': float(loss),
-          'gradient_norm': float(gradient_norm),
-          'skipped_updates': int((~good).sum()),
-          'validation_ccc': ccc,
-          'best_ccc': schedule.best,
-          'examples_per_second': speed,
-          'seconds': seconds,
-          'event': event,
-          **{
-            f'validation_{m}_{target}': scores[target][m]
-            for target in config.targets
-            for m in METRICS
-          },
-        },
-      )
-      logger.info(
-        '%s  loss %.3f  rate %.1e  %s  best %.3f  %.1f examples/s  %.0f s  %s',
-        title,
-        loss,
-        rate,
-        '  '.join(f'{target} CCC {scores[target]["ccc"]:.3f}' for target in config.targets),
-        schedule.best,
-        speed,
-        seconds,
-        event,
-      )
-      if not good.all():
-        logger.warning(
-          '%d of its %d updates were skipped: loss or gradient was not finite',
-          (~good).sum(),
-          len(good),
-        )
+      epoch_log = {'epoch': epoch, 'stage': stage + 1, 'rate': rate, **updates}
+      epoch_log |= {'validation_ccc': ccc, 'best_ccc': schedule.best, 'examples_per_second': speed}
+      epoch_log |= {'seconds': seconds, 'event': event, **flat_scores(scores, config.targets)}
+      history.write(schedule.epoch * batches_per_epoch, epoch_log)
+      report_epoch(title, epoch_log, config.targets, len(run.log))
+      run.end_epoch()
       # Saved last, so that a line of metrics may be written twice but is never missing.
       save(plan, run, checkpoints)
     return validate(plan, run.best, stop, mesh)
@@ -160,6 +126,40 @@ def run_stages(plan: Plan, run: RunState, checkpoints, history, stop, mesh):
       batches_per_epoch,
     )
     raise
+
+
+def summarize_updates(log) -> dict[str, float]:
+  """Returns the mean loss and gradient norm of the updates that were made, and the number skipped.
+
+  log: (loss, gradient norm) of each update; one that is not finite was skipped.
+  """
+  values = np.array(log, float)
+  finite = np.isfinite(values).all(axis=1)
+  loss, norm = values[finite].mean(axis=0) if finite.any() else (np.nan, np.nan)
+  return {
+    'train_loss': float(loss),
+    'gradient_norm': float(norm),
+    'skipped_updates': int((~finite).sum()),
+  }
+
+
+def flat_scores(scores, targets) -> dict[str, float]:
+  """Returns {'validation_ccc_valence': ..., ...}, every metric of every target."""
+  return {f'validation_{m}_{target}': scores[target][m] for target in targets for m in METRICS}
+
+
+def report_epoch(title: str, epoch_log: dict, targets, updates: int):
+  """Writes the line of an epoch to the log, and a warning if updates were skipped."""
+  ccc = '  '.join(f'{target} CCC {epoch_log[f"validation_ccc_{target}"]:.3f}' for target in targets)
+  logger.info(
+    f'{title}  loss {epoch_log["train_loss"]:.3f}  rate {epoch_log["rate"]:.1e}  {ccc}  '
+    f'best {epoch_log["best_ccc"]:.3f}  {epoch_log["examples_per_second"]:.1f} examples/s  '
+    f'{epoch_log["seconds"]:.0f} s  {epoch_log["event"]}'
+  )
+  if skipped := epoch_log['skipped_updates']:
+    logger.warning(
+      f'{skipped} of its {updates} updates were skipped: loss or gradient was not finite'
+    )
 
 
 def train_epoch(plan: Plan, run: RunState, train_step, progress, stop, mesh):

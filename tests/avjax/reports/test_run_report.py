@@ -10,7 +10,7 @@ from tiny import get_config
 
 from avjax.errors import InputError
 from avjax.evaluation.results import score
-from avjax.reports import plots, run_report
+from avjax.reports import plots, run_report, svg
 
 RATE = 25  # frames a second
 MODEL = {'parameter_count': 12_345, 'has_input': np.logical_or}  # of face and audio
@@ -152,34 +152,34 @@ def test_report_of_a_run_without_gates_or_epochs(reported, tmp_path):
 
 def test_figures_of_a_page_are_the_same_every_time_and_need_nothing_else():
   def draw():
-    axes = plots.page_axes()
+    axes = svg.page_axes()
     prediction = np.array([0, np.nan, 1, np.nan])
     plots.draw_trace(axes, np.arange(4), np.full(4, 0.5), prediction, 'arousal')
-    return plots.to_html(axes, '<clip>', x_ticks=(0, 3), x_unit=' s', y_ticks=(-1, 0, 1))
+    return svg.to_html(axes, '<clip>', x_ticks=(0, 3), x_unit=' s', y_ticks=(-1, 0, 1))
 
   figure = draw()
   assert figure == draw()
   assert 'aria-label="&lt;clip&gt;"' in figure
-  assert f'{plots.MINUS}1</span>' in figure and '3 s</span>' in figure
+  assert f'{svg.MINUS}1</span>' in figure and '3 s</span>' in figure
   assert 'var(--arousal)' in figure and 'var(--muted)' in figure and '#' not in figure
   assert figure.count('h0M') == 1  # two frames between gaps, each a dot of the same line
   assert not any(word in figure for word in ('id=', 'href', 'url(', 'http', '<image', '<style'))
 
 
 def test_markers_become_dots_that_keep_their_shape():
-  axes = plots.page_axes()
+  axes = svg.page_axes()
   plots.draw_loss(axes, [{'epoch': e, 'train_loss': loss} for e, loss in enumerate((2, None, 1))])
-  figure = plots.to_html(axes, 'loss')
+  figure = svg.to_html(axes, 'loss')
   assert figure.count('<path class="dot" d="M') == 2 and '<use' not in figure
 
 
 def test_numbers_along_an_axis_are_round():
-  axes = plots.page_axes()
+  axes = svg.page_axes()
   axes.set_ylim(-0.65, 0.7)
-  assert plots.ticks(axes.yaxis, 7) == [-0.6, -0.4, -0.2, 0, 0.2, 0.4, 0.6]
+  assert svg.ticks(axes.yaxis, 7) == [-0.6, -0.4, -0.2, 0, 0.2, 0.4, 0.6]
 
 
 def test_an_axis_of_epochs_has_whole_numbers():
-  axes = plots.page_axes()
+  axes = svg.page_axes()
   axes.set_xlim(0.5, 1.5)
-  assert plots.ticks(axes.xaxis, 8, integer=True) == [1]
+  assert svg.ticks(axes.xaxis, 8, integer=True) == [1]
