@@ -58,11 +58,6 @@ def load_config(words):
   return configs[0]
 
 
-def read_flags(argv):
-  """Returns a tuple whose first item has the config as `config`; load_config is the newer form."""
-  return (types.SimpleNamespace(config=load_config(argv[1:])),)
-
-
 def define_config_flag():
   """Returns a set of absl flags that has only --config."""
   values = flags.FlagValues()

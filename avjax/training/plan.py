@@ -16,7 +16,6 @@ from avjax.data.dataset import Records
 from avjax.errors import InputError
 from avjax.evaluation.series import SMOOTH
 from avjax.models.audio_visual import FEATURES, MODALITIES, TOWERS
-from avjax.runs import checkpoint
 from avjax.runs import folder as run_folder
 from avjax.system import System, steps
 from avjax.training import optimizer, unfreezing
@@ -115,7 +114,7 @@ def prepare(config: Config, workdir: str | pathlib.Path) -> Plan:
   #      batch size or seed;
   #   3. config.init: files of pretrained weights, part by part;
   #   4. random weights.
-  source = workdir if checkpoint.begun(workdir) else config.resume
+  source = workdir if run_folder.begun(workdir) else config.resume
   changed, origins = [], {}
   if not source:
     variables, origins = initialize(config, variables)
