@@ -15,6 +15,7 @@ from avjax import main
 from avjax.errors import InputError
 from avjax.evaluation import protocol, results, submission
 from avjax.training import loop, plan
+from avjax.training.state import Diverged
 
 
 @pytest.fixture(scope='module')
@@ -60,7 +61,7 @@ def test_a_sequence_is_stopped_between_two_runs_and_goes_on_after_one_that_blew_
     return {}
 
   def blow_up(stop):
-    raise SystemExit(3)
+    raise Diverged('loss is not finite')
 
   monkeypatch.setattr(plan, 'prepare', lambda config, workdir: None)
   monkeypatch.setattr(loop, 'train', train_one)
@@ -76,6 +77,9 @@ def test_a_sequence_is_stopped_between_two_runs_and_goes_on_after_one_that_blew_
   trained.clear()
   act['valence_fold1'] = blow_up
   assert main.main(words) == 3 and trained == ['valence_fold0', 'valence_fold1', 'valence_fold2']
+  trained.clear()
+  act['valence_fold2'] = lambda stop: stop._ask(15, None)
+  assert main.main(words) == 3  # what failed before the stop is not forgotten
 
 
 def test_nothing_is_trained_if_the_last_run_would_be_refused(runs, records, tmp_path):
