@@ -28,13 +28,7 @@ def parse(argv):
 
   A single run has the name ''; of several, each is named by its target and fold.
   """
-  values = define_config_flag()
-  flags.DEFINE_string('workdir', None, 'Folder of the run; a run there is resumed.', values)
-  one = 'One of several processes'
-  flags.DEFINE_bool('distributed', False, f'{one}, as the cluster says (TPU, Slurm, MPI).', values)
-  flags.DEFINE_string('coordinator', None, f'{one}: host:port of the first.', values)
-  flags.DEFINE_integer('processes', None, f'{one}: how many.', flag_values=values)
-  flags.DEFINE_integer('process', None, f'{one}: which one, from 0.', flag_values=values)
+  values = define_flags()
   configs = read_configs(values, argv[1:])
   if not values.workdir:
     raise InputError('no --workdir; name the folder of the run')
@@ -48,6 +42,28 @@ def parse(argv):
   if len(named) < len(configs):
     raise InputError('the argument of the config names a fold or target twice')
   return values, named
+
+
+def define_flags():
+  """Returns the absl flags of avjax.main."""
+  values = define_config_flag()
+  flags.DEFINE_string('workdir', None, 'Folder of the run; a run there is resumed.', values)
+  one = 'One of several processes'
+  flags.DEFINE_bool('distributed', False, f'{one}, as the cluster says (TPU, Slurm, MPI).', values)
+  flags.DEFINE_string('coordinator', None, f'{one}: host:port of the first.', values)
+  flags.DEFINE_integer('processes', None, f'{one}: how many.', flag_values=values)
+  flags.DEFINE_integer('process', None, f'{one}: which one, from 0.', flag_values=values)
+  return values
+
+
+def flag_help():
+  """Returns the flags of avjax.main with what they mean, a line each."""
+  values = define_flags()
+  lines = [f'  --{name:<14}{values[name].help}' for name in values]
+  lines.append(
+    f'  {"--config.KEY=VALUE":<16}Changes any key of the config, such as --config.batch_size=6.'
+  )
+  return '\n'.join(lines)
 
 
 def load_config(words):

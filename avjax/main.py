@@ -21,7 +21,7 @@ NOT_FINITE = 3  # exit status of a run whose loss or gradient stays not finite
 def main(argv):
   """Runs the command; returns its exit status."""
   if {'--help', '-h'} & set(argv):
-    print(__doc__)
+    print(f'{__doc__}\n{command_line.flag_help()}')
     return 0
   # This silences the libraries only: avjax has its own log, and handles what they raise.
   logging.set_verbosity(logging.FATAL)

@@ -1,5 +1,6 @@
 """Folds: which splits of the records train and which one validates."""
 
+import re
 from collections.abc import Iterable
 
 from avjax.errors import InputError
@@ -20,10 +21,15 @@ def fold_chunks(fold: int, splits: Iterable[str] = CHUNKS) -> tuple[tuple[str, .
   splits: names, such as those of a manifest; `Records.fold` passes them.
   Raises InputError for a fold that does not exist.
   """
-  chunks = tuple(sorted(split for split in splits if split != TEST))
+  chunks = tuple(sorted((split for split in splits if split != TEST), key=_natural))
   if fold not in range(len(chunks)):
     raise InputError(
       f'fold {fold} does not exist: folds are 0 to {len(chunks) - 1}, and 0 is the official split'
     )
   held_out = chunks[len(chunks) - 1 - fold]
   return tuple(chunk for chunk in chunks if chunk != held_out), held_out
+
+
+def _natural(name: str):
+  """Sorts part2 before part10."""
+  return [int(part) if part.isdigit() else part for part in re.split(r'(\d+)', name)]

@@ -23,7 +23,7 @@ from avjax.targets import TARGETS
 from avjax.targets.metrics import METRICS
 
 Runs = dict[str, tuple[ConfigDict, dict]]  # {name: (config, results on the validation split)}
-Predictions = dict[str, dict[int, tuple[float, float]]]  # {clip: {frame id: (valence, arousal)}}
+ValuesByFrame = dict[str, dict[int, tuple[float, float]]]  # {clip: {frame id: (valence, arousal)}}
 
 # Keys in which the runs of one system may differ.
 KEYS_OF_ONE_RUN = ('fold', 'targets', 'seed', 'data.dir', 'resume')
@@ -155,7 +155,7 @@ def read_predictions(folder: pathlib.Path, target: str) -> dict[str, dict[int, f
 
 def combine(
   folder: pathlib.Path, summary: dict[str, dict[str, Any]], choose: Callable[[dict], Iterable[str]]
-) -> Predictions:
+) -> ValuesByFrame:
   """Averages predictions for the test split over runs, for each target over its own.
 
   Args:

@@ -14,7 +14,7 @@ from avjax.data.splits import TEST
 from avjax.evaluation.series import predict_records
 from avjax.reports import plots, run_report
 from avjax.runs import folder as run_folder
-from avjax.runs.load import load_best, load_system
+from avjax.runs.load import load_system, restore_best
 from avjax.system import sharding, steps
 from avjax.targets import TARGETS, metrics
 
@@ -140,7 +140,7 @@ def evaluate_run(workdir, split, data_dir=None, report=False):
   part = TEST if split == 'test' else records.fold(config.fold)[1]
   if not records.size([part]):
     return None
-  _, system, variables, meta = load_best(workdir)
+  variables, meta = restore_best(workdir, system)
   mesh = sharding.make_mesh()
   batches = records.batches([part], config.batch_size)
   series = predict_records(

@@ -79,7 +79,7 @@ class WindowMerger:
   """Merges the windows of one clip.
 
   Predictions and gates are averaged per frame. The CONSTANT_FIELDS are equal in every window, so
-  those of one window are kept.
+  those of the first one are kept.
   """
 
   def __init__(self):
@@ -101,12 +101,13 @@ class WindowMerger:
       **{f'gates/{name}': x for name, x in output['gates'].items()},
     }
     self.means.add(frames, {name: np.asarray(x)[frame_mask] for name, x in averaged.items()})
+    new = self.means.counts[frames] == 1  # no window before covers these frames
     for name, value in fields.items():
       value = np.asarray(value)
       kept = self.constants.get(name, np.zeros((0, *value.shape[1:]), value.dtype))
       missing = len(self.means.counts) - len(kept)
       kept = np.pad(kept, [(0, missing), *[(0, 0)] * (value.ndim - 1)]) if missing else kept
-      kept[frames] = value[frame_mask]
+      kept[frames[new]] = value[frame_mask][new]
       self.constants[name] = kept
 
   def series(self, system: System, smooth: int) -> Series:

@@ -27,7 +27,7 @@ from avjax.runs.load import load_best
 from avjax.system import System
 from avjax.weights.exported import read_exported
 
-BLOCK = 16  # frames that go through the towers at once
+BLOCK_FRAMES = 16  # frames that go through the towers at once
 
 
 class StreamingPredictor:
@@ -61,17 +61,19 @@ class StreamingPredictor:
     self.decode(self.variables, *windows, np.ones((1, self.length), bool))
 
   def blank_block(self):
-    """Returns a batch of BLOCK frames without face and sound.
+    """Returns a batch of BLOCK_FRAMES frames without face and sound.
 
-    It is one clip. The log-mel windows of its frames do not overlap.
+    It is one clip, with the fields that the model reads. The log-mel windows of its frames do not
+    overlap.
     """
     face = self.config.data.face
-    return {
-      'faces': np.zeros((1, BLOCK, face, face, 3), np.uint8),
-      'real': np.ones((1, BLOCK), bool),
-      'log_mel': np.zeros((1, BLOCK * WINDOW_ROWS, MEL_BANDS), np.float16),
-      'starts': np.arange(BLOCK, dtype=np.int32)[None] * WINDOW_ROWS,
+    fields = {
+      'faces': np.zeros((1, BLOCK_FRAMES, face, face, 3), np.uint8),
+      'real': np.ones((1, BLOCK_FRAMES), bool),
+      'log_mel': np.zeros((1, BLOCK_FRAMES * WINDOW_ROWS, MEL_BANDS), np.float16),
+      'starts': np.arange(BLOCK_FRAMES, dtype=np.int32)[None] * WINDOW_ROWS,
     }
+    return {name: fields[name] for name in self.system.inputs.fields}
 
   def begin(self, times, audio_present, stride: int | None, clock: Clock):
     """Begins a video of n frames.
@@ -90,16 +92,17 @@ class StreamingPredictor:
     self.face_present, self.merger = [], Merger()
 
   def add(self, crops, log_mel_windows):
-    """Adds the next frames, at most BLOCK of them.
+    """Adds the next frames, at most BLOCK_FRAMES of them.
 
     crops: the face of each frame as a PIL image, or None.
     log_mel_windows: the log-mel window of each frame, (96,64).
     """
     batch = self.blank_block()
     for i, (crop, window) in enumerate(zip(crops, log_mel_windows, strict=True)):
-      if crop is not None:
+      if crop is not None and 'faces' in batch:
         batch['faces'][0, i] = faces.fit(crop, self.config.data.face)
-      batch['log_mel'][0, i * WINDOW_ROWS : (i + 1) * WINDOW_ROWS] = window
+      if 'log_mel' in batch:
+        batch['log_mel'][0, i * WINDOW_ROWS : (i + 1) * WINDOW_ROWS] = window
     with self.clock('towers', len(crops)):
       for modality, x in zip(MODALITIES, self.encode(self.variables, batch), strict=True):
         if x is not None:

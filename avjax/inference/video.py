@@ -16,7 +16,7 @@ from avjax.inference.face_source import FoundFaces, GivenFaces
 from avjax.inference.outputs import check_absent, display, output_paths, partial_folder, write
 from avjax.inference.overlay import draw
 from avjax.inference.prediction import VideoPrediction
-from avjax.inference.stream import BLOCK, StreamingPredictor
+from avjax.inference.stream import BLOCK_FRAMES, StreamingPredictor
 from avjax.inference.timing import Clock
 from avjax.media import audio, video
 from avjax.media.writer import ClipWriter
@@ -171,7 +171,7 @@ def feed(predictors, path, person, log_mel_windows, writer, clock, progress):
     if writer:
       with clock('page', 1):
         writer.add(image)
-    if len(crops) == BLOCK or frame == count - 1:
+    if len(crops) == BLOCK_FRAMES or frame == count - 1:
       for predictor in predictors:
         predictor.add(crops, windows)
       crops, windows = [], []

@@ -19,7 +19,7 @@ LOST_SECONDS = 1.0  # a face that is gone for longer begins a new track
 SHORTEST = 3
 # A face that comes back within so many of its widths, at half to twice the size, is the same
 # person.
-NEAR = 2.0
+RETURN_DISTANCE = 2.0
 
 
 class Track:
@@ -184,7 +184,7 @@ def same_person(first, second):
   (last, end), (next_, start) = first.last, second.first
   if last >= next_:
     return False
-  near = np.hypot(*(end[:2] + end[2:] / 2 - start[:2] - start[2:] / 2)) <= NEAR * max(
+  near = np.hypot(*(end[:2] + end[2:] / 2 - start[:2] - start[2:] / 2)) <= RETURN_DISTANCE * max(
     end[2], start[2]
   )
   return near and 0.5 <= end[2] / start[2] <= 2

@@ -29,6 +29,9 @@ class Registry(dict):
     def decorate(module):
       declared['ranges'] = getattr(module, 'ranges', {}) | declared.get('ranges', {})
       declared.setdefault('needs', getattr(module, 'needs', ('visual', 'audio')))
+      declared.setdefault('groups', getattr(module, 'groups', {}))
+      if name in self:
+        raise ValueError(f'{self.key} {name!r} is registered twice: {self[name]} and {module}')
       for attribute, value in declared.items():
         setattr(module, attribute, value)
       self[name] = module

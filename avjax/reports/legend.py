@@ -41,7 +41,7 @@ def describe_gate(name, columns):
   else:
     gate, words = '', ['unattended', 'attended'] if columns == 2 else recursions[:columns]
   prefix = f'{run}, ' if run else ''
-  return f'{prefix}{MODALITIES[modality]}{gate}', words
+  return f'{prefix}{MODALITIES.get(modality, modality)}{gate}', words
 
 
 def weighs_prediction(name):
@@ -55,6 +55,7 @@ def sort_gates(names):
 
   def key(name):
     run, modality, level = _parse(name)
-    return runs.index(run), list(MODALITIES).index(modality), level
+    known = list(MODALITIES)
+    return runs.index(run), known.index(modality) if modality in known else len(known), level
 
   return sorted(names, key=key)

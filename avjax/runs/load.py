@@ -7,7 +7,7 @@ import pathlib
 from typing import Any
 
 from avjax.config import Config
-from avjax.errors import as_input_error
+from avjax.errors import InputError, as_input_error
 from avjax.runs import folder as run_folder
 from avjax.runs.checkpoint import Checkpoints
 from avjax.system import System
@@ -20,9 +20,18 @@ def load_system(workdir: str | pathlib.Path) -> tuple[Config, System]:
   """
   config = run_folder.read_config(workdir)
   with as_input_error(f'{workdir}/{run_folder.CONFIG} is not a valid config of a run'):
-    system = System.from_config(config)
-    _ = system.shapes  # sizes that do not go together are found here
+    try:
+      system = System.from_config(config)
+      _ = system.shapes  # sizes that do not go together are found here
+    except InputError as error:
+      raise InputError(f'{workdir}/{run_folder.CONFIG}: {error}') from error
   return config, system
+
+
+def restore_best(workdir: str | pathlib.Path, system: System) -> tuple[Any, dict]:
+  """Returns (variables, meta) of the best checkpoint of a run; InputError if it has none yet."""
+  with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
+    return checkpoints.restore_best(lambda meta: system.shapes)
 
 
 def load_best(workdir: str | pathlib.Path) -> tuple[Config, System, Any, dict]:
@@ -31,6 +40,4 @@ def load_best(workdir: str | pathlib.Path) -> tuple[Config, System, Any, dict]:
   Raises InputError if it has none yet.
   """
   config, system = load_system(workdir)
-  with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
-    variables, meta = checkpoints.restore_best(lambda meta: system.shapes)
-  return config, system, variables, meta
+  return config, system, *restore_best(workdir, system)

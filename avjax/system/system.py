@@ -52,6 +52,8 @@ class System:
     settings = config.model.to_dict()
     check_settings(settings)
     ranges.check('loss', config.loss, losses.RANGES)
+    for key in config.loss:
+      ranges.OneOf(tuple(losses.RANGES)).check(f'loss.{key}', key)
     face = config.data.face
     known = {
       'crop': ranges.Range(lambda crop: 1 <= crop <= face, f'1 to data.face = {face}'),

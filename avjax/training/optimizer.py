@@ -11,7 +11,11 @@ from flax import traverse_util
 
 from avjax import ranges
 
-RANGES = {'clip': ranges.NOT_NEGATIVE, 'decay': ranges.OneOf(('coupled', 'decoupled'))}
+RANGES = {
+  'weight_decay': ranges.NOT_NEGATIVE,
+  'clip': ranges.NOT_NEGATIVE,
+  'decay': ranges.OneOf(('coupled', 'decoupled')),
+}
 
 
 def adam(

@@ -33,6 +33,10 @@ RELEASES = {
 
 RANGES = {
   'max_epochs': ranges.at_least(1),
+  'max_stage_epochs': ranges.at_least(1),
+  'warmup_epochs': ranges.NOT_NEGATIVE,
+  'patience': ranges.NOT_NEGATIVE,
+  'stop_patience': ranges.at_least(1),
   'warmup': ranges.OneOf(tuple(WARMUPS)),
   'release': ranges.OneOf(tuple(RELEASES)),
   'factor': ranges.Range(lambda factor: 0 < factor < 1, 'between 0 and 1'),

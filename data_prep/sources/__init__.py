@@ -42,6 +42,8 @@ def register(name):
   """Decorates the subclass of Source that --layout chooses by this name."""
 
   def decorate(source):
+    if name in SOURCES:
+      raise ValueError(f'the source {name!r} is registered twice')
     SOURCES[name] = source()
     return source
 
