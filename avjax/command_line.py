@@ -59,10 +59,8 @@ def define_flags():
 def flag_help():
   """Returns the flags of avjax.main with what they mean, a line each."""
   values = define_flags()
-  lines = [f'  --{name:<14}{values[name].help}' for name in values]
-  lines.append(
-    f'  {"--config.KEY=VALUE":<16}Changes any key of the config, such as --config.batch_size=6.'
-  )
+  lines = [f'  --{name:<18}{values[name].help}' for name in values]
+  lines.append('  --config.KEY=VALUE  Changes a key of the config, such as --config.batch_size=6.')
   return '\n'.join(lines)
 
 

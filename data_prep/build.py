@@ -116,6 +116,8 @@ def add_options(parser):
 def main(argv=None):
   args = parse_args(argv)
   splits = SOURCES[args.layout].plan(args)
+  if not any(splits.values()):
+    raise InputError(f'{args.source} holds no clips')
   layout = records.Layout(
     args.length, args.stride, args.face, features.widths(itertools.chain(*splits.values()))
   )
