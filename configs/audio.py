@@ -1,4 +1,4 @@
-"""Voice only: the control without a face."""
+"""The voice alone: the control without a face."""
 
 from ml_collections import ConfigDict
 

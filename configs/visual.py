@@ -1,4 +1,4 @@
-"""Face only: the control without a voice."""
+"""The face alone: the control without a voice."""
 
 from ml_collections import ConfigDict
 

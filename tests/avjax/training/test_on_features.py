@@ -133,7 +133,7 @@ def test_what_does_not_fit_is_refused(featured, records, tmp_path):
     data=records,
   )
   refused(
-    "config.model.visual.tower 'feature/pixels' is not one of ir50, resnet50, features/NAME, none",
+    "config.model.visual.tower 'feature/pixels' is not one of ir50, resnet50, none, features/NAME",
     PIXELS.replace('features/', 'feature/'),
   )
   given = tmp_path / 'given.safetensors'
