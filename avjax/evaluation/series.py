@@ -96,11 +96,7 @@ class WindowMerger:
     """
     frame_mask = np.asarray(frame_mask, bool)
     frames = np.asarray(frames)[frame_mask]
-    averaged = {
-      'prediction': output['prediction'],
-      **{f'gates/{name}': x for name, x in output['gates'].items()},
-    }
-    self.means.add(frames, {name: np.asarray(x)[frame_mask] for name, x in averaged.items()})
+    self.means.add(frames, flatten_output(output, frame_mask))
     new = self.means.counts[frames] == 1  # no window before covers these frames
     for name, value in fields.items():
       value = np.asarray(value)
@@ -115,6 +111,16 @@ class WindowMerger:
     frames, means = self.means.means()
     fields = {name: kept[frames] for name, kept in self.constants.items()}
     return make_series(frames, means, fields, system, smooth)
+
+
+def flatten_output(output, frame_mask):
+  """Returns what a model predicts for one window as {'prediction' and 'gates/NAME': (n,...)}.
+
+  Only the n frames of the mask (L,) are kept. `make_series` takes these names.
+  """
+  gates = {f'gates/{name}': scores for name, scores in output['gates'].items()}
+  flat = {'prediction': output['prediction'], **gates}
+  return {name: np.asarray(x)[frame_mask] for name, x in flat.items()}
 
 
 def make_series(frames, means, fields, system: System, smooth: int) -> Series:

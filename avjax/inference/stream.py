@@ -19,7 +19,7 @@ from avjax.config import Config
 from avjax.data.records import MEL_BANDS, WINDOW_ROWS
 from avjax.data.windows import Merger, window_starts
 from avjax.errors import InputError, as_input_error
-from avjax.evaluation.series import Series, make_series
+from avjax.evaluation.series import Series, flatten_output, make_series
 from avjax.inference.timing import Clock
 from avjax.media import faces
 from avjax.models.audio_visual import MODALITIES
@@ -126,12 +126,8 @@ class StreamingPredictor:
 
     with self.clock('fusion', end - first):
       output = self.decode(self.variables, *map(window, self.features.values()), mask)
-      values = {
-        'prediction': output['prediction'],
-        **{f'gates/{name}': x for name, x in output['gates'].items()},
-      }
-      values = {name: np.asarray(x)[0][mask[0]] for name, x in values.items()}
-      self.merger.add(np.arange(first, end) + 1, values)
+      window_output = jax.tree.map(lambda x: np.asarray(x)[0], output)
+      self.merger.add(np.arange(first, end) + 1, flatten_output(window_output, mask[0]))
 
   def forget_before(self, needed: int):
     """Drops the features of frames that no window to come needs."""
