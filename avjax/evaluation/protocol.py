@@ -19,12 +19,12 @@ from avjax.errors import InputError
 from avjax.evaluation import submission
 from avjax.runs import checkpoint
 from avjax.runs import folder as run_folder
-from avjax.targets import TARGETS
-from avjax.targets.metrics import METRICS
+from avjax.targets import TARGETS, metric_names
 
 Runs = dict[str, tuple[ConfigDict, dict]]  # {name: (config, results on the validation split)}
 ValuesByFrame = dict[str, dict[int, tuple[float, float]]]  # {clip: {frame id: (valence, arousal)}}
 
+SUBMITTED = ('valence', 'arousal')  # the columns of the challenge's submission file
 # Keys in which the runs of one system may differ.
 KEYS_OF_ONE_RUN = ('fold', 'targets', 'seed', 'data.dir', 'resume')
 
@@ -81,7 +81,7 @@ def check_results(path: pathlib.Path) -> dict:
   try:
     _ = results['fold'], results['best_epoch']
     for target in set(TARGETS) & results.keys():
-      for metric in METRICS:
+      for metric in TARGETS[target].metrics:
         float(results[target][metric])
   except (KeyError, TypeError, ValueError) as error:
     raise InputError(
@@ -93,16 +93,17 @@ def check_results(path: pathlib.Path) -> dict:
 def summarize(runs: Runs) -> dict[str, dict[str, Any]]:
   """Summarizes the scores of each target over its runs.
 
-  Returns {target: {'runs': {name: {'fold', 'ccc', 'pcc', 'rmse', 'best_epoch'}}, 'best',
+  Returns {target: {'runs': {name: {'fold', metric: value, 'best_epoch'}}, 'best',
   'mean': {metric: value}, 'spread': {metric: value}}}. best is the name of the run with the highest
-  CCC; spread is the standard deviation over runs (n - 1), None for one run.
+  first metric (CCC); spread is the standard deviation over runs (n - 1), None for one run.
   """
   summary = {}
   for target in TARGETS:
+    metrics = TARGETS[target].metrics
     rows = {
       name: {
         'fold': results['fold'],
-        **{metric: results[target][metric] for metric in METRICS},
+        **{metric: results[target][metric] for metric in metrics},
         'best_epoch': results['best_epoch'],
       }
       for name, (_, results) in runs.items()
@@ -110,11 +111,11 @@ def summarize(runs: Runs) -> dict[str, dict[str, Any]]:
     }
     if not rows:
       continue
-    values = {metric: np.array([row[metric] for row in rows.values()]) for metric in METRICS}
+    values = {metric: np.array([row[metric] for row in rows.values()]) for metric in metrics}
     several = len(rows) > 1
     summary[target] = {
       'runs': rows,
-      'best': max(rows, key=lambda name: rows[name]['ccc']),
+      'best': max(rows, key=lambda name: rows[name][metrics[0]]),
       'mean': {metric: float(x.mean()) for metric, x in values.items()},
       'spread': {metric: float(x.std(ddof=1)) if several else None for metric, x in values.items()},
     }
@@ -123,21 +124,23 @@ def summarize(runs: Runs) -> dict[str, dict[str, Any]]:
 
 def table(summary: dict[str, dict[str, Any]]) -> str:
   """Formats what `summarize` returns as Markdown."""
-  lines = [
-    '| target | run | fold | CCC | PCC | RMSE | best epoch |',
-    '|---|---|---|---|---|---|---|',
-  ]
+  metrics = metric_names(summary)
+  heads = ['target', 'run', 'fold', *(metric.upper() for metric in metrics), 'best epoch']
+  lines = [f'| {" | ".join(heads)} |', '|---' * len(heads) + '|']
   for target, found in summary.items():
     several = len(found['runs']) > 1
     for name, row in sorted(found['runs'].items(), key=lambda item: item[1]['fold']):
       mark = ' (best)' if name == found['best'] and several else ''
-      scores = ' | '.join(f'{row[metric]:.3f}' for metric in METRICS)
+      scores = ' | '.join(f'{row[metric]:.3f}' if metric in row else '' for metric in metrics)
       lines.append(
         f'| {target} | {name}{mark} | {row["fold"]} | {scores} | {row["best_epoch"] + 1} |'
       )
     if several:
       scores = ' | '.join(
-        f'{found["mean"][metric]:.3f} ± {found["spread"][metric]:.3f}' for metric in METRICS
+        f'{found["mean"][metric]:.3f} ± {found["spread"][metric]:.3f}'
+        if metric in found['mean']
+        else ''
+        for metric in metrics
       )
       lines.append(f'| {target} | mean ± spread | | {scores} | |')
   return '\n'.join(lines)
@@ -160,11 +163,11 @@ def combine(
 
   Args:
     folder: of the runs.
-    summary: what `summarize` returns, with both targets.
+    summary: what `summarize` returns, with both of SUBMITTED.
     choose: maps the summary of a target to the names of the runs that are averaged.
   """
   series = []
-  for target in TARGETS:
+  for target in SUBMITTED:
     members = [
       read_predictions(folder / name / run_folder.predictions_name('test'), target)
       for name in choose(summary[target])
@@ -210,7 +213,7 @@ def gather(
   lines = [table(summary), '', f'summary      {folder / "summary.json"}, {folder / "summary.md"}']
   if unfinished:
     lines.append(f'unfinished   {", ".join(unfinished)}')
-  missing = [target for target in TARGETS if target not in summary]
+  missing = [target for target in SUBMITTED if target not in summary]
   if missing:
     return [*lines, f'no submission: no run for {missing[0]} has ended']
   for name in runs:

@@ -1,4 +1,4 @@
-"""Computes CCC from one series per clip, and writes the results into the folder of a run.
+"""Scores one series per clip, and writes the results into the folder of a run.
 
 These are predictions, results, pictures and a report.
 """
@@ -16,28 +16,34 @@ from avjax.reports import plots, run_report
 from avjax.runs import folder as run_folder
 from avjax.runs.load import load_system, restore_best
 from avjax.system import sharding, steps
-from avjax.targets import TARGETS, metrics
+from avjax.targets import TARGETS, metric_names
+from avjax.targets.metrics import METRICS
 
 
 def score(series, targets):
-  """Computes CCC, PCC and RMSE of a partition over all its annotated frames.
+  """Computes the metrics of each target over all annotated frames of a partition.
 
-  It also computes the CCC of each clip.
+  It also computes the first metric, CCC for valence and arousal, of each clip.
 
   series: {clip: Series}; targets: their names, in the order of the predictions.
-  Returns {'frames': n, 'clips': n, target: {'ccc', 'pcc', 'rmse', 'per_clip': {clip: ccc}}}.
+  Returns {'frames': n, 'clips': n, target: {metric: value, 'per_clip': {clip: value}}}.
   """
   scored = {clip: s for clip, s in series.items() if s.annotated.any()}
   result = {'clips': len(scored), 'frames': int(sum(s.annotated.sum() for s in scored.values()))}
   for i, target in enumerate(targets if scored else ()):  # a test partition has no labels
+    names = TARGETS[target].metrics
     pairs = {
-      clip: (s.prediction[s.annotated, i], s.labels[s.annotated, TARGETS[target].column])
-      for clip, s in scored.items()
+      clip: (s.prediction[s.annotated, i], s.labels[s.annotated, i]) for clip, s in scored.items()
     }
     prediction, label = (np.concatenate([pair[j] for pair in pairs.values()]) for j in (0, 1))
-    result[target] = {name: metric(prediction, label) for name, metric in metrics.METRICS.items()}
-    result[target]['per_clip'] = {clip: metrics.ccc(*pair) for clip, pair in pairs.items()}
+    result[target] = {name: METRICS[name](prediction, label) for name in names}
+    result[target]['per_clip'] = {clip: METRICS[names[0]](*pair) for clip, pair in pairs.items()}
   return result
+
+
+def mean_score(scores, targets):
+  """Returns the number that chooses the best epoch: the mean of the targets' first metrics."""
+  return float(np.mean([scores[target][TARGETS[target].metrics[0]] for target in targets]))
 
 
 def write_predictions(folder, series, targets):
@@ -57,9 +63,7 @@ def write_predictions(folder, series, targets):
       writer = csv.writer(file)
       writer.writerow(header)
       for n in range(len(s.frames)):
-        labels = [
-          f'{s.labels[n, TARGETS[t].column]:.6g}' if s.annotated[n] else '' for t in targets
-        ]
+        labels = [f'{label:.6g}' if s.annotated[n] else '' for label in s.labels[n]]
         writer.writerow(
           [
             int(s.frames[n]),
@@ -76,10 +80,12 @@ def format_scores(result, targets):
   """Returns the scores as a table of text."""
   if not result['frames']:
     return 'no annotated frames: predictions only'
-  lines = [f'{"":<10}{"CCC":>8}{"PCC":>8}{"RMSE":>8}']
+  metrics = metric_names(targets)
+  lines = [' ' * 10 + ''.join(f'{metric.upper():>8}' for metric in metrics)]
   for target in targets:
     row = result[target]
-    lines.append(f'{target:<10}{row["ccc"]:>8.3f}{row["pcc"]:>8.3f}{row["rmse"]:>8.3f}')
+    cells = (f'{row[metric]:>8.3f}' if metric in row else ' ' * 8 for metric in metrics)
+    lines.append(f'{target:<10}{"".join(cells)}'.rstrip())
   lines.append(f'{result["frames"]:,} frames of {result["clips"]} clips')
   return '\n'.join(lines)
 

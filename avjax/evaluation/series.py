@@ -11,13 +11,13 @@ import dataclasses
 import jax
 import numpy as np
 
-from avjax import ranges
+from avjax import ranges, targets
 from avjax.data.windows import Merger
 from avjax.system import System, sharding
 
 SMOOTH = ranges.Range(lambda width: width >= 1 and width % 2 == 1, 'an odd number of frames')
-# Record fields that are equal in every window that covers a frame.
-CONSTANT_FIELDS = ('times', 'va', 'annotated', 'face_present', 'audio_present')
+# Besides the labels, the record fields that are equal in every window that covers a frame.
+CONSTANT_FIELDS = ('times', 'annotated', 'face_present', 'audio_present')
 
 
 @dataclasses.dataclass
@@ -26,8 +26,8 @@ class Series:
 
   frames: (N,) ids, from 1.
   times: (N,) in seconds.
-  prediction: (N,targets).
-  labels: (N,2), valence and arousal; 0 where not annotated.
+  prediction: (N,targets), in the units of the labels.
+  labels: (N,targets); 0 where not annotated.
   annotated, face_present, audio_present: (N,) bool, as in avjax.data.records.
   gates: {name: (N,K)}.
   """
@@ -63,12 +63,14 @@ def predict_records(
   rows, clips = sharding.padded_size(batch_size, mesh), {}
   for batch in batches:
     count = len(batch['clip'])
-    device_batch = sharding.shard(sharding.pad_rows(system.inputs.select(batch), rows), mesh)
+    device_batch = sharding.shard(sharding.pad_rows(system.select(batch), rows), mesh)
     output = sharding.gather(system.predict_step(variables, device_batch))
     output = jax.tree.map(lambda x, count=count: x[:count], output)
+    constants = {name: batch[name] for name in CONSTANT_FIELDS}
+    constants['labels'] = targets.select_labels(system.targets, batch)
     for i, clip in enumerate(batch['clip']):
       window = jax.tree.map(lambda x, i=i: x[i], output)
-      fields = {name: batch[name][i] for name in CONSTANT_FIELDS}
+      fields = {name: values[i] for name, values in constants.items()}
       clips.setdefault(clip.decode(), WindowMerger()).add(
         batch['frames'][i], batch['real'][i], window, fields
       )
@@ -78,8 +80,8 @@ def predict_records(
 class WindowMerger:
   """Merges the windows of one clip.
 
-  Predictions and gates are averaged per frame. The CONSTANT_FIELDS are equal in every window, so
-  those of the first one are kept.
+  Predictions and gates are averaged per frame. The CONSTANT_FIELDS and labels are equal in every
+  window, so those of the first one are kept.
   """
 
   def __init__(self):
@@ -91,8 +93,8 @@ class WindowMerger:
     Args:
       frames: (L,) frame ids, none twice.
       frame_mask: (L,) bool, False on padding.
-      output: {'prediction': (L,targets), 'gates': {name: (L,K)}}.
-      fields: {name: (L,...)}, the record's CONSTANT_FIELDS.
+      output: {'prediction': (L,outputs), 'gates': {name: (L,K)}}.
+      fields: {name: (L,...)}, the record's CONSTANT_FIELDS and 'labels'.
     """
     frame_mask = np.asarray(frame_mask, bool)
     frames = np.asarray(frames)[frame_mask]
@@ -128,9 +130,9 @@ def make_series(frames, means, fields, system: System, smooth: int) -> Series:
 
   Args:
     frames: (N,) ids.
-    means: {'prediction': (N,targets), 'gates/NAME': (N,K)}, averaged over windows.
-    fields: {name: (N,...)}, the CONSTANT_FIELDS.
-    system: its inputs tell which frames count in the smoothing.
+    means: {'prediction': (N,outputs), 'gates/NAME': (N,K)}, averaged over windows.
+    fields: {name: (N,...)}, the CONSTANT_FIELDS and 'labels'.
+    system: its inputs tell which frames count in the smoothing, its targets what outputs mean.
     smooth: as `predict_records` takes it.
   """
   masks = {
@@ -142,21 +144,23 @@ def make_series(frames, means, fields, system: System, smooth: int) -> Series:
     for name, scores in means.items()
     if name.startswith('gates/')
   }
+  smoothed = moving_average(means['prediction'], frames, counted, smooth)
+  parts = targets.split_outputs(system.targets, smoothed)
   return Series(
     frames,
     np.asarray(fields['times'], np.float64),
-    moving_average(means['prediction'], frames, counted, smooth),
-    np.asarray(fields['va'], np.float64),
+    np.stack([target.decide(x) for target, x in parts], axis=1),
+    np.asarray(fields['labels'], np.float64),
     **masks,
     gates=gates,
   )
 
 
 def moving_average(values, frames, counted, width: int):
-  """Computes the centred moving average of values (N,targets) over an odd number of frames.
+  """Computes the centred moving average of values (N,outputs) over an odd number of frames.
 
   Args:
-    values: (N,targets).
+    values: (N,outputs).
     frames: (N,) ids, ascending. A window is a range of ids, not of rows, so that a gap does not
       bring distant frames together.
     counted: (N,) bool; the other frames are left out of every average. Where no frame of a window

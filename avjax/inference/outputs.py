@@ -18,6 +18,7 @@ from avjax import errors
 from avjax.errors import InputError
 from avjax.inference.prediction import VideoPrediction
 from avjax.reports import clip_page, plots
+from avjax.targets import value_range
 
 LONGEST_NAME = 255  # bytes that a file system takes
 
@@ -106,10 +107,13 @@ def write_csv(result: VideoPrediction, path: pathlib.Path, target: pathlib.Path)
 
   pandas.read_csv(file, comment='#') reads it. path: the video; target: the file to write.
   """
+  predictions = result.predictions
+  lowest, highest = value_range(predictions)
   with open(target, 'w', newline='', encoding='utf-8') as file:
     file.write(
       f'# avjax: {display(path)}; {"; ".join(result.notes)}\n'
-      '# frame from 1; time in seconds; valence and arousal from -1 to 1, empty where '
+      f'# frame from 1; time in seconds; {" and ".join(predictions)} from {lowest:g} to '
+      f'{highest:g}, empty where '
       'nothing was seen; face_found and audio_present 0 or 1; gates: share of trust, '
       '0 to 1\n'
     )
@@ -119,13 +123,13 @@ def write_csv(result: VideoPrediction, path: pathlib.Path, target: pathlib.Path)
       for name, scores in result.gates.items()
       for k in range(scores.shape[1])
     }
-    writer.writerow(['frame', 'time', *result.targets, 'face_found', 'audio_present', *gates])
-    for i, (frame, values) in enumerate(zip(result.frames, result.values, strict=True)):
+    writer.writerow(['frame', 'time', *predictions, 'face_found', 'audio_present', *gates])
+    for i, frame in enumerate(result.frames):
       writer.writerow(
         [
           int(frame),
           f'{result.times[i]:.4f}',
-          *map(cell, values),
+          *(cell(values[i]) for values in predictions.values()),
           int(result.face_found[i]),
           int(result.audio_present[i]),
           *(cell(scores[i]) for scores in gates.values()),
@@ -141,8 +145,7 @@ def cell(value: float) -> str:
 def summary(result: VideoPrediction, path: pathlib.Path, outputs: dict[str, pathlib.Path]) -> str:
   """Returns lines for the terminal: length, range of each target, remarks, speed, files."""
   lines = [f'{display(path)}: {len(result.frames):,} frames, {result.times[-1]:.1f} s']
-  for target in result.targets:
-    values = getattr(result, target)
+  for target, values in result.predictions.items():
     values = values[~np.isnan(values)]
     if len(values):
       lines.append(

@@ -6,8 +6,6 @@ import dataclasses
 
 import numpy as np
 
-from avjax.targets import TARGETS
-
 
 @dataclasses.dataclass
 class VideoPrediction:
@@ -17,7 +15,7 @@ class VideoPrediction:
 
   frames: (n,) from 1.
   times: (n,) in seconds.
-  valence, arousal: (n,) in [-1, 1]; None for a target that no run predicts.
+  predictions: {target: (n,)}, in the units of its labels, for each target that a run predicts.
   face_found, audio_present: (n,) bool.
   boxes: (n,4), left, top, width and height of the face as shares of the picture; NaN without one.
   gates: {name: (n,K)}, the share of trust in each column.
@@ -27,8 +25,7 @@ class VideoPrediction:
 
   frames: np.ndarray
   times: np.ndarray
-  valence: np.ndarray | None
-  arousal: np.ndarray | None
+  predictions: dict[str, np.ndarray]
   face_found: np.ndarray
   audio_present: np.ndarray
   boxes: np.ndarray
@@ -37,11 +34,11 @@ class VideoPrediction:
   speed: dict[str, float]
 
   @property
-  def targets(self) -> list[str]:
-    """The names of the targets that are predicted."""
-    return [target for target in TARGETS if getattr(self, target) is not None]
+  def valence(self) -> np.ndarray | None:
+    """The valence, (n,) in [-1, 1]; None if no run predicts it."""
+    return self.predictions.get('valence')
 
   @property
-  def values(self) -> np.ndarray:
-    """The predictions, (n,targets)."""
-    return np.stack([getattr(self, target) for target in self.targets], axis=1)
+  def arousal(self) -> np.ndarray | None:
+    """The arousal, (n,) in [-1, 1]; None if no run predicts it."""
+    return self.predictions.get('arousal')

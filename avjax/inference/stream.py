@@ -22,7 +22,7 @@ from avjax.errors import InputError, as_input_error
 from avjax.evaluation.series import Series, flatten_output, make_series
 from avjax.inference.timing import Clock
 from avjax.media import faces
-from avjax.models.audio_visual import MODALITIES
+from avjax.models.audio_visual import FEATURES, MODALITIES
 from avjax.runs.load import load_best
 from avjax.system import System
 from avjax.weights.exported import read_exported
@@ -41,7 +41,7 @@ class StreamingPredictor:
     self.folder = pathlib.Path(folder)
     with as_input_error(f'{folder} holds no valid model'):
       self.config, self.system, variables = load_model(self.folder)
-      features = self.system.inputs.features
+      features = [name for name in self.system.inputs.fields if name.startswith(FEATURES)]
       if features:
         raise InputError(
           f'{folder} was trained on features of another backbone ({", ".join(features)}), '
@@ -144,7 +144,7 @@ class StreamingPredictor:
     n = len(frames)
     fields = {
       'times': self.times,
-      'va': np.zeros((n, 2)),
+      'labels': np.zeros((n, len(self.system.targets))),
       'annotated': np.zeros(n, bool),
       'face_present': np.array(self.face_present),
       'audio_present': self.audio_present,

@@ -204,9 +204,9 @@ def film_errors(path):
 def collect_prediction(predictors, timeline, person, clock: Clock) -> VideoPrediction:
   """Joins what the predictors give for one video."""
   series = [predictor.series() for predictor in predictors]
-  first, values, gates = series[0], dict.fromkeys(TARGETS), {}
+  first, found, gates = series[0], {}, {}
   for predictor, s in zip(predictors, series, strict=True):
-    values |= {target: s.prediction[:, i] for i, target in enumerate(predictor.system.targets)}
+    found |= {target: s.prediction[:, i] for i, target in enumerate(predictor.system.targets)}
     prefix = f'{predictor.system.targets[0]}/' if len(predictors) > 1 else ''
     gates |= {f'{prefix}{name}': scores for name, scores in s.gates.items()}
   notes = [
@@ -218,7 +218,7 @@ def collect_prediction(predictors, timeline, person, clock: Clock) -> VideoPredi
   return VideoPrediction(
     frames=first.frames,
     times=timeline.times,
-    **values,
+    predictions={target: found[target] for target in TARGETS if target in found},
     face_found=first.face_present,
     audio_present=first.audio_present,
     boxes=person.boxes,

@@ -28,16 +28,16 @@ FEATURES = 'features/'
 
 
 class AudioVisual(nn.Module):
-  """Predicts the targets of B clips of L frames, a value per frame.
+  """Predicts the targets of B clips of L frames, for each frame.
 
   length: L of the records.
-  targets: number of outputs.
+  outputs: numbers per frame, over all targets.
   settings: `config.model` as nested dicts with the sections visual, audio, temporal, fusion and
     head; configs/base.py shows every key.
   """
 
   length: int
-  targets: int
+  outputs: int
   settings: Mapping[str, Any]
 
   def setup(self):
@@ -52,7 +52,7 @@ class AudioVisual(nn.Module):
       setattr(self, f'{modality}_norm', Norm() if tcn and norm else None)
     fusion, head = dict(self.settings['fusion']), dict(self.settings['head'])
     self.fusion = FUSIONS[fusion.pop('name')](self.length, **fusion)
-    self.head = HEADS[head.pop('name')](self.targets, **head)
+    self.head = HEADS[head.pop('name')](self.outputs, **head)
 
   def __call__(
     self,
@@ -60,8 +60,8 @@ class AudioVisual(nn.Module):
     log_mel: Float[Array, 'B L 96 64'] | Float[Array, 'B L Da'] | None,
     mask: Bool[Array, 'B L'],
     is_trainable: Trainable,
-  ) -> Float[Array, 'B L targets']:
-    """Predicts from images and log-mel windows, -> (B,L,targets): `encode`, then `decode`.
+  ) -> Float[Array, 'B L outputs']:
+    """Predicts from images and log-mel windows, -> (B,L,outputs): `encode`, then `decode`.
 
     The arguments are those of `encode`.
     """
@@ -95,8 +95,8 @@ class AudioVisual(nn.Module):
     audio: Float[Array, 'B L Da'] | None,
     mask: Bool[Array, 'B L'],
     is_trainable: Trainable,
-  ) -> Float[Array, 'B L targets']:
-    """Predicts from what `encode` returns: (B,L,Dv), (B,L,Da) -> (B,L,targets).
+  ) -> Float[Array, 'B L outputs']:
+    """Predicts from what `encode` returns: (B,L,Dv), (B,L,Da) -> (B,L,outputs).
 
     Predictions are in [-1, 1] if the head has a tanh.
     """

@@ -1,4 +1,4 @@
-"""Defines heads: fused features (B,L,D) and frame mask (B,L) -> predictions (B,L,targets).
+"""Defines heads: fused features (B,L,D) and frame mask (B,L) -> predictions (B,L,outputs).
 
 A head without tanh may leave [-1, 1] in training; `System.decode` clips predictions to it.
 """
@@ -25,16 +25,16 @@ class MLP(nn.Module):
   Its sizes are those of the authors' code.
   """
 
-  targets: int = 1
+  outputs: int = 1
   hidden: int = 256
 
   @nn.compact
   def __call__(
     self, x: Float[Array, 'B L D'], mask: Bool[Array, 'B L'], is_trainable: Trainable
-  ) -> Float[Array, 'B L targets']:
+  ) -> Float[Array, 'B L outputs']:
     x = nn.Dense(self.hidden, name='hidden')(x)
     x = leaky_relu(Norm(name='norm')(x, is_trainable, mask[..., None]))
-    return jnp.tanh(nn.Dense(self.targets, name='output')(x))
+    return jnp.tanh(nn.Dense(self.outputs, name='output')(x))
 
 
 @HEADS.register('linear')
@@ -44,34 +44,34 @@ class Linear(nn.Module):
   LFAN has the tanh; the leader-follower of 2021 and the baseline do not.
   """
 
-  targets: int = 1
+  outputs: int = 1
   tanh: bool = True
 
   @nn.compact
   def __call__(
     self, x: Float[Array, 'B L D'], mask: Bool[Array, 'B L'], is_trainable: Trainable
-  ) -> Float[Array, 'B L targets']:
+  ) -> Float[Array, 'B L outputs']:
     del mask, is_trainable
-    x = nn.Dense(self.targets, name='output')(x)
+    x = nn.Dense(self.outputs, name='output')(x)
     return jnp.tanh(x) if self.tanh else x
 
 
 @HEADS.register('affine')
 class Affine(nn.Module):
-  """Applies dense to D/2, norm, dense to 1, for each target by itself and without activation.
+  """Applies dense to D/2, norm, dense to 1, for each output by itself and without activation.
 
   It is the head of Meng, Zhou, both Zhang and CtyunAI.
   """
 
-  targets: int = 1
+  outputs: int = 1
   tanh: bool = False
 
   @nn.compact
   def __call__(
     self, x: Float[Array, 'B L D'], mask: Bool[Array, 'B L'], is_trainable: Trainable
-  ) -> Float[Array, 'B L targets']:
+  ) -> Float[Array, 'B L outputs']:
     outputs = []
-    for i in range(self.targets):
+    for i in range(self.outputs):
       y = nn.Dense(x.shape[-1] // 2, name=f'hidden{i}')(x)
       y = Norm(name=f'norm{i}')(y, is_trainable, mask[..., None])
       outputs.append(nn.Dense(1, name=f'output{i}')(y))
@@ -86,7 +86,7 @@ class Perceptron(nn.Module):
   HSEmotion's frame-wise perceptron has the tanh; Mamba-VA and JCA 2022 do not.
   """
 
-  targets: int = 1
+  outputs: int = 1
   hidden: int = 128
   dropout: float = 0.0
   tanh: bool = True
@@ -95,9 +95,9 @@ class Perceptron(nn.Module):
   @nn.compact
   def __call__(
     self, x: Float[Array, 'B L D'], mask: Bool[Array, 'B L'], is_trainable: Trainable
-  ) -> Float[Array, 'B L targets']:
+  ) -> Float[Array, 'B L outputs']:
     del mask
     x = nn.Dense(self.hidden, name='hidden')(x)
     x = Dropout(self.dropout, name='dropout')(nn.relu(x) if self.relu else x, is_trainable)
-    x = nn.Dense(self.targets, name='output')(x)
+    x = nn.Dense(self.outputs, name='output')(x)
     return jnp.tanh(x) if self.tanh else x

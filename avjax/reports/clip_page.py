@@ -28,6 +28,7 @@ def write(path, title, video, prediction):
     'clip_page.html',
     title=html.escape(title),
     version=avjax.__version__,
+    target_style=legend.target_style(),
     notes=templates.list_items(prediction.notes),
     data=mark,
   )
@@ -46,12 +47,12 @@ def _page_data(prediction):
   """Gathers what the page's script reads, rounded to what it can show."""
   times = np.asarray(prediction.times, np.float64)
   interval = float(np.median(np.diff(times))) if len(times) > 1 else 0.04
-  targets = zip(prediction.targets, prediction.values.T, strict=True)
+  predictions = prediction.predictions.items()
   return {
     'frames': np.asarray(prediction.frames),
     'times': times.round(4),
     'interval': round(interval, 6),
-    'targets': {target: values.astype(np.float64).round(6) for target, values in targets},
+    'targets': {target: x.astype(np.float64).round(6) for target, x in predictions},
     'face': prediction.face_found.astype(int),
     'sound': prediction.audio_present.astype(int),
     'gates': [

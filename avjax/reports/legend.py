@@ -2,12 +2,28 @@
 
 from avjax.targets import TARGETS
 
-# style.html has the same colours, and others for dark mode.
 # Of texts, lines and grids, in PNG files; pages have CSS variables in their place.
 BLACK, GREY, STAGE_LINE, GRID = '#000000', '#555555', '#aaaaaa', '#eeeeee'
 COLOURS = {name: target.colour for name, target in TARGETS.items()}
-LINE_STYLES = {'valence': '-', 'arousal': '--'}  # on pages, in addition to colour
 MODALITIES = {'visual': 'face', 'audio': 'voice'}
+
+
+def target_style():
+  """Returns the style element of a page that has each target's colours and the line of its key."""
+  rules = []
+  for name, target in TARGETS.items():
+    line = {'-': 'solid', '--': 'dashed'}[target.line]
+    rules += [
+      f':root {{ --{name}: {target.colour}; }}',
+      f'@media (prefers-color-scheme: dark) {{ :root {{ --{name}: {target.dark_colour}; }} }}',
+      f'.key.{name} {{ border-color: var(--{name}); border-top-style: {line}; }}',
+    ]
+  return '<style>\n' + '\n'.join(rules) + '\n</style>'
+
+
+def target_keys(targets):
+  """Returns the names of targets, each behind its key, as HTML."""
+  return ''.join(f'<span><i class="key {target}"></i>{target}</span>' for target in targets)
 
 
 def _parse(name):

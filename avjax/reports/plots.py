@@ -16,7 +16,7 @@ from matplotlib import font_manager
 
 from avjax.reports import legend
 from avjax.reports.legend import BLACK, GREY, GRID, STAGE_LINE
-from avjax.targets import TARGETS
+from avjax.targets import TARGETS, criterion, value_range
 
 SCATTER_CELLS = 50  # along each axis
 # The font of matplotlib lacks many scripts that occur in file names: take those that are installed.
@@ -36,10 +36,14 @@ MORE_FONTS = (
 )
 
 
-def draw_ccc(axes, history, targets):
-  """Draws the validation CCC of each target over epochs. history: the lines of metrics.jsonl."""
+def draw_scores(axes, history, targets):
+  """Draws the first metric of each target, CCC for valence and arousal, over epochs.
+
+  history: the lines of metrics.jsonl.
+  """
   for target in targets:
-    _draw_column(axes, history, f'validation_ccc_{target}', legend.COLOURS[target], label=target)
+    column = f'validation_{TARGETS[target].metrics[0]}_{target}'
+    _draw_column(axes, history, column, legend.COLOURS[target], label=target)
 
 
 def draw_loss(axes, history):
@@ -88,18 +92,19 @@ def draw_trace(axes, times, label, prediction, target):
   """Draws prediction and annotation of a target over time; all (N,), NaN where there is none."""
   axes.plot(times, label, color=GREY, lw=1, label='annotation')
   axes.plot(times, prediction, color=legend.COLOURS[target], lw=1.5, label=target)
-  axes.set_ylim(-1, 1)
+  axes.set_ylim(TARGETS[target].lowest, TARGETS[target].highest)
 
 
 def draw_scatter(axes, prediction, annotation, target):
-  """Draws how many frames have which annotation (across) and prediction (up), both (N,) in [-1, 1].
+  """Draws how many frames have which annotation (across) and prediction (up), both (N,).
 
   The more frames in a cell, the stronger its colour. On the dashed line the two are equal.
   """
-  counts, edges, _ = np.histogram2d(annotation, prediction, SCATTER_CELLS, [[-1, 1], [-1, 1]])
+  ends = TARGETS[target].lowest, TARGETS[target].highest
+  counts, edges, _ = np.histogram2d(annotation, prediction, SCATTER_CELLS, [ends, ends])
   across, up = np.nonzero(counts)
   opacity = 0.2 + 0.8 * np.sqrt(counts[across, up] / counts.max())
-  size = 2 / SCATTER_CELLS
+  size = (ends[1] - ends[0]) / SCATTER_CELLS
   axes.bar(
     edges[across],
     size,
@@ -108,28 +113,29 @@ def draw_scatter(axes, prediction, annotation, target):
     align='edge',
     color=[(legend.COLOURS[target], alpha) for alpha in opacity.round(2)],
   )
-  axes.plot([-1, 1], [-1, 1], color=BLACK, lw=1, ls='--')
-  axes.set(xlim=(-1, 1), ylim=(-1, 1))
+  axes.plot(ends, ends, color=BLACK, lw=1, ls='--')
+  axes.set(xlim=ends, ylim=ends)
 
 
 def curves(history, targets, path):
-  """Writes a PNG of validation CCC, training loss and rate over epochs.
+  """Writes a PNG of validation scores, training loss and rate over epochs.
 
   history: the lines of metrics.jsonl.
   """
   figure, axes = plt.subplots(
     3, 1, figsize=(8, 7), sharex=True, height_ratios=(3, 2, 1), layout='constrained'
   )
-  draw_ccc(axes[0], history, targets)
+  draw_scores(axes[0], history, targets)
+  metric = criterion(targets)
   axes[0].plot(
     [row['epoch'] + 1 for row in history],
-    [row['best_ccc'] for row in history],
+    [row[f'best_{metric}'] for row in history],
     '--',
     color=GREY,
     lw=1,
     label='best mean',
   )
-  axes[0].set_ylabel('validation CCC')
+  axes[0].set_ylabel(f'validation {metric.upper()}')
   axes[0].legend(loc='lower right', frameon=False)
   draw_loss(axes[1], history)
   axes[1].set_ylabel('training loss')
@@ -147,7 +153,7 @@ def traces(series, scores, targets, path, most=4):
 
   Args:
     series: {clip: Series}.
-    scores: {target: {'per_clip': {clip: CCC}}}.
+    scores: {target: {'per_clip': {clip: first metric of the target}}}.
     targets: names of the predicted targets, in the order of the prediction's columns.
     path: the file to write.
     most: how many clips to show: the best, the worst and some between.
@@ -170,10 +176,10 @@ def traces(series, scores, targets, path, most=4):
   for row, clip in zip(axes, shown, strict=True):
     s = series[clip]
     for i, (axis, target) in enumerate(zip(row, targets, strict=True)):
-      label = np.where(s.annotated, s.labels[:, TARGETS[target].column], np.nan)
+      label = np.where(s.annotated, s.labels[:, i], np.nan)
       draw_trace(axis, s.times, label, s.prediction[:, i], target)
-      ccc = scores[target]['per_clip'][clip]
-      axis.set_title(f'{clip}   {target} CCC {ccc:.2f}', fontsize=9, loc='left')
+      metric, score = TARGETS[target].metrics[0], scores[target]['per_clip'][clip]
+      axis.set_title(f'{clip}   {target} {metric.upper()} {score:.2f}', fontsize=9, loc='left')
   for axis in axes[0]:
     axis.legend(
       loc='lower right', bbox_to_anchor=(1, 1), borderpad=0, fontsize=8, frameon=False, ncols=2
@@ -232,11 +238,11 @@ def clip(result, title, path):
 
 def _draw_values(axes, result, end):
   """Draws the targets of a VideoPrediction over time; marks spans without a face or sound."""
-  for target, style in zip(result.targets, ('-', '--'), strict=False):
+  for target, values in result.predictions.items():
     axes.plot(
       result.times,
-      getattr(result, target),
-      style,
+      values,
+      TARGETS[target].line,
       color=legend.COLOURS[target],
       lw=1.5,
       label=target,
@@ -251,7 +257,7 @@ def _draw_values(axes, result, end):
     for i, (first, last) in enumerate(spans(absent)):
       axes.axvspan(result.times[first], ends[last], label=None if i else label, **look)
   axes.axhline(0, color=GREY, lw=0.5)
-  axes.set_ylim(-1, 1)
+  axes.set_ylim(*value_range(result.predictions))
 
 
 def spans(where):

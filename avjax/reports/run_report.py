@@ -13,7 +13,7 @@ from avjax.errors import InputError
 from avjax.reports import legend, plots, svg, templates
 from avjax.runs import folder as run_folder
 from avjax.runs.history import History
-from avjax.targets import TARGETS, metrics
+from avjax.targets import TARGETS, criterion
 
 TRACE_POINTS = 1200  # at most, in one figure
 TRACED_CLIPS = 3  # best clips, and as many of the worst
@@ -44,7 +44,7 @@ def write(workdir, config, results, series, *, parameter_count, has_input):
   history = History(folder, 0, primary=False).history()
   versions = files.read_json(folder / run_folder.VERSIONS)
   clips = results[targets[0]]['per_clip']
-  ranked = sorted(clips, key=lambda clip: -_mean_ccc(results, targets, clip))
+  ranked = sorted(clips, key=lambda clip: -_mean_score(results, targets, clip))
   system = config.model.fusion.name
   notes = [
     f'run {folder.name}',
@@ -61,6 +61,9 @@ def write(workdir, config, results, series, *, parameter_count, has_input):
     curves=_curves(history, results, targets),
     scatter=''.join(_scatter(results, series, i, target) for i, target in enumerate(targets)),
     ranking=_ranking(results, targets, series, ranked),
+    keys=legend.target_keys(targets),
+    score=criterion(targets).upper(),
+    target_style=legend.target_style(),
     traces=_traces(results, targets, series, ranked),
     gates=_gates(series, has_input),
     settings=_rows(flatten(config)),
@@ -78,10 +81,10 @@ def _number(value):
   return f'{value:.3f}'.replace('-', svg.MINUS)
 
 
-def _mean_ccc(results, targets, clip):
-  """The mean CCC of a clip over targets, by which clips are ranked; NaN ranks last."""
+def _mean_score(results, targets, clip):
+  """The mean score of a clip over targets, by which clips are ranked; NaN ranks last."""
   value = np.mean([results[target]['per_clip'][clip] for target in targets])
-  return float(value) if np.isfinite(value) else -2.0
+  return float(value) if np.isfinite(value) else -np.inf
 
 
 def _headline(results, targets, parameter_count):
@@ -91,7 +94,7 @@ def _headline(results, targets, parameter_count):
     numbers = ''.join(
       f'<div class="{metric}"><dt>{metric.upper()}</dt>'
       f'<dd>{_number(results[target][metric])}</dd></div>'
-      for metric in metrics.METRICS
+      for metric in TARGETS[target].metrics
     )
     boxes.append(
       f'<div class="panel score"><h2><i class="key {target}"></i> {target}</h2>'
@@ -114,18 +117,18 @@ def _figure(caption, plot, kind=''):
 
 
 def _curves(history, results, targets):
-  """Validation CCC, training loss and learning rate over epochs, from lines of metrics.jsonl."""
+  """Validation scores, training loss and learning rate over epochs, from lines of metrics.jsonl."""
   if not history:
     return '<p>This folder holds no metrics.jsonl.</p>'
-  keys = ''.join(f'<span><i class="key {target}"></i>{target}</span>' for target in targets)
+  keys, score = legend.target_keys(targets), f'validation {criterion(targets).upper()}'
   return (
     _curve(
       history,
-      'validation CCC',
-      plots.draw_ccc,
+      score,
+      plots.draw_scores,
       targets,
       best=results['best_epoch'] + 1,
-      caption=f'<span class="legend"><b>validation CCC</b>{keys}</span>',
+      caption=f'<span class="legend"><b>{score}</b>{keys}</span>',
     )
     + _curve(history, 'training loss', plots.draw_loss)
     + _curve(history, 'learning rate', plots.draw_rate)
@@ -152,17 +155,16 @@ def _curve(history, name, draw, *arguments, best=None, caption=None):
 
 def _scatter(results, series, i, target):
   """A figure of the predictions of one target against their annotations."""
-  column, scored = TARGETS[target].column, series.values()
-  prediction = np.concatenate([s.prediction[s.annotated, i] for s in scored])
-  annotation = np.concatenate([s.labels[s.annotated, column] for s in scored])
-  axes, ccc = svg.page_axes(), _number(results[target]['ccc'])
+  prediction = np.concatenate([s.prediction[s.annotated, i] for s in series.values()])
+  annotation = np.concatenate([s.labels[s.annotated, i] for s in series.values()])
+  axes, score = svg.page_axes(), _score(target, results[target][TARGETS[target].metrics[0]])
   plots.draw_scatter(axes, prediction, annotation, target)
-  label = f'{target}: prediction against annotation of {len(annotation)} frames, CCC {ccc}'
+  label = f'{target}: prediction against annotation of {len(annotation)} frames, {score}'
   caption = (
-    f'<b><i class="key {target}"></i> {target}</b>, CCC {ccc}: '
+    f'<b><i class="key {target}"></i> {target}</b>, {score}: '
     'annotation (across) and prediction (up)'
   )
-  plot = svg.to_html(axes, label, x_ticks=(-1, 0, 1), y_ticks=(-1, 0, 1))
+  plot = svg.to_html(axes, label, x_ticks=_ticks(target), y_ticks=_ticks(target))
   return _figure(caption, plot, 'square')
 
 
@@ -182,23 +184,34 @@ def _traces(results, targets, series, ranked):
 def _trace(results, series, clip, i, target):
   """A figure of prediction and annotation of one target over a clip, in seconds."""
   s = series[clip]
-  label = np.where(s.annotated, s.labels[:, TARGETS[target].column], np.nan)
+  label = np.where(s.annotated, s.labels[:, i], np.nan)
   every = math.ceil(len(s.frames) / TRACE_POINTS)
   times, label, prediction = (_block_means(x, every) for x in (s.times, label, s.prediction[:, i]))
   steps = np.diff(times)
   gaps = np.flatnonzero(steps > 1.5 * np.median(steps)) + 1 if len(steps) else []
-  axes, ccc = svg.page_axes(), _number(results[target]['per_clip'][clip])
+  axes, score = svg.page_axes(), _score(target, results[target]['per_clip'][clip])
   if len(times) > 1:
     axes.set_xlim(times[0], times[-1])
   plots.draw_trace(axes, *(np.insert(x, gaps, np.nan) for x in (times, label, prediction)), target)
   plot = svg.to_html(
     axes,
-    f'{clip}: {target} and its annotation over time, CCC {ccc}',
+    f'{clip}: {target} and its annotation over time, {score}',
     x_ticks=svg.ticks(axes.xaxis, 6),
     x_unit=' s',
-    y_ticks=(-1, 0, 1),
+    y_ticks=_ticks(target),
   )
-  return _figure(f'<b>{html.escape(clip)}</b> {target} CCC {ccc}', plot, 'low')
+  return _figure(f'<b>{html.escape(clip)}</b> {target} {score}', plot, 'low')
+
+
+def _score(target, value):
+  """The name and the value of a target's first metric."""
+  return f'{TARGETS[target].metrics[0].upper()} {_number(value)}'
+
+
+def _ticks(target):
+  """The ends and the middle of a target's range."""
+  lowest, highest = TARGETS[target].lowest, TARGETS[target].highest
+  return lowest, (lowest + highest) / 2, highest
 
 
 def _block_means(values, size):
@@ -210,10 +223,11 @@ def _block_means(values, size):
 
 
 def _ranking(results, targets, series, ranked):
-  """The table of clips, best mean CCC first."""
-  means = ['mean CCC'] if len(targets) > 1 else []
-  heads = ['clip', *(f'{target} CCC' for target in targets), *means, 'frames', 'face', 'sound']
-  sorted_by = 'mean CCC' if means else f'{targets[0]} CCC'
+  """The table of clips, best mean score first."""
+  scores = [f'{target} {TARGETS[target].metrics[0].upper()}' for target in targets]
+  means = [f'mean {criterion(targets).upper()}'] if len(targets) > 1 else []
+  heads = ['clip', *scores, *means, 'frames', 'face', 'sound']
+  sorted_by = (means or scores)[0]
   cells = []
   for head in heads:
     order = ' aria-sort="descending"' if head == sorted_by else ''
@@ -230,11 +244,11 @@ def _ranking_cells(results, targets, s, clip):
   name = html.escape(clip)
   cells = [f'<th scope="row" data-value="{name}">{name}</th>']
   scores = [results[target]['per_clip'][clip] for target in targets]
-  for target, ccc in zip(targets, scores, strict=True):
-    key = _sort_key(ccc)
+  for target, score in zip(targets, scores, strict=True):
+    key = _sort_key(score)
     cells.append(
-      f'<td class="{target}" style="--share:{max(float(key), 0):.1%}"'
-      f' data-value="{key}">{_number(ccc)}</td>'
+      f'<td class="scored" style="--bar: var(--{target}); --share: {max(float(key), 0):.1%}"'
+      f' data-value="{key}">{_number(score)}</td>'
     )
   if len(targets) > 1:
     mean = float(np.mean(scores))

@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 
 from avjax.reports import legend
 from avjax.reports.legend import BLACK, GREY, GRID, STAGE_LINE
+from avjax.targets import TARGETS
 
-# The variables of style.html that stand for these colours on a page, light or dark.
+# The variables of a page's style that stand for these colours on a page, light or dark.
 CSS_VARIABLES = {
   BLACK: 'ink',
   GREY: 'muted',
@@ -96,7 +97,8 @@ def _to_svg(axes, label):
   with matplotlib.rc_context(SVG_STYLE):
     for line in axes.lines:
       line.set(solid_capstyle='round', dash_capstyle='round', lw=1.2 * line.get_linewidth())
-      line.set_linestyle(legend.LINE_STYLES.get(line.get_label(), line.get_linestyle()))
+      if line.get_label() in TARGETS:
+        line.set_linestyle(TARGETS[line.get_label()].line)
     axes.figure.savefig(file, format='svg')
   drawn = re.sub('<defs>.*?</defs>', '', file.getvalue(), flags=re.DOTALL)
   paths = []

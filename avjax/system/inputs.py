@@ -48,10 +48,6 @@ class Inputs:
         read.extend(TOWER_FIELDS[modality])
     return (*read, 'real')
 
-  def select(self, batch):
-    """Returns the part of a batch that a training step needs: the model's fields and the labels."""
-    return {name: batch[name] for name in (*self.fields, 'va', 'annotated')}
-
   def has_input(self, face_present, audio_present):
     """Tells for each frame, (n,) bool, whether it has a face or audio that the model uses."""
     uses = [self.towers[modality] != 'none' for modality in MODALITIES]

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import optax
 from flax import traverse_util
 
-from avjax import targets
 from avjax.models.layers import everything_trainable
 from avjax.targets import losses
 
@@ -65,10 +64,9 @@ def make_train_step(system, is_trainable, optimizer: optax.GradientTransformatio
     is_trainable: tells of the path of a parameter or module whether the stage trains it.
     optimizer: the optax transform of the stage.
 
-  The batch of a step is what `Inputs.select` returns. The metrics are {'loss', 'gradient_norm'},
+  The batch of a step is what `System.select` returns. The metrics are {'loss', 'gradient_norm'},
   scalars.
   """
-  columns = targets.columns(system.targets)
   in_training = is_trainable if system.frozen_mode == 'evaluation' else everything_trainable
 
   def step(state, batch, key, rate):
@@ -80,7 +78,7 @@ def make_train_step(system, is_trainable, optimizer: optax.GradientTransformatio
 
     def loss_fn(trained):
       params = traverse_util.unflatten_dict({**frozen, **trained}, sep='/')
-      prediction, updated = system.model.apply(
+      outputs, updated = system.model.apply(
         {'params': params, 'batch_stats': state.batch_stats},
         *inputs,
         batch['real'],
@@ -88,8 +86,9 @@ def make_train_step(system, is_trainable, optimizer: optax.GradientTransformatio
         mutable=['batch_stats'],
         rngs={'dropout': dropout_key},
       )
-      labels = batch['va'][..., columns]
-      loss = losses.ccc_loss(prediction, labels, batch['annotated'], **system.loss)
+      loss = losses.total_loss(
+        system.targets, outputs, batch['labels'], batch['annotated'], system.loss
+      )
       return loss, updated.get('batch_stats', {})
 
     (loss, batch_stats), gradients = jax.value_and_grad(loss_fn, has_aux=True)(trained)

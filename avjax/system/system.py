@@ -30,7 +30,7 @@ class System:
   Everything that a System calls takes the System or its parts, never a config.
 
   targets: names of what is predicted, along the last axis of a prediction.
-  loss: arguments of `losses.ccc_loss`.
+  loss: arguments of the losses of its targets.
   augment: whether training crops and flips at random.
   frozen_mode: 'evaluation', or 'training' for frozen norms and dropouts that behave as in training.
   """
@@ -72,7 +72,7 @@ class System:
     )
     model = AudioVisual(
       length=config.data.length,
-      targets=len(config.targets),
+      outputs=targets.count_outputs(config.targets),
       settings={section: settings[section] for section in SECTIONS},
     )
     return cls(
@@ -100,6 +100,15 @@ class System:
     except (AssertionError, ArithmeticError, LookupError, TypeError, ValueError) as error:
       raise InputError(f'the model of the config cannot be built: {one_line(error)}') from error
 
+  def select(self, batch):
+    """Returns what a step needs of a batch of records: the model's fields, and what it is to learn.
+
+    That is 'labels' (B,L,targets), and 'annotated' (B,L), True where they count.
+    """
+    labels = targets.select_labels(self.targets, batch)
+    fields = {name: batch[name] for name in self.inputs.fields}
+    return {**fields, 'labels': labels, 'annotated': batch['annotated']}
+
   def encode(self, variables, batch) -> Any:
     """Runs the towers, a frame at a time: a batch -> visual and audio features, each (B,L,D).
 
@@ -111,16 +120,15 @@ class System:
   def decode(self, variables, visual, audio, mask):
     """Predicts from the features that `encode` returns; mask (B,L) is True on frames.
 
-    Returns {'prediction': (B,L,targets), clipped to the targets' range, 'gates': {name: (B,L,K)}}.
+    Returns {'prediction': (B,L,outputs), what `Target.activate` gives, 'gates': {name: (B,L,K)}}.
     """
     applied: Any = self.model.apply(
       variables, visual, audio, mask, nothing_trainable, method='decode', mutable=['gates']
     )
-    prediction, sown = applied
-    bounds = targets.bounds(self.targets)
-    lowest, highest = (jnp.array([[bound]], prediction.dtype) for bound in bounds)  # (1,1,targets)
+    outputs, sown = applied
+    parts = targets.split_outputs(self.targets, outputs)
     return {
-      'prediction': jnp.clip(prediction, lowest, highest),
+      'prediction': jnp.concatenate([target.activate(x) for target, x in parts], axis=-1),
       'gates': sown.get('gates', {}).get('fusion', {}),
     }
 

@@ -1,27 +1,59 @@
-"""Declares what is predicted: valence and arousal, each a column of the labels in the records."""
+"""Declares what is predicted: valence and arousal, each a column of the labels in the records.
+
+A target says how many numbers the model predicts for it, what these mean, where its labels are, and
+its loss and metrics. Training, evaluation and figures ask it.
+"""
 
 import dataclasses
+
+import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
 class Target:
   """Describes one predicted dimension.
 
-  column: of the record field `va`.
-  colour: of its curve in every picture; the two can be told apart without colour vision.
-  lowest, highest: range of its labels, to which predictions are clipped.
+  A target that is not one number a frame is a subclass: it sets `outputs`, and says in `activate`
+  and `decide` what these mean.
+
+  field, column: the field of the records that holds the labels, and the column of it.
+  colour, dark_colour: of its curve in every figure, on light and on dark ground; the colours of all
+    targets can be told apart without colour vision.
+  line: '-' or '--', the line of its curve, in addition to the colour.
+  lowest, highest: range of its labels.
+  outputs: how many numbers the model predicts for a frame.
+  loss: its name in losses.LOSSES.
+  metrics: their names in metrics.METRICS. The best epoch is the one in which the first of them,
+    its mean over the targets of the run, is highest.
   """
 
   name: str
   column: int
   colour: str
-  lowest: float = -1.0
-  highest: float = 1.0
+  dark_colour: str
+  line: str = '-'
+  field: str = 'va'
+  lowest: float = -1
+  highest: float = 1
+  outputs: int = 1
+  loss: str = 'ccc'
+  metrics: tuple[str, ...] = ('ccc', 'pcc', 'rmse')
+
+  def activate(self, x):
+    """Turns outputs of the model (B,L,outputs) into what is averaged over windows and frames."""
+    return x.clip(self.lowest, self.highest)
+
+  def decide(self, x):
+    """Turns these averages (N,outputs) into the predictions (N,), in the units of the labels."""
+    return x[:, 0]
 
 
 TARGETS = {
   target.name: target
-  for target in (Target('valence', 0, '#0072b2'), Target('arousal', 1, '#d55e00'))
+  for target in (
+    Target('valence', 0, '#0072b2', '#56b4e9'),
+    Target('arousal', 1, '#d55e00', '#ff9248', line='--'),
+  )
 }
 
 # What `target=` in the argument of a config stands for; `joint` is one model with both outputs
@@ -29,12 +61,46 @@ TARGETS = {
 CHOICES = {'valence': ('valence',), 'arousal': ('arousal',), 'joint': ('valence', 'arousal')}
 
 
-def columns(names):
-  """Returns the columns of the labels (..., 2) that these targets take, in order."""
-  return [TARGETS[name].column for name in names]
+def count_outputs(names):
+  """Returns the number of outputs of a model that predicts these targets."""
+  return sum(TARGETS[name].outputs for name in names)
 
 
-def bounds(names):
-  """Returns (lowest, highest) of these targets, a list for each."""
+def split_outputs(names, x):
+  """Yields (target, its outputs) of the outputs of a model (..., outputs), in order."""
+  first = 0
+  for name in names:
+    target = TARGETS[name]
+    yield target, x[..., first : first + target.outputs]
+    first += target.outputs
+
+
+def value_range(names):
+  """Returns (lowest, highest) of the labels of all these targets."""
   found = [TARGETS[name] for name in names]
-  return [target.lowest for target in found], [target.highest for target in found]
+  return min(target.lowest for target in found), max(target.highest for target in found)
+
+
+def label_fields(names):
+  """Returns the fields of the records that hold the labels of these targets, none twice."""
+  return list(dict.fromkeys(TARGETS[name].field for name in names))
+
+
+def select_labels(names, record):
+  """Returns the labels of these targets, (..., targets).
+
+  record: {field: (..., columns)}, one record or a batch of NumPy arrays.
+  """
+  found = [TARGETS[name] for name in names]
+  return np.stack([record[target.field][..., target.column] for target in found], axis=-1)
+
+
+def metric_names(names):
+  """Returns the names of the metrics of these targets, none twice."""
+  return list(dict.fromkeys(metric for name in names for metric in TARGETS[name].metrics))
+
+
+def criterion(names):
+  """Names the number that chooses the best epoch: the first metric, where all targets share it."""
+  first = {TARGETS[name].metrics[0] for name in names}
+  return first.pop() if len(first) == 1 else 'score'

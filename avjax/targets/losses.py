@@ -1,4 +1,4 @@
-"""Computes the concordance correlation coefficient as a loss (paper, eq. 21 and 22)."""
+"""Computes the losses of targets: the concordance correlation (paper, eq. 21 and 22)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 
+from avjax import targets
 from avjax.ranges import OneOf
 
 if TYPE_CHECKING:
@@ -72,3 +73,28 @@ def ccc_loss(
   counted = mask[..., 0].any(axis=1).astype(prediction.dtype)  # (B,)
   losses = (1 - ccc(prediction, label, mask, 1, variance)).sum(axis=-1)  # eq. 22: (B,)
   return (losses * counted).sum() / jnp.maximum(counted.sum(), 1)
+
+
+# Each takes the outputs (B,L,outputs) of all targets that name it, their labels (B,L,targets), the
+# mask (B,L) and the settings of config.loss, and returns a scalar.
+LOSSES = {'ccc': ccc_loss}
+
+
+def total_loss(
+  names,
+  outputs: Float[Array, 'B L outputs'],
+  labels: Float[Array, 'B L targets'],
+  mask: Bool[Array, 'B L'],
+  settings,
+) -> Float[Array, '']:
+  """Computes the sum of the losses of the targets `names`, a scalar.
+
+  settings: the arguments of a loss, `config.loss`.
+  """
+  parts = list(targets.split_outputs(names, outputs))
+  losses = []
+  for loss in dict.fromkeys(target.loss for target, _ in parts):
+    members = [i for i, (target, _) in enumerate(parts) if target.loss == loss]
+    own = jnp.concatenate([parts[i][1] for i in members], axis=-1)
+    losses.append(LOSSES[loss](own, labels[..., members], mask, **settings))
+  return sum(losses[1:], losses[0])

@@ -31,4 +31,5 @@ def rmse(prediction, label):
   return float(np.sqrt(np.mean((prediction - label) ** 2)))
 
 
+# What a Target may name. Of the first one that it names, higher is better.
 METRICS = {'ccc': ccc, 'pcc': pcc, 'rmse': rmse}

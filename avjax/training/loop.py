@@ -11,14 +11,14 @@ import jax
 import numpy as np
 
 from avjax.errors import InputError
-from avjax.evaluation.results import score, write_results
+from avjax.evaluation.results import mean_score, score, write_results
 from avjax.evaluation.series import predict_records
 from avjax.reports import plots
 from avjax.runs import folder as run_folder
 from avjax.runs.checkpoint import Checkpoints
 from avjax.runs.history import History
 from avjax.system import sharding, steps
-from avjax.targets.metrics import METRICS
+from avjax.targets import TARGETS, criterion
 from avjax.training.plan import Plan, prepare
 from avjax.training.progress import Progress, start_logging
 from avjax.training.state import Diverged, RunState
@@ -76,6 +76,7 @@ def run_stages(plan: Plan, run: RunState, checkpoints, history, stop, mesh):
   Diverged, in which case the state is not saved.
   """
   config, schedule, batches_per_epoch = plan.config, run.schedule, plan.batches_per_epoch
+  metric = criterion(config.targets)
   stage, seconds = None, 0.0
   try:
     while not schedule.done:
@@ -85,21 +86,25 @@ def run_stages(plan: Plan, run: RunState, checkpoints, history, stop, mesh):
       epoch, start = schedule.epoch, time.perf_counter()
       title = f'stage {stage + 1}/{len(plan.stages)}  epoch {epoch + 1}'
       epochs_left = schedule.max_epochs - epoch - 1
-      with Progress(title, batches_per_epoch, run.batches_done, seconds, epochs_left) as progress:
+      bar = Progress(title, batches_per_epoch, run.batches_done, seconds, epochs_left, metric)
+      with bar as progress:
         train_epoch(plan, run, train_step, progress, stop, mesh)
       check_finite(run, config.skip_most)
       updates = summarize_updates(run.log)  # waits for the device
       speed = progress.done / (time.perf_counter() - start)
 
       scores = score(validate(plan, run.state.variables, stop, mesh), config.targets)
-      ccc = float(np.mean([scores[target]['ccc'] for target in config.targets]))
-      if not np.isfinite([updates['train_loss'], ccc]).all():
+      value = mean_score(scores, config.targets)
+      if not np.isfinite([updates['train_loss'], value]).all():
         loss = updates['train_loss']
-        raise Diverged(f'epoch {epoch + 1} is not finite: loss {loss:g}, CCC {ccc:g}')
+        raise Diverged(
+          f'epoch {epoch + 1} is not finite: loss {loss:g}, {metric.upper()} {value:g}'
+        )
       rate = schedule.rate(batches_per_epoch - 1, batches_per_epoch)
-      event = schedule.observe(ccc)
+      event = schedule.observe(value)
       if event == 'improved':
-        run.best, run.best_meta = jax.device_get(run.state.variables), {'epoch': epoch, 'ccc': ccc}
+        run.best = jax.device_get(run.state.variables)
+        run.best_meta = {'epoch': epoch, metric: value}
         checkpoints.save(checkpoints.best, schedule.epoch, run.best, run.best_meta)
       if schedule.stage != stage:  # a group opens upon the best state, with a fresh optimizer
         run.state = sharding.replicate(plan.initial_state(schedule.stage, run.best), mesh)
@@ -108,8 +113,9 @@ def run_stages(plan: Plan, run: RunState, checkpoints, history, stop, mesh):
 
       seconds = time.perf_counter() - start
       epoch_log = {'epoch': epoch, 'stage': stage + 1, 'rate': rate, **updates}
-      epoch_log |= {'validation_ccc': ccc, 'best_ccc': schedule.best, 'examples_per_second': speed}
-      epoch_log |= {'seconds': seconds, 'event': event, **flat_scores(scores, config.targets)}
+      epoch_log |= {f'validation_{metric}': value, f'best_{metric}': schedule.best}
+      epoch_log |= {'examples_per_second': speed, 'seconds': seconds, 'event': event}
+      epoch_log |= flat_scores(scores, config.targets)
       history.write(schedule.epoch * batches_per_epoch, epoch_log)
       report_epoch(title, epoch_log, config.targets, len(run.log))
       run.end_epoch()
@@ -145,15 +151,24 @@ def summarize_updates(log) -> dict[str, float]:
 
 def flat_scores(scores, targets) -> dict[str, float]:
   """Returns {'validation_ccc_valence': ..., ...}, every metric of every target."""
-  return {f'validation_{m}_{target}': scores[target][m] for target in targets for m in METRICS}
+  return {
+    f'validation_{metric}_{target}': scores[target][metric]
+    for target in targets
+    for metric in TARGETS[target].metrics
+  }
 
 
 def report_epoch(title: str, epoch_log: dict, targets, updates: int):
   """Writes the line of an epoch to the log, and a warning if updates were skipped."""
-  ccc = '  '.join(f'{target} CCC {epoch_log[f"validation_ccc_{target}"]:.3f}' for target in targets)
+  first = {target: TARGETS[target].metrics[0] for target in targets}
+  scores = '  '.join(
+    f'{target} {metric.upper()} {epoch_log[f"validation_{metric}_{target}"]:.3f}'
+    for target, metric in first.items()
+  )
+  best = epoch_log[f'best_{criterion(targets)}']
   logger.info(
-    f'{title}  loss {epoch_log["train_loss"]:.3f}  rate {epoch_log["rate"]:.1e}  {ccc}  '
-    f'best {epoch_log["best_ccc"]:.3f}  {epoch_log["examples_per_second"]:.1f} examples/s  '
+    f'{title}  loss {epoch_log["train_loss"]:.3f}  rate {epoch_log["rate"]:.1e}  {scores}  '
+    f'best {best:.3f}  {epoch_log["examples_per_second"]:.1f} examples/s  '
     f'{epoch_log["seconds"]:.0f} s  {epoch_log["event"]}'
   )
   if skipped := epoch_log['skipped_updates']:
@@ -175,7 +190,7 @@ def train_epoch(plan: Plan, run: RunState, train_step, progress, stop, mesh):
   for batch in stop.watch(batches):
     rate = schedule.rate(run.batches_done, plan.batches_per_epoch)
     batch_key = jax.random.fold_in(key, run.step(plan.batches_per_epoch))
-    device_batch = sharding.shard(sharding.pad_rows(plan.system.inputs.select(batch), rows), mesh)
+    device_batch = sharding.shard(sharding.pad_rows(plan.system.select(batch), rows), mesh)
     device_rate = sharding.replicate(np.float32(rate), mesh)
     # Everything is on the devices before the step begins.
     with jax.transfer_guard_host_to_device('disallow'):
@@ -231,7 +246,8 @@ def restore_or_begin(plan: Plan, workdir):
     )
   run = RunState.from_meta(state, meta, settings)
   if best:
-    run.best, run.best_meta = best[0], {name: best[1][name] for name in ('epoch', 'ccc')}
+    kept = 'epoch', criterion(plan.config.targets)
+    run.best, run.best_meta = best[0], {name: best[1][name] for name in kept}
   if plan.source != workdir:
     run.begin_fork()
     if run.schedule.epoch >= run.schedule.max_epochs:

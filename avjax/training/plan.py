@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import optax
 
-from avjax import ranges
+from avjax import ranges, targets
 from avjax.config import Config
 from avjax.data.dataset import Records
 from avjax.errors import InputError
@@ -137,9 +137,13 @@ def prepare(config: Config, workdir: str | pathlib.Path) -> Plan:
 
 
 def feature_names(config: Config) -> list[str]:
-  """Returns the names of the features of other backbones that a config takes in place of towers."""
-  chosen = [config.model[modality].tower for modality in MODALITIES]
-  return [tower.removeprefix(FEATURES) for tower in chosen if tower.startswith(FEATURES)]
+  """Returns the names of the features that a config takes from records.
+
+  They stand in place of towers, or are the labels of a target.
+  """
+  towers = [config.model[modality].tower for modality in MODALITIES]
+  read = dict.fromkeys([*towers, *targets.label_fields(config.targets)])
+  return [name.removeprefix(FEATURES) for name in read if name.startswith(FEATURES)]
 
 
 def check_ranges(config: Config):

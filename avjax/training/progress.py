@@ -45,7 +45,13 @@ class Progress:
   """
 
   def __init__(
-    self, description: str, batches: int, done: int, epoch_seconds: float, epochs_left: int
+    self,
+    description: str,
+    batches: int,
+    done: int,
+    epoch_seconds: float,
+    epochs_left: int,
+    metric: str,
   ):
     """Starts the bar.
 
@@ -55,8 +61,9 @@ class Progress:
       done: batches of it that are done already, where a run goes on.
       epoch_seconds: what the epoch before took, 0 if there was none.
       epochs_left: after this one, at most.
+      metric: what chooses the best epoch, such as ccc.
     """
-    self.epoch_seconds, self.epochs_left = epoch_seconds, epochs_left
+    self.epoch_seconds, self.epochs_left, self.metric = epoch_seconds, epochs_left, metric
     self.done, self.first, self.start = 0, done, time.perf_counter()
     shown = sys.stderr.isatty() and sharding.is_primary()
     self.bar = tqdm(
@@ -71,7 +78,7 @@ class Progress:
   def update(self, examples: int, rate: float, best: float) -> None:
     """Counts one more batch, of so many examples (windows).
 
-    rate: learning rate of the batch; best: the best CCC so far, -inf if there is none yet.
+    rate: learning rate of the batch; best: the best score so far, -inf if there is none yet.
     """
     self.done += examples
     self.bar.update()
@@ -81,7 +88,8 @@ class Progress:
     left = batch_seconds * (self.bar.total - self.bar.n) + epoch_seconds * self.epochs_left
     best_text = f'{best:.3f}' if best > -1 else '-'
     self.bar.set_postfix_str(
-      f'{self.done / elapsed:.1f} examples/s  rate {rate:.1e}  best CCC {best_text}  '
+      f'{self.done / elapsed:.1f} examples/s  rate {rate:.1e}  '
+      f'best {self.metric.upper()} {best_text}  '
       f'left at most {tqdm.format_interval(left)}'
     )
 

@@ -21,13 +21,13 @@ class RunState:
 
   state: parameters, statistics and optimizer of the current stage, on the devices while the run is
     trained.
-  schedule: the stage, the epoch, and the best CCC so far.
+  schedule: the stage, the epoch, and the best score so far.
   batches_done: batches of the current epoch that are done.
   log: (loss, gradient norm) of each of these.
   skipped: number of updates in a row that were skipped at the end of the epoch before, since loss
     or gradient was not finite.
-  best, best_meta: variables of the best epoch on the host, and its {'epoch', 'ccc'}; None before
-    the first epoch has ended.
+  best, best_meta: variables of the best epoch on the host, and its {'epoch', 'ccc'} (or another
+    metric, see `targets.criterion`); None before the first epoch has ended.
   """
 
   state: steps.State

@@ -1,9 +1,9 @@
 """Decides which groups of parameters train when, and at what rate: plain Python, no arrays.
 
 Section 4.3.2 of the paper: group 1 opens at epoch 0 under a warm-up that is repeated in each of the
-first epochs; then the rate is cut tenfold whenever validation CCC has not improved for `patience`
-epochs; once it has reached the minimum, the next group opens and everything starts over, until the
-last group is done. docs/schedule.png draws it.
+first epochs; then the rate is cut tenfold whenever the validation score, CCC, has not improved for
+`patience` epochs; once it has reached the minimum, the next group opens and everything starts over,
+until the last group is done. docs/schedule.png draws it.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def stages(
 
 @dataclasses.dataclass
 class Schedule:
-  """Drives training: it is told one validation CCC per epoch and says the rate of each batch.
+  """Drives training: it is told one validation score per epoch and says the rate of each batch.
 
   Epochs are counted as PyTorch does: with patience 5 the rate is cut after the 6th epoch in a row
   that brings no improvement.
@@ -108,7 +108,7 @@ class Schedule:
     cuts: of the rate, in this stage.
     bad_epochs: epochs since the last improvement or cut, after the warm-up.
     idle_epochs: epochs since the last improvement, after the warm-up.
-    best, best_epoch: the highest CCC, and its epoch counted from 0.
+    best, best_epoch: the highest score, and its epoch counted from 0.
     done: whether training is at its end.
   """
 
@@ -141,8 +141,8 @@ class Schedule:
       return self.rate_max * share
     return self.rate_max * self.factor**self.cuts
 
-  def observe(self, ccc: float) -> str:
-    """Takes the validation CCC of the epoch that has just ended.
+  def observe(self, score: float) -> str:
+    """Takes the validation score, such as CCC, of the epoch that has just ended.
 
     Returns what it brings about: 'improved', 'released' (the next group opens), 'stopped' or ''.
     """
@@ -150,8 +150,8 @@ class Schedule:
     warming = self.stage_epoch < self.warmup_epochs
     self.epoch += 1
     self.stage_epoch += 1
-    if ccc > self.best:
-      self.best, self.best_epoch = ccc, self.epoch - 1
+    if score > self.best:
+      self.best, self.best_epoch = score, self.epoch - 1
       self.bad_epochs = self.idle_epochs = 0
       event = 'improved'
     elif not warming:

@@ -30,6 +30,7 @@ from avjax.runs import folder as run_folder
 from avjax.runs.load import load_best
 from avjax.system import System
 from avjax.system.inputs import Inputs
+from avjax.targets import criterion, value_range
 from avjax.weights import files as weight_files
 from avjax.weights import stablehlo_check
 from avjax.weights.model_card import model_card
@@ -217,11 +218,12 @@ def describe_export(
     for name, (shape, dtype, what) in system.inputs.specs().items()
   }
   versions = files.read_json(workdir / run_folder.VERSIONS)
+  metric = criterion(config.targets)
   return {
     'targets': list(config.targets),
-    'range': [-1, 1],
+    'range': list(value_range(config.targets)),
     'best_epoch': meta['epoch'],
-    'validation_ccc': meta['ccc'],
+    f'validation_{metric}': meta[metric],
     'inputs': inputs,
     'example': np.asarray(example_prediction, float).tolist(),
     'platforms': list(PLATFORMS),

@@ -11,6 +11,7 @@ from avjax.config import flatten
 from avjax.data.records import WINDOW_ROWS
 from avjax.models.audio_visual import FEATURES
 from avjax.runs import folder as run_folder
+from avjax.targets import criterion, metric_names, value_range
 from avjax.weights import files as weight_files
 
 
@@ -65,12 +66,13 @@ def model_card(workdir: pathlib.Path, description: dict[str, Any]) -> str:
     texts = {key: str(value) for key, value in flatten(values).items()}
     weight_files.check_printable(workdir / name, texts)
   m, targets = config['model'], ' and '.join(config['targets'])
+  lowest, highest = value_range(config['targets'])
   fusion = ', '.join(f'{key} {value}' for key, value in m['fusion'].items())
   lines = [
     f'# {m["fusion"]["name"]} for {targets}, fold {config["fold"]}',
     '',
     'A model of continuous audio-visual emotion recognition, trained with avjax: for each frame '
-    f'of a clip it predicts {targets} between -1 and 1 from {input_words(m)}.',
+    f'of a clip it predicts {targets} between {lowest:g} and {highest:g} from {input_words(m)}.',
     '',
     '## Results',
     '',
@@ -114,9 +116,12 @@ def result_lines(workdir: pathlib.Path, description: dict[str, Any]) -> list[str
   results = files.read_json(path) if path.exists() else {}
   of_this_state = (results.get('best_epoch'), results.get('fold')) == (epoch, config['fold'])
   if of_this_state and results.get('frames'):
-    lines = ['| validation partition | CCC | PCC | RMSE |', '|---|---|---|---|']
+    metrics = metric_names(config['targets'])
+    heads = ['validation partition', *(metric.upper() for metric in metrics)]
+    lines = [f'| {" | ".join(heads)} |', '|---' * len(heads) + '|']
     for target in config['targets']:
-      scores = ' | '.join(f'{results[target][name]:.3f}' for name in ('ccc', 'pcc', 'rmse'))
+      found = results[target]
+      scores = ' | '.join(f'{found[name]:.3f}' if name in found else '' for name in metrics)
       lines.append(f'| {target} | {scores} |')
     lines += [
       '',
@@ -125,9 +130,10 @@ def result_lines(workdir: pathlib.Path, description: dict[str, Any]) -> list[str
       'which flatters these numbers.',
     ]
   else:
+    metric = criterion(config['targets'])
     lines = [
-      'The run has no results of this state yet. Its validation CCC while training: '
-      f'{description["validation_ccc"]:.3f}, epoch {epoch + 1}.'
+      f'The run has no results of this state yet. Its validation {metric.upper()} while training: '
+      f'{description[f"validation_{metric}"]:.3f}, epoch {epoch + 1}.'
     ]
   if config['smooth'] > 1:
     lines.append(

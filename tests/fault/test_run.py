@@ -139,7 +139,7 @@ def test_inputs_that_hold_nothing(kind):
     'log_mel': rng.normal(size=(clips, 120, 64)).astype(np.float16),
     'starts': np.zeros((clips, length), np.int32),
     'real': np.ones((clips, length), bool),
-    'va': rng.uniform(-1, 1, (clips, length, 2)).astype(np.float32),
+    'labels': rng.uniform(-1, 1, (clips, length, len(config.targets))).astype(np.float32),
     'annotated': np.ones((clips, length), bool),
   }
   if kind in ('black', 'all of it'):
@@ -147,11 +147,11 @@ def test_inputs_that_hold_nothing(kind):
   if kind in ('silent', 'all of it'):
     batch['log_mel'][:] = np.log(0.01)
   if kind in ('constant labels', 'all of it'):
-    batch['va'][:] = 0.25
+    batch['labels'][:] = 0.25
   if kind in ('nothing annotated', 'one annotated frame'):
     batch['annotated'][:, 0 if kind == 'nothing annotated' else 1 :] = False
   if kind == 'NaN':
-    batch['va'][1, 3] = np.nan
+    batch['labels'][1, 3] = np.nan
   system = System.from_config(config)
   tx = optimizer.make_optimizer(TrainableMask(('.*',)), {'weight_decay': 1e-3})
   state = make_state(system.init(0), tx)

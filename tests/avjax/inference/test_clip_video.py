@@ -49,8 +49,7 @@ def test_the_overlay_shows_the_values_of_each_frame():
   result = VideoPrediction(
     np.arange(1, 4),
     np.arange(3) / 25,
-    np.array([0.5, np.nan, -0.25]),
-    np.array([-1, np.nan, 1.0]),
+    {'valence': np.array([0.5, np.nan, -0.25]), 'arousal': np.array([-1, np.nan, 1.0])},
     none,
     none,
     boxes,
@@ -81,7 +80,7 @@ def test_the_overlay_shows_the_values_of_each_frame():
 def test_the_picture_shades_what_is_missing_and_stacks_the_gates(monkeypatch, tmp_path):
   one = np.ones(1, bool)
   single = VideoPrediction(
-    np.arange(1, 2), np.zeros(1), np.zeros(1), None, one, one, None, {}, [], {}
+    np.arange(1, 2), np.zeros(1), {'valence': np.zeros(1)}, one, one, None, {}, [], {}
   )
   plots.clip(single, '映像 $x', tmp_path / 'x.png')
   kept = []
@@ -91,7 +90,15 @@ def test_the_picture_shades_what_is_missing_and_stacks_the_gates(monkeypatch, tm
   scores = np.tile([0.7, 0.2, 0.1], (50, 1))
   times = np.arange(50) / 10
   result = VideoPrediction(
-    np.arange(1, 51), times, np.zeros(50), None, face, sound, None, {'visual': scores}, [], {}
+    np.arange(1, 51),
+    times,
+    {'valence': np.zeros(50)},
+    face,
+    sound,
+    None,
+    {'visual': scores},
+    [],
+    {},
   )
   plots.clip(result, 'x', 'x.png')
   top, gates = kept[0].axes[:2]

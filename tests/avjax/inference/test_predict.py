@@ -172,7 +172,7 @@ def test_two_runs_at_once_are_each_alone(clip, tmp_path):
   both = avjax.predict_video(clip[0], runs, crops=clip[1])
   for folder, target in zip(runs, ('valence', 'arousal'), strict=True):
     alone = avjax.predict_video(clip[0], folder, crops=clip[1])
-    assert alone.targets == [target]
+    assert list(alone.predictions) == [target]
     np.testing.assert_array_equal(getattr(both, target), getattr(alone, target))
     np.testing.assert_array_equal(both.gates[f'{target}/visual'], alone.gates['visual'])
   with pytest.raises(InputError, match='the runs predict valence, valence'):

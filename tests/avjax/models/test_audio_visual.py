@@ -23,7 +23,7 @@ def build(fusion='grjca', tower='ir50'):
   )
   return AudioVisual(
     length=LENGTH,
-    targets=2,
+    outputs=2,
     settings={
       'visual': {'tower': tower, tower: small},
       'audio': {'tower': 'vggish', 'widths': (2, 2, 2, 2, 2, 3), 'hidden': 5, 'features': 4},

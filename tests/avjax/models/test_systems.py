@@ -503,7 +503,8 @@ def test_every_config_takes_two_steps_and_is_restored(name, full, tmp_path):
   features = {
     f'features/{part}': rng.normal(size=(3, 6, 4)).astype(np.float32) for part in ('face', 'voice')
   }
-  batch = system.inputs.select({**random_batch(config), **features})
+  batch = {**random_batch(config), **features}
+  batch = {name: batch[name] for name in (*system.inputs.fields, 'labels', 'annotated')}
   batch['real'][1, 4:] = batch['annotated'][1, 4:] = False
   state = steps.make_state(jax.tree.map(jnp.copy, variables), tx)
   train_step = system.make_train_step(is_trainable, tx)

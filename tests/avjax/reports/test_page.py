@@ -12,6 +12,7 @@ from pages import FAINT, HOSTILE, assert_named, in_browser, softmax
 
 from avjax.inference.prediction import VideoPrediction
 from avjax.reports import clip_page, legend, templates
+from avjax.targets import TARGETS
 
 N, RATE, START = 60, 25, 0.04  # frames, frames a second, and the time of the first frame in s
 
@@ -37,8 +38,7 @@ def make_prediction(kind='grjca', targets=('valence', 'arousal')):
   return VideoPrediction(
     frames=np.arange(N) + 1,
     times=START + np.arange(N) / RATE,
-    valence=values[:, 0] if 'valence' in targets else None,
-    arousal=values[:, 1] if 'arousal' in targets else None,
+    predictions={name: values[:, TARGETS[name].column] for name in TARGETS if name in targets},
     face_found=face_found,
     audio_present=audio_present,
     boxes=np.full((N, 4), np.nan),
@@ -100,7 +100,7 @@ def test_page_holds_the_data_and_the_video(film, tmp_path, monkeypatch):
   assert video == film.read_bytes()
   assert data['frames'] == list(range(1, N + 1))
   assert data['times'] == [round(t, 4) for t in given.times.tolist()]
-  assert data['targets']['arousal'][:20] == [round(x, 6) for x in given.values[:20, 1].tolist()]
+  assert data['targets']['arousal'][:20] == [round(x, 6) for x in given.arousal[:20].tolist()]
   assert data['targets']['valence'][20:25] == [None] * 5
   assert data['gates'][0]['scores'][3][20:25] == [None] * 5
   assert data['face'] == given.face_found.astype(int).tolist()
@@ -162,8 +162,8 @@ def test_gates_are_sorted_as_people_read_them():
   ]
 
 
-def test_the_style_sheet_has_the_colours_of_the_figures():
-  style = templates.fill('style.html')
+def test_pages_have_the_colours_of_the_figures():
+  style = legend.target_style()
   assert all(f'--{target}: {colour};' in style for target, colour in legend.COLOURS.items())
 
 
@@ -207,7 +207,7 @@ def test_numbers_on_screen_are_those_given(opened):
     assert [text(chromium, name) for name in names] == [
       str(i + 1),
       f'{given.times[i]:.3f} s',
-      *map(signed, given.values[i]),
+      *(signed(values[i]) for values in given.predictions.values()),
       'no face' if i == 22 else 'face found',
       'no sound' if i == 22 else 'sound',
     ]

@@ -24,7 +24,7 @@ def abstract_batch(config, clips, rows=400):
     'log_mel': ((clips, rows, 64), jnp.float16),
     'starts': ((clips, length), jnp.int32),
     'real': ((clips, length), jnp.bool_),
-    'va': ((clips, length, 2), jnp.float32),
+    'labels': ((clips, length, len(config.targets)), jnp.float32),
     'annotated': ((clips, length), jnp.bool_),
   }
   return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
@@ -108,7 +108,7 @@ def random_batch(config, clips=3, rows=120):
     'log_mel': rng.normal(size=(clips, rows, 64)).astype(np.float16),
     'starts': rng.integers(0, rows - 95, (clips, length), np.int32),
     'real': np.ones((clips, length), bool),
-    'va': rng.uniform(-1, 1, (clips, length, 2)).astype(np.float32),
+    'labels': rng.uniform(-1, 1, (clips, length, 2)).astype(np.float32)[..., : len(config.targets)],
     'annotated': np.ones((clips, length), bool),
   }
 

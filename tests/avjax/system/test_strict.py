@@ -30,7 +30,7 @@ def small(config):
 def test_strict_promotion(name, argument):
   config = small(importlib.import_module(f'configs.{name}').get_config(argument))
   system = System.from_config(config)
-  batch, optimizer = system.inputs.select(random_batch(config)), optax.identity()
+  batch, optimizer = random_batch(config), optax.identity()
   with jax.numpy_rank_promotion('raise'), jax.numpy_dtype_promotion('strict'):
     variables = jax.eval_shape(lambda: system.init(0))
     prediction = jax.eval_shape(system.predict, variables, batch)['prediction']

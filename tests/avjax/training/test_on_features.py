@@ -3,21 +3,29 @@
 Charon and CtyunAI go from .npy files to a model that is trained, evaluated and exported.
 """
 
+import csv
 import importlib
 import json
 
 import numpy as np
 import pytest
+from jax import nn
 
 from avjax import main
 from avjax.data.dataset import Records
 from avjax.errors import InputError
-from avjax.evaluation.results import evaluate_run
+from avjax.evaluation.results import evaluate_run, format_scores
+from avjax.reports import legend
 from avjax.runs import folder as run_folder
 from avjax.system import System
+from avjax.targets import TARGETS, Target, metrics
+from avjax.targets.losses import LOSSES, total_loss
+from avjax.targets.metrics import METRICS
+from avjax.training.loop import train
 from avjax.training.plan import prepare
+from avjax.training.stop import StopSignal
 from avjax.weights import files as weight_files
-from avjax.weights.exported import export_run
+from avjax.weights.exported import ExportedModel, export_run
 from benchmarks import zoo
 from data_prep import build, mini
 
@@ -27,16 +35,23 @@ PIXELS = '--config.model.visual.tower=features/pixels'
 
 @pytest.fixture(scope='module')
 def featured(tmp_path_factory):
-  """The records of a small mini set with the features `pixels`.
+  """The records of a small mini set with four sets of features.
 
-  They are 144 numbers per frame, which stand for a backbone's.
+  `pixels` are 144 numbers per frame, which stand for a backbone's; `ones` are five ones; `mood` is
+  a class, 0 to 2, that changes every 40 frames, and `hint` is 1 at its place among three numbers.
   """
   folder = tmp_path_factory.mktemp('featured')
   mini.generate(folder / 'mini', videos=17, seconds=8, workers=2)
   zoo.write_features(folder / 'mini', folder / 'pixels')
-  (folder / 'ones').mkdir()
+  rng = np.random.default_rng(0)
+  for name in ('ones', 'mood', 'hint'):
+    (folder / name).mkdir()
   for path in (folder / 'pixels').iterdir():
-    np.save(folder / 'ones' / path.name, np.ones((len(np.load(path)), 5), np.float32))
+    n = len(np.load(path))
+    mood = np.repeat(rng.integers(0, 3, n // 40 + 1), 40)[:n]
+    np.save(folder / 'ones' / path.name, np.ones((n, 5), np.float32))
+    np.save(folder / 'mood' / path.name, mood[:, None].astype(np.float32))
+    np.save(folder / 'hint' / path.name, np.eye(3, dtype=np.float32)[mood])
   assert (
     build.main(
       [
@@ -50,6 +65,8 @@ def featured(tmp_path_factory):
         '--features',
         f'pixels={folder / "pixels"}',
         f'ones={folder / "ones"}',
+        f'mood={folder / "mood"}',
+        f'hint={folder / "hint"}',
       ]
     )
     == 0
@@ -108,9 +125,107 @@ def test_features_of_both_modalities(featured, tmp_path):
   config, inputs = plan.config, plan.system.inputs
   assert inputs.fields == ('features/pixels', 'features/ones', 'real')
   batch = next(Records(featured, config.data).batches(['chunk5'], 2))
-  visual, audio = inputs.prepare(inputs.select(batch))
+  visual, audio = inputs.prepare(batch)
   assert visual.shape == (2, 120, 144) and audio.shape == (2, 120, 5)
   assert (audio == batch['real'][..., None]).all() and np.std(visual) > 0.1
+
+
+class Classes(Target):
+  """One of K classes a frame."""
+
+  def activate(self, x):
+    return nn.softmax(x)
+
+  def decide(self, x):
+    return x.argmax(axis=1)
+
+
+def cross_entropy(outputs, labels, mask, **settings):
+  """The mean of -log p over the frames of the mask: (B,L,K), (B,L,1) -> a scalar."""
+  classes = nn.one_hot(labels[..., 0].astype(int), outputs.shape[-1])
+  losses = -(classes * nn.log_softmax(outputs)).sum(axis=-1)
+  return (losses * mask).sum() / mask.sum()
+
+
+def test_a_target_of_classes(featured, tmp_path, monkeypatch):
+  """Declaring a target suffices, be it of several outputs, with its own loss and metric.
+
+  It is trained next to valence and evaluated, and the report and the export know it.
+  """
+  mood = Classes(
+    'mood',
+    0,
+    '#009e73',
+    '#40c9a0',
+    field='features/mood',
+    lowest=0,
+    highest=2,
+    outputs=3,
+    loss='cross_entropy',
+    metrics=('accuracy',),
+  )
+  monkeypatch.setitem(TARGETS, 'mood', mood)
+  monkeypatch.setitem(LOSSES, 'cross_entropy', cross_entropy)
+  monkeypatch.setitem(METRICS, 'accuracy', lambda p, y: float(np.mean(p == y)))
+  monkeypatch.setitem(legend.COLOURS, 'mood', mood.colour)
+  config = importlib.import_module('configs.visual').get_config('mini')
+  config.model.visual.tower = 'features/hint'
+  config.model.head = {'name': 'linear', 'tanh': False}
+  config.data.dir, config.targets = str(featured), ('mood', 'valence')
+  config.schedule.update({'max_epochs': 12, 'patience': 12})
+  config.smooth = 5
+  workdir = tmp_path / 'run'
+  with StopSignal() as stop:
+    results = train(config, workdir, stop)
+  assert results['mood']['accuracy'] > 0.8 and set(results['mood']) == {'accuracy', 'per_clip'}
+  rows = [json.loads(row) for row in (workdir / 'metrics.jsonl').read_text().splitlines()]
+  row = max(rows, key=lambda row: row['validation_score'])
+  both = row['validation_accuracy_mood'], row['validation_ccc_valence']
+  assert row['validation_score'] == pytest.approx(np.mean(both), abs=1e-9)
+  assert results['mood']['accuracy'] == pytest.approx(both[0], abs=1e-9)
+  assert evaluate_run(workdir, 'validation', report=True)[1] == results
+
+  csvs = [
+    path.read_text().splitlines()
+    for path in (workdir / run_folder.predictions_name('validation')).iterdir()
+  ]
+  tables = [list(csv.DictReader(lines)) for lines in csvs]
+  cells = [(float(row['mood']), float(row['mood_label'])) for table in tables for row in table]
+  assert {predicted for predicted, _ in cells} <= {0, 1, 2}
+  assert np.mean([p == y for p, y in cells]) == pytest.approx(results['mood']['accuracy'])
+  report = (workdir / 'report.html').read_text()
+  assert 'mood</b>, ACCURACY' in report and 'Clips by SCORE' in report and '.key.mood' in report
+  table = format_scores(results, config.targets).splitlines()
+  assert table[0].split() == ['ACCURACY', 'CCC', 'PCC', 'RMSE'] and len(table[1].split()) == 2
+
+  export_run(workdir, tmp_path / 'model')
+  card = (tmp_path / 'model' / 'README.md').read_text()
+  assert 'it predicts mood and valence between -1 and 2 from a face.' in card
+  found = ExportedModel(tmp_path / 'model')
+  description = json.loads((tmp_path / 'model' / 'model.json').read_text())
+  assert description['validation_score'] == pytest.approx(row['validation_score'])
+  assert np.array(description['example']).shape == (2, 120, 4) and found
+
+
+def test_total_loss_is_the_sum_over_targets(monkeypatch):
+  """Targets of one loss are taken together; another one's comes on top (eq. 22)."""
+  mood = Classes('mood', 0, '', '', outputs=3, loss='cross_entropy', metrics=('accuracy',))
+  monkeypatch.setitem(TARGETS, 'mood', mood)
+  monkeypatch.setitem(LOSSES, 'cross_entropy', cross_entropy)
+  rng = np.random.default_rng(0)
+  outputs = rng.normal(size=(2, 6, 5)).astype(np.float32)
+  labels = rng.uniform(-1, 1, (2, 6, 3)).astype(np.float32)
+  labels[..., 1] = rng.integers(0, 3, (2, 6))
+  mask = rng.random((2, 6)) < 0.8
+  both = {'scope': 'batch', 'variance': 'biased'}
+  loss = total_loss(('arousal', 'mood', 'valence'), outputs, labels, mask, both)
+  expected = sum(
+    1 - metrics.ccc(outputs[mask][:, k], labels[mask][:, i]) for k, i in ((0, 0), (4, 2))
+  )
+  logits = np.float64(outputs[mask][:, 1:4])
+  right = logits[np.arange(len(logits)), labels[mask][:, 1].astype(int)]
+  expected += np.mean(np.log(np.exp(logits).sum(axis=1)) - right)
+  assert float(loss) == pytest.approx(expected, abs=1e-5)
 
 
 def test_what_does_not_fit_is_refused(featured, records, tmp_path):
