@@ -149,7 +149,7 @@ def make_series(frames, means, fields, system: System, smooth: int) -> Series:
   return Series(
     frames,
     np.asarray(fields['times'], np.float64),
-    np.stack([target.decide(x) for target, x in parts], axis=1),
+    np.stack([target.decide(x) for target, x in parts], axis=1).astype(smoothed.dtype),
     np.asarray(fields['labels'], np.float64),
     **masks,
     gates=gates,

@@ -96,8 +96,16 @@ def make_train_step(system, is_trainable, optimizer: optax.GradientTransformatio
     zeros = {path: jnp.zeros_like(value) for path, value in frozen.items()}
     gradients = traverse_util.unflatten_dict({**zeros, **gradients}, sep='/')
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    stepped = State(apply_updates(state.params, updates, rate), batch_stats, opt_state)
+    flat_updates = traverse_util.flatten_dict(updates, sep='/')
+    moved = apply_updates(trained, {path: flat_updates[path] for path in trained}, rate)
     finite = jnp.isfinite(loss) & jnp.isfinite(metrics['gradient_norm'])
-    return jax.tree.map(lambda new, old: jnp.where(finite, new, old), stepped, state), metrics
+    moved, batch_stats, opt_state = jax.tree.map(
+      lambda new, old: jnp.where(finite, new, old),
+      (moved, batch_stats, opt_state),
+      (trained, state.batch_stats, state.opt_state),
+    )
+    # Frozen parameters are passed on as they are: a donated buffer that nothing reads or writes.
+    params = traverse_util.unflatten_dict({**frozen, **moved}, sep='/')
+    return State(params, batch_stats, opt_state), metrics
 
   return jax.jit(step, donate_argnums=0)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import flax.linen as nn
+import jax.numpy as jnp
 
 from avjax.models.layers import Trainable
 from avjax.models.registry import AUDIO_TOWERS
@@ -18,11 +19,12 @@ if TYPE_CHECKING:
 def max_pool(x):
   """Applies a 2x2 max-pool of stride 2: (N,H,W,C) -> (N,H/2,W/2,C).
 
-  It is a reshape and a maximum because XLA runs their gradient many times faster on a CPU than that
-  of a pooling window.
+  It is the maximum of four slices, whose gradient XLA runs several times faster than that of a
+  pooling window or of a reshape. Equal numbers share a gradient; after a ReLU these are zeros,
+  which pass none on.
   """
-  n, h, w, c = x.shape
-  return x.reshape(n, h // 2, 2, w // 2, 2, c).max(axis=(2, 4))
+  rows = jnp.maximum(x[:, ::2], x[:, 1::2])
+  return jnp.maximum(rows[:, :, ::2], rows[:, :, 1::2])
 
 
 @AUDIO_TOWERS.register('vggish', ranges={'widths': length(6)})
