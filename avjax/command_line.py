@@ -1,4 +1,4 @@
-"""Reads the flags of avjax.main, and builds the configs that --config and its overrides stand for.
+"""Reads the flags of avjax.main, and builds the configs that --config and its overrides describe.
 
 --config=FILE:ARGUMENT is resolved first: the file is loaded once, and its argument is expanded into
 one argument per run (fold=all, target=both). The overrides, --config.KEY=VALUE, then change each
@@ -24,9 +24,10 @@ OVERRIDDEN_KEY = re.compile(r'--?(?:no)?config\.([^=]*)')  # --noconfig.KEY sets
 
 
 def parse(argv):
-  """Returns (flags, {name of the run: config}); a mistake in the command line is an InputError.
+  """Returns (flags, {name of the run: config}).
 
-  A single run has the name ''; of several, each is named by its target and fold.
+  A single run has the name ''; several are named by target and fold. Raises InputError for a
+  mistake in the command line.
   """
   values = define_flags()
   configs = read_configs(values, argv[1:])
@@ -48,11 +49,12 @@ def define_flags():
   """Returns the absl flags of avjax.main."""
   values = define_config_flag()
   flags.DEFINE_string('workdir', None, 'Folder of the run; a run there is resumed.', values)
-  one = 'One of several processes'
-  flags.DEFINE_bool('distributed', False, f'{one}, as the cluster says (TPU, Slurm, MPI).', values)
-  flags.DEFINE_string('coordinator', None, f'{one}: host:port of the first.', values)
-  flags.DEFINE_integer('processes', None, f'{one}: how many.', flag_values=values)
-  flags.DEFINE_integer('process', None, f'{one}: which one, from 0.', flag_values=values)
+  cluster = 'Joins the processes that a cluster starts (TPU, Slurm, MPI).'
+  flags.DEFINE_bool('distributed', False, cluster, values)
+  first = 'Joins several processes: host:port of the first one.'
+  flags.DEFINE_string('coordinator', None, first, values)
+  flags.DEFINE_integer('processes', None, 'How many processes there are.', flag_values=values)
+  flags.DEFINE_integer('process', None, 'Number of this process, from 0.', flag_values=values)
   return values
 
 
@@ -65,10 +67,13 @@ def flag_help():
 
 
 def load_config(words):
-  """Returns the config that the words --config=FILE:ARGUMENT and --config.KEY=VALUE stand for."""
+  """Returns the config that the words --config=FILE:ARGUMENT and --config.KEY=VALUE describe.
+
+  Raises InputError if they describe several.
+  """
   configs = read_configs(define_config_flag(), words)
   if len(configs) > 1:
-    raise InputError(f'--config stands for {len(configs)} runs; give one target and one fold')
+    raise InputError(f'--config describes {len(configs)} runs; give one target and one fold')
   return configs[0]
 
 
@@ -109,8 +114,8 @@ def find_config_file(name):
 def run_config_file(path, arguments):
   """Loads a config file and returns get_config(argument) for each argument.
 
-  Without arguments (None) it is one call, get_config(). Whatever the file raises becomes an
-  InputError that names it.
+  With arguments=None it returns [get_config()]. Whatever the file raises becomes an InputError that
+  names the file.
   """
   if not os.path.isfile(path):  # Path.is_file raises where the name is too long
     raise InputError(f'the config file cannot be read: {path}: No such file')
@@ -138,7 +143,7 @@ def run_config_file(path, arguments):
 def apply_overrides(config, overrides, several):
   """Returns the config, locked, after the words --config.KEY=VALUE have changed it.
 
-  A value must be of the type that it replaces; it is read as a literal, never executed. With
+  A value must have the type of the one it replaces; it is read as a literal, never executed. With
   `several` runs, fold and targets cannot be overridden, because the argument gives them.
   """
   known = flatten(config)
@@ -160,6 +165,6 @@ def apply_overrides(config, overrides, several):
 
 
 def run_name(config):
-  """Returns the name of one of several runs, such as 'valence_fold3'; it is a folder's name too."""
+  """Returns the name of one of several runs, such as 'valence_fold3'; its folder has this name."""
   target = config.targets[0] if len(config.targets) == 1 else 'joint'
   return f'{target}_fold{config.fold}'

@@ -16,14 +16,14 @@ Config = Any
 
 FOLDS = ('0', '1', '2', '3', '4', '5')
 
-# What each part of the argument of a config file takes; `mini` stands without a value.
+# The values of each part of the argument of a config file; `mini` has none.
 ARGUMENT = {
   'mini': ('',),
   'target': tuple(CHOICES),
   'fold': FOLDS,
   'protocol': ('paper', 'author'),
 }
-# Values that stand for several runs, and for which ones.
+# Values that mean several runs, and the values of these runs.
 SEVERAL = {'fold': {'all': '+'.join(FOLDS)}, 'target': {'both': 'valence+arousal'}}
 
 
@@ -46,7 +46,7 @@ def parse_argument(argument):
 
 
 def expand(argument):
-  """Returns the arguments of the runs that one argument stands for.
+  """Returns the arguments of the runs that one argument describes.
 
   'fold=0+3' -> ['fold=0', 'fold=3']; fold=all is folds 0 to 5, and target=both is a run for valence
   and one for arousal.

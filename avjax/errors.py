@@ -1,10 +1,10 @@
-"""Errors that a person can act on: one line that says what is wrong, where, and what to do."""
+"""Reports errors that a person can act on, in one line: what is wrong, where, and what to do."""
 
 import contextlib
 import errno
 import sys
 
-# What to do about an error of the operating system that is about a place on disk.
+# What to do about an error that the operating system reports for a path.
 REMEDIES = {
   errno.ENOSPC: 'make room and start again',
   errno.EDQUOT: 'make room and start again',
@@ -26,9 +26,9 @@ class InputError(ValueError):
 
 @contextlib.contextmanager
 def writing(path):
-  """Turns an error of the disk into an InputError that names the file.
+  """Turns an OSError that REMEDIES lists into an InputError that says what to do.
 
-  Where the error names no file, the InputError names `path`.
+  The InputError names the file of the OSError, or `path` if that names none.
   """
   try:
     yield
@@ -67,7 +67,7 @@ def raise_if_any(what, names, hint=''):
 
 
 def one_line(error):
-  """Returns 100 characters of an error's message, on one line, without control characters."""
+  """Returns the first 100 characters of an error's message, printable and on one line."""
   text = ' '.join(str(error).split())
   return ''.join(filter(str.isprintable, text))[:100] or type(error).__name__
 

@@ -15,7 +15,7 @@ from avjax.evaluation.results import evaluate_run, summarize_run
 
 def main(argv: list[str]) -> None:
   """Evaluates the best checkpoint of a run, or gathers the runs of several folds and targets;
-  writes into their folder.
+  writes the results into the folder.
   """
   parser = argparse.ArgumentParser(prog='python -m avjax.evaluate', description=main.__doc__)
   parser.add_argument(
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
   parser.add_argument('--split', default='validation', choices=('validation', 'test'))
   parser.add_argument('--report', action='store_true', help='also write RUN/report.html')
   parser.add_argument(
-    '--template', help="with --runs: the organisers' sample submission, whose rows are wanted"
+    '--template', help="with --runs: the organisers' sample submission, whose rows the new ones get"
   )
   parser.add_argument('--data_dir', help='records; by default those the run was trained on')
   arguments = parser.parse_args(argv[1:])

@@ -1,6 +1,6 @@
 """Exports a trained model: python -m avjax.export RUN --output MODEL, or --check MODEL
 
-The folder needs no avjax; avjax/weights/exported.py says what is in it.
+The folder can be used without avjax; avjax/weights/exported.py lists its files.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ def main(argv: list[str]) -> None:
   parser.add_argument(
     'run', metavar='RUN', nargs='?', help='folder of a run (the --workdir it was trained with)'
   )
-  parser.add_argument('--output', help='folder to write; must not exist or be empty')
-  parser.add_argument('--check', metavar='MODEL', help='instead: a folder that was exported')
+  parser.add_argument('--output', help='folder to write; it must be new or empty')
+  parser.add_argument('--check', metavar='MODEL', help='instead of RUN: an exported folder')
   parser.add_argument(
     '--tolerance',
     type=float,
     default=OTHER_MACHINE,
-    help='of --check, in the unit of the predictions',
+    help='largest difference that --check accepts, in the unit of the predictions',
   )
   arguments = parser.parse_args(argv[1:])
   logging.set_verbosity(logging.ERROR)

@@ -13,7 +13,7 @@ from avjax.errors import InputError
 
 
 def existing_folder(path):
-  """Returns the path of a folder; InputError if there is none."""
+  """Returns path as a pathlib.Path; raises InputError unless it is a folder."""
   path = pathlib.Path(path)
   if not path.is_dir():
     raise InputError(f'{path} is not a folder')
@@ -24,7 +24,8 @@ def check_readable(path):
   """Raises InputError unless path is a file that may be read."""
   try:
     if not os.path.isfile(path):
-      raise InputError(f'{path} is no file' if os.path.exists(path) else f'{path} does not exist')
+      problem = 'is not a file' if os.path.exists(path) else 'does not exist'
+      raise InputError(f'{path} {problem}')
     open(path, 'rb').close()
   except OSError as error:
     raise InputError(f'{path}: {error.strerror}') from error
@@ -43,12 +44,12 @@ def sha256(*paths):
 def read_json(path, hint='is its folder the --workdir of a run?'):
   """Returns the JSON object in a file as a dict.
 
-  Raises InputError where the file is missing, with the hint, or damaged.
+  Raises InputError if the file is damaged or, with the hint, if it cannot be opened.
   """
   try:
     found = json.loads(pathlib.Path(path).read_text())
     if not isinstance(found, dict):
-      raise ValueError('it holds no JSON object')
+      raise ValueError('it is not a JSON object')
     return found
   except OSError as error:
     raise InputError(f'{path}: {error.strerror}; {hint}') from error
@@ -86,8 +87,8 @@ def replacing(path):
 def in_one_step(path):
   """Yields a temporary path for a file or folder, which is then renamed to `path`.
 
-  Nothing is left if that fails. Unlike `replacing` this never overwrites: it raises InputError if
-  there is something at path other than an empty folder, or if nothing can be written there.
+  If writing fails, nothing is left. Unlike `replacing` this never overwrites: it raises InputError
+  if there is something at path other than an empty folder, or if nothing can be written there.
   """
   path = pathlib.Path(path)
   check_free(path)
@@ -122,7 +123,7 @@ def locked(folder, busy):
   """Makes a folder if need be, and holds a lock on it.
 
   Raises InputError with the text `busy` where another process holds the lock. The operating system
-  releases the lock however the process ends. On a file system without locks there is none.
+  releases the lock however the process ends. On a file system without locks, none is held.
   """
   folder, handle = pathlib.Path(folder), None
   try:

@@ -1,10 +1,10 @@
-"""Trains a model, or goes on training it.
+"""Trains a model, or continues a run that was stopped.
 
   python -m avjax.main --config=configs/grjca.py --workdir=RUN --config.data.dir=RECORDS
 
-With fold=all (or 0+3) and target=both in the argument of the config it trains one run after
-another, each in a folder of its own under RUN. With --coordinator, --processes and --process, or
-with --distributed where the cluster tells them, it is one of several processes.
+With fold=all (or 0+3) or target=both in the argument of the config it trains several runs one after
+another, each in its own folder under RUN. To train with several processes, start the command in
+each of them with --coordinator, --processes and --process, or with --distributed.
 """
 
 import pathlib
@@ -15,7 +15,7 @@ from absl import logging
 from avjax import command_line, errors
 from avjax.training.stop import StopSignal
 
-NOT_FINITE = 3  # exit status of a run whose loss or gradient stays not finite
+NOT_FINITE = 3  # exit status if the loss or gradient of a run stays not finite
 
 
 def main(argv):
@@ -23,7 +23,7 @@ def main(argv):
   if {'--help', '-h'} & set(argv):
     print(f'{__doc__}\n{command_line.flag_help()}')
     return 0
-  # This silences the libraries only: avjax has its own log, and handles what they raise.
+  # This silences only the libraries: avjax has its own log, and handles what they raise.
   logging.set_verbosity(logging.FATAL)
   values, configs = command_line.parse(argv)
   several = bool(values.distributed or values.coordinator)
@@ -34,8 +34,8 @@ def main(argv):
 def train_all(values, configs, stop):
   """Trains the runs {name: config} one after another; returns the exit status.
 
-  A run that diverges does not keep the others from training, but makes the status NOT_FINITE, also
-  if a later one is stopped. A stop that was asked for is not a failure.
+  If a run diverges, the others are still trained, and the status is NOT_FINITE, even if a later run
+  is stopped. A stop that was asked for is not a failure.
   """
   # JAX and TensorFlow are imported only now that the command line has been accepted.
   import jax

@@ -21,7 +21,7 @@ ENDINGS = (
   '.mts', '.m2ts', '.vob', '.ogv',
 )
 # fmt: on
-INTERRUPTED = 130  # exit status, as that of a shell
+INTERRUPTED = 130  # exit status after Ctrl-C, as in a shell
 
 
 def make_parser():
@@ -32,24 +32,24 @@ def make_parser():
     '--run',
     required=True,
     action='append',
-    help='folder of a run or an exported model; given twice, for one of valence and one of arousal',
+    help='folder of a run or an exported model; give two, if valence and arousal have one each',
   )
   parser.add_argument(
-    '--output', required=True, help='folder for the CSV, the picture and the page of each video'
+    '--output', required=True, help='folder for the CSV, the figure and the page of each video'
   )
   parser.add_argument(
     '--face',
     default='largest',
-    help='whose face, where there are several: largest, left, right, or N, the N-th largest',
+    help='whose face, where there are several: largest, left, right, or N for the N-th largest',
   )
   parser.add_argument(
-    '--crops', help='folder of aligned faces, 00001.jpg for frame 1, in place of finding them'
+    '--crops', help='folder of aligned faces, 00001.jpg for frame 1; no faces are looked for'
   )
   parser.add_argument(
     '--stride', type=int, help='frames from one window to the next, by default as in the run'
   )
   parser.add_argument(
-    '--overlay', action='store_true', help='also a video with the face and the values drawn in'
+    '--overlay', action='store_true', help='also write a video with face and values drawn in'
   )
   return parser
 
@@ -59,7 +59,7 @@ def main(argv):
   arguments = make_parser().parse_args(argv[1:])
   videos = find_videos(pathlib.Path(arguments.videos))
   if arguments.crops and len(videos) > 1:
-    raise InputError('--crops is of a single video')
+    raise InputError('--crops takes a single video')
   for name in ('SIGTERM', 'SIGHUP'):  # end like Ctrl-C, so that half-made files are removed
     if hasattr(signal, name):
       signal.signal(getattr(signal, name), signal.default_int_handler)
@@ -79,7 +79,7 @@ def main(argv):
           stride=arguments.stride,
           overlay=arguments.overlay,
         )
-      except InputError as error:  # it does not concern the other videos
+      except InputError as error:  # the other videos are still predicted
         if len(videos) == 1:
           raise
         errors.print_error(error)
@@ -93,7 +93,7 @@ def main(argv):
 
 
 def find_videos(where):
-  """Returns the video, or those in a folder in order of name.
+  """Returns a list: the video, or the videos in a folder in order of name.
 
   Raises InputError if there are none, or if two have names that differ only in their ending.
   """
@@ -108,7 +108,7 @@ def find_videos(where):
   twice = next((path for path in videos if stems.count(path.stem) > 1), None)
   if twice:
     raise InputError(
-      f'{where} holds two videos called {twice.stem}: their files would have one name'
+      f'{where} holds two videos called {twice.stem}: their files would have the same names'
     )
   return videos
 

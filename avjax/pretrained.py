@@ -1,6 +1,6 @@
 """Converts published weights: python -m avjax.pretrained ARCHITECTURE --source FILE --output FILE
 
-What it writes is what `config.init` takes.
+`config.init` takes the files that it writes.
 """
 
 from __future__ import annotations
@@ -33,20 +33,17 @@ def main(argv: list[str]) -> None:
   parser.add_argument(
     'architecture',
     choices=('ir50', 'resnet50', 'vggish', 'model'),
-    help='a tower, or `model`: a whole model that was trained with the '
-    "predecessors' code, which takes its sizes from --config and "
-    '--config.KEY=VALUE',
+    help="a tower, or `model`: a whole model that was trained with the predecessors' code; "
+    '--config and --config.KEY=VALUE give its sizes',
   )
   parser.add_argument(
     '--source', required=True, help='.pth, .pt or .safetensors file, or TensorFlow checkpoint'
   )
   parser.add_argument('--output', required=True, help='.safetensors file to write')
-  parser.add_argument(
-    '--config', help='of a whole model: configs/rjca_author.py or configs/lfan.py'
-  )
+  parser.add_argument('--config', help='for `model`: configs/rjca_author.py or configs/lfan.py')
   parser.add_argument(
     '--licence',
-    help='of the weights, to be kept with them; by default what is known of the architecture',
+    help='licence of the weights, stored with them; by default the one known for the architecture',
   )
   arguments, overrides = parser.parse_known_args(argv[1:])
   absl_logging.set_verbosity(absl_logging.ERROR)
@@ -89,7 +86,7 @@ def main(argv: list[str]) -> None:
 def read_source(
   arguments: argparse.Namespace, overrides: list[str]
 ) -> tuple[weight_files.Arrays, Shapes, name_maps.Published]:
-  """Returns the arrays of the source, the shapes of our model, and what maps one to the other."""
+  """Returns the arrays of the source, the shapes of our model, and what maps between them."""
   if arguments.architecture == 'model':
     config = command_line.load_config([f'--config={arguments.config}', *overrides])
     published, shapes = name_maps.of_model(config), shapes_of_model(config)

@@ -1,4 +1,4 @@
-"""Checks settings of a config against ranges, which each part of the code declares for its own."""
+"""Checks settings of a config against ranges, which each module declares for its own settings."""
 
 import dataclasses
 import difflib
@@ -10,7 +10,7 @@ from avjax.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-  """The values that a setting takes: `accepts` tests one, `wanted` describes them in words."""
+  """Holds the values that a setting takes: `accepts` tests one, `wanted` describes them."""
 
   accepts: Callable[[Any], bool]
   wanted: str
@@ -23,7 +23,7 @@ class Range:
 
 @dataclasses.dataclass(frozen=True)
 class OneOf:
-  """The names that a setting takes. With `prefix`, also any name that begins with it."""
+  """Holds the names that a setting takes. With `prefix`, also any name that begins with it."""
 
   names: tuple[str, ...]
   prefix: str | None = None
@@ -37,12 +37,12 @@ class OneOf:
 
 
 def at_least(least):
-  """Returns the range of the numbers from `least` on."""
+  """Returns the range of the numbers that are at least `least`."""
   return Range(lambda value: value >= least, f'at least {least}')
 
 
 def at_least_each(least):
-  """Returns the range of the sequences, empty or not, of numbers from `least` on."""
+  """Returns the range of the sequences, also empty ones, of numbers that are at least `least`."""
   return Range(lambda values: min(values, default=least) >= least, f'numbers of at least {least}')
 
 

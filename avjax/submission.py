@@ -13,8 +13,8 @@ from avjax.evaluation import submission
 
 
 def main(argv: list[str]) -> None:
-  """Checks a submission file against the organisers' template: every clip, every frame, in order,
-  between -1 and 1.
+  """Checks a submission file against the organisers' template: every clip and frame is there,
+  in order, with values between -1 and 1.
   """
   parser = argparse.ArgumentParser(prog='python -m avjax.submission', description=main.__doc__)
   parser.add_argument('file', help='the submission')

@@ -1,7 +1,7 @@
 """Reads records into batches of NumPy arrays.
 
 TensorFlow, which reads TFRecord files, is imported when the first batch is asked for, and never
-sees the accelerator.
+uses the accelerator.
 """
 
 import functools
@@ -30,7 +30,7 @@ def tensorflow():
 
 
 class Records:
-  """The records under `data_dir`, checked against their manifest when opened.
+  """Reads the records under `data_dir`, and checks them against their manifest when opened.
 
   manifest is what `avjax.data.manifest.read_manifest` returns. Raises InputError where shards are
   missing or cut short, or where the records are not of the sizes in `layout`: a mapping with
@@ -79,7 +79,7 @@ class Records:
 
   @functools.cached_property
   def features(self):
-    """The TFDS description of a record, which parses one."""
+    """The TFDS description of a record, which can parse one."""
     import tensorflow_datasets as tfds
 
     return tfds.builder_from_directory(str(self.folder)).info.features
@@ -111,7 +111,7 @@ class Records:
         the shards.
       skip: how many batches are left out at the start.
 
-    log_mel is padded to the longest of the data set. Raises InputError that names a damaged shard.
+    log_mel is padded to the longest of the data set. Raises InputError for a damaged shard.
     """
     tf = tensorflow()
     shards = [

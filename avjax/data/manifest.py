@@ -1,4 +1,4 @@
-"""The manifest: written last, it marks a data set as complete and says what its files must be."""
+"""Reads and writes the manifest, which marks a data set as complete and describes its files."""
 
 import os
 import pathlib
@@ -9,11 +9,11 @@ from avjax.errors import InputError
 
 NAME, VERSION = 'affwild2', '1.0.0'
 MANIFEST = 'manifest.json'
-REMEDY = 'copy it again, or build the records anew in another folder'
+REMEDY = 'copy it again, or build the records again in another folder'
 
 
 def version_folder(data_dir: str | os.PathLike[str]) -> pathlib.Path:
-  """Returns the folder of the shards, given it or the RECORDS folder two levels above it."""
+  """Returns the folder of the shards, given that folder or the one two levels above it."""
   data_dir = pathlib.Path(data_dir)
   return data_dir if (data_dir / MANIFEST).is_file() else data_dir / NAME / VERSION
 
@@ -21,7 +21,7 @@ def version_folder(data_dir: str | os.PathLike[str]) -> pathlib.Path:
 def read_manifest(data_dir: str | os.PathLike[str]) -> dict[str, Any]:
   """Returns the manifest of a finished data set as a dict.
 
-  Raises InputError, with the command that makes one, without it.
+  Raises InputError if there is none, with the command that makes one, or if it is damaged.
 
   layout    length, stride, face and features of records.Layout
   max_rows  the largest R of all records
@@ -29,8 +29,9 @@ def read_manifest(data_dir: str | os.PathLike[str]) -> dict[str, Any]:
   chunks    {split: {'records': n, 'clips': {clip: frames kept}}}; splits.py makes folds of them
   shards    {file name: {'records': n, 'bytes': n, 'sha256': hex}}
   metadata  {file name: sha256} of the files that describe the records
-  masked    frames without a face, with a broken crop, without sound, each frame of a clip counted
-            once; and annotated rows beyond the end of their video, which are left out
+  masked    numbers of frames without a face, with a broken crop and without sound, each frame of a
+            clip counted once; and of annotated rows beyond the end of their video, which are left
+            out
   log_mel_bytes  bytes of all stored spectrograms
   versions  of the packages that shaped the bytes
   """
@@ -54,8 +55,8 @@ def read_manifest(data_dir: str | os.PathLike[str]) -> dict[str, Any]:
 def check_sizes(data_dir: str | os.PathLike[str]) -> dict[str, Any]:
   """Compares the shards with the manifest without reading them, and returns the manifest.
 
-  Raises InputError naming the shard that is missing, cut short, or does not belong. Cheap enough
-  for every start.
+  Raises InputError naming a shard that is missing, cut short or unknown. It is fast enough for
+  every start.
   """
   folder, manifest = version_folder(data_dir), read_manifest(data_dir)
   for name, shard in manifest['shards'].items():

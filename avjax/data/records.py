@@ -42,7 +42,7 @@ def fields(layout: Layout) -> dict[str, tuple[tuple[int | None, ...], type]]:
   face_present  (L,) True where there is a crop
   log_mel  (R,64) VGGish log-mel rows of 10 ms that this window needs
   starts   (L,)   row of log_mel at which each frame's window of 96 rows starts, from 0 to R - 96
-  audio_present (L,) False where there is no sound track, it is digitally silent, or it has ended
+  audio_present (L,) True where there is sound; False throughout a digitally silent track
   features/NAME (L,D) features of another backbone, for each NAME of the layout; 0 on padding
   """
   length, face = layout.length, layout.face

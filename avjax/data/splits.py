@@ -1,4 +1,4 @@
-"""Folds: which splits of the records train and which one validates."""
+"""Chooses for each fold which splits of the records train and which one validates."""
 
 import re
 from collections.abc import Iterable
@@ -15,8 +15,8 @@ def fold_chunks(fold: int, splits: Iterable[str] = CHUNKS) -> tuple[tuple[str, .
   """Returns (the training splits, the validation split) of a fold.
 
   Folds are counted from 0, and fold 0 is the official one. Fold k validates on the split that is
-  k-th from the end, in order of name and from 0, and trains on the others. The test split takes no
-  part.
+  k-th from the end, in order of name and counted from 0, and trains on the others. The test split
+  takes no part.
 
   splits: names, such as those of a manifest; `Records.fold` passes them.
   Raises InputError for a fold that does not exist.
@@ -31,5 +31,5 @@ def fold_chunks(fold: int, splits: Iterable[str] = CHUNKS) -> tuple[tuple[str, .
 
 
 def _natural(name: str):
-  """Sorts part2 before part10."""
+  """Returns a key that sorts part2 before part10."""
   return [int(part) if part.isdigit() else part for part in re.split(r'(\d+)', name)]

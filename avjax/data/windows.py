@@ -18,7 +18,7 @@ def window_indices(n: int, length: int = 300, stride: int = 200) -> np.ndarray:
   """Cuts n frames, counted from 0, into windows.
 
   Returns (W,L) int64 indices. A clip shorter than L gives one window, padded at its end with -1; no
-  frames, no window.
+  frames give no window.
   """
   index = np.array(window_starts(n, length, stride), np.int64)[:, None] + np.arange(length)
   return np.where(index < n, index, -1)
@@ -36,7 +36,7 @@ class Merger:
   def add(self, frames: np.ndarray, values: dict[str, np.ndarray]) -> None:
     """Adds a window.
 
-    frames: (L,) ids from 0, none twice.
+    frames: (L,) ids, 0 or more, none twice.
     values: {name: (L,) or (L,C)}, with the same names each time.
     """
     if len(frames) and frames.max() >= len(self.counts):
@@ -53,7 +53,7 @@ class Merger:
       self.totals[name][frames] += value
 
   def means(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Returns the ids (N,) that had a window, ascending, and {name: (N,) or (N,C) float64}."""
+    """Returns the ids (N,) that were in a window, ascending, and {name: (N,) or (N,C) float64}."""
     ids = np.flatnonzero(self.counts)
     return ids, {
       name: total[ids] / self.counts[ids].reshape(-1, *[1] * (total.ndim - 1))

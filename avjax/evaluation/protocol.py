@@ -159,12 +159,14 @@ def read_predictions(folder: pathlib.Path, target: str) -> dict[str, dict[int, f
 def combine(
   folder: pathlib.Path, summary: dict[str, dict[str, Any]], choose: Callable[[dict], Iterable[str]]
 ) -> ValuesByFrame:
-  """Averages predictions for the test split over runs, for each target over its own.
+  """Averages the predictions for the test split over runs, which may differ between targets.
 
   Args:
     folder: of the runs.
     summary: what `summarize` returns, with both of SUBMITTED.
-    choose: maps the summary of a target to the names of the runs that are averaged.
+    choose: maps the summary of a target to the names of the runs that are averaged for it.
+
+  Returns {clip: {frame id: (valence, arousal)}}.
   """
   series = []
   for target in SUBMITTED:
@@ -192,17 +194,17 @@ def gather(
   """Writes the table of the runs under a folder and, where it can, their submissions.
 
   summary.json and summary.md hold the table. Where the records have test clips and both targets
-  were trained, submission_best.txt takes each target from its best fold, and submission_mean.txt
-  from the mean over its folds.
+  were trained, submission_best.txt has each target from its best fold, and submission_mean.txt
+  the mean over its folds.
 
   Args:
     folder: of the runs; the files are written into it.
     evaluate_test: writes the test predictions of the run in a folder, and returns None where there
       are no test clips.
-    template: the organisers' sample submission, whose rows are wanted; by default a submission has
-      all frames of the test records.
+    template: the organisers' sample submission, whose rows the new ones get; by default a
+      submission has all frames of the test records.
 
-  Returns lines for people.
+  Returns the lines to print.
   """
   folder = pathlib.Path(folder)
   wanted = submission.read_template(template) if template else None

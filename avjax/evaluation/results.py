@@ -1,6 +1,6 @@
 """Scores one series per clip, and writes the results into the folder of a run.
 
-These are predictions, results, pictures and a report.
+These are predictions, scores, figures and a report.
 """
 
 import csv
@@ -91,10 +91,10 @@ def format_scores(result, targets):
 
 
 def write_results(workdir, config, split, series, extra):
-  """Writes the CSVs, results and pictures of a partition into the folder of a run.
+  """Writes the CSVs, scores and figures of a partition into the folder of a run.
 
-  Returns the results.
-  Only the primary process writes. extra: what else the results hold, such as {'best_epoch': ...}.
+  Only the primary process writes. extra: further entries of the results, such as
+  {'best_epoch': ...}. Returns the results: what `score` returns, partition, fold and `extra`.
   """
   folder = pathlib.Path(workdir)
   results = {'partition': split, 'fold': config.fold, **extra, **score(series, config.targets)}
@@ -109,7 +109,7 @@ def write_results(workdir, config, split, series, extra):
 
 
 def summarize_run(results, targets, workdir):
-  """Returns what a run prints at its end: the table of scores, and the paths of its files."""
+  """Returns the text that a run prints at its end: the table of scores, the paths of its files."""
   folder, split = pathlib.Path(workdir), results['partition']
   where = {
     'checkpoint': f'{run_folder.CHECKPOINTS}/best',
@@ -137,7 +137,7 @@ def evaluate_run(workdir, split, data_dir=None, report=False):
     workdir: folder of the run.
     split: 'validation' or 'test'.
     data_dir: records, by default those that the run was trained on.
-    report: whether to write report.html, too.
+    report: whether to write report.html as well.
 
   Returns (config, results), or None where the records have no clips of this split.
   """

@@ -51,14 +51,14 @@ def predict_records(
 
   Args:
     batches: yields dicts with the fields of avjax.data.records.
-    system: its `predict_step` runs.
+    system: the System that predicts.
     variables: of the model, on the devices of the mesh.
     mesh: the devices.
     batch_size: the largest number of records in a batch; smaller batches are padded to it.
     smooth: width of the moving average over frames, an odd number; 1 does not smooth.
 
-  Returns {clip: Series} in order of name. The memory needed grows with the number of frames, not
-  with that of windows.
+  Returns {clip: Series} in order of name. Memory grows with the number of frames, not with that of
+  windows.
   """
   rows, clips = sharding.padded_size(batch_size, mesh), {}
   for batch in batches:
@@ -132,7 +132,7 @@ def make_series(frames, means, fields, system: System, smooth: int) -> Series:
     frames: (N,) ids.
     means: {'prediction': (N,outputs), 'gates/NAME': (N,K)}, averaged over windows.
     fields: {name: (N,...)}, the CONSTANT_FIELDS and 'labels'.
-    system: its inputs tell which frames count in the smoothing, its targets what outputs mean.
+    system: its inputs say which frames count in the smoothing, its targets what outputs mean.
     smooth: as `predict_records` takes it.
   """
   masks = {
@@ -163,8 +163,8 @@ def moving_average(values, frames, counted, width: int):
     values: (N,outputs).
     frames: (N,) ids, ascending. A window is a range of ids, not of rows, so that a gap does not
       bring distant frames together.
-    counted: (N,) bool; the other frames are left out of every average. Where no frame of a window
-      counts, the value stays.
+    counted: (N,) bool; frames that are False are left out of every average. Where no frame of a
+      window counts, the value is kept.
     width: frames, an odd number.
   """
   if width == 1:

@@ -18,13 +18,13 @@ from avjax.errors import InputError
 
 HEADER = ['image_location', 'valence', 'arousal']
 NUMBER = r'[-+]?\d*\.?\d+([eE][-+]?\d+)?'
-MOST_REPEATED = 30  # rows of one clip's template beyond the end of its video
+MOST_REPEATED = 30  # most rows of a clip in the template beyond the end of its video
 
 
 def read_rows(path: str | pathlib.Path) -> Iterator[tuple[int, str, str, str]]:
   """Yields (line number, location, valence, arousal) of a template or submission file.
 
-  All but the line number are strings as they stand in the file.
+  All but the line number are strings as in the file.
   """
   try:
     with open(path, newline='', encoding='utf-8-sig') as file:
@@ -54,7 +54,7 @@ def read_template(path: str | pathlib.Path) -> list[tuple[str, int]]:
 
 
 def parse_location(where: str, location: str) -> tuple[str, int]:
-  """Returns the (clip, frame id) of a location; InputError that names `where` if it is not one."""
+  """Returns the (clip, frame id) of a location; raises InputError naming `where` for other text."""
   found = re.fullmatch(r'([^/]+)/(\d{5,})\.jpg', location)
   if not found:
     raise InputError(f'{where}: {location[:60]!r} is not <clip>/<00001>.jpg')
@@ -66,10 +66,13 @@ def fit(
 ) -> tuple[list[tuple], int, int]:
   """Gives every row of the template its prediction.
 
-  predictions: {clip: {frame id: (valence, arousal)}}. Returns ([(clip, frame, valence, arousal)],
-  rows repeated, frames left out): where a clip's template is longer than its video, which happens
-  by a few frames, the last prediction is repeated.
-  Raises InputError where a clip, or a frame before the last, has no prediction.
+  Where a clip has up to MOST_REPEATED more rows in the template than frames in its video, the last
+  prediction is repeated.
+
+  predictions: {clip: {frame id: (valence, arousal)}}.
+  Returns ([(clip, frame, valence, arousal)], the number of repeated rows, the number of predicted
+  frames that are not in the template).
+  Raises InputError if a clip or a frame has no prediction that can be used.
   """
   rows, repeated = [], 0
   last = {clip: max(frames) for clip, frames in predictions.items()}
@@ -113,7 +116,7 @@ def location_of(clip: str, frame: int) -> str:
 def check(path: str | pathlib.Path, template: Iterable[tuple[str, int]]) -> tuple[int, int]:
   """Checks a submission against a template; returns its numbers of rows and clips.
 
-  Raises InputError with the first line that is not as the template wants it.
+  Raises InputError for the first line that differs from the template or has an invalid value.
   """
   count, clips = 0, set()
   for row, wanted in itertools.zip_longest(read_rows(path), template):

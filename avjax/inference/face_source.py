@@ -9,18 +9,18 @@ from avjax import files
 from avjax.errors import InputError
 from avjax.media import detection, faces, tracking, video
 
-DETECTION_SIDE = 640  # pixels of the longer side of the picture in which faces are looked for
+DETECTION_SIDE = 640  # pixels of the longer side of the frames in which faces are looked for
 LOOKS_PER_SECOND = 12.5  # between two looks a face moves little, and in a straight line
-CUT_GRID = 8  # two pictures are compared at every eighth pixel of every eighth row
-# A larger mean change between two pictures, of 255, is a cut. It is the usual threshold of scene
-# detectors.
+CUT_GRID = 8  # two frames are compared at every eighth pixel of every eighth row
+# A larger mean change of a pixel (0 to 255) between two frames is a cut. It is the usual threshold
+# of scene detectors.
 CUT_CHANGE = 27
 
 
 class GivenFaces:
   """Takes faces from a folder of aligned crops, 00001.jpg for frame 1, for a video of n frames.
 
-  boxes is NaN, since it is not known where the faces were in the picture.
+  boxes is NaN, since it is not known where the faces were in the frames.
   """
 
   def __init__(self, folder, n):
@@ -34,7 +34,7 @@ class GivenFaces:
   def face(self, frame, image):
     """Returns the face of a frame as a PIL image, or None.
 
-    frame: counted from 0. image: the picture, (H,W,3) uint8, which is not needed here.
+    frame: its index, from 0. image: its pixels, (H,W,3) uint8, which are not needed here.
     """
     try:
       return faces.open_crop(self.crops[frame + 1]) if frame + 1 in self.crops else None
@@ -53,16 +53,16 @@ class GivenFaces:
 class FoundFaces:
   """Finds one person's face in a video and follows it.
 
-  boxes (n,4): left, top, width and height as shares of the picture, NaN without a face.
+  boxes (n,4): left, top, width and height as shares of the frame, NaN without a face.
   any_face: whether there is a face in any frame.
-  cuts: number of pictures that are wholly unlike the one before.
+  cuts: number of frames that are quite unlike the one before.
   """
 
   def __init__(self, timeline, clock):
-    """Prepares the search in a video; `clock` takes the time of the stages 'decode' and 'faces'."""
+    """Prepares the search in a video; `clock` measures the stages 'decode' and 'faces'."""
     n = len(timeline.times)
     self.times, self.clock, self.cuts, self.any_face = timeline.times, clock, 0, False
-    self.sizes = np.ones((n, 2))  # of the pictures, as shares of their longer side
+    self.sizes = np.ones((n, 2))  # of the frames, as shares of their longer side
     self.boxes, self.points = np.full((n, 4), np.nan), np.full((n, 5, 2), np.nan)
 
   def find(self, path, which, progress):
@@ -70,8 +70,8 @@ class FoundFaces:
 
     which: the face, as `tracking.choose` takes it. progress: a tqdm, updated per frame.
     """
-    # Places are shares of the longer side until the end, since the size of the pictures may change
-    # on the way.
+    # Places are shares of the longer side until the end, since the size of the frames may change on
+    # the way.
     track = tracking.choose(tracking.link(self.times, self.look(path, self.times, progress)), which)
     self.any_face = track is not None
     if self.any_face:
@@ -87,7 +87,7 @@ class FoundFaces:
     """
     looked = -1  # the last frame looked at
     due = 0.0  # the time of the next look
-    before = None  # the picture before
+    before = None  # the image of the frame before
 
     def found(frame, image):
       boxes, points, _ = detection.detect(image)
@@ -111,7 +111,7 @@ class FoundFaces:
   def face(self, frame, image):
     """Returns the face of a frame, cut out and aligned, as a PIL image, or None.
 
-    frame: counted from 0. image: the picture, (H,W,3) uint8.
+    frame: its index, from 0. image: its pixels, (H,W,3) uint8.
     """
     points = self.points[frame]
     if np.isnan(points[0, 0]):
@@ -125,11 +125,11 @@ class FoundFaces:
     cuts = f'{self.cuts} {"cut" if self.cuts == 1 else "cuts"}'
     if not self.cuts:
       return []
-    return [f'at least {cuts} of the film: whose face follows is told by its place and size alone']
+    return [f'at least {cuts}: across a cut the face is followed only by its place and size']
 
 
 def is_cut(before, image):
-  """Tells whether a picture is wholly unlike the one before; both are (H,W,3) uint8."""
+  """Tells whether a frame is quite unlike the one before; both are (H,W,3) uint8."""
   if before.shape != image.shape:
     return True
   change = before[::CUT_GRID, ::CUT_GRID].astype(int) - image[::CUT_GRID, ::CUT_GRID]

@@ -1,4 +1,4 @@
-"""Writes what is predicted for a video: a CSV, a picture and a page, all of them or none.
+"""Writes what is predicted for a video: a CSV, a figure and a page, all of them or none.
 
 It also makes the summary that avjax.predict prints.
 """
@@ -24,7 +24,7 @@ LONGEST_NAME = 255  # bytes that a file system takes
 
 
 def display(path: str | pathlib.Path) -> str:
-  """Returns the name of a file as text for people, whatever bytes it has."""
+  """Returns the name of a file as text that can be printed, whatever bytes it has."""
   name = os.fsencode(pathlib.Path(path).name).decode('utf-8', 'replace')
   return ''.join(c if c.isprintable() else '?' for c in name)
 
@@ -41,17 +41,15 @@ def output_paths(
   names = {'csv': f'{path.stem}.csv', 'png': f'{path.stem}.png', 'html': f'{path.stem}.html'}
   names |= {'overlay': f'{path.stem}_overlay.mp4'} if overlay else {}
   if max(len(os.fsencode(name)) for name in names.values()) > LONGEST_NAME:
-    raise InputError(f'the name of {display(path)} is too long for files beside it')
+    raise InputError(f'the name of {display(path)} is too long to name its output files by')
   return {kind: pathlib.Path(output) / name for kind, name in names.items()}
 
 
 def check_absent(outputs: dict[str, pathlib.Path]) -> None:
-  """Raises InputError where one of the files of `output_paths` is there."""
+  """Raises InputError if one of the files of `output_paths` exists."""
   for target in outputs.values():
     if target.exists():
-      raise InputError(
-        f'{target} is there already and is not overwritten; move it, or give another --output'
-      )
+      raise InputError(f'{target} exists and is not overwritten; move it, or give another --output')
 
 
 @contextlib.contextmanager
@@ -63,7 +61,7 @@ def partial_folder(output: str | pathlib.Path) -> Iterator[pathlib.Path]:
       with tempfile.TemporaryDirectory(dir=output, prefix='.avjax-') as folder:
         yield pathlib.Path(folder)
     finally:
-      with contextlib.suppress(OSError):  # the folder stays where files were written
+      with contextlib.suppress(OSError):  # a folder that is not empty stays
         pathlib.Path(output).rmdir()
 
 
@@ -90,7 +88,7 @@ def write(
     'html': partial / 'html',
     'overlay': partial / 'overlay.mp4',
   }
-  check_absent(outputs)  # once more, since the work takes long
+  check_absent(outputs)  # again, since predicting takes long
   moved = []
   try:
     for kind, target in outputs.items():
@@ -103,7 +101,7 @@ def write(
 
 
 def write_csv(result: VideoPrediction, path: pathlib.Path, target: pathlib.Path) -> None:
-  """Writes a row for each frame, under comments that tell the units.
+  """Writes a row for each frame, below comments that state the units.
 
   pandas.read_csv(file, comment='#') reads it. path: the video; target: the file to write.
   """
@@ -114,7 +112,7 @@ def write_csv(result: VideoPrediction, path: pathlib.Path, target: pathlib.Path)
       f'# avjax: {display(path)}; {"; ".join(result.notes)}\n'
       f'# frame from 1; time in seconds; {" and ".join(predictions)} from {lowest:g} to '
       f'{highest:g}, empty where '
-      'nothing was seen; face_found and audio_present 0 or 1; gates: share of trust, '
+      'the model had no input; face_found and audio_present 0 or 1; gates: share of trust, '
       '0 to 1\n'
     )
     writer = csv.writer(file)
@@ -143,7 +141,7 @@ def cell(value: float) -> str:
 
 
 def summary(result: VideoPrediction, path: pathlib.Path, outputs: dict[str, pathlib.Path]) -> str:
-  """Returns lines for the terminal: length, range of each target, remarks, speed, files."""
+  """Returns text for the terminal: length, range of each target, remarks, speed, files."""
   lines = [f'{display(path)}: {len(result.frames):,} frames, {result.times[-1]:.1f} s']
   for target, values in result.predictions.items():
     values = values[~np.isnan(values)]
@@ -152,7 +150,7 @@ def summary(result: VideoPrediction, path: pathlib.Path, outputs: dict[str, path
         f'{target:<10} mean {values.mean():+.3f}, from {values.min():+.3f} to {values.max():+.3f}'
       )
     else:
-      lines.append(f'{target:<10} nothing was seen that its run uses')
+      lines.append(f'{target:<10} no frame has an input that its run uses')
   speeds = ', '.join(f'{stage} {speed:,.0f}' for stage, speed in result.speed.items())
   lines += [*result.notes, f'frames a second: {speeds}']
   lines += [str(output.with_name(display(output))) for output in outputs.values()]

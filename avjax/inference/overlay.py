@@ -1,4 +1,4 @@
-"""Draws the face and the predicted values into the pictures of a video."""
+"""Draws the face and the predicted values into the frames of a video."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 
 
 def draw(image: np.ndarray, result: VideoPrediction, frame: int) -> np.ndarray:
-  """Draws the box of the face and the values of one frame into a copy of its picture.
+  """Draws the box of the face and the values of one frame into a copy of it.
 
   image: (H,W,3) uint8, RGB; frame: its row in the result, from 0.
   """

@@ -14,11 +14,11 @@ class VideoPrediction:
   Predictions and gates are NaN on frames without any input that the model uses.
 
   frames: (n,) from 1.
-  times: (n,) in seconds.
+  times: (n,) in seconds, the first one 0.
   predictions: {target: (n,)}, in the units of its labels, for each target that a run predicts.
   face_found, audio_present: (n,) bool.
-  boxes: (n,4), left, top, width and height of the face as shares of the picture; NaN without one.
-  gates: {name: (n,K)}, the share of trust in each column.
+  boxes: (n,4), left, top, width and height of the face as shares of the frame; NaN without one.
+  gates: {name: (n,K)}, the share of trust in each column; a row sums to 1.
   notes: remarks for people.
   speed: {stage of the work: frames per second}.
   """

@@ -1,4 +1,4 @@
-"""Predicts for a video as its frames come.
+"""Predicts for a video while its frames are decoded.
 
 Each frame goes through the towers once, even where windows overlap.
 """
@@ -61,10 +61,9 @@ class StreamingPredictor:
     self.decode(self.variables, *windows, np.ones((1, self.length), bool))
 
   def blank_block(self):
-    """Returns a batch of BLOCK_FRAMES frames without face and sound.
+    """Returns a batch of one window of BLOCK_FRAMES frames, in which all faces and log-mel are 0.
 
-    It is one clip, with the fields that the model reads. The log-mel windows of its frames do not
-    overlap.
+    It has the fields that the model reads. The log-mel windows of its frames do not overlap.
     """
     face = self.config.data.face
     fields = {
@@ -82,7 +81,7 @@ class StreamingPredictor:
       times: (n,) in seconds.
       audio_present: (n,) bool.
       stride: frames from one window to the next; None for that of the run.
-      clock: takes the time that the stages 'towers' and 'fusion' need.
+      clock: measures the stages 'towers' and 'fusion'.
     """
     self.times, self.audio_present, self.clock = times, audio_present, clock
     self.windows = collections.deque(window_starts(len(times), self.length, stride or self.stride))
@@ -115,7 +114,7 @@ class StreamingPredictor:
       self.forget_before(self.windows[0] if self.windows else self.count)
 
   def predict_window(self, first: int, end: int):
-    """Predicts for the frames from `first` to before `end`, and adds them to the windows before."""
+    """Predicts for the window of frames `first` to `end` - 1, and merges it with those before."""
     mask = (np.arange(self.length) < end - first)[None]
 
     def window(rows):
@@ -159,7 +158,7 @@ class StreamingPredictor:
 def load_model(folder: pathlib.Path) -> tuple[Config, System, dict]:
   """Returns (config, system, variables) of a run's best state, or of an exported model."""
   if not (folder / 'model.json').exists():
-    # Orbax remarks on every checkpoint that is opened for reading.
+    # Orbax logs a message for every checkpoint that is opened for reading.
     before = absl_logging.get_verbosity()
     absl_logging.set_verbosity(absl_logging.ERROR)
     try:

@@ -1,4 +1,4 @@
-"""Predicts valence and arousal of every frame of a video, from its pictures and its sound."""
+"""Predicts valence and arousal of every frame of a video, from a face and the sound."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from avjax.media import audio, video
 from avjax.media.writer import ClipWriter
 from avjax.targets import TARGETS
 
-CUT_FROM = 1920  # pixels of the longer side of the picture that faces are cut from
+CUT_FROM = 1920  # pixels of the longer side of the frames that faces are cut from
 PAGE_SIDE = 640  # pixels of the longer side of the page's video
 OVERLAY_SIDE = 1280  # pixels of the longer side of the overlay
 USUAL_RATES = (10, 70)  # frames per second of Aff-Wild2; another rate gets a remark
-STILL_SECONDS = 1.0  # a picture that stays for longer is remarked on
+STILL_SECONDS = 1.0  # a frame that is shown for longer gets a remark
 
 
 def predict_video(
@@ -41,12 +41,12 @@ def predict_video(
     output: folder for CLIP.csv, CLIP.png and CLIP.html, or None; nothing is overwritten.
     face: whose face: 'largest', 'left', 'right', or N for the N-th largest, from 1.
     crops: folder of aligned faces, 00001.jpg for frame 1; with it no faces are looked for.
-    stride: frames from one window to the next, by default as in the run. Fewer frames make smoother
-      curves, and fusion takes longer in proportion.
-    overlay: whether to write the video with the face and the values drawn in, too.
+    stride: frames from one window to the next, by default as in the run. A smaller stride makes
+      smoother curves, and fusion takes longer in proportion.
+    overlay: whether to also write a video with the face and the values drawn in.
 
-  Raises InputError if `path` is not a video or `run` is not a run, or if the video has neither a
-  face nor sound that the model uses.
+  Raises InputError if `path` is not a video or `run` is not a run, if an output exists, or if no
+  frame has a face or sound that the model uses.
   """
   return predict_with(
     load_predictors(run),
@@ -92,7 +92,7 @@ def predict_with(
 
   passes = 2 - bool(crops) + overlay  # over the frames, which the progress bar counts
   with contextlib.ExitStack() as stack:
-    stack.enter_context(film_errors(path))
+    stack.enter_context(writing_errors(path))
     total = passes * len(timeline.times)
     bar = tqdm(total=total, desc=path.name, unit='frame', leave=False, disable=None)
     progress = stack.enter_context(bar)
@@ -120,20 +120,20 @@ def predict_with(
 def check_options(predictors, *, output, face, stride):
   """Raises InputError for an option of `predict_video` that is out of its range."""
   if output is not None and not str(output):
-    raise InputError('--output names no folder')
+    raise InputError('--output is empty; name a folder')
   if stride is not None and not isinstance(stride, int):
     raise InputError(f'a stride is a whole number of frames, not {stride!r}')
   for predictor in predictors:
     taken = predictor.stride if stride is None else stride
     if not 1 <= taken <= predictor.length:
       raise InputError(
-        f'a stride of {taken} frames leaves some out, or is none: '
+        f'a stride of {taken} frames is out of range: '
         f'it is 1 to {predictor.length} for {predictor.folder}'
       )
   number = str(face)
   is_number = number.isascii() and number.isdigit() and int(number)
   if face not in ('largest', 'left', 'right') and not is_number:
-    raise InputError(f'face {face} is none of largest, left, right and a number from 1')
+    raise InputError(f'face {face} is not one of largest, left, right and a number from 1')
 
 
 def read_timeline(path) -> video.Timeline:
@@ -143,7 +143,7 @@ def read_timeline(path) -> video.Timeline:
   if len(same):
     raise InputError(
       f'{path}: frames {same[0] + 1} and {same[0] + 2} are shown at the same time; '
-      'write it anew, with ffmpeg -i IN OUT'
+      'convert it with ffmpeg -i IN OUT'
     )
   return timeline
 
@@ -159,7 +159,7 @@ def check_input(path, predictors, person, audio_present):
 def feed(predictors, path, person, log_mel_windows, writer, clock, progress):
   """Decodes the video and feeds the predictors, block by block.
 
-  The writer of the page's video, if there is one, gets each picture.
+  The writer of the page's video, if there is one, gets each frame.
   """
   count = len(person.boxes)
   crops, windows = [], []
@@ -190,15 +190,15 @@ def write_overlay(target, path, timeline, prediction: VideoPrediction, progress)
 
 
 @contextlib.contextmanager
-def film_errors(path):
-  """Turns what FFmpeg raises while a film is written into an InputError.
+def writing_errors(path):
+  """Turns what FFmpeg raises while a video is written into an InputError.
 
   Errors of reading are InputErrors already.
   """
   try:
     yield
   except av.error.FFmpegError as error:
-    raise InputError(f'the film of {path} cannot be written: {error.strerror}') from error
+    raise InputError(f'the output video of {path} cannot be written: {error.strerror}') from error
 
 
 def collect_prediction(predictors, timeline, person, clock: Clock) -> VideoPrediction:
@@ -241,22 +241,19 @@ def missing_input(series) -> list[str]:
 
 
 def interruptions(timeline: video.Timeline) -> list[str]:
-  """Returns remarks on where a film shows no new picture for long: it may be damaged."""
+  """Returns remarks on where a video shows no new frame for long: it may be damaged."""
   times = timeline.times
   gaps = np.diff(times)
   still = np.flatnonzero(gaps > max(STILL_SECONDS, 3 * np.median(gaps))) if len(gaps) else []
   notes = [
-    f'no new picture for {times[k + 1] - times[k]:.1f} s from {times[k]:.1f} s on'
-    for k in still[:3]
+    f'no new frame for {times[k + 1] - times[k]:.1f} s after {times[k]:.1f} s' for k in still[:3]
   ]
   if len(still) > 3:
-    notes.append(f'and {len(still) - 3} times more')
+    notes.append(f'and {len(still) - 3} more times')
   end = timeline.start + times[-1] + 1 / timeline.mean_rate
   duration = timeline.container_duration
   if duration and duration > end + STILL_SECONDS:
-    notes.append(
-      f'the file says that it lasts {duration:.1f} s; its pictures end after {end:.1f} s'
-    )
+    notes.append(f'the file says that it lasts {duration:.1f} s; its frames end after {end:.1f} s')
   return notes
 
 

@@ -1,6 +1,6 @@
 """Computes VGGish's log-mel spectrogram, in rows of 10 ms, and each frame's window of 0.96 s.
 
-The spectrogram is computed once; a window is the row at which it starts.
+The spectrogram is computed once; a window is stored as the row at which it starts.
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,7 +19,7 @@ BLOCK_ROWS = 6000  # rows computed at a time, which bounds the memory for a long
 
 
 def mel_matrix() -> np.ndarray:
-  """Returns VGGish's (257,64) float64 weights, without DC.
+  """Returns VGGish's mel weights, (257,64) float64; those of DC are 0.
 
   They are triangles that are linear in HTK mel; those of librosa are linear in Hz.
   """
@@ -99,8 +99,8 @@ def window_starts(timeline: Timeline, sound_start: float, rows: int) -> np.ndarr
   Returns (n,) int32 in [0, rows - 96]: where the sound is shorter than the video, its last window
   is repeated.
   """
-  # Float64 and these very operations: at 24 and 48 frames/s many positions lie on .5, and any other
-  # way to compute them rounds some of them to the neighbouring row.
+  # Float64 and exactly these operations: at 24 and 48 frames/s many positions lie on .5, and any
+  # other way to compute them rounds some of them to the neighbouring row.
   if timeline.rate:
     positions = (1 / timeline.rate) * (1.0 / ROW_SECONDS) * np.arange(len(timeline.times))
   else:
@@ -131,9 +131,9 @@ def place(timeline: Timeline, sound: Sound | SoundReader | None) -> tuple[np.nda
 
 
 def is_silent(sound: Sound | SoundReader | None) -> bool:
-  """Tells whether there is no track, or no sample beyond 1 in 32768.
+  """Tells whether there is no track, or all its samples are -1, 0 or 1 (of 32768).
 
-  96 rows of silence stand for such a track.
+  Such a track gets 96 rows of silence.
   """
   return sound is None or sound.peak <= 1
 
@@ -155,7 +155,7 @@ def hear(
 def windows(sound: Sound | SoundReader | None, window_starts: np.ndarray) -> Iterator[np.ndarray]:
   """Yields each frame's window of log-mel rows, (96,64) float16.
 
-  It keeps no more of the spectrogram than it needs.
+  It holds only the part of the spectrogram that it needs.
 
   Args:
     sound: as `place` takes it; a SoundReader is read once more.
@@ -173,7 +173,7 @@ def windows(sound: Sound | SoundReader | None, window_starts: np.ndarray) -> Ite
 
 
 def keep_rows(log_mel_rows: np.ndarray, window_starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Keeps only the rows of a spectrogram that some windows need.
+  """Keeps only the rows of a spectrogram that these windows need.
 
   Returns (the rows (K,64), window_starts as indices of these rows).
   """

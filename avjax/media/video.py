@@ -1,4 +1,4 @@
-"""Decodes video files with PyAV: exact frame times, images and sound."""
+"""Decodes video files with PyAV: exact frame times, frames and sound."""
 
 import contextlib
 import dataclasses
@@ -11,11 +11,11 @@ import numpy as np
 
 from avjax.errors import InputError, one_line
 
-# A longer gap between two blocks of sound is a hole; a shorter one is the container's rounding.
+# A longer pause between two blocks of sound is a gap; a shorter one is the container's rounding.
 GAP_SECONDS = 0.1
 SAMPLE_RATE = 16_000
-SILENCE = 60 * SAMPLE_RATE  # how many samples of a hole in the sound are made at a time
-MAX_PIXELS = 8192 * 8192  # a decoded image of this size takes 200 MB as RGB
+SILENCE = 60 * SAMPLE_RATE  # how many samples of a gap in the sound are made at a time
+MAX_PIXELS = 8192 * 8192  # a decoded frame of this size takes 200 MB as RGB
 
 # FFmpeg would report damage on stderr, line by line; what matters is raised as an InputError.
 av.logging.set_level(av.logging.PANIC)
@@ -23,12 +23,12 @@ av.logging.set_level(av.logging.PANIC)
 
 @dataclasses.dataclass(frozen=True)
 class Timeline:
-  """When the frames of a video are shown."""
+  """Holds the times at which the frames of a video are shown."""
 
   times: np.ndarray  # (n,) float64 seconds, ascending, the first one 0
   start: float  # seconds from the container's zero to the first frame
-  rate: float | None  # frames per second where constant, else None
-  # Seconds that the file says it lasts, sound and all, if it says so.
+  rate: float | None  # frames per second if constant, else None
+  # Seconds that the file says that it lasts, with its sound; None if it does not say.
   container_duration: float | None = None
 
   @property
@@ -39,11 +39,11 @@ class Timeline:
 
 @dataclasses.dataclass(frozen=True)
 class Sound:
-  """A sound track, mixed down to one channel."""
+  """Holds a sound track, mixed down to one channel."""
 
   samples: np.ndarray  # (n,) int16 at 16 kHz
   start: float  # seconds from the container's zero to the first sample
-  # (from, to) in seconds after start without sound; samples are 0 there.
+  # (from, to) of each gap, in seconds after start; samples are 0 there.
   gaps: tuple[tuple[float, float], ...] = ()
 
   @property
@@ -63,8 +63,8 @@ class Sound:
 class SoundReader:
   """Iterates over the samples of a sound track in blocks, (k,) int16 at 16 kHz each.
 
-  It does not keep them. After that start, gaps, count and peak are those of `Sound`; start
-  is None where there is no track, or nothing in it can be decoded.
+  It does not keep them. At the end, its start, gaps, count and peak are those of `Sound`; start is
+  None if there is no track, or nothing in it can be decoded.
   """
 
   def __init__(self, path: str | os.PathLike[str]):
@@ -78,10 +78,10 @@ class SoundReader:
         yield block
 
   def decode(self):
-    """Yields blocks of samples, some of them empty, with zeros in holes of the track.
+    """Yields blocks of samples, some of them empty, with zeros in the gaps of the track.
 
-    As 16-bit integers the mix is FFmpeg's own to the bit; PyAV's float mix of two channels is
-    louder by sqrt 2.
+    Mixed as 16-bit integers, they equal FFmpeg's own to the bit; PyAV's float mix of two channels
+    is louder by sqrt 2.
     """
     with opened(self.path) as (container, _):
       stream = container.streams.best('audio')
@@ -99,7 +99,7 @@ class SoundReader:
           if self.start is None:
             self.start = float(time)
           elif time - end > GAP_SECONDS:
-            # Sound goes on at its own time, not where the last block ended.
+            # The sound after a gap is placed at its own time, not where the last block ended.
             blocks += flushed(resampler)
             missing = max(
               round((time - self.start) * SAMPLE_RATE) - count - sum(map(len, blocks)), 0
@@ -130,7 +130,7 @@ def read_timeline(path: str | os.PathLike[str]) -> Timeline:
       for packet in container.demux(stream)
       if packet.size
     ]
-    # MP4 counts its samples in the header, so one that ends early gives itself away.
+    # The header of an MP4 counts its frames, so a file that ends early is noticed.
     if container.format.name.startswith('mov') and len(packets) < stream.frames:
       raise InputError(
         f'{path} is cut short: {len(packets)} of its {stream.frames} frames are there'
@@ -145,13 +145,13 @@ def read_timeline(path: str | os.PathLike[str]) -> Timeline:
     )
     base, rates = stream.time_base, [stream.average_rate, stream.guessed_rate, stream.base_rate]
     container_duration = container.duration / av.time_base if container.duration else None
-  # AVI packets may hold two frames or none, and edit lists hide some: only decoding tells.
+  # AVI packets may hold two frames or none, and edit lists hide some: only decoding shows it.
   if not trusted:
     with opened(path) as (container, stream):
       ticks = [frame.pts for frame in container.decode(stream)]
   if not ticks:
-    raise InputError(f'{path} holds no picture')
-  if None in ticks:  # a stream may have no clock, such as raw H.264
+    raise InputError(f'{path} holds no frames')
+  if None in ticks:  # a stream may have no times, such as raw H.264
     rate = float(next(filter(None, rates), 25))
     return Timeline(np.arange(len(ticks)) / rate, 0.0, rate, container_duration)
   ticks = np.sort(np.array(ticks, np.int64))
@@ -169,7 +169,7 @@ def read_timeline(path: str | os.PathLike[str]) -> Timeline:
 def read_frames(path: str | os.PathLike[str], longest: int | None = None) -> Iterator[np.ndarray]:
   """Yields the frames of a video in order as (H,W,3) uint8 RGB, upright.
 
-  A frame has at most MAX_PIXELS pixels.
+  Raises InputError for a frame of more than MAX_PIXELS pixels.
 
   longest: most pixels of the longer side; larger frames are made smaller. None leaves them as they
   are.
@@ -184,7 +184,7 @@ def read_frames(path: str | os.PathLike[str], longest: int | None = None) -> Ite
       if size != [frame.width, frame.height]:
         frame = frame.reformat(*size, interpolation='AREA')
       image = frame.to_ndarray(format='rgb24')
-      # Asked for only where it changes: side_data keeps its frame alive until the next garbage
+      # Read only where it changes: side_data keeps its frame alive until the next garbage
       # collection.
       if frame.rotation != rotation:
         rotation, matrix = frame.rotation, frame.side_data.get('DISPLAYMATRIX')
@@ -193,7 +193,7 @@ def read_frames(path: str | os.PathLike[str], longest: int | None = None) -> Ite
 
 
 def upright(image: np.ndarray, matrix: bytes) -> np.ndarray:
-  """Returns an image turned and mirrored as a display matrix, the bytes of 9 int32, says."""
+  """Returns an image turned and mirrored by a display matrix, the bytes of 9 int32."""
   # A pixel at (x, y) is shown at (a x + c y, b x + d y).
   a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5]
   if abs(b) > abs(a):

@@ -18,7 +18,7 @@ ENCODER = {'preset': 'veryfast', 'crf': '28'}
 
 
 class ClipWriter:
-  """Writes the frames of a video, smaller, at their own times and with its sound. A context.
+  """Writes a smaller copy of a video, with the same times and its sound. A context manager.
 
   It takes the frames in order; the first one is at time 0. Memory does not grow with the length.
 
@@ -44,7 +44,7 @@ class ClipWriter:
     self.container = av.open(
       address(self.path), 'w', format='mp4', options={'movflags': 'faststart'}
     )
-    self.picture = self.track = None
+    self.video = self.track = None
     return self
 
   def __exit__(self, kind, *exception):
@@ -56,7 +56,7 @@ class ClipWriter:
         self.container.close()
 
   def open_streams(self, image):
-    """Opens the streams, once the size is known and whether there is sound.
+    """Opens the streams, once the size of the frames is known.
 
     H.264 takes only even sizes.
     """
@@ -64,10 +64,10 @@ class ClipWriter:
     scale = min(self.longest / max(height, width), 1)
     self.size = [max(round(side * scale / 2), 1) * 2 for side in (width, height)]
     rate = fractions.Fraction(self.timeline.rate or 25).limit_denominator(1001)
-    self.picture = self.container.add_stream('libx264', rate=rate, options=ENCODER)
-    self.picture.width, self.picture.height = self.size
-    self.picture.pix_fmt = 'yuv420p'
-    self.picture.codec_context.time_base = fractions.Fraction(1, CLOCK)
+    self.video = self.container.add_stream('libx264', rate=rate, options=ENCODER)
+    self.video.width, self.video.height = self.size
+    self.video.pix_fmt = 'yuv420p'
+    self.video.codec_context.time_base = fractions.Fraction(1, CLOCK)
     self.block = next(self.sound, None)
     if self.block is not None:
       self.track = self.container.add_stream('aac', rate=SAMPLE_RATE, layout='mono')
@@ -78,14 +78,14 @@ class ClipWriter:
 
     Raises OSError or another error of FFmpeg where it cannot be written.
     """
-    if self.picture is None:
+    if self.video is None:
       self.open_streams(image)
     if tuple(self.size) != image.shape[1::-1]:
       image = cv2.resize(image, self.size, interpolation=cv2.INTER_AREA)
     frame = av.VideoFrame.from_ndarray(image, format='rgb24')
     seconds = self.timeline.times[self.count]
     frame.pts, frame.time_base = round(seconds * CLOCK), fractions.Fraction(1, CLOCK)
-    self.container.mux(self.picture.encode(frame))
+    self.container.mux(self.video.encode(frame))
     self.count += 1
     self.play(seconds)
 
@@ -109,7 +109,7 @@ class ClipWriter:
   def close(self):
     """Writes what the encoders still hold; the sound ends with the last frame."""
     if self.container:
-      for stream in (self.picture, self.track):
+      for stream in (self.video, self.track):
         if stream is not None:
           self.container.mux(stream.encode())
       self.container.close()

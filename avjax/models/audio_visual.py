@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 TOWERS = {'visual': VISUAL_TOWERS, 'audio': AUDIO_TOWERS}
 MODALITIES = tuple(TOWERS)
-# features/NAME in place of a tower stands for features of another backbone, from the records.
+# A tower named features/NAME is none: the records have features of another backbone in its place.
 FEATURES = 'features/'
 
 
 class AudioVisual(nn.Module):
-  """Predicts the targets of B clips of L frames, for each frame.
+  """Predicts the targets for each frame of B windows of L frames.
 
   length: L of the records.
   outputs: numbers per frame, over all targets.
@@ -118,7 +118,7 @@ class AudioVisual(nn.Module):
 
 
 def make_tower(modality, settings):
-  """Builds the tower of a modality, (N,...) -> (N,D); None where it has none.
+  """Builds the tower of a modality, (N,...) -> (N,D); None for 'none' and features/NAME.
 
   settings: the section of the config, config.model.visual or config.model.audio.
   """
@@ -164,5 +164,5 @@ def check_settings(settings):
   for modality in fusion.get('inputs', FUSIONS[fusion['name']].needs):
     if settings[modality]['tower'] == 'none':
       raise InputError(
-        f'config.model.{modality}.tower is none, but the fusion {fusion["name"]} needs it'
+        f'config.model.{modality}.tower is none, but the fusion {fusion["name"]} needs one'
       )

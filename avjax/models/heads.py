@@ -1,6 +1,6 @@
 """Defines heads: fused features (B,L,D) and frame mask (B,L) -> predictions (B,L,outputs).
 
-A head without tanh may leave [-1, 1] in training; `System.decode` clips predictions to it.
+The output of a head without tanh may leave [-1, 1]; `Target.activate` clips predictions.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ class Linear(nn.Module):
 
 @HEADS.register('affine')
 class Affine(nn.Module):
-  """Applies dense to D/2, norm, dense to 1, for each output by itself and without activation.
+  """Applies dense to D/2, norm, dense to 1, separately for each output, and, if asked for, tanh.
 
-  It is the head of Meng, Zhou, both Zhang and CtyunAI.
+  Without tanh it is the head of Meng, Zhou, Zhang Ziyang, Zhang Wei and CtyunAI.
   """
 
   outputs: int = 1

@@ -24,7 +24,7 @@ def nothing_trainable(path):
 def everything_trainable(path):
   """Returns True: the `is_trainable` under which every module is in training mode.
 
-  Its parameters need not be trained.
+  Their parameters need not be trained.
   """
   del path
   return True
@@ -36,7 +36,7 @@ def is_trained(module, is_trainable):
 
 
 def per_channel(values, x):
-  """Reshapes values (C,) to the number of axes of x (..., C), so that they meet its channels."""
+  """Reshapes values (C,) to the number of axes of x (..., C), to broadcast over its channels."""
   return values.reshape((1,) * (x.ndim - 1) + values.shape)
 
 

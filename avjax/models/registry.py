@@ -17,11 +17,11 @@ class Registry(dict):
     self.key = key
 
   def register(self, name, **declared):
-    """Decorates the class that a config chooses by this name.
+    """Returns a decorator for the class that a config chooses by this name.
 
     What is declared becomes an attribute of the class:
       ranges: {argument: avjax.ranges.Range or OneOf}, joined with those of its base class.
-      needs: the modalities without which it cannot be built, by default both.
+      needs: the modalities that it must have, by default both.
       groups: for a tower, the unfreezing groups {group: path patterns} that hold where the config
         has none.
     """

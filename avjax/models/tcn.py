@@ -54,7 +54,7 @@ class TCN(nn.Module):
   """Runs levels of two causal convolutions with a residual: (B,L,C) -> (B,L,widths[-1]).
 
   The dilation is 2^level. Four levels of kernel 5 see 1 + 2 * 4 * (1 + 2 + 4 + 8) = 121 frames. The
-  padding at a clip's end never reaches a frame, since convolutions look back only.
+  padding at the end of a window never reaches a frame, since convolutions only look back.
 
   activation: 'leaky_relu', or 'prelu' with one slope for all channels.
   kernels: if given, each convolution is the mean of branches with these kernel sizes (multi-scale).

@@ -1,4 +1,4 @@
-"""Writes the page of one video: it plays while its valence, arousal and gates run along.
+"""Writes the page of one video, which plays in step with its valence, arousal and gates.
 
 The page is one HTML file, clip_page.html with the data and the video in it, and loads nothing else.
 """
@@ -21,7 +21,7 @@ def write(path, title, video, prediction):
     path: the file to write.
     title: of the page, as text; characters that UTF-8 cannot hold become '?'.
     video: path of an H.264/AAC MP4 whose time 0 is prediction.times[0].
-    prediction: a VideoPrediction; its notes stand under the title.
+    prediction: a VideoPrediction; its notes are shown under the title.
   """
   mark = '<data>'  # no value can contain it, because all of them are escaped
   page = templates.fill(
@@ -44,7 +44,7 @@ def write(path, title, video, prediction):
 
 
 def _page_data(prediction):
-  """Gathers what the page's script reads, rounded to what it can show."""
+  """Returns what the page's script reads, rounded to what it can show."""
   times = np.asarray(prediction.times, np.float64)
   interval = float(np.median(np.diff(times))) if len(times) > 1 else 0.04
   predictions = prediction.predictions.items()
@@ -62,7 +62,7 @@ def _page_data(prediction):
 
 
 def _gate_data(name, scores):
-  """One gate of the page's data; scores (n,K)."""
+  """Returns one gate of the page's data; scores (n,K)."""
   gate, words = legend.describe_gate(name, scores.shape[1])
   return {
     'name': gate,

@@ -1,15 +1,15 @@
-"""The words and colours in which figures and pages show targets and gates."""
+"""Defines the words and colours with which figures and pages show targets and gates."""
 
 from avjax.targets import TARGETS
 
-# Of texts, lines and grids, in PNG files; pages have CSS variables in their place.
+# Of texts, lines and grids in PNG files; pages have CSS variables instead.
 BLACK, GREY, STAGE_LINE, GRID = '#000000', '#555555', '#aaaaaa', '#eeeeee'
 COLOURS = {name: target.colour for name, target in TARGETS.items()}
 MODALITIES = {'visual': 'face', 'audio': 'voice'}
 
 
 def target_style():
-  """Returns the style element of a page that has each target's colours and the line of its key."""
+  """Returns the style element of a page with the colours and the line style of each target."""
   rules = []
   for name, target in TARGETS.items():
     line = {'-': 'solid', '--': 'dashed'}[target.line]
@@ -22,7 +22,7 @@ def target_style():
 
 
 def target_keys(targets):
-  """Returns the names of targets, each behind its key, as HTML."""
+  """Returns the names of targets as HTML, each after a sample of its line."""
   return ''.join(f'<span><i class="key {target}"></i>{target}</span>' for target in targets)
 
 
@@ -66,7 +66,7 @@ def weighs_prediction(name):
 
 
 def sort_gates(names):
-  """Sorts the names of gates as people read them: by run, then face before voice, then by level."""
+  """Sorts the names of gates as figures show them: by run, face before voice, then by level."""
   runs = list(dict.fromkeys(_parse(name)[0] for name in names))
 
   def key(name):

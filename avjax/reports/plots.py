@@ -19,7 +19,7 @@ from avjax.reports.legend import BLACK, GREY, GRID, STAGE_LINE
 from avjax.targets import TARGETS, criterion, value_range
 
 SCATTER_CELLS = 50  # along each axis
-# The font of matplotlib lacks many scripts that occur in file names: take those that are installed.
+# The font of matplotlib lacks many scripts that occur in file names; these are used if installed.
 MORE_FONTS = (
   'Noto Sans CJK SC',
   'Noto Sans CJK JP',
@@ -218,7 +218,7 @@ def clip(result, title, path):
     loc='lower right', bbox_to_anchor=(1, 1), borderpad=0, fontsize=8, frameon=False, ncols=4
   )
   for axis, (gate, words, scores) in zip(below, gates, strict=True):
-    step = -(-len(scores) // 2000)  # more columns than the picture has pixels only cost memory
+    step = -(-len(scores) // 2000)  # more columns than the figure has pixels only cost memory
     heat = axis.pcolormesh(
       [*result.times[::step], end],
       np.arange(len(words) + 1),
@@ -261,7 +261,7 @@ def _draw_values(axes, result, end):
 
 
 def spans(where):
-  """Finds the runs of True in a mask (N,): a list of (first, last), last included."""
+  """Returns the runs of True in a mask (N,) as a list of (first, last), last included."""
   edges = np.flatnonzero(np.diff(np.concatenate([[0], where.astype(int), [0]])))
   return list(zip(edges[::2], edges[1::2] - 1, strict=True))
 

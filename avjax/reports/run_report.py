@@ -82,13 +82,13 @@ def _number(value):
 
 
 def _mean_score(results, targets, clip):
-  """The mean score of a clip over targets, by which clips are ranked; NaN ranks last."""
+  """Returns the mean score of a clip over targets, by which clips are ranked; NaN ranks last."""
   value = np.mean([results[target]['per_clip'][clip] for target in targets])
   return float(value) if np.isfinite(value) else -np.inf
 
 
 def _headline(results, targets, parameter_count):
-  """The boxes on top: the metrics of each target, and facts about the run."""
+  """Returns the boxes at the top: the metrics of each target, and facts about the run."""
   boxes = []
   for target in targets:
     numbers = ''.join(
@@ -117,7 +117,7 @@ def _figure(caption, plot, kind=''):
 
 
 def _curves(history, results, targets):
-  """Validation scores, training loss and learning rate over epochs, from lines of metrics.jsonl."""
+  """Returns figures of validation scores, training loss and rate, from lines of metrics.jsonl."""
   if not history:
     return '<p>This folder holds no metrics.jsonl.</p>'
   keys, score = legend.target_keys(targets), f'validation {criterion(targets).upper()}'
@@ -136,7 +136,7 @@ def _curves(history, results, targets):
 
 
 def _curve(history, name, draw, *arguments, best=None, caption=None):
-  """A figure over epochs, drawn by draw(axes, history, *arguments); marks the epoch `best`."""
+  """Returns a figure over epochs: draw(axes, history, *arguments), with the epoch `best` marked."""
   axes = svg.page_axes()
   axes.margins(y=0.08)
   axes.set_xlim(history[0]['epoch'] + 0.5, history[-1]['epoch'] + 1.5)
@@ -154,7 +154,7 @@ def _curve(history, name, draw, *arguments, best=None, caption=None):
 
 
 def _scatter(results, series, i, target):
-  """A figure of the predictions of one target against their annotations."""
+  """Returns a figure of the predictions of one target against their annotations."""
   prediction = np.concatenate([s.prediction[s.annotated, i] for s in series.values()])
   annotation = np.concatenate([s.labels[s.annotated, i] for s in series.values()])
   axes, score = svg.page_axes(), _score(target, results[target][TARGETS[target].metrics[0]])
@@ -169,7 +169,7 @@ def _scatter(results, series, i, target):
 
 
 def _traces(results, targets, series, ranked):
-  """Prediction and annotation over time for the best and the worst clips."""
+  """Returns figures of prediction and annotation over time for the best and the worst clips."""
   best, worst = ranked[:TRACED_CLIPS], ranked[TRACED_CLIPS:][-TRACED_CLIPS:]
   sections = []
   for title, clips in (('Best clips', best), ('Worst clips', worst)):
@@ -182,7 +182,7 @@ def _traces(results, targets, series, ranked):
 
 
 def _trace(results, series, clip, i, target):
-  """A figure of prediction and annotation of one target over a clip, in seconds."""
+  """Returns a figure of prediction and annotation of one target over a clip, in seconds."""
   s = series[clip]
   label = np.where(s.annotated, s.labels[:, i], np.nan)
   every = math.ceil(len(s.frames) / TRACE_POINTS)
@@ -204,18 +204,18 @@ def _trace(results, series, clip, i, target):
 
 
 def _score(target, value):
-  """The name and the value of a target's first metric."""
+  """Returns the name and the value of a target's first metric."""
   return f'{TARGETS[target].metrics[0].upper()} {_number(value)}'
 
 
 def _ticks(target):
-  """The ends and the middle of a target's range."""
+  """Returns the ends and the middle of a target's range."""
   lowest, highest = TARGETS[target].lowest, TARGETS[target].highest
   return lowest, (lowest + highest) / 2, highest
 
 
 def _block_means(values, size):
-  """Means over blocks of `size` numbers (N,), leaving out NaN; NaN for a block of only NaN."""
+  """Returns means over blocks of `size` numbers (N,), without NaN; NaN for a block of only NaN."""
   padding = np.full(-len(values) % size, np.nan)
   blocks = np.append(np.asarray(values, float), padding).reshape(-1, size)
   counts = np.isfinite(blocks).sum(axis=1)
@@ -223,7 +223,7 @@ def _block_means(values, size):
 
 
 def _ranking(results, targets, series, ranked):
-  """The table of clips, best mean score first."""
+  """Returns the table of clips, best mean score first."""
   scores = [f'{target} {TARGETS[target].metrics[0].upper()}' for target in targets]
   means = [f'mean {criterion(targets).upper()}'] if len(targets) > 1 else []
   heads = ['clip', *scores, *means, 'frames', 'face', 'sound']
@@ -240,7 +240,7 @@ def _ranking(results, targets, series, ranked):
 
 
 def _ranking_cells(results, targets, s, clip):
-  """The cells of one clip; data-value is what the page sorts by."""
+  """Returns the cells of one clip; the page sorts by data-value."""
   name = html.escape(clip)
   cells = [f'<th scope="row" data-value="{name}">{name}</th>']
   scores = [results[target]['per_clip'][clip] for target in targets]
@@ -263,12 +263,12 @@ def _ranking_cells(results, targets, s, clip):
 
 
 def _sort_key(value):
-  """What a number sorts by; NaN sorts last."""
+  """Returns the text by which a number is sorted; NaN sorts last."""
   return f'{value:.6f}' if math.isfinite(value) else '-2'
 
 
 def _gates(series, has_input):
-  """The section on gates; nothing for a system without them."""
+  """Returns the section on gates, empty for a system without them."""
   rows = []
   for name in legend.sort_gates(next(iter(series.values())).gates):
     scores = np.concatenate(
@@ -281,7 +281,7 @@ def _gates(series, has_input):
 
 
 def _gate_rows(name, scores):
-  """Rows of the table: mean and spread of each column of a gate, and how often it is highest.
+  """Returns table rows: mean and spread of each column of a gate, and how often it is highest.
 
   scores (N,K): the gate's softmax scores over all frames in which the model had an input.
   """
@@ -305,7 +305,7 @@ def _gate_rows(name, scores):
 
 
 def _rows(values):
-  """{name: value} as the rows of a table."""
+  """Returns {name: value} as the rows of a table."""
   return ''.join(
     f'<tr><th scope="row">{html.escape(str(name))}</th><td>{html.escape(str(value))}</td></tr>'
     for name, value in values.items()

@@ -13,7 +13,7 @@ from avjax.reports import legend
 from avjax.reports.legend import BLACK, GREY, GRID, STAGE_LINE
 from avjax.targets import TARGETS
 
-# The variables of a page's style that stand for these colours on a page, light or dark.
+# The CSS variables that replace these colours on a page, light or dark.
 CSS_VARIABLES = {
   BLACK: 'ink',
   GREY: 'muted',
@@ -21,7 +21,7 @@ CSS_VARIABLES = {
   GRID: 'line',
   **{colour: target for target, colour in legend.COLOURS.items()},
 }
-MINUS = '\N{MINUS SIGN}'  # as long as a plus
+MINUS = '\N{MINUS SIGN}'  # as wide as a plus sign
 SVG_SIDE = 1000  # units across and up in an SVG of a page
 SVG_STYLE = {
   'path.simplify': False,

@@ -11,8 +11,8 @@ import numpy as np
 def fill(template, **values):
   """Returns a template of this package with its {{name}} marks replaced.
 
-  template: a file name, such as 'run_report.html'. A mark stands for the value of that name, which
-  is HTML, or else for the text of the file name.html.
+  template: a file name, such as 'run_report.html'. A mark is replaced by the value of that name,
+  which is HTML, or else by the file name.html.
   """
 
   def replacement(mark):
@@ -32,7 +32,7 @@ def list_items(texts):
 
 
 def escaped_json(value):
-  """Yields JSON, in pieces, that can stand in a script element whatever its strings hold.
+  """Yields JSON, in pieces, that is safe in a script element whatever its strings hold.
 
   In pieces, so that the text of a long video is never in memory as a whole.
 

@@ -22,9 +22,9 @@ from avjax.errors import InputError, one_line
 from avjax.runs.folder import CHECKPOINTS, begun, json_sha256
 from avjax.system import sharding
 
-KEPT = 2  # checkpoints of each kind: if the newest is damaged, the one before it is taken
-# Seconds in which the writes that were under way when a save failed come to their end; they fail
-# within milliseconds of each other.
+KEPT = 2  # checkpoints of each kind: if the newest is damaged, the one before it is used
+# Seconds to wait for the writes that were under way when a save failed; they fail within
+# milliseconds of each other.
 LATE_WRITES = 0.5
 
 
@@ -34,7 +34,7 @@ def ended(workdir: str | pathlib.Path) -> bool:
   try:
     newest = checkpoints.last.latest_step()
     return begun(workdir) and read_meta(checkpoints.last, newest)['schedule']['done']
-  except Exception:  # whatever a damaged file makes Orbax raise: starting the run again mends it
+  except Exception:  # whatever a damaged file makes Orbax raise: starting the run again repairs it
     return False
   finally:
     checkpoints.close()
@@ -43,7 +43,7 @@ def ended(workdir: str | pathlib.Path) -> bool:
 def checksums(tree: Any) -> dict[str, str]:
   """Computes {path of leaf: SHA-256 of its bytes}.
 
-  Orbax restores an array with a flipped bit and does not notice.
+  Orbax restores an array with a flipped bit without noticing.
   """
   leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
   return {
@@ -75,7 +75,7 @@ def late_writes_silenced() -> Iterator[None]:
   """Silences the warnings of Orbax's event loop, which a failed save closes.
 
   The first write that fails closes the loop. The other writes of the same save fail a moment later,
-  in threads of TensorStore, where all that is left to do is to call sys.unraisablehook with
+  in threads of TensorStore, where Python can only call sys.unraisablehook with
   'Event loop is closed'. After a failed save this context therefore waits for them before it puts
   the hook back. Everything else goes to the hook that was there.
   """
@@ -90,7 +90,7 @@ def late_writes_silenced() -> Iterator[None]:
     yield
   except Exception:
     time.sleep(LATE_WRITES)
-    gc.collect()  # the closed loop and its tasks, which may have something to say as they go
+    gc.collect()  # the closed loop and its tasks, which may call the hook as they are deleted
     raise
   finally:
     sys.unraisablehook = hook
@@ -111,7 +111,7 @@ class Checkpoints:
     self.best = self._manager('best', read_only)
 
   def _manager(self, name: str, read_only: bool) -> ocp.CheckpointManager:
-    """Opens the checkpoints of one kind, and removes what a killed save has left of one."""
+    """Opens the checkpoints of one kind, and removes what killed saves have left."""
     if not read_only and sharding.is_primary():
       # Orbax removes such folders as well, but not all.
       for path in (self.folder / name).glob('*.orbax-checkpoint-tmp*'):
@@ -125,9 +125,9 @@ class Checkpoints:
   def save(self, manager: ocp.CheckpointManager, step: int, state: Any, meta: dict) -> None:
     """Saves a tree of arrays and its meta as `step`.
 
-    Steps from there on are the future of a run that was killed: they are deleted, unless this step
-    is there and the same. Raises InputError where the disk does not take it; the steps before are
-    as they were.
+    A run that was killed may have left this step and later ones: they are deleted, unless this step
+    is there and the same. Raises InputError if it cannot be written; earlier steps stay as they
+    are.
     """
     # Arrays on the host have no layout over devices, so any number of devices can restore them.
     state = jax.device_get(state)
@@ -155,7 +155,7 @@ class Checkpoints:
     """Tells whether the step is undamaged and has this meta."""
     try:
       return self._read(manager, step, lambda meta: None)[1] == meta
-    except Exception:  # damaged: it is written anew
+    except Exception:  # damaged: it is written again
       return False
 
   def _read(
@@ -194,9 +194,9 @@ class Checkpoints:
         return state, meta, best, notes
       except Exception as error:
         notes.append(
-          f'checkpoint {place} is damaged ({one_line(error)}); the state before is taken'
+          f'checkpoint {place} is damaged ({one_line(error)}); the one before it is used'
         )
-    newest = f' ({place.parent.name}/{place.name}, for one)' if notes else ''
+    newest = f' (such as {place.parent.name}/{place.name})' if notes else ''
     raise InputError(
       f'all checkpoints in {self.folder} are damaged{newest}; start again with another --workdir'
     )
@@ -217,7 +217,7 @@ class Checkpoints:
     except Exception as error:
       raise InputError(
         f'{self.folder / "best" / str(step)} is damaged; start the run again, '
-        'which goes back to a state that is not'
+        'which returns to an undamaged state'
       ) from error
 
   def close(self) -> None:

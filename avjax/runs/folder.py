@@ -1,6 +1,6 @@
-"""Keeps the folder of a run: the names of its files, its config, and that two runs do not mix.
+"""Manages the folder of a run: names its files, keeps its config, and keeps two runs apart.
 
-TensorBoard's events.out.tfevents.* lie there, too, under names of their own.
+TensorBoard's events.out.tfevents.* are there too, under names that it chooses.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def predictions_name(split: str) -> str:
 
 
 def traces_name(split: str) -> str:
-  """Names the picture of predictions and labels of a split over time."""
+  """Names the figure of predictions and labels of a split over time."""
   return f'traces_{split}.png'
 
 
@@ -67,7 +67,7 @@ def check_folder(config: ConfigDict, workdir: str | pathlib.Path, manifest: dict
           f'{workdir} holds a run on other records; use another --workdir or its --config.data.dir'
         )
     elif workdir.exists():
-      # A kill in open_folder can leave these and nothing else.
+      # If open_folder was killed, it can have left these and nothing else.
       unfinished = {VERSIONS, f'{VERSIONS}.partial', f'{CONFIG}.partial'}
       if {entry.name for entry in workdir.iterdir()} - unfinished:
         raise InputError(f'{workdir} is not empty and holds no run of avjax; use another --workdir')
@@ -76,7 +76,7 @@ def check_folder(config: ConfigDict, workdir: str | pathlib.Path, manifest: dict
 
 
 def locked(workdir: str | pathlib.Path) -> contextlib.AbstractContextManager:
-  """Returns a context that holds the folder of a run against a second start of it.
+  """Returns a context manager that locks the folder of a run against a second start.
 
   Only the primary process takes the lock.
   """
@@ -88,11 +88,11 @@ def locked(workdir: str | pathlib.Path) -> contextlib.AbstractContextManager:
 def open_folder(
   config: ConfigDict, workdir: str | pathlib.Path, manifest: dict, origins: dict[str, dict]
 ) -> None:
-  """Makes workdir the folder of this run, unless it is already.
+  """Makes workdir the folder of this run, unless it already is.
 
   Args:
     config: of the run.
-    workdir: folder to make, or one that `check_folder` has let pass.
+    workdir: folder to make, or one that `check_folder` has accepted.
     manifest: of the records.
     origins: {part: metadata of the weights that it starts from}.
   """
@@ -117,7 +117,7 @@ def open_folder(
 
 
 def json_sha256(mapping: dict) -> str:
-  """Returns the SHA-256 of a mapping as JSON, in whatever order its keys are."""
+  """Returns the SHA-256 of a mapping as JSON, whatever the order of its keys."""
   return hashlib.sha256(json.dumps(mapping, sort_keys=True).encode()).hexdigest()
 
 
@@ -143,26 +143,26 @@ def begun(workdir: str | pathlib.Path) -> bool:
 def check_fork(
   config: ConfigDict, other: str | pathlib.Path, manifest: dict
 ) -> tuple[list[str], dict]:
-  """Raises InputError unless the run in `other` can go on under this config, on these records.
+  """Raises InputError unless this config, on these records, can continue the run in `other`.
 
   Returns the keys in which it differs, and the origins of the weights it started from.
   """
   if any(config.init.values()):
-    raise InputError('config.resume goes on from the state of a run: give no config.init with it')
+    raise InputError('config.resume continues from the state of a run: give no config.init with it')
   other = pathlib.Path(other)
   changed = changed_keys(files.read_json(other / CONFIG), json.loads(config.to_json()))
   changed = [key for key in changed if key != 'resume' and not key.startswith('init.')]
   misfits = [key for key in changed if key.startswith(KEYS_OF_THE_STATE)]
   if misfits:
     raise InputError(
-      f'config.resume={other}: its state does not fit another {", ".join(misfits[:6])}; '
+      f'config.resume={other}: its state does not fit, since {", ".join(misfits[:6])} changed; '
       'to take only its weights, python -m avjax.export and config.init.model'
     )
   versions = files.read_json(other / VERSIONS)
   if versions.get('records') != json_sha256(manifest):
     raise InputError(
       f'config.resume={other}: it was trained on other records, '
-      'with which its best CCC cannot be compared'
+      'so that its best CCC cannot be compared'
     )
   if not begun(other):
     raise InputError(f'config.resume={other}: it has saved no state yet')

@@ -1,4 +1,4 @@
-"""Keeps the history of a run: a line an epoch in metrics.jsonl, and TensorBoard's event file."""
+"""Keeps the history of a run: a line per epoch in metrics.jsonl, and TensorBoard's event file."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from avjax.runs import folder as run_folder
 class History:
   """Writes metrics.jsonl and TensorBoard's event file in one folder; only the primary process does.
 
-  A run that was killed may have left lines from `epoch` on, or a torn last one: they are removed,
-  since the run writes them again. Raises InputError for a file that is damaged in any other way,
-  or that cannot be written.
+  A run that was killed may have left lines of `epoch` or later, or a torn last one: they are
+  removed, since the run writes them again. Raises InputError for a file that is damaged in any
+  other way, or that cannot be written.
   """
 
   def __init__(self, workdir: pathlib.Path, epoch: int, primary: bool = True):
@@ -56,7 +56,7 @@ class History:
         lines.append({**line, 'epoch': int(line['epoch'])})
       except (ValueError, TypeError, KeyError) as error:
         raise InputError(
-          f'{self.path}, line {number} is damaged; mend it, or take all lines from there on out'
+          f'{self.path}, line {number} is damaged; correct it, or delete it and all lines after it'
         ) from error
     return lines
 

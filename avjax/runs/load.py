@@ -22,7 +22,7 @@ def load_system(workdir: str | pathlib.Path) -> tuple[Config, System]:
   with as_input_error(f'{workdir}/{run_folder.CONFIG} is not a valid config of a run'):
     try:
       system = System.from_config(config)
-      _ = system.shapes  # sizes that do not go together are found here
+      _ = system.shapes  # sizes that do not fit together are found here
     except InputError as error:
       raise InputError(f'{workdir}/{run_folder.CONFIG}: {error}') from error
   return config, system

@@ -49,7 +49,7 @@ class Inputs:
     return (*read, 'real')
 
   def has_input(self, face_present, audio_present):
-    """Tells for each frame, (n,) bool, whether it has a face or audio that the model uses."""
+    """Tells for each frame, (n,) bool, whether it has a face or sound that the model uses."""
     uses = [self.towers[modality] != 'none' for modality in MODALITIES]
     return (uses[0] & face_present) | (uses[1] & audio_present)
 
@@ -90,7 +90,7 @@ class Inputs:
     return {name: known[name] for name in self.fields}
 
   def blank(self):
-    """Returns a batch of one clip of one frame, all zeros.
+    """Returns a batch of one window of one frame, all zeros.
 
     The shapes of the parameters do not depend on the number of frames.
     """
@@ -105,8 +105,8 @@ class Inputs:
 def images(faces, crop, key=None):
   """Crops and normalises faces, uint8 (B,L,S,S,3) -> float32 (B,L,crop,crop,3) in [-1, 1].
 
-  With a key, in training, each clip gets one random crop and one random flip, the same for all its
-  frames; without a key it gets the centre crop. Pixels become (x - 0.5) / 0.5: the 0.5 of the
+  With a key, in training, each window gets one random crop and one random flip, the same for all
+  its frames; without a key it gets the centre crop. Pixels become (x - 0.5) / 0.5: the 0.5 of the
   paper's section 4.3.2 is the argument of Normalize.
   """
   margin = faces.shape[2] - crop

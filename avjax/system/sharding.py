@@ -20,9 +20,9 @@ from avjax.errors import InputError
 def start(
   coordinator: str | None = None, processes: int | None = None, process: int | None = None
 ) -> None:
-  """Joins the processes of one run. Must be called before anything else of JAX.
+  """Joins the processes of one run. Must be called before any other use of JAX.
 
-  On a TPU slice, under Slurm or under Open MPI, JAX finds out the arguments by itself.
+  On a TPU slice, under Slurm or under Open MPI, JAX finds the arguments by itself.
 
   Args:
     coordinator: host:port of process 0.

@@ -57,11 +57,11 @@ def make_train_step(system, is_trainable, optimizer: optax.GradientTransformatio
   """Makes the jitted training step of one stage: step(state, batch, key, rate) -> (state, metrics).
 
   Only the trainable parameters are differentiated, so that a frozen trunk costs no backward pass.
-  Where loss or gradient is not finite, the state comes back as it was.
+  If the loss or the gradient is not finite, the state is returned unchanged.
 
   Args:
     system: a System.
-    is_trainable: tells of the path of a parameter or module whether the stage trains it.
+    is_trainable: tells whether the stage trains the parameter or module at a path.
     optimizer: the optax transform of the stage.
 
   The batch of a step is what `System.select` returns. The metrics are {'loss', 'gradient_norm'},

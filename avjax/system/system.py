@@ -32,7 +32,7 @@ class System:
   targets: names of what is predicted, along the last axis of a prediction.
   loss: arguments of the losses of its targets.
   augment: whether training crops and flips at random.
-  frozen_mode: 'evaluation', or 'training' for frozen norms and dropouts that behave as in training.
+  frozen_mode: how frozen norms and dropouts behave in a training step: 'evaluation' or 'training'.
   """
 
   model: AudioVisual
@@ -101,9 +101,9 @@ class System:
       raise InputError(f'the model of the config cannot be built: {one_line(error)}') from error
 
   def select(self, batch):
-    """Returns what a step needs of a batch of records: the model's fields, and what it is to learn.
+    """Returns what a step needs of a batch of records: the model's fields and its labels.
 
-    That is 'labels' (B,L,targets), and 'annotated' (B,L), True where they count.
+    These are 'labels' (B,L,targets), and 'annotated' (B,L), True where they count.
     """
     labels = targets.select_labels(self.targets, batch)
     fields = {name: batch[name] for name in self.inputs.fields}
@@ -120,7 +120,8 @@ class System:
   def decode(self, variables, visual, audio, mask):
     """Predicts from the features that `encode` returns; mask (B,L) is True on frames.
 
-    Returns {'prediction': (B,L,outputs), what `Target.activate` gives, 'gates': {name: (B,L,K)}}.
+    Returns {'prediction': (B,L,outputs), 'gates': {name: (B,L,K)}}. The prediction is what
+    `Target.activate` returns.
     """
     applied: Any = self.model.apply(
       variables, visual, audio, mask, nothing_trainable, method='decode', mutable=['gates']
@@ -142,7 +143,7 @@ class System:
 
   @functools.cached_property
   def predict_step(self):
-    """Is `predict`, jitted once."""
+    """The jitted `predict`."""
     return jax.jit(self.predict)
 
   def make_train_step(self, is_trainable, optimizer: optax.GradientTransformation):

@@ -1,7 +1,7 @@
 """Declares what is predicted: valence and arousal, each a column of the labels in the records.
 
-A target says how many numbers the model predicts for it, what these mean, where its labels are, and
-its loss and metrics. Training, evaluation and figures ask it.
+A Target tells training, evaluation and figures how many numbers the model predicts for it, what
+these mean, where its labels are, and its loss and metrics.
 """
 
 import dataclasses
@@ -13,18 +13,18 @@ import numpy as np
 class Target:
   """Describes one predicted dimension.
 
-  A target that is not one number a frame is a subclass: it sets `outputs`, and says in `activate`
-  and `decide` what these mean.
+  A target with more than one number per frame is a subclass: it sets `outputs`, and defines in
+  `activate` and `decide` what these mean.
 
   field, column: the field of the records that holds the labels, and the column of it.
-  colour, dark_colour: of its curve in every figure, on light and on dark ground; the colours of all
-    targets can be told apart without colour vision.
-  line: '-' or '--', the line of its curve, in addition to the colour.
+  colour, dark_colour: of its curve in every figure, on a light and on a dark background; the
+    colours of all targets can be told apart without colour vision.
+  line: '-' or '--', the line style of its curve.
   lowest, highest: range of its labels.
   outputs: how many numbers the model predicts for a frame.
   loss: its name in losses.LOSSES.
-  metrics: their names in metrics.METRICS. The best epoch is the one in which the first of them,
-    its mean over the targets of the run, is highest.
+  metrics: their names in metrics.METRICS. The best epoch is the one in which the first of
+    them, averaged over the targets of the run, is highest.
   """
 
   name: str
@@ -44,7 +44,7 @@ class Target:
     return x.clip(self.lowest, self.highest)
 
   def decide(self, x):
-    """Turns these averages (N,outputs) into the predictions (N,), in the units of the labels."""
+    """Turns these averages, (N,outputs), into predictions (N,) in the units of the labels."""
     return x[:, 0]
 
 
@@ -56,8 +56,8 @@ TARGETS = {
   )
 }
 
-# What `target=` in the argument of a config stands for; `joint` is one model with both outputs
-# (eq. 22).
+# The targets that `target=` in the argument of a config selects; `joint` is one model with both
+# outputs (eq. 22).
 CHOICES = {'valence': ('valence',), 'arousal': ('arousal',), 'joint': ('valence', 'arousal')}
 
 
@@ -82,7 +82,7 @@ def value_range(names):
 
 
 def label_fields(names):
-  """Returns the fields of the records that hold the labels of these targets, none twice."""
+  """Returns the fields of the records that hold the labels of these targets, each once."""
   return list(dict.fromkeys(TARGETS[name].field for name in names))
 
 
@@ -96,11 +96,11 @@ def select_labels(names, record):
 
 
 def metric_names(names):
-  """Returns the names of the metrics of these targets, none twice."""
+  """Returns the names of the metrics of these targets, each once."""
   return list(dict.fromkeys(metric for name in names for metric in TARGETS[name].metrics))
 
 
 def criterion(names):
-  """Names the number that chooses the best epoch: the first metric, where all targets share it."""
+  """Names what chooses the best epoch: the first metric if all targets share it, else 'score'."""
   first = {TARGETS[name].metrics[0] for name in names}
   return first.pop() if len(first) == 1 else 'score'

@@ -24,16 +24,16 @@ def ccc(
   axis: int | tuple[int, ...],
   variance: str = 'biased',
 ) -> Float[Array, ' *rest']:
-  """Computes the concordance correlation over `axis` (eq. 21), of what the mask counts.
+  """Computes the concordance correlation over `axis` (eq. 21), where the mask is True.
 
   Args:
-    prediction, label, mask: arrays of one shape; the mask is True on what counts.
+    prediction, label, mask: arrays of one shape.
     axis: an axis, or several.
     variance: 'biased' divides variances and covariance by the count n, so that CCC(x, x) = 1.
       'mixed', as in the predecessors' code, divides the variances by n - 1 but the covariance by n,
       so that CCC(x, x) = 1 - 1/n.
 
-  Returns an array of that shape without `axis`; 0 where nothing counts.
+  Returns an array of that shape without `axis`; 0 where the mask is False everywhere.
   """
   weight = mask.astype(prediction.dtype)
   count = jnp.maximum(weight.sum(axis, keepdims=True), 1)
@@ -60,7 +60,7 @@ def ccc_loss(
   Args:
     prediction, label: (B,L,targets).
     mask: (B,L), True on the frames that count.
-    scope: 'sequence' takes the CCC within each clip and the mean over clips in which a frame
+    scope: 'sequence' takes the CCC within each window and the mean over windows in which a frame
       counts, as the predecessors do; 'batch' takes one CCC over all frames of the batch, as most
       other systems do.
     variance: see `ccc`.

@@ -31,5 +31,5 @@ def rmse(prediction, label):
   return float(np.sqrt(np.mean((prediction - label) ** 2)))
 
 
-# What a Target may name. Of the first one that it names, higher is better.
+# The metrics that a Target may name; of its first one, a higher value must be better.
 METRICS = {'ccc': ccc, 'pcc': pcc, 'rmse': rmse}

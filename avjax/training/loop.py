@@ -1,4 +1,4 @@
-"""Trains a run: the loop over stages and epochs, from top to bottom."""
+"""Trains a run: the loop over stages, epochs and batches."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ logger = logging.getLogger('avjax')
 
 
 def train(config, workdir, stop: StopSignal):
-  """Trains what the config describes in workdir, or goes on with the run there.
+  """Trains the run that the config describes in workdir, or continues the run that is there.
 
-  Returns the results on the validation partition (see avjax.evaluation.results.score), or None if
-  it was asked to stop before the end. Raises InputError, before anything is written, for a config,
-  records or a workdir that do not fit; Diverged where too many updates in a row, or a whole epoch,
-  had a loss or gradient that was not finite.
+  Returns the results on the validation partition (see avjax.evaluation.results.write_results), or
+  None if it was asked to stop before the end. Raises InputError, before anything is written, for a
+  config, records or a workdir that do not fit; Diverged if more than config.skip_most updates in a
+  row had a loss or gradient that was not finite, or if the loss or score of an epoch is not finite.
   """
   workdir = pathlib.Path(workdir)
   plan = prepare(config, workdir)
@@ -57,8 +57,8 @@ def train(config, workdir, stop: StopSignal):
       return None
     except Diverged as error:
       logger.error(
-        '%s. %s keeps the last state that was sound: '
-        'go on from it with --config.resume, a lower rate and another --workdir',
+        '%s. The states saved in %s are from before that: '
+        'continue from them with --config.resume, a lower rate and another --workdir',
         error,
         workdir,
       )
@@ -106,7 +106,7 @@ def run_stages(plan: Plan, run: RunState, checkpoints, history, stop, mesh):
         run.best = jax.device_get(run.state.variables)
         run.best_meta = {'epoch': epoch, metric: value}
         checkpoints.save(checkpoints.best, schedule.epoch, run.best, run.best_meta)
-      if schedule.stage != stage:  # a group opens upon the best state, with a fresh optimizer
+      if schedule.stage != stage:  # the next starts from the best, with a fresh optimizer
         run.state = sharding.replicate(plan.initial_state(schedule.stage, run.best), mesh)
       elif config.schedule.reload_best:
         run.state = run.state.replace(**sharding.replicate(run.best, mesh))
@@ -119,14 +119,14 @@ def run_stages(plan: Plan, run: RunState, checkpoints, history, stop, mesh):
       history.write(schedule.epoch * batches_per_epoch, epoch_log)
       report_epoch(title, epoch_log, config.targets, len(run.log))
       run.end_epoch()
-      # Saved last, so that a line of metrics may be written twice but is never missing.
+      # Saved last: after a kill, a line of metrics may be written again but is never missing.
       save(plan, run, checkpoints)
     return validate(plan, run.best, stop, mesh)
   except Stopped:
     if not schedule.done:
       save(plan, run, checkpoints)
     logger.info(
-      'stopped and saved after %d epochs and %d of %d batches; the same command goes on',
+      'stopped and saved after %d epochs and %d of %d batches; the same command continues',
       schedule.epoch,
       run.batches_done,
       batches_per_epoch,
@@ -173,12 +173,12 @@ def report_epoch(title: str, epoch_log: dict, targets, updates: int):
   )
   if skipped := epoch_log['skipped_updates']:
     logger.warning(
-      f'{skipped} of its {updates} updates were skipped: loss or gradient was not finite'
+      f'{skipped} of the {updates} updates were skipped: loss or gradient was not finite'
     )
 
 
 def train_epoch(plan: Plan, run: RunState, train_step, progress, stop, mesh):
-  """Trains on those batches of the current epoch that are not done.
+  """Trains on the batches of the current epoch that are not done yet.
 
   Raises Stopped between two batches, or Diverged.
   """
@@ -252,14 +252,14 @@ def restore_or_begin(plan: Plan, workdir):
     run.begin_fork()
     if run.schedule.epoch >= run.schedule.max_epochs:
       raise InputError(
-        f'config.resume={plan.source}: it has had its {run.schedule.epoch} epochs; raise '
+        f'config.resume={plan.source}: it has trained its {run.schedule.epoch} epochs; raise '
         'config.schedule.max_epochs'
       )
   return run, notes
 
 
 def log_start(plan: Plan, workdir, run: RunState, notes, mesh):
-  """Logs what the run starts from, or goes on from."""
+  """Logs what the run starts or continues from."""
   for note in notes:
     logger.warning(note)
   schedule, config = run.schedule, plan.config
@@ -274,7 +274,7 @@ def log_start(plan: Plan, workdir, run: RunState, notes, mesh):
     return
   if plan.source:
     logger.info(
-      'goes on from %s after %d epochs, stage %d; changed: %s',
+      'continues from %s after %d epochs, stage %d; changed: %s',
       plan.source,
       schedule.epoch,
       schedule.stage + 1,
@@ -305,6 +305,6 @@ def log_start(plan: Plan, workdir, run: RunState, notes, mesh):
         "%s of the %s tower's random weights are never trained: "
         'give config.init.%s a file of pretrained ones, as the paper does',
         f'{never:,}',
-        {'visual': 'face'}.get(tower, tower),
+        tower,
         tower,
       )

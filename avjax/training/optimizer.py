@@ -28,11 +28,11 @@ def adam(
   """Returns Adam with unit learning rate; the caller multiplies updates by -rate.
 
   Args:
-    weight_decay: times the parameter, is added to the gradient or to the update.
+    weight_decay: the factor of the parameter in its decay.
     rate_factors: pairs (pattern, factor); each scales the rate of the parameters whose path the
       pattern matches in full.
-    decay: 'coupled' adds it to the gradient before the moments (PyTorch's Adam), 'decoupled' to
-      the update (AdamW).
+    decay: 'coupled' adds the decay to the gradient before the moments (PyTorch's Adam),
+      'decoupled' adds it to the update (AdamW).
     clip: the largest norm of all gradients together; 0 does not clip.
   """
 
@@ -56,13 +56,13 @@ def adam(
 def make_optimizer(
   is_trainable: Callable[[str], bool], settings: Mapping[str, Any]
 ) -> optax.GradientTransformation:
-  """Makes an optimizer in which trainable parameters follow `adam` and all others stay.
+  """Makes an optimizer that updates trainable parameters by `adam` and no others.
 
   The others get an update of exactly zero; optax.masked by itself would pass on their raw
   gradients.
 
-  is_trainable: of the path of a parameter. settings: the arguments of `adam`, such as
-  config.optimizer.
+  is_trainable: tells whether the parameter at a path is trained. settings: the arguments of `adam`,
+  such as config.optimizer.
   """
 
   def labels(params):

@@ -1,4 +1,4 @@
-"""Plans a run: reads the config, and checks everything that can be told before the first batch."""
+"""Plans a run: reads the config, and checks what can be checked before the first batch."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Plan:
   sizes: (training, validation), the numbers of records in these splits.
   stages, optimizers: for each stage the parameters that it trains, and its optax transform.
   source: folder from which the run takes a state to start from, or ''; it may be its own.
-  changed: the keys in which the config differs from that of another run's folder in `source`.
+  changed: the keys in which the config differs from that of `source`, if that is another run.
   variables: arrays of pretrained parts, and jax.ShapeDtypeStruct for what is drawn from the seed.
   origins: {part: metadata of the weights that it starts from}.
   """
@@ -89,10 +89,10 @@ class Plan:
 def prepare(config: Config, workdir: str | pathlib.Path) -> Plan:
   """Checks config, records, workdir and weights, and returns the Plan; writes nothing.
 
-  Raises InputError for everything that can be told before the first batch.
+  Raises InputError for every mistake that can be found before the first batch.
   """
   check_ranges(config)
-  # Before the records are opened, since its message about a wrong name is plainer than theirs.
+  # Before the records are opened, since its message about a wrong name is clearer than theirs.
   System.from_config(config)
   records = Records(config.data.dir, config.data)
   config = config.copy_and_resolve_references()
@@ -108,8 +108,8 @@ def prepare(config: Config, workdir: str | pathlib.Path) -> Plan:
   variables = system.shapes
   stages = make_stages(config, steps.parameter_paths(variables['params']))
   run_folder.check_folder(config, workdir, records.manifest)
-  # What a run starts from, the first of these that there is:
-  #   1. workdir: the newest valid state of this very run;
+  # A run starts from the first of these that exists:
+  #   1. workdir: the newest valid state of this run;
   #   2. config.resume: the newest state of the run in another folder, under other rates, schedule,
   #      batch size or seed;
   #   3. config.init: files of pretrained weights, part by part;
@@ -139,7 +139,7 @@ def prepare(config: Config, workdir: str | pathlib.Path) -> Plan:
 def feature_names(config: Config) -> list[str]:
   """Returns the names of the features that a config takes from records.
 
-  They stand in place of towers, or are the labels of a target.
+  They replace towers, or are the labels of a target.
   """
   towers = [config.model[modality].tower for modality in MODALITIES]
   read = dict.fromkeys([*towers, *targets.label_fields(config.targets)])
@@ -157,10 +157,10 @@ def check_ranges(config: Config):
 
 
 def make_stages(config: Config, paths: list[str]) -> list[TrainableMask]:
-  """Returns which parameters each stage trains, a mask over their names for each stage.
+  """Returns for each stage a mask over the names of the parameters: those that it trains.
 
-  The patterns are those of the config. A tower that is not in config.unfreezing brings the groups
-  that it is registered with.
+  The patterns are those of the config. A tower that is not in config.unfreezing has the groups that
+  it is registered with.
   """
   sections = [config.unfreezing.common]
   for modality, registry in TOWERS.items():

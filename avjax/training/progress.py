@@ -1,4 +1,4 @@
-"""Shows how a run gets on: a progress bar on a terminal, and lines on stderr and in a log file."""
+"""Shows the progress of a run: a bar on a terminal, and lines on stderr and in a log file."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class TerminalHandler(logging.Handler):
 
 
 class Progress:
-  """Draws the progress bar of one epoch. A context.
+  """Draws the progress bar of one epoch. A context manager.
 
-  Where stderr is not a terminal it draws nothing: the log has a line an epoch.
+  It draws nothing if stderr is not a terminal; the log has a line per epoch.
   """
 
   def __init__(
@@ -58,10 +58,10 @@ class Progress:
     Args:
       description: text before the bar.
       batches: number in the epoch.
-      done: batches of it that are done already, where a run goes on.
-      epoch_seconds: what the epoch before took, 0 if there was none.
+      done: how many of them were done before the run was stopped.
+      epoch_seconds: seconds that the previous epoch took, 0 if there was none.
       epochs_left: after this one, at most.
-      metric: what chooses the best epoch, such as ccc.
+      metric: name of the score that chooses the best epoch, such as ccc.
     """
     self.epoch_seconds, self.epochs_left, self.metric = epoch_seconds, epochs_left, metric
     self.done, self.first, self.start = 0, done, time.perf_counter()
@@ -76,7 +76,7 @@ class Progress:
     )
 
   def update(self, examples: int, rate: float, best: float) -> None:
-    """Counts one more batch, of so many examples (windows).
+    """Counts one more batch, of `examples` windows.
 
     rate: learning rate of the batch; best: the best score so far, -inf if there is none yet.
     """

@@ -12,7 +12,7 @@ from avjax.training.unfreezing import Schedule
 
 
 class Diverged(Exception):
-  """Reports that loss or gradient stayed not finite: the run cannot go on from here."""
+  """Reports that a loss, gradient or score is not finite, so that the run cannot continue."""
 
 
 @dataclasses.dataclass
@@ -24,7 +24,7 @@ class RunState:
   schedule: the stage, the epoch, and the best score so far.
   batches_done: batches of the current epoch that are done.
   log: (loss, gradient norm) of each of these.
-  skipped: number of updates in a row that were skipped at the end of the epoch before, since loss
+  skipped: number of updates in a row that were skipped at the end of the previous epoch, since loss
     or gradient was not finite.
   best, best_meta: variables of the best epoch on the host, and its {'epoch', 'ccc'} (or another
     metric, see `targets.criterion`); None before the first epoch has ended.
@@ -51,7 +51,7 @@ class RunState:
   def from_meta(cls, state: steps.State, meta: dict, settings: dict) -> RunState:
     """Returns the RunState that `to_meta` described.
 
-    settings: arguments of Schedule, which the config may have changed since.
+    settings: arguments of Schedule that the config gives now.
     """
     return cls(
       state,
@@ -62,7 +62,7 @@ class RunState:
     )
 
   def begin_fork(self):
-    """Begins another run from this state, with a whole epoch, under a schedule that is not done."""
+    """Begins another run from this state: its epoch has no batch yet, its schedule is not done."""
     self.batches_done, self.log, self.schedule.done = 0, [], False
 
   def step(self, batches_per_epoch: int) -> int:
@@ -78,7 +78,7 @@ class RunState:
     self.batches_done += 1
 
   def skipped_in_a_row(self, leave_out: int = 0) -> int:
-    """Returns how many of the last updates were skipped, also at the end of the epoch before.
+    """Returns how many of the last updates were skipped, counting those of the previous epoch.
 
     leave_out: number of the newest entries of the log that are not looked at, so that the host does
       not wait for the device.

@@ -16,8 +16,8 @@ class Stopped(Exception):
 class StopSignal:
   """Turns SIGTERM and the first Ctrl-C into `Stopped`, so that the state can be saved.
 
-  A context. A second Ctrl-C interrupts at once. With `several` processes, a SIGTERM to one of them
-  stops all at the same batch: JAX itself catches it and lets them agree.
+  A context manager. A second Ctrl-C interrupts at once. With `several` processes only SIGTERM stops
+  them: JAX catches it in one of them, and all stop at the same batch.
   """
 
   def __init__(self, several: bool = False):

@@ -1,4 +1,4 @@
-"""Decides which groups of parameters train when, and at what rate: plain Python, no arrays.
+"""Decides when each group of parameters is trained, and at what rate: plain Python, no arrays.
 
 Section 4.3.2 of the paper: group 1 opens at epoch 0 under a warm-up that is repeated in each of the
 first epochs; then the rate is cut tenfold whenever the validation score, CCC, has not improved for
@@ -47,7 +47,7 @@ RANGES = {
 class TrainableMask:
   """Tells whether the parameter or module at a path is trained.
 
-  It is if one of the patterns, which are those of the open groups, matches the start of 'path/'.
+  It is if one of the patterns, those of the open groups, matches the start of 'path/'.
   """
 
   patterns: tuple[str, ...]
@@ -78,7 +78,7 @@ def stages(
       raise ValueError(
         f'parameter {path} is in {len(owners)} unfreezing groups; it must be in one, or in `frozen`'
       )
-  groups = [group for group in groups if group]  # without towers only the first has anything in it
+  groups = [group for group in groups if group]  # without towers only the first has any
   return [
     TrainableMask(tuple(pattern for group in groups[: k + 1] for pattern in group))
     for k in range(len(groups))
@@ -87,10 +87,10 @@ def stages(
 
 @dataclasses.dataclass
 class Schedule:
-  """Drives training: it is told one validation score per epoch and says the rate of each batch.
+  """Drives training: it takes one validation score per epoch and returns the rate of each batch.
 
   Epochs are counted as PyTorch does: with patience 5 the rate is cut after the 6th epoch in a row
-  that brings no improvement.
+  without improvement.
 
   What the config gives:
     stage_count: number of stages.
@@ -98,18 +98,18 @@ class Schedule:
     warmup, warmup_epochs: a key of WARMUPS, and how many epochs of each stage it lasts.
     release: a key of RELEASES.
     patience: epochs without improvement before the rate is cut.
-    factor: by which the rate is multiplied in a cut.
+    factor: a cut multiplies the rate by it.
     max_epochs, max_stage_epochs: the most epochs of the run and of one stage.
-    stop_patience: epochs of one stage, after its warm-up, without a new best, that end the stage.
+    stop_patience: so many epochs without a new best, after the warm-up, end the stage.
 
   Where the run stands:
     stage: counted from 0.
     epoch, stage_epoch: epochs finished, over all stages and in this one.
-    cuts: of the rate, in this stage.
+    cuts: number of cuts of the rate in this stage.
     bad_epochs: epochs since the last improvement or cut, after the warm-up.
     idle_epochs: epochs since the last improvement, after the warm-up.
     best, best_epoch: the highest score, and its epoch counted from 0.
-    done: whether training is at its end.
+    done: whether training has ended.
   """
 
   stage_count: int
@@ -144,7 +144,8 @@ class Schedule:
   def observe(self, score: float) -> str:
     """Takes the validation score, such as CCC, of the epoch that has just ended.
 
-    Returns what it brings about: 'improved', 'released' (the next group opens), 'stopped' or ''.
+    Returns 'improved' for a new best; else 'released' if the next group opens, 'stopped' at the end
+    of training, or ''.
     """
     event = ''
     warming = self.stage_epoch < self.warmup_epochs

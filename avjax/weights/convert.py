@@ -30,7 +30,7 @@ INVALID = 'values that are not finite in float32, or a negative variance'
 class Converted:
   """Holds what `convert` returns.
 
-  arrays: {our path: float32 array}; mismatches: a line for each, none if all agrees; left_out:
+  arrays: {our path: float32 array}; mismatches: a line for each, empty if all agrees; left_out:
   names in the file that are not used.
   """
 
@@ -121,7 +121,7 @@ def is_valid(path: str, x: np.ndarray) -> bool:
 
 
 def find_prefix(source: Iterable[str], first: str, wanted: set[str]) -> str:
-  """Finds what stands before the names in a file: '', 'module.', 'state_dict.spatial.visual.', ...
+  """Finds the prefix of the names in a file: '', 'module.', 'state_dict.spatial.visual.', ...
 
   Args:
     source: names in the file.

@@ -2,8 +2,8 @@
 
 weights.safetensors  the weights
 model.stablehlo      the prediction as jax.export writes it, for CPU, CUDA and TPU and any number
-                     of clips
-model.json           inputs, outputs, the config and checksums
+                     of windows
+model.json           targets, inputs, an example, the config, versions and checksums
 README.md            a model card made from the run's own JSON
 """
 
@@ -47,8 +47,8 @@ SAME_MACHINE, OTHER_MACHINE = 1e-5, 1e-3
 def export_program(system: System, variables: Any) -> jax_export.Exported:
   """Exports the prediction of a system as a program of (weights, *fields of `system.inputs`).
 
-  weights is flat, {'params/visual/...': array}, as the safetensors file is read. The numbers of
-  clips and of log-mel rows are symbolic.
+  weights is flat, {'params/visual/...': array}, as in the safetensors file. The numbers of windows
+  (`clips`) and of log-mel rows are symbolic.
   """
   specs = system.inputs.specs()
 
@@ -90,7 +90,7 @@ def nameless_sources() -> Iterator[None]:
 
 
 def example_inputs(inputs: Inputs, clips: int = 2) -> list[np.ndarray]:
-  """Returns inputs by which an exported model can be tried: the same on every machine."""
+  """Returns inputs to try an exported model with: `clips` windows, the same on every machine."""
   rng, length, values = np.random.RandomState(0), inputs.length, []
   for name, (shape, dtype, _) in inputs.specs().items():
     shape = [{'clips': clips, 'rows': WINDOW_ROWS + length}.get(size, size) for size in shape]
@@ -133,10 +133,10 @@ def read_exported(
 
 
 class ExportedModel:
-  """Runs an exported model: model(*inputs) -> {'prediction': (B,L,targets), 'gates': {...}}.
+  """Runs an exported model: model(*inputs) -> {'prediction': (B,L,outputs), 'gates': {...}}.
 
-  gates is {name: (B,L,K)}. The inputs are those that model.json lists. Raises InputError where a
-  file of the folder is missing or not what model.json says.
+  gates is {name: (B,L,K)}. The inputs are those that model.json lists. Raises InputError if a file
+  of the folder is missing or not what model.json says.
   """
 
   def __init__(self, folder: str | pathlib.Path):
@@ -161,8 +161,8 @@ class ExportedModel:
       raise InputError(f'the exported model does not run: {one_line(error)}') from error
     if found.shape != wanted.shape:
       raise InputError(
-        f'the exported model predicts {list(found.shape)} '
-        f'where its {DESCRIPTION} keeps {list(wanted.shape)}'
+        f'the exported model predicts an array of shape {list(found.shape)}, '
+        f'but its {DESCRIPTION} has one of {list(wanted.shape)}'
       )
     difference = float(np.abs(found - wanted).max(initial=0))
     if not difference <= tolerance:  # true for NaN, too
@@ -176,8 +176,8 @@ class ExportedModel:
 def export_run(workdir: str | pathlib.Path, output: str | pathlib.Path) -> float:
   """Exports the best checkpoint of a run to a new folder.
 
-  Returns the largest difference of its prediction to the run's own; raises InputError if that is
-  more than SAME_MACHINE: such a model is not published.
+  Returns the largest difference of its prediction to the run's own. Raises InputError if that is
+  more than SAME_MACHINE; then nothing is written.
   """
   workdir = pathlib.Path(workdir)
   files.check_free(output)

@@ -57,7 +57,7 @@ def check_printable(path: str | pathlib.Path, metadata: Metadata) -> None:
 def sorted_header(content: bytes) -> bytes:
   """Sorts the metadata in the bytes of a safetensors file.
 
-  The library's own order differs between processes, and files of one content shall be equal.
+  The library's own order differs between processes; files with the same content must be equal.
   """
   end = 8 + int.from_bytes(content[:8], 'little')
   header = json.loads(content[8:end])
@@ -109,8 +109,9 @@ def read_published(path: str | pathlib.Path) -> Arrays:
   It reads PyTorch files (zip or legacy), in which names of nested dicts are joined by dots,
   safetensors, and TensorFlow checkpoints, which are given by their prefix or, where they are of the
   older kind, by their file.
-  Raises InputError if it is none of them, is damaged, asks to run code, is a file of ours, or is
-  not what the digits in its name say ('resnet50-0676ba61.pth', as torch.hub names files).
+  Raises InputError if it is none of them, is damaged, asks to run code, is a file of ours, or does
+  not have the SHA-256 whose digits are in its name ('resnet50-0676ba61.pth', as torch.hub names
+  files).
   """
   path = pathlib.Path(path)
   if not os.path.isfile(path) and os.path.exists(f'{path}.index'):
@@ -120,7 +121,7 @@ def read_published(path: str | pathlib.Path) -> Arrays:
   if digits and not files.sha256(path).startswith(digits[1]):
     raise InputError(
       f'{path} is damaged: its SHA-256 does not begin with the {digits[1]} of its name; '
-      'download it again, or rename it if they are not of a SHA-256'
+      'download it again, or rename it if these digits are not a SHA-256'
     )
   with open(path, 'rb') as file:
     start = file.read(9)
@@ -157,7 +158,7 @@ def read_torch(path: pathlib.Path) -> Arrays:
   except Exception as error:  # whatever a damaged or hostile file makes it raise
     code = re.search(r'GLOBAL (\S+)', str(error))
     reason = (
-      f'it asks to run {code[1]}, which a file of weights has no need of'
+      f'it asks to run {code[1]}, which a file of weights does not need'
       if code
       else errors.one_line(error)
     )

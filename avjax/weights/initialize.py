@@ -1,4 +1,4 @@
-"""Puts pretrained weights, the files that `config.init` names, in place of random ones."""
+"""Replaces random weights by pretrained ones, from the files that `config.init` names."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from avjax.models.audio_visual import FEATURES
 from avjax.weights import files as weight_files
 from avjax.weights.convert import INVALID, is_valid
 
-# Metadata by which a file of weights tells where it comes from.
+# Metadata of a file of weights that say where it comes from.
 ORIGIN = ('architecture', 'source', 'source_sha256', 'licence')
 
 
 def initialize(config: ConfigDict, variables: dict) -> tuple[dict, dict[str, dict[str, str]]]:
-  """Puts the files that config.init names in place of random variables.
+  """Replaces random variables by those in the files that config.init names.
 
   Returns (variables, {part: metadata of its file}). Raises InputError unless a file is undamaged,
   says where it comes from, is of the architecture that the config has, and fits (`misfits`).
@@ -79,8 +79,8 @@ def initialize(config: ConfigDict, variables: dict) -> tuple[dict, dict[str, dic
 def misfits(arrays: dict[str, np.ndarray], wanted: dict[str, tuple[int, ...]]) -> list[str]:
   """Lists what differs between the arrays of a file and the shapes that a model wants.
 
-  Each must be there in the right shape, in float32 and with values that weights can have, and no
-  others.
+  Each array that it wants must be there, in the right shape, in float32 and with values that
+  weights can have; there must be no others.
   """
   differs = []
   for name, shape in sorted(wanted.items()):
@@ -97,8 +97,8 @@ def misfits(arrays: dict[str, np.ndarray], wanted: dict[str, tuple[int, ...]]) -
 
 
 def describe_origins(config: ConfigDict, origins: dict[str, Any]) -> Iterator[str]:
-  """Yields lines for the log: what each tower that the config has starts from."""
-  names = {'model': 'whole model', 'visual': 'face tower', 'audio': 'audio tower'}
+  """Yields lines for the log: what each tower of the config starts from."""
+  names = {'model': 'whole model', 'visual': 'visual tower', 'audio': 'audio tower'}
   for part in ('model',) if 'model' in origins else ('visual', 'audio'):
     tower, origin = config.model[part].tower if part != 'model' else '', origins.get(part)
     if tower == 'none':

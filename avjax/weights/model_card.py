@@ -16,26 +16,26 @@ from avjax.weights import files as weight_files
 
 
 def input_words(model: dict) -> str:
-  """Returns 'a face and a voice', or the one that a model uses."""
-  words = {'visual': 'a face', 'audio': 'a voice'}
+  """Returns 'faces and audio', or the one that a model uses."""
+  words = {'visual': 'faces', 'audio': 'audio'}
   return ' and '.join(
     word for modality, word in words.items() if model[modality]['tower'] != 'none'
   )
 
 
 def towers(config: dict) -> Iterator[str]:
-  """Yields a line each for face and voice: the tower or the features that the model takes."""
+  """Yields a line each for visual and audio: the tower or the features that the model takes."""
   m = config['model']
-  for modality, name in (('visual', 'face'), ('audio', 'voice')):
-    tower = m[modality]['tower']
+  for modality in ('visual', 'audio'):
+    name, tower = modality.capitalize(), m[modality]['tower']
     if tower == 'none':
-      yield f'- The {name} is not used.'
+      yield f'- {name}: not used.'
     elif tower.startswith(FEATURES):
       width = config['data']['features'][tower.removeprefix(FEATURES)]
-      yield f'- Of the {name}, features of another backbone: {tower}, {width} numbers a frame.'
+      yield f'- {name}: features of another backbone, {tower}, {width} numbers per frame.'
     elif modality == 'visual':
       yield (
-        f'- Face tower: {tower}, {m["visual"][tower]["features"]} features, '
+        f'- Visual tower: {tower}, {m["visual"][tower]["features"]} features, '
         f'crops of {config["crop"]} pixels out of {config["data"]["face"]}.'
       )
     else:
@@ -47,10 +47,10 @@ def towers(config: dict) -> Iterator[str]:
 
 def temporal(settings: dict) -> Iterator[str]:
   """Yields a line for each modality that has temporal convolutions."""
-  for modality, name in (('visual', 'face'), ('audio', 'voice')):
+  for modality in ('visual', 'audio'):
     if settings[modality]:
       yield (
-        f'- Temporal convolutions of the {name}: {list(settings[modality])} channels, kernel '
+        f'- Temporal convolutions, {modality}: {list(settings[modality])} channels, kernel '
         f'{list(settings["kernels"]) or settings["kernel"]}.'
       )
 
@@ -72,7 +72,7 @@ def model_card(workdir: pathlib.Path, description: dict[str, Any]) -> str:
     f'# {m["fusion"]["name"]} for {targets}, fold {config["fold"]}',
     '',
     'A model of continuous audio-visual emotion recognition, trained with avjax: for each frame '
-    f'of a clip it predicts {targets} between {lowest:g} and {highest:g} from {input_words(m)}.',
+    f'of a video it predicts {targets} between {lowest:g} and {highest:g} from {input_words(m)}.',
     '',
     '## Results',
     '',
@@ -100,7 +100,7 @@ def model_card(workdir: pathlib.Path, description: dict[str, Any]) -> str:
     'these weights; Aff-Wild2 is for research only.',
     '- Predictions are apparent emotion as annotators rated it, not what a person feels. They '
     'are not fit for decisions about people.',
-    '- Black faces (none found) and silence are predicted on like any other frame.',
+    '- Frames without a face (black) or without sound are predicted on like any other.',
     '',
     f'Made with avjax {versions["avjax"]}, jax {versions["jax"]}, flax {versions["flax"]}. '
     f'Records: SHA-256 {versions["records"]}.',
@@ -138,7 +138,7 @@ def result_lines(workdir: pathlib.Path, description: dict[str, Any]) -> list[str
   if config['smooth'] > 1:
     lines.append(
       f'These are of predictions that are averaged over {config["smooth"]} frames, '
-      'which the program here does not do.'
+      'which the program below does not do.'
     )
   return lines
 

@@ -99,7 +99,7 @@ def channels_last(weight: np.ndarray, channels: int) -> np.ndarray:
 def ir50(units: Sequence[int], module: str) -> str:
   """Names a module of IR-50: 'stage3/unit11/conv1' -> 'body.18.res_layer.1'.
 
-  units: their number in each stage.
+  units: the number of units in each stage.
   """
   match module.split('/'):
     case ['input', part]:
@@ -171,7 +171,7 @@ PREDECESSORS_HEADS = {
 
 
 def rjca_author(module: str) -> str:
-  """Names a module of RJCA's fusion, in which modality 1 is the face and 2 the log-mel.
+  """Names a module of RJCA's fusion, in which modality 1 is visual and 2 is audio.
 
   'recursion_1/visual/key' -> 'coattn.dcn_layers.0.dense_coattn.key1_linear'.
   """
@@ -201,7 +201,7 @@ PREDECESSORS_FUSIONS = {'rjca_author': rjca_author, 'lfan': lfan}
 def model(units: Sequence[int], fusion: str, head: str, module: str) -> str:
   """Names a module of a whole model: 'visual_tcn/level2_conv0' -> 'temporal.video.network.2.conv1'.
 
-  units: of IR-50, in each stage; fusion: a key of PREDECESSORS_FUSIONS; head: of
+  units: of IR-50 in each stage; fusion: a key of PREDECESSORS_FUSIONS; head: of
   PREDECESSORS_HEADS.
   """
   part, _, rest = module.partition('/')
@@ -255,9 +255,9 @@ TOWERS = {
 
 
 def of_model(config: ConfigDict) -> Published:
-  """Describes the files of the predecessors' whole model that a config is like, in its sizes.
+  """Describes the predecessors' files of the whole model that a config describes.
 
-  Raises InputError for a config of what they do not have.
+  Raises InputError for a model that they do not have.
   """
   tower = config.model.visual.tower
   author = config.model.fusion.get('formulation') == 'author'
@@ -266,10 +266,10 @@ def of_model(config: ConfigDict) -> Published:
     known = ', '.join(PREDECESSORS_FUSIONS)
     raise InputError(
       f'no published code trains {fusion}; '
-      f'only {known} of configs/{nearest(fusion, PREDECESSORS_FUSIONS)}'
+      f'only {known} in configs/{nearest(fusion, PREDECESSORS_FUSIONS)}'
     )
   if tower != 'ir50':
-    raise InputError(f"the predecessors' models have the face tower ir50, not {tower}")
+    raise InputError(f"the predecessors' models have the visual tower ir50, not {tower}")
   sizes = config.model.visual.ir50
   names = functools.partial(model, sizes.units, fusion, config.model.head.name)
   # Their weight-normed convolutions are listed twice, the second time as net.0 and net.4.

@@ -17,7 +17,7 @@ READER = pathlib.Path(__file__).with_name('stablehlo_reader.py')
 
 
 def read_stablehlo(path: str | pathlib.Path) -> jax_export.Exported:
-  """Reads the program in a file; InputError if it holds none, or one that calls out of XLA."""
+  """Reads the program in a file; InputError if there is none, or if it calls code outside XLA."""
   files.check_readable(path)
   (reason,) = reasons_against([path])
   if reason:
@@ -26,18 +26,18 @@ def read_stablehlo(path: str | pathlib.Path) -> jax_export.Exported:
 
 
 def reasons_against(paths: Sequence[str | pathlib.Path]) -> list[str | None]:
-  """Returns for each file why its program is not run, or None where nothing speaks against it.
+  """Returns for each file why its program is not run, or None if it can be run.
 
   The parser is native code that a damaged file can crash, so it first runs in a process of its own.
   """
   reasons = []
   while len(reasons) < len(paths):
-    # -P: the current folder, which may be a stranger's, is not on the path. Errors are replaced,
-    # since the child may print bytes of a file.
+    # -P: Python does not import from the current folder, which may be a stranger's. Bytes that are
+    # not text are replaced, since the child may print those of a file.
     command = [sys.executable, '-P', READER, *map(str, paths[len(reasons) :])]
     child = subprocess.run(command, capture_output=True, text=True, errors='replace', check=False)
     reasons += map(json.loads, child.stdout.splitlines())
-    if len(reasons) < len(paths):  # it died of the next file
+    if len(reasons) < len(paths):  # it crashed on the next file
       reasons.append(
         'holds no StableHLO of jax.export: its parser ended with '
         f'{child.returncode} {child.stderr[-60:]}'

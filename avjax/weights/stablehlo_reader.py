@@ -43,7 +43,7 @@ def outside_calls(path: str) -> list[str]:
 
 def main(paths: list[str]) -> None:
   """Prints for each file why its program is not run, or null."""
-  # A damaged length in a file may ask for any time and memory.
+  # A damaged length in a file may take any time and memory.
   resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
   for path in paths:
     signal.alarm(SECONDS)

@@ -182,7 +182,7 @@ def test_a_config_without_a_run():
   config = command_line.load_config(words)
   assert (config.model.fusion.name, config.crop, config.seed) == ('lfan', 20, 3)
   for words, message in (
-    (['--config=configs/lfan.py:fold=all'], 'stands for 6 runs'),
+    (['--config=configs/lfan.py:fold=all'], 'describes 6 runs'),
     (['--config=configs/lfan.py', '--workdir=W'], "unknown flag '--workdir'"),
     (['--config=configs/lfan.py', '--config.sead=3'], "did you mean 'seed'"),
     ([], 'no --config'),

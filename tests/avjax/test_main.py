@@ -124,7 +124,7 @@ def one_line(err):
       ["--config.optimizer.rate_factors=(('fusion/x', 0.1),)"],
       ['fusion/x', 'matches no parameter'],
     ),
-    (['--config.model.audio.tower=none'], ['model.audio.tower', 'grjca needs it']),
+    (['--config.model.audio.tower=none'], ['model.audio.tower', 'grjca needs one']),
     (['--config.model.temporal.activation=relu'], ['relu', 'leaky_relu']),
     (['--config.model.fusion.dropout=1.5'], ['model.fusion.dropout', '0 to below 1']),
     (['--config.optimizer.clip=-1.0'], ['optimizer.clip']),
@@ -308,7 +308,7 @@ def test_a_fork_goes_on_from_another_run(whole, records, tmp_path):
     '--config.seed=4',
   ]
   for overrides, words in (
-    (fork[:1], 'has had its 4 epochs'),
+    (fork[:1], 'has trained its 4 epochs'),
     ([*fork, '--config.model.fusion.recursions=2'], 'model.fusion.recursions'),
     ([*fork, '--config.fold=1'], 'fold'),
     ([*fork, '--config.init.audio=x'], 'give no config.init'),
@@ -328,7 +328,7 @@ def test_a_fork_goes_on_from_another_run(whole, records, tmp_path):
   code, out, err = start(tmp_path / 'run', records, *fork)
   assert code == 0, err
   assert (
-    f'goes on from {whole[0]} after 4 epochs' in err
+    f'continues from {whole[0]} after 4 epochs' in err
     and 'changed: batch_size, schedule.max_epochs' in err
   )
   (row,) = [

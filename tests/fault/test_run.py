@@ -76,7 +76,7 @@ def test_one_compilation_a_stage_and_a_spoiled_batch_is_skipped(
   assert [line['skipped_updates'] for line in lines] == [0, 1, 0, 0] and all(
     np.isfinite(line['train_loss']) for line in lines
   )
-  assert '1 of its 5 updates were skipped' in (tmp_path / 'run' / 'train.log').read_text()
+  assert '1 of the 5 updates were skipped' in (tmp_path / 'run' / 'train.log').read_text()
   counts = {
     kind: [function._cache_size() for function in functions] for kind, functions in steps.items()
   }

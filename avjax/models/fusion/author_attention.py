@@ -22,7 +22,7 @@ class CoAttention(nn.Module):
   """Lets one modality attend to the joint features: x (B,L,Dm), joint (B,L,D) -> (B,L,Dm).
 
   Both inputs are zero on padding. The attention is over channels, Dm x D, where the paper's is over
-  frames, L x L. The key mixes frames, so its weights are L x L: a clip of L' < length frames uses
+  frames, L x L. The key mixes frames, so its weights are L x L: a window of L' < length frames uses
   their leading block.
   """
 

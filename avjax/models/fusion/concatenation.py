@@ -1,4 +1,4 @@
-"""Early concatenation: the control that every fusion has to beat."""
+"""Concatenates the features of both modalities: the control that every fusion has to beat."""
 
 from __future__ import annotations
 

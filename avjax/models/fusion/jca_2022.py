@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Attention2022(nn.Module):
   """Lets one modality attend to the joint features: x (B,L,Dm), joint (B,L,D) -> (B,L,Dm).
 
-  length: L. The weights that mix frames have an axis of it: affine, L x L, w_x and w_h.
+  length: L, an axis of the weights that mix frames: affine (L x L), w_x and w_h.
   maps: the other axis of w_x and w_h.
   """
 

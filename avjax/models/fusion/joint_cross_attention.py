@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Attention(nn.Module):
   """Lets one modality attend to the joint features: x (B,L,Dm), joint (B,L,D) -> (B,L,Dm).
 
-  w_c and w_h are L x L, since they mix frames: a clip of L' < length frames uses their leading
+  w_c and w_h are L x L, since they mix frames: a window of L' < length frames uses their leading
   L' x L' block. They are drawn with standard deviation 1/L because eq. 3 and 5 sum over L frames:
   from Xavier's initialisation the features would grow tenfold with every recursion.
   """

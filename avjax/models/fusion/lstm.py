@@ -37,7 +37,7 @@ class LSTM(nn.Module):
     is_trainable: Trainable,
   ) -> Float[Array, 'B L D']:
     del audio, is_trainable
-    x, lengths = visual, mask.sum(axis=1)  # padding is at the end of a clip
+    x, lengths = visual, mask.sum(axis=1)  # padding is at the end of a window
     # param_dtype is also the type of the first state.
     cell = functools.partial(nn.OptimizedLSTMCell, self.width, param_dtype=x.dtype)
     for i in range(self.layers):

@@ -1,7 +1,7 @@
 """Runs selective state spaces over the visual features: Charon's Mamba-VA.
 
 Charon is Liang et al. 2025 (arXiv:2503.10104). Source: VA/model/mamba.py of the authors' public
-code. It draws A and the time step anew after Mamba has initialised them; here they start as in
+code. It draws A and the time step again after Mamba has initialised them; here they start as in
 Mamba itself (Gu and Dao 2023).
 """
 
@@ -26,7 +26,7 @@ def selective_scan(decay, drive, read):
   """Computes h_t = decay_t * h_(t-1) + drive_t from h = 0, and y_t from h_t.
 
   y_t is the sum over states of read_t * h_t. decay, drive (B,L,D,N), read (B,L,N) -> y (B,L,D). It
-  takes log L steps, since two updates make one: (a, b) and then (c, d) is (a c, b c + d).
+  takes log L steps, since two updates combine into one: (a, b), then (c, d) is (a c, b c + d).
   """
 
   def after(first, then):

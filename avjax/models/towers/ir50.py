@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class UnitIR(nn.Module):
-  """Adds norm, convolution, PReLU, strided convolution, norm to a shortcut: one ArcFace IR unit.
+  """Computes an ArcFace IR unit: shortcut + (norm, conv, PReLU, strided conv, norm).
 
   (N,H,W,C) -> (N,H/stride,W/stride,width). mask: as in `IR50`, but (N,1,1,1).
   """

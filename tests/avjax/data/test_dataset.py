@@ -75,9 +75,9 @@ def test_a_seed_is_an_order(records):
   [
     (
       lambda text: text[:100],
-      'manifest.json is damaged: .*; copy it again, or build the records anew',
+      'manifest.json is damaged: .*; copy it again, or build the records again',
     ),
-    (lambda text: '[]', 'manifest.json is damaged: it holds no JSON object; copy it again'),
+    (lambda text: '[]', 'manifest.json is damaged: it is not a JSON object; copy it again'),
     (
       lambda text: text.replace('"chunks"', '"chunk"'),
       'manifest.json is damaged: it lacks chunks; copy it again',

@@ -158,7 +158,7 @@ def test_what_is_written(clip, tiny_run, tmp_path):
   assert data['targets']['valence'] == [round(float(x), 6) for x in table['valence']]
   with av.open(str(tmp_path / 'out' / 'clip_overlay.mp4')) as film:
     assert film.streams.video[0].frames == 30 and film.streams.audio
-  with pytest.raises(InputError, match='clip.csv is there already and is not overwritten'):
+  with pytest.raises(InputError, match='clip.csv exists and is not overwritten'):
     avjax.predict_video(clip[0], tiny_run, tmp_path / 'out', crops=clip[1])
   assert np.array_equal(read_csv(tmp_path / 'out' / 'clip.csv')['valence'], table['valence'])
 
@@ -290,11 +290,11 @@ def test_a_folder_of_videos(clip, tiny_run, tmp_path):
 
 def test_what_python_gets_wrong_is_said_before_the_work(clip, tiny_run, tmp_path):
   for words, arguments in (
-    ('face banana is none of', {'face': 'banana'}),
-    ('face 0 is none of', {'face': 0}),
+    ('face banana is not one of', {'face': 'banana'}),
+    ('face 0 is not one of', {'face': 0}),
     ('stride of 0 frames', {'stride': 0}),
     ('whole number of frames, not 2.5', {'stride': 2.5}),
-    ('names no folder', {'output': ''}),
+    ('name a folder', {'output': ''}),
     ('holds no crop of frames 1 to 30', {'crops': tmp_path}),
   ):
     with pytest.raises(InputError, match=words):
@@ -318,7 +318,7 @@ def test_what_somebody_else_writes_meanwhile_stays(clip, tiny_run, tmp_path, mon
     original(*arguments)
 
   monkeypatch.setattr(plots, 'clip', slow)
-  with pytest.raises(InputError, match='clip.html is there already'):
+  with pytest.raises(InputError, match='clip.html exists'):
     avjax.predict_video(clip[0], tiny_run, tmp_path / 'out', crops=clip[1])
   assert [(path.name, path.read_text()) for path in (tmp_path / 'out').iterdir()] == [
     ('clip.html', 'mine')
@@ -411,12 +411,12 @@ def test_what_is_lost_of_a_damaged_film_is_said(tiny_run, tmp_path):
   found = avjax.predict_video(tmp_path / 'short.mkv', tiny_run)
   assert (
     50 < len(found.frames) < 150
-    and f'the file says that it lasts 8.0 s; its pictures end after {len(found.frames) / 25:.1f} s'
+    and f'the file says that it lasts 8.0 s; its frames end after {len(found.frames) / 25:.1f} s'
     in found.notes
   )
   write_video(tmp_path / 'hole.mp4', 30, pts=np.arange(30) * 40 + 5000 * (np.arange(30) > 14))
   assert interruptions(video.read_timeline(tmp_path / 'hole.mp4')) == [
-    'no new picture for 5.0 s from 0.6 s on'
+    'no new frame for 5.0 s after 0.6 s'
   ]
 
 

@@ -107,11 +107,11 @@ def test_train_evaluate_and_export(config, featured, tmp_path):
   export_run(workdir, tmp_path / 'model')
   card = (tmp_path / 'model' / 'README.md').read_text()
   for words in (
-    'from a face.',
-    'features of another backbone: features/pixels, 144 numbers a frame',
+    'from faces.',
+    '- Visual: features of another backbone, features/pixels, 144 numbers per frame.',
     'call(weights, pixels, real)',
     '- `features/pixels`: float32 (clips, 120, 144), of another backbone',
-    '- The voice is not used.',
+    '- Audio: not used.',
   ):
     assert words in card, words
 
@@ -200,7 +200,7 @@ def test_a_target_of_classes(featured, tmp_path, monkeypatch):
 
   export_run(workdir, tmp_path / 'model')
   card = (tmp_path / 'model' / 'README.md').read_text()
-  assert 'it predicts mood and valence between -1 and 2 from a face.' in card
+  assert 'it predicts mood and valence between -1 and 2 from faces.' in card
   found = ExportedModel(tmp_path / 'model')
   description = json.loads((tmp_path / 'model' / 'model.json').read_text())
   assert description['validation_score'] == pytest.approx(row['validation_score'])

@@ -51,10 +51,10 @@ def test_init_replaces_the_towers_it_names_and_nothing_else(start, tmp_path):
       after[name], x + (0.5 if name.split('/')[1] in ('visual', 'audio') else 0)
     )
   assert list(describe_origins(config, origins)) == [
-    'face tower: ir50 from made.pth, SHA-256 12345678',
+    'visual tower: ir50 from made.pth, SHA-256 12345678',
     'audio tower: vggish from made.pth, SHA-256 12345678',
   ]
-  assert next(iter(describe_origins(config, {}))) == 'face tower: random weights'
+  assert next(iter(describe_origins(config, {}))) == 'visual tower: random weights'
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_a_run_that_starts_from_pretrained_towers(start, records, tmp_path):
   done = run(tmp_path / 'run', f'--config.init.visual={visual}')
   assert done.returncode == 0, done.stderr
   assert (
-    'face tower: ir50 from made.pth, SHA-256 12345678' in done.stderr
+    'visual tower: ir50 from made.pth, SHA-256 12345678' in done.stderr
     and 'audio tower: random weights' in done.stderr
   )
   kept = json.loads((tmp_path / 'run' / 'versions.json').read_text())['init']
