@@ -91,9 +91,9 @@ def test_each_row_arrives_with_its_frame(official, folder, tmp_path, capsys):
   assert build.main([*command, '1']) == 0 and 'nothing to do' in capsys.readouterr().out
   # Another backbone, files of the same size.
   np.save(folder / '103.npy', np.load(folder / '103.npy') + 1)
-  with pytest.raises(InputError, match='another source'):
+  with pytest.raises(InputError, match='a different source'):
     build.main([*command, '1'])
-  with pytest.raises(InputError, match='another layout and source'):
+  with pytest.raises(InputError, match='a different layout and source'):
     build.main([*command[:12], '--workers', '1'])  # clip alone
   assert contents(tmp_path / 'records') == before
 
@@ -106,7 +106,7 @@ def test_what_does_not_fit_is_refused(official, folder):
     with pytest.raises(InputError, match=words):
       decode(official, folder)
 
-  refused(r'104.npy has 19 rows, but .*104.avi has 20 frames; make a row for each', good[:-1])
+  refused(r'104.npy has 19 rows, but .*104.avi has 20 frames; write one row for each', good[:-1])
   refused(r'104.npy has 21 rows, but .*104.avi has 20 frames', np.concatenate([good, good[:1]]))
   refused(r'104.npy has 2 columns, but .*_left.npy has 3', good[:, :2])
   refused(r'104.npy does not hold a table of floating-point numbers', good.astype(int))
