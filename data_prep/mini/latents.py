@@ -32,7 +32,7 @@ class Dials:
   preset a name in PRESETS
   rho    share of the time in which one modality lies
   anti   what it then shows: 1 the opposite of the latents, 0 something unrelated
-  kappa  how noticeable that is: a lying face is blurred and dark, a lying voice noisy; 0 is not
+  kappa  how noticeable that is: a lying face is blurred and dark, a lying voice noisy; at 0 neither
   """
 
   preset: str = 'natural'

@@ -1,4 +1,4 @@
-"""The whole way from folder to records: joined by frame id, the same bytes after a kill, damage
+"""Tests the way from folder to records: joined by frame id, the same bytes after a kill, damage
 found.
 """
 

@@ -1,5 +1,5 @@
-"""Features of other backbones: each row arrives with its own frame, and what does not fit is
-refused.
+"""Tests features of other backbones: each row is joined with its own frame, and what does not fit
+is refused.
 """
 
 import numpy as np
@@ -14,8 +14,8 @@ from data_prep.sources import SOURCES
 
 
 def write(folder, width=3, scale=1.0):
-  """One file a clip, whose row of frame k holds k, k + 0.5, k + 1, ... times scale; for one of the
-  pair, negative.
+  """Writes one file per clip. Its row of frame k holds k, k + 0.5, k + 1, ... times scale; for one
+  person of the pair they are negative.
   """
   folder.mkdir()
   for name, (frames, *_) in CLIPS.items():
@@ -133,7 +133,7 @@ def test_what_does_not_fit_is_refused(official, folder):
 
 
 def test_they_are_never_cut_or_lent(official, folder):
-  """Neither to another length, whatever is tolerated, nor from a video to one of its people."""
+  """Rows are not cut to another length, whatever is tolerated; people do not share one file."""
   good = np.load(folder / '104.npy')
   for rows in (good[:17], good[:0]):
     np.save(folder / '104.npy', rows)
