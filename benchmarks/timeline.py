@@ -29,7 +29,7 @@ GROUPS = ('#deebf7', '#9ecae1', '#4292c6')  # colours for one, two and three ope
 
 
 def drive(settings, ccc_of):
-  """Drives a schedule with the validation CCC that `ccc_of` gives for each epoch.
+  """Runs a schedule on the validation CCC that `ccc_of` gives for each epoch.
 
   Returns the epochs as fractions, the rates, [(epoch, stage)] at which groups open, and the last
   epoch.

@@ -158,9 +158,9 @@ class TemporalConvNet(nn.Module):
 
 
 class DenseCoAttention(nn.Module):
-  """The attention of one recursion of RJCA as its authors have it.
+  """Computes the attention of one recursion of RJCA as in its authors' code.
 
-  Modality 1 is visual, 2 audio.
+  Modality 1 is visual, modality 2 audio.
   """
 
   def __init__(self, dims, length):
@@ -180,7 +180,7 @@ class DenseCoAttention(nn.Module):
 
 
 class CoAttentionLayer(nn.Module):
-  """One recursion."""
+  """Computes one recursion of RJCA."""
 
   def __init__(self, dims, length):
     super().__init__()
@@ -193,7 +193,7 @@ class CoAttentionLayer(nn.Module):
 
 
 class CoAttention(nn.Module):
-  """All recursions."""
+  """Computes all recursions of RJCA."""
 
   def __init__(self, dims, length, recursions):
     super().__init__()
@@ -228,7 +228,7 @@ class MultimodalAttention(nn.Module):
 
 
 class LeaderFollower(nn.Module):
-  """[leader; follower]: the leader is visual, the follower both modalities attended."""
+  """Concatenates [leader; follower]: visual features, and both modalities after attention."""
 
   def __init__(self, dims, width, heads):
     super().__init__()

@@ -1,1 +1,1 @@
-"""The systems, a file each; base.py has the settings that they share."""
+"""Configures the systems, one file for each; base.py has the settings that they share."""

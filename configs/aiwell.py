@@ -1,4 +1,4 @@
-"""AIWELL-UOC 2025, a reconstruction: features of the face (theirs are DDAMFN's) and an LSTM."""
+"""AIWELL-UOC 2025, a reconstruction: visual features (theirs are DDAMFN's) and an LSTM."""
 
 from ml_collections import ConfigDict
 

@@ -1,4 +1,4 @@
-"""The voice alone: the control without a face."""
+"""Audio only: the control without the visual modality."""
 
 from ml_collections import ConfigDict
 

@@ -56,7 +56,7 @@ def set_data_and_start(config):
 
 
 def set_model(config):
-  """Sets the sizes of the towers and of all that comes after them."""
+  """Sets the sizes of towers, temporal part, fusion and head."""
   config.model = ConfigDict(
     {
       'visual': {
@@ -84,7 +84,7 @@ def set_model(config):
         'activation': 'leaky_relu',
         'norm': True,
       },
-      # The settings of joint cross-attention. The systems that have it set only the name.
+      # The settings of joint cross-attention. The paper's systems set only the name.
       'fusion': {
         'name': '',
         'recursions': 3,
@@ -131,10 +131,10 @@ def set_training(config):
 
 
 def set_unfreezing(config):
-  """Sets which parameters each stage trains, as patterns of the beginnings of their paths.
+  """Sets which parameters each stage trains, as patterns that match the beginnings of their paths.
 
-  Stage k trains the groups 1 to k; `frozen` is never trained. The groups of the towers that a
-  system has are joined with the common ones.
+  Stage k trains the groups 1 to k; `frozen` is never trained. The groups of a system are the common
+  ones and those of its towers.
   """
   config.unfreezing = ConfigDict(
     {
@@ -173,20 +173,20 @@ def follow_the_authors(config):
   """
   if 'formulation' in config.model.fusion:
     config.model.fusion.update({'formulation': 'author', 'dropout': 0.6, 'joint_fc': False})
-    config.optimizer.rate_factors = ()  # they name the L x L weights, which only the paper's has
+    config.optimizer.rate_factors = ()  # for the L x L weights, which this formulation lacks
   config.loss.variance = 'mixed'
   config.schedule.update({'warmup': 'author', 'release': 'below_minimum'})
   config.frozen_mode, config.shuffle = 'training', 'once'
 
 
 def shrink(config):
-  """Makes the system small enough for two CPU cores, with rates for towers that start untrained."""
+  """Makes the system small enough for two CPU cores, with rates for randomly initialised towers."""
   config.data.update({'length': 120, 'stride': 120, 'face': 24})
   config.crop = 20
   config.batch_size = 4
   shrink_model(config.model)
-  # The L x L weights cannot take the rate of the towers: the forward pass sums them over L frames,
-  # and so their updates are summed too. Nor can encoders whose norms come last.
+  # The L x L weights need a lower rate than the towers: the forward pass sums over L frames, and so
+  # their updates add up. Post-norm encoders need a lower rate, too.
   if config.model.fusion.get('formulation') == 'paper':
     config.optimizer.rate_factors = ((r'fusion/.*/w_[ch]', 0.03),)
   elif config.model.fusion.name == 'transformer':
@@ -205,19 +205,19 @@ def shrink(config):
       'reload_best': False,
     }
   )
-  face = {
+  visual = {
     'group1': ('visual/output/', 'visual/stage[234]/'),
     'group2': ('visual/stage1/',),
     'group3': ('visual/input/',),
     'frozen': (),
   }
-  voice = {
+  audio = {
     'group1': ('audio/fc', 'audio/conv4'),
     'group2': ('audio/conv3',),
     'group3': ('audio/conv[12]/',),
     'frozen': (),
   }
-  config.unfreezing.update({'ir50': face, 'resnet50': face, 'vggish': voice})
+  config.unfreezing.update({'ir50': visual, 'resnet50': visual, 'vggish': audio})
 
 
 def shrink_model(model):

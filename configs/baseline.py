@@ -1,5 +1,5 @@
 """The challenge's baseline, a reconstruction: He et al.'s ResNet-50 and a linear layer, frame by \
-frame; the voice is not used."""
+frame; audio is not used."""
 
 from ml_collections import ConfigDict
 

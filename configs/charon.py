@@ -1,5 +1,5 @@
-"""Charon, or Mamba-VA 2025: features of the face (theirs are MAE's), three of their four TCN \
-levels, selective state spaces; AdamW, clipped gradients."""
+"""Charon, or Mamba-VA 2025: visual features (theirs are MAE's), three of their four TCN levels, \
+selective state spaces; AdamW, clipped gradients."""
 
 from ml_collections import ConfigDict
 

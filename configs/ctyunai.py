@@ -1,5 +1,5 @@
-"""CtyunAI 2025, a reconstruction: features of the face (theirs are CLIP's), TCN, transformer \
-encoder; the voice is not used."""
+"""CtyunAI 2025, a reconstruction: visual features (theirs are CLIP's), TCN, transformer encoder; \
+audio is not used."""
 
 from ml_collections import ConfigDict
 

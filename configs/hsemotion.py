@@ -1,5 +1,5 @@
-"""HSEmotion: a perceptron, frame by frame; predictions are smoothed over 101 frames. Their system \
-of ABAW6: that of 2025 has no VA."""
+"""HSEmotion 2024 (ABAW6): a perceptron, frame by frame; predictions are smoothed over 101 frames. \
+Their report of 2025 does not cover valence and arousal."""
 
 from ml_collections import ConfigDict
 

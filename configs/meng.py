@@ -1,4 +1,4 @@
-"""Meng et al. 2022: all features, transformer encoder without positions, no temporal part."""
+"""Meng et al. 2022: both modalities, transformer encoder without positions, no temporal part."""
 
 from ml_collections import ConfigDict
 

@@ -1,5 +1,5 @@
-"""USTC-IAT-United 2025, a reconstruction: multi-scale TCNs, then attention in which the face asks \
-the voice."""
+"""USTC-IAT-United 2025, a reconstruction: multi-scale TCNs, then cross-attention with visual \
+queries and audio keys and values."""
 
 from ml_collections import ConfigDict
 
@@ -17,4 +17,4 @@ def change(config):
 
 
 def mini(config):
-  config.optimizer.rate_factors = ((r'fusion/.*', 0.1),)  # encoders whose norms come last
+  config.optimizer.rate_factors = ((r'fusion/.*', 0.1),)  # post-norm encoders need a lower rate

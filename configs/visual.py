@@ -1,4 +1,4 @@
-"""The face alone: the control without a voice."""
+"""Faces only: the control without the audio modality."""
 
 from ml_collections import ConfigDict
 

@@ -1,4 +1,4 @@
-"""Zhang Wei et al. 2023: features of the face (theirs are MAE's), transformer encoder without \
+"""Zhang Wei et al. 2023: visual features (theirs are MAE's), transformer encoder without \
 positions, no temporal part; AdamW."""
 
 from ml_collections import ConfigDict
@@ -11,7 +11,7 @@ def get_config(argument=''):
 
 
 def change(config):
-  config.model.audio.tower = 'none'  # as in the configuration that they ship
+  config.model.audio.tower = 'none'  # as in the configuration in their repository
   config.model.temporal.update(visual=(), audio=())
   config.model.fusion = ConfigDict({'name': 'transformer', 'inputs': ('visual',)})
   config.model.fusion.update(positions='none', stem=(256, 128), slope=0.1)

@@ -1,5 +1,5 @@
 """Zhang Ziyang et al. 2023: transformer encoder with sinusoidal positions, no temporal part. \
-Their code trains by squared error."""
+Their code trains with squared error."""
 
 from ml_collections import ConfigDict
 

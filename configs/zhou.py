@@ -1,5 +1,5 @@
-"""Zhou et al. 2023: TCN, then a transformer encoder without positions; one CCC over the batch, \
-AdamW."""
+"""Zhou et al. 2023: TCN, then a transformer encoder without positions; one CCC loss over the \
+whole batch, AdamW."""
 
 from ml_collections import ConfigDict
 

@@ -1,5 +1,5 @@
-"""Offline data preparation: makes checked records from a data set.
+"""Turns the folder of a data set into checked records, before any training.
 
-It uses avjax's errors, files, data and media, and imports no JAX; TensorFlow is imported late, to
-write the records.
+Of avjax it uses errors, files, data and media, so it loads no JAX. TensorFlow is imported only when
+records are written or counted.
 """

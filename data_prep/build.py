@@ -1,6 +1,6 @@
 """Makes TFRecord files and their manifest from videos, crops and annotations.
 
-The same input gives the same bytes, whatever the number of workers and however often it was
+The same input gives the same bytes, with any number of workers and however often the command was
 interrupted.
 """
 
@@ -30,7 +30,7 @@ PACKAGES = ('av', 'librosa', 'numpy', 'pillow', 'tensorflow-datasets')
 
 
 def parse_args(argv=None):
-  """Returns the options, those of the source that --layout chooses among them.
+  """Parses the options, including those of the source that --layout chooses.
 
   Raises InputError if they cannot be used.
   """
@@ -57,7 +57,8 @@ def parse_args(argv=None):
   sizes = args.length, args.stride, args.face, args.workers, args.max_shard_mib
   if min(sizes) < 1 or args.stride > args.length:
     raise InputError(
-      'sizes must be at least 1, and --stride at most --length so that no frame is left out'
+      '--length, --stride, --face, --workers and --max_shard_mib must be at least 1, '
+      'and --stride at most --length so that no frame is left out'
     )
   return args
 
@@ -67,7 +68,7 @@ def add_layout(parser):
     '--layout',
     choices=SOURCES,
     default='affwild2',
-    help='how the data set lies on disk, which decides the last group of options below '
+    help='how the data set is laid out on disk; it decides the last group of options below '
     '(default: affwild2)',
   )
 
@@ -79,14 +80,14 @@ def add_options(parser):
     '--data_dir', required=True, type=pathlib.Path, help='folder to which the records are written'
   )
   add_layout(parser)
-  parser.add_argument('--length', type=int, default=300, help='frames of a window (default: 300)')
+  parser.add_argument('--length', type=int, default=300, help='frames per window (default: 300)')
   parser.add_argument(
     '--stride',
     type=int,
     default=200,
     help='frames from the start of one window to the next (default: 200)',
   )
-  parser.add_argument('--face', type=int, default=48, help='pixels a side of a face (default: 48)')
+  parser.add_argument('--face', type=int, default=48, help='side of a face in pixels (default: 48)')
   parser.add_argument(
     '--workers',
     type=int,
@@ -101,7 +102,7 @@ def add_options(parser):
     '--tolerate',
     default='',
     metavar='NAME,...',
-    help=f'comma list of what is otherwise refused: {tolerable}',
+    help=f'what to accept that is otherwise refused, separated by commas: {tolerable}',
   )
   parser.add_argument(
     '--features',
@@ -127,7 +128,7 @@ def main(argv=None):
     if target.exists():
       return keep(target, layout, source, max_shard_mib=args.max_shard_mib)
     staging = args.data_dir / f'{manifest.NAME}.incomplete'
-    shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed
+    shutil.rmtree(staging, ignore_errors=True)  # left by a build that was killed
     try:
       made = build(splits, layout, staging, workers=args.workers, max_shard_mib=args.max_shard_mib)
       made['source'], made['max_shard_mib'] = source, args.max_shard_mib
@@ -144,10 +145,10 @@ def main(argv=None):
 
 
 def fingerprint(splits, tolerate):
-  """Returns a SHA-256 over what tells one source from another.
+  """Computes a SHA-256 that identifies the source data.
 
-  It covers names, annotations, sizes and features. Paths and times do not count, so that a data set
-  that was moved is still the same.
+  It covers names and sizes of the videos, which crops there are, annotations and the bytes of
+  feature files. Paths and times are left out, so it does not change when a data set is moved.
   """
   digest = hashlib.sha256(repr(tolerate).encode())
   for split, jobs in splits.items():
@@ -158,19 +159,19 @@ def fingerprint(splits, tolerate):
       digest.update(job.crop_ids.tobytes())
       if job.labels is not None:
         digest.update(job.labels.tobytes() + job.annotated.tobytes())
-      for name, path in job.features.items():  # two backbones may give files of one size
+      for name, path in job.features.items():  # by content: two backbones may give equal sizes
         digest.update(f'{name} {files.sha256(path)}'.encode())
   return digest.hexdigest()
 
 
 def keep(target, layout, source, *, max_shard_mib):
-  """Accepts a finished data set of the same settings and source as the result.
+  """Keeps records that are there already, if they have the same settings and source.
 
   Raises InputError for anything else.
   """
   if not (target / manifest.MANIFEST).is_file():
     raise InputError(
-      f'{target} is there without a {manifest.MANIFEST}, so it was not made by this program; '
+      f'{target} exists but has no {manifest.MANIFEST}, so it was not made by this program; '
       'remove it'
     )
   found = manifest.check_sizes(target)
@@ -178,7 +179,7 @@ def keep(target, layout, source, *, max_shard_mib):
   differing = [key for key, value in wanted.items() if found.get(key) != value]
   if differing:
     raise InputError(
-      f'{target} holds records of another {" and ".join(differing)}; '
+      f'{target} holds records with a different {" and ".join(differing)}; '
       'remove it or choose another --data_dir'
     )
   print(f'{target} is complete and made from the same source with the same settings: nothing to do')
@@ -218,7 +219,7 @@ def build(splits, layout, staging, *, workers, max_shard_mib):
     # Imported late, so that the workers and the checks above start without TensorFlow.
     from data_prep import tfds_builder
 
-    # TFDS refuses an empty split. It takes the others one after another, so that all can share one
+    # TFDS refuses an empty split. It writes the others one after another, so all can share one
     # stream of clips.
     filled = {split: examples(split, decoded) for split, members in splits.items() if members}
     shards = tfds_builder.write(layout, filled, staging, max_shard_mib)
@@ -248,10 +249,7 @@ def build(splits, layout, staging, *, workers, max_shard_mib):
 
 
 def summary(made, target):
-  """Returns the lines that are printed at the end.
-
-  They say how much there is in each split, and what is masked.
-  """
+  """Returns the text that is printed at the end: the size of each split, and what is masked."""
   counts = [
     (split, len(chunk['clips']), sum(chunk['clips'].values()), chunk['records'])
     for split, chunk in made['chunks'].items()
@@ -273,14 +271,14 @@ def summary(made, target):
       *lines,
       f'{len(made["shards"])} shards, {size / 1e6:,.1f} MB; masked frames: {masked}',
       f'log-mel: {made["log_mel_bytes"] / max(windowed, 1):.0f} bytes a frame '
-      '(windows of 96 x 64 would take 12,288)',
+      '(a stored window of 96 x 64 would take 12,288)',
       f'records: {target}',
     ]
   )
 
 
 def run():
-  """The console command avjax-prepare."""
+  """Runs the console command avjax-prepare."""
   errors.run_command(main)
 
 

@@ -1,4 +1,4 @@
-"""Plans a clip, decodes it with everything joined by frame id, and cuts it into records."""
+"""Describes a clip, decodes its files, joined by frame id, and cuts it into records."""
 
 import dataclasses
 import pathlib
@@ -13,15 +13,15 @@ from avjax.errors import InputError
 from avjax.media import audio, faces, video
 from data_prep import features
 
-# Frames by which annotation, crops and decoded video may differ; in the official set it is a few.
+# Annotation, crops and decoded video may differ by this many frames; officially they do by a few.
 MAX_LENGTH_DIFFERENCE = 30
 
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-  """Names one annotated person of one video.
+  """Names the files of one person in one video.
 
-  partition: 'train', 'validation' or 'test'; test has no annotation.
+  partition: 'train', 'validation' or 'test'; a test clip has no annotation.
   """
 
   name: str
@@ -33,26 +33,26 @@ class Clip:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """Holds a clip and what is known of it before its video is opened.
+  """Holds a clip and what is known about it before its video is opened.
 
-  This is all that a worker process needs to decode it.
+  This is all that a worker process needs to decode the clip.
   """
 
   clip: Clip
   crop_ids: np.ndarray  # (K,) int32 frames that have a crop, ascending, K >= 1
   labels: np.ndarray | None  # (T,2) float32 valence and arousal; None for a test clip
   annotated: np.ndarray | None  # (T,) bool, True where both were annotated; None for a test clip
-  unreadable: frozenset[str]  # crops that may be broken, of all clips, such as clip/00026.jpg
+  unreadable: frozenset[str]  # crops of any clip that may be broken, such as clip/00026.jpg
   features: dict[str, pathlib.Path]
   ignore_length: bool = False  # whether lengths may differ by more than MAX_LENGTH_DIFFERENCE
 
 
 @dataclasses.dataclass(frozen=True)
 class DecodedClip:
-  """The n kept frames of a clip, in order, and its whole spectrogram.
+  """Holds the n kept frames of a clip, in order, and the log-mel of its whole video.
 
-  Arrays have the types that records.fields gives for one frame; there, labels are called va and
-  window_starts starts.
+  Arrays have the types that records.fields gives for one frame; there `labels` is called va, and
+  `window_starts` is called starts.
   """
 
   name: str
@@ -93,12 +93,12 @@ def decode_clip(job: Job, layout: Layout) -> DecodedClip:
   n = len(timeline.times)
   if not job.ignore_length:
     check_lengths(job, n)
-  for path in job.features.values():  # never cut: a row that is missing may be missing anywhere
+  for path in job.features.values():  # never cut to length: any row may be the missing one
     rows = len(features.open_rows(path))
     if rows != n:
       raise InputError(
         f'{path} has {rows} rows, but {job.clip.video} has {n} frames; '
-        'make a row for each frame that decoding gives'
+        'write one row for each decoded frame'
       )
   if job.labels is None:
     labels, annotated = np.zeros((n, 2), np.float32), np.zeros(n, bool)
@@ -129,7 +129,7 @@ def decode_clip(job: Job, layout: Layout) -> DecodedClip:
 
 
 def check_lengths(job: Job, n: int) -> None:
-  """Raises InputError where annotation or crops and the n decoded frames cannot belong together."""
+  """Raises InputError where annotation or crops do not fit the n decoded frames."""
   hint = '; to cut to the shorter, add --tolerate length'
   if job.labels is not None and abs(len(job.labels) - n) > MAX_LENGTH_DIFFERENCE:
     raise InputError(

@@ -1,6 +1,6 @@
 """Reads features of other backbones (CLIP, MAE, wav2vec2, ...), which were computed elsewhere.
 
-There is one .npy file a clip, with row k - 1 for frame k.
+There is one .npy file per clip, with row k - 1 for frame k.
 """
 
 import pathlib
@@ -23,7 +23,7 @@ def parse_folders(options: Iterable[str]) -> dict[str, pathlib.Path]:
     name, equals, path = option.partition('=')
     if not equals or not re.fullmatch('[a-z][a-z0-9_]*', name):
       raise InputError(
-        f'--features {option} is not NAME=DIR with a name of small letters, digits and _'
+        f'--features {option} is not NAME=DIR with a name of lower-case letters, digits and _'
       )
     if name in folders:
       raise InputError(f'--features {name} is given twice')
@@ -34,7 +34,7 @@ def parse_folders(options: Iterable[str]) -> dict[str, pathlib.Path]:
 def find(folders: dict[str, pathlib.Path], clip: str) -> dict[str, pathlib.Path]:
   """Finds the files {name: path} of a clip; InputError where one is missing.
 
-  Two people of one video have two files, also for features of the sound that they share.
+  Two people of one video have a file each, even for features of the sound that they share.
   """
   found = {name: path / f'{clip}.npy' for name, path in folders.items()}
   for name, path in found.items():
@@ -46,9 +46,9 @@ def find(folders: dict[str, pathlib.Path], clip: str) -> dict[str, pathlib.Path]
 
 
 def widths(jobs):
-  """Returns {name: columns}, equal in all files of a name.
+  """Returns {name: number of columns}, which is the same in all files of a name.
 
-  Raises InputError for a file that is damaged or differs.
+  Raises InputError for a file that is damaged or has another number.
   """
   first = {}
   for job in jobs:
@@ -58,13 +58,13 @@ def widths(jobs):
       if width != wanted:
         raise InputError(
           f'{path} has {width} columns, but {other} has {wanted}; '
-          'the files of one name come from one backbone'
+          'all files of one name must come from the same backbone'
         )
   return {name: width for name, (_, width) in first.items()}
 
 
 def open_rows(path: pathlib.Path) -> np.ndarray:
-  """Maps the rows of a file, (n,D) of some floating type, without reading them.
+  """Memory-maps the rows of a file, (n,D) of a floating-point type, without reading them.
 
   Raises InputError if it holds anything else.
   """
@@ -78,7 +78,7 @@ def open_rows(path: pathlib.Path) -> np.ndarray:
     or rows.dtype.kind != 'f'
     or not rows.shape[1]
   ):
-    raise InputError(f'{path} does not hold a table of floating-point numbers, a row a frame')
+    raise InputError(f'{path} does not hold a table of floating-point numbers, one row per frame')
   return rows
 
 

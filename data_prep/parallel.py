@@ -1,6 +1,6 @@
 """Computes in a pool of processes, which gives its results in order and shows its progress.
 
-It leaves no orphans.
+No worker outlives the main process.
 """
 
 import collections
@@ -19,11 +19,11 @@ from avjax.errors import InputError
 
 @contextlib.contextmanager
 def ordered(function, items, workers, unit):
-  """Gives an iterator over function(item) for each item, in order, computed by that many processes.
+  """Gives an iterator over function(item) for each item, in order, computed by `workers` processes.
 
-  At most workers + 2 results wait to be taken, so that memory stays bounded however slowly they are
-  taken. What the function raises is raised by the iterator; leaving the context early drops the
-  work that has not begun.
+  At most workers + 2 results are computed ahead, so that memory stays bounded however slowly they
+  are taken. The iterator raises what the function raises. Leaving the context early drops the work
+  that has not begun.
   """
   # Spawned, not forked: FFmpeg, librosa and TensorFlow hold threads and locks.
   with concurrent.futures.ProcessPoolExecutor(
@@ -33,14 +33,14 @@ def ordered(function, items, workers, unit):
       yield progress(results(pool, function, items, workers + 2), len(items), unit)
     except concurrent.futures.process.BrokenProcessPool:
       raise InputError(
-        'a worker process was killed, probably for want of memory; take fewer --workers'
+        'a worker process was killed, probably for lack of memory; use fewer --workers'
       ) from None
     finally:
       pool.shutdown(wait=False, cancel_futures=True)
 
 
 def results(pool, function, items, ahead):
-  """Yields the results in order, while at most `ahead` calls are under way or wait to be taken."""
+  """Yields the results in order; at most `ahead` calls are under way or wait to be taken."""
   pending = collections.deque()
   for item in items:
     pending.append(pool.submit(function, item))
@@ -63,10 +63,7 @@ def progress(values, total, unit):
 
 
 def prepare_worker():
-  """Makes a worker ignore Ctrl-C and end with the main process.
-
-  Otherwise it would wait for work for ever.
-  """
+  """Makes a worker ignore Ctrl-C and end with the main process, not wait for work forever."""
   signal.signal(signal.SIGINT, signal.SIG_IGN)
 
   def watch():

@@ -7,7 +7,7 @@ import contextlib
 import io
 import os
 
-# Set before the import, since TensorFlow greets with a page of remarks otherwise.
+# Set before the import: otherwise TensorFlow prints a page of remarks.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
@@ -38,9 +38,8 @@ class Affwild2(tfds.core.GeneratorBasedBuilder):
   def _info(self):
     return tfds.core.DatasetInfo(
       builder=self,
-      # Part of the bytes of dataset_info.json, whose SHA-256 is in the manifest, and so of the
-      # identity of the records: the text stays as it is, although records.py is now in
-      # avjax/data.
+      # This text must not change, although records.py is now in avjax/data: it is part of
+      # dataset_info.json, whose SHA-256 is in the manifest.
       description='Windows of annotated frames of Aff-Wild2; '
       'data_prep/records.py says what each field is.',
       features=tfds.features.FeaturesDict(
@@ -82,8 +81,8 @@ def feature(shape, dtype):
     return tfds.features.Text()
   if shape == ():
     return tfds.features.Scalar(dtype)
-  # Without an encoding every pixel would become an int64 in the record; zlib costs more time than
-  # the disk saves.
+  # Without an encoding every pixel would become an int64 in the record; zlib takes more time than
+  # its smaller files save.
   return tfds.features.Tensor(
     shape=shape, dtype=np.dtype(dtype), encoding=tfds.features.Encoding.BYTES
   )
@@ -106,7 +105,7 @@ def write(layout, examples, data_dir, max_shard_mib):
     max_shard_size=max_shard_mib << 20,
     min_shard_size=(max_shard_mib << 20) // 2,
   )
-  # It prints about a download that does not take place.
+  # Silences TFDS, which announces a download that does not take place.
   with contextlib.redirect_stdout(io.StringIO()):
     builder.download_and_prepare(
       download_dir=data_dir, download_config=config, file_format='tfrecord'

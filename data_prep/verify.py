@@ -1,4 +1,4 @@
-"""python -m data_prep.verify DIR: compares every shard with the manifest, to the last byte."""
+"""Compares every file of the records with the manifest: python -m data_prep.verify DIR"""
 
 import argparse
 import os

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Starts one run in several processes on this machine, as it would run on several hosts. Use it to
-# see that a config runs distributed before it costs money.
+# check that a config runs distributed before you pay for hosts.
 #   launch/multihost_cpu.sh [--dry-run] PROCESSES DEVICES \
 #     --config=configs/grjca.py:mini --workdir=RUN --config.data.dir=RECORDS
 # Each of the PROCESSES has DEVICES simulated devices. TERM or Ctrl-C stops all of them at the same

@@ -1,4 +1,4 @@
-"""What the suites share."""
+"""Shares fixtures and options among the suites."""
 
 import json
 import os
@@ -43,23 +43,23 @@ def pytest_addoption(parser):
 def pytest_collection_modifyitems(items):
   """Puts the demo first.
 
-  It takes as long as a third of the others together, and one worker can be at it from the start.
+  It takes a third as long as all others together, so one worker should begin with it.
   """
   items.sort(key=lambda item: item.path.name != 'test_demo.py')
 
 
 @pytest.fixture
 def full(request):
-  """Whether the long form was asked for.
+  """Tells whether the long form was asked for.
 
-  It has as many kills, flips and files as docs/reliability.md says.
+  It has the numbers of kills, flips and files that are in docs/reliability.md.
   """
   return request.config.getoption('--full')
 
 
 @pytest.fixture
 def record(request):
-  """record(name, value) keeps a figure that a test of tests/fault has found."""
+  """Returns record(name, value), which keeps a figure that a test of tests/fault has measured."""
   path = request.config.getoption('--record')
 
   def keep(name, value):

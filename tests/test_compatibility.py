@@ -1,7 +1,7 @@
-"""What version 0.1.0 (commit 656e7a9) made is still read and gives the same results.
+"""Tests that files of version 0.1.0 (commit 656e7a9) are still read and give the same results.
 
-That is records, a run, an exported model and predictions: tests/data/made_by_656e7a9 holds what
-that commit's own commands wrote, in the smallest sizes.
+These are records, a run, an exported model and predictions: tests/data/made_by_656e7a9 has what the
+commands of that commit wrote, in the smallest sizes.
 """
 
 import csv
@@ -25,7 +25,7 @@ TOLERANCE = 1e-6  # of predictions, which the CSVs give to six decimals
 
 
 def read_csv(path):
-  """{column: values} of a CSV of predictions, NaN where a cell is empty."""
+  """Returns {column: values} of a CSV of predictions, NaN where a cell is empty."""
   with open(path, newline='') as file:
     rows = list(csv.DictReader(line for line in file if not line.startswith('#')))
   return {name: np.array([float(row[name] or 'nan') for row in rows]) for name in rows[0]}
@@ -40,7 +40,7 @@ def assert_same_csv(found, wanted):
 
 @pytest.fixture
 def run(tmp_path):
-  """A copy of the old run, which evaluation writes into."""
+  """A copy of the old run, for evaluation to write into."""
   return pathlib.Path(shutil.copytree(OLD / 'run', tmp_path / 'run'))
 
 
@@ -81,7 +81,7 @@ def test_an_exported_model_is_read_and_written_the_same(run, tmp_path):
 def test_a_run_goes_on(run, capsys):
   """A run that has ended, started again with the old command, gives its old results.
 
-  Nothing is refused as another run.
+  It is not refused as another run.
   """
   old = json.loads((run / 'results_validation.json').read_text())
   done = call(

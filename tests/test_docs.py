@@ -94,7 +94,7 @@ def test_flops_by_hand():
 
 
 def test_the_table_of_systems():
-  """Every config has a row in docs/systems.json; what is behind the towers is measured again."""
+  """Every config has a row in docs/systems.json; sizes without towers are measured again."""
   found = load('systems.json')
   assert found.keys() == systems.SYSTEMS.keys() == systems.CONFIGS
   modules = {name: importlib.import_module(f'configs.{name}') for name in found}

@@ -1,4 +1,4 @@
-"""Imports run one way: a package imports only those that stand before it in ORDER."""
+"""Tests that imports run one way: a package imports only those before it in ORDER."""
 
 import ast
 import pathlib

@@ -1,4 +1,4 @@
-"""The wheel holds what a person installs: packages, pages, configs, licence and commands."""
+"""Tests that the wheel has what is installed: packages, pages, configs, licence and commands."""
 
 import configparser
 import os
@@ -25,7 +25,7 @@ COMMANDS = {
 
 @pytest.fixture(scope='module')
 def wheel(tmp_path_factory):
-  """The wheel, built without a network from a copy: a build leaves files beside its source."""
+  """The wheel, built without a network; from a copy, since a build leaves files in its folder."""
   folder = tmp_path_factory.mktemp('source')
   for name in PACKAGES:
     shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns('__pycache__'))
@@ -39,7 +39,7 @@ def wheel(tmp_path_factory):
 
 
 def read(wheel, name):
-  """Returns the text of a file of the wheel's own description."""
+  """Returns the text of a file of the wheel's metadata."""
   with zipfile.ZipFile(wheel) as archive:
     (path,) = (path for path in archive.namelist() if path.endswith(f'.dist-info/{name}'))
     return archive.read(path).decode()
@@ -58,7 +58,7 @@ def test_the_files_of_the_wheel(wheel):
 
 
 def test_the_console_commands(wheel):
-  """Each is a function that exists, and is that of `python -m` of the same module."""
+  """Each is a function that exists, the same that `python -m` of its module runs."""
   parsed = configparser.ConfigParser()
   parsed.read_string(read(wheel, 'entry_points.txt'))
   commands = dict(parsed['console_scripts'])
@@ -69,7 +69,7 @@ def test_the_console_commands(wheel):
 
 
 def test_the_wheel_in_an_environment_of_its_own(wheel, full, tmp_path):
-  """The long form: installed as a person installs it, the commands run in any folder."""
+  """In the long form the wheel is installed with pip, and the commands run in any folder."""
   if not full:
     pytest.skip('installs every dependency: only with --full')
   subprocess.run([sys.executable, '-m', 'venv', tmp_path / 'venv'], check=True)

@@ -1,10 +1,12 @@
 """Generates a small synthetic Aff-Wild2 in the official layout.
 
-It has everything that is awkward in the real one. Drawn faces and synthesised voices show valence
-and arousal, so that what can be learnt from the real set can be learnt here, on a small scale;
-scores on it say nothing about Aff-Wild2. Here is the table of the videos and where their files go;
-video.py makes one video, of what latents.py, face.py and voice.py invent, and film.py writes it.
-`python -m data_prep.mini` is the command.
+Drawn faces and synthesised voices show valence and arousal, so a small model can learn to predict
+them. Everything that is awkward in the real set occurs here too. Scores on this set say nothing
+about Aff-Wild2.
+
+This file lists the videos and says where their files go. video.py makes one video from what
+latents.py, face.py and voice.py invent, and film.py encodes it. `python -m data_prep.mini` is the
+command.
 """
 
 import concurrent.futures
@@ -20,9 +22,9 @@ from avjax.errors import InputError
 from data_prep.mini.latents import DEFAULT_DIALS, PRESETS, Dials
 from data_prep.mini.video import BROKEN_FRAME, Places, Video, make_video
 
-VERSION = 1  # to be raised whenever the same settings give other files
-# These are always there, however many videos are asked for. Each has one quirk; '' is a plain video
-# of a frame rate that others lack.
+VERSION = 1  # raise it whenever the same settings give other files
+# These are always made, however many videos are asked for. Each has one quirk; '' is a plain video
+# whose frame rate no other has.
 AWKWARD = (
   Video('105', 'train', 30, '.mp4', 'gaps'),  # -5 at the start, inside, in only one column
   Video('video12_1', 'train', 25, '.avi', 'missing_faces'),  # at the start, two runs, one frame
@@ -34,7 +36,7 @@ AWKWARD = (
   Video('239', 'train', 24, '.mp4', 'silent'),
   Video('video84', 'train', 24, '.mp4', 'short_sound'),  # ends after 80 % of the video
   Video('54-30-1080x1920', 'train', 30, '.mp4', 'late_video'),  # begins 0.3 s after the sound
-  Video('286', 'train', 25, '.mp4', 'late_sound'),  # begins 0.4 s after the picture
+  Video('286', 'train', 25, '.mp4', 'late_sound'),  # begins 0.4 s after the first frame
   Video('17-24-1920x1080', 'train', 24, '.mp4', 'variable_rate'),
   Video('40-60-1280x720', 'train', 60, '.mp4'),
   Video('303', 'validation', 15, '.avi', 'broken_crop'),  # half a jpg, listed in unreadable.txt
@@ -66,7 +68,8 @@ def list_videos(count):
   """
   if count < len(AWKWARD):
     raise InputError(
-      f'--videos is at least {len(AWKWARD)}, the awkward ones that are always there, not {count}'
+      f'--videos must be at least {len(AWKWARD)}, the awkward ones that are always there, '
+      f'not {count}'
     )
   plain = []
   for i in range(count - len(AWKWARD)):
@@ -89,13 +92,13 @@ def generate(
   """Writes the data set, the same bytes for the same settings.
 
   Args:
-    output: folder, new or empty; a complete mini of the same settings stays as it is, an
+    output: folder, new or empty. A complete mini set of the same settings stays as it is; an
       interrupted one is finished.
     seed: any int.
     videos: how many, at least len(AWKWARD).
-    seconds: length of each, 6 to 300; less at rates above 24 frames/s, and in two short ones.
+    seconds: length of each, 6 to 300. Videos above 24 frames/s and two short ones are shorter.
     dials: what faces and voices show, and how often they contradict each other.
-    workers: processes; None is one per core. The files are the same.
+    workers: processes; None is one per core. Their number does not change the files.
 
   Returns {'videos', 'clips', 'frames'}: their numbers; frames are counted per clip.
   Raises InputError where a setting is out of range or `output` holds anything else.
@@ -132,7 +135,7 @@ def generate(
   for _, _, places, *_ in jobs:
     for place in filter(None, dataclasses.astuple(places)):
       place.mkdir(parents=True, exist_ok=True)
-  # The longest first, so that all processes end together.
+  # The longest first, so that all processes end at about the same time.
   jobs.sort(key=lambda job: -job[1].frame_count(seconds) * len(job[1].clips))
   # Spawned, not forked: the caller may hold threads, as a test does that has imported JAX.
   with concurrent.futures.ProcessPoolExecutor(
@@ -147,12 +150,12 @@ def generate(
 def check_settings(seconds, dials):
   """Raises InputError, naming the option of the command, for a setting that is out of range."""
   if not 6 <= seconds <= 300:
-    raise InputError(f'--seconds lies between 6 and 300, not {seconds:g}')
+    raise InputError(f'--seconds must be between 6 and 300, not {seconds:g}')
   if dials.preset not in PRESETS:
-    raise InputError(f'--preset is one of {", ".join(PRESETS)}, not {dials.preset!r}')
+    raise InputError(f'--preset must be one of {", ".join(PRESETS)}, not {dials.preset!r}')
   for name in ('rho', 'anti', 'kappa'):
     if not 0 <= getattr(dials, name) <= 1:
-      raise InputError(f'--{name} lies between 0 and 1, not {getattr(dials, name):g}')
+      raise InputError(f'--{name} must be between 0 and 1, not {getattr(dials, name):g}')
 
 
 def read_settings(path: pathlib.Path) -> dict[str, Any] | None:
@@ -166,7 +169,7 @@ def read_settings(path: pathlib.Path) -> dict[str, Any] | None:
 def find_places(output, i, video):
   """Returns the Places of the i-th video.
 
-  Two fifths of the videos are in batch1, two in batch2, and one is among the later videos.
+  Of every five videos two are in batch1, two in batch2 and one in new_vids.
   """
   videos, crops = FOLDERS[i % len(FOLDERS)]
   folder = ANNOTATION_FOLDERS[video.partition]
@@ -181,8 +184,8 @@ def find_places(output, i, video):
 def write_lists(output, table, seconds):
   """Writes the files that belong to no video.
 
-  These are the test list, the template of a submission, the list of broken crops, and what macOS
-  leaves in folders.
+  These are the test list, the template of a submission, the list of broken crops, and the .DS_Store
+  files that macOS leaves in folders.
   """
   tests = [
     (clip, video.frame_count(seconds))

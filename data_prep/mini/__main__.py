@@ -1,10 +1,10 @@
 """Writes a small synthetic Aff-Wild2 in the official layout: python -m data_prep.mini --output DIR.
 
-Drawn faces and synthesised voices show valence and arousal, so that what can be learnt from the
-real set can be learnt here, on a small scale; scores on it say nothing about Aff-Wild2. It has all
-that is awkward in the real one. DIR also holds _truth/<clip>.npz (what each person feels, what face
-and voice show of it, and when one of the two lies), unreadable.txt (the broken crop) and mini.json
-(the settings).
+Drawn faces and synthesised voices show valence and arousal, so a small model can learn to predict
+them. Everything that is awkward in the real set occurs here too. Scores on this set say nothing
+about Aff-Wild2. DIR also holds _truth/<clip>.npz (what each person feels, what face and voice show
+of it, and when one of the two misleads), unreadable.txt (the broken crop) and mini.json (the
+settings).
 """
 
 import argparse
@@ -33,22 +33,32 @@ def main(argv=None):
     '--preset',
     choices=PRESETS,
     default='natural',
-    help='who knows what: the face valence and the voice arousal, or each a little of both',
+    help='natural: the face shows valence better, the voice arousal; balanced: both are noisy '
+    '(default: natural)',
   )
   parser.add_argument(
-    '--rho', type=float, default=0.1, help='share of time in which one modality lies (default: 0.1)'
+    '--rho',
+    type=float,
+    default=0.1,
+    help='share of the time in which face or voice misleads (default: 0.1)',
   )
   parser.add_argument(
     '--anti',
     type=float,
     default=0.5,
-    help='what a liar shows: 1 the opposite, 0 something unrelated (default: 0.5)',
+    help='what it then shows: 1 the opposite, 0 something unrelated (default: 0.5)',
   )
   parser.add_argument(
-    '--kappa', type=float, default=0.5, help='how visibly: blur, dark and noise (default: 0.5)'
+    '--kappa',
+    type=float,
+    default=0.5,
+    help='how much it then shows that it misleads: a blurred, dark face or a noisy voice '
+    '(default: 0.5)',
   )
   parser.add_argument(
-    '--workers', type=int, help='processes (default: one per core); the files are the same'
+    '--workers',
+    type=int,
+    help='processes (default: one per core); their number does not change the files',
   )
   args = parser.parse_args(argv)
   complete = (pathlib.Path(args.output) / mini.DONE).exists()

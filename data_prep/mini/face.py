@@ -1,8 +1,8 @@
 """Draws a face whose expression shows valence and arousal.
 
 Valence bends the mouth and lowers or slants the brows; arousal opens the eyes and raises the brows;
-the jaw follows the voice. Who it is (skin, hair, brows, glasses, beard, clothes, background) is
-chosen at random, once per person.
+the jaw follows the voice. The identity (skin, hair, brows, glasses, beard, clothes, background) is
+drawn at random, once per person.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import dataclasses
 import cv2
 import numpy as np
 
-CROP = 112  # pixels a side of the official aligned crops
+CROP = 112  # side of the official aligned crops in pixels
 WIDTH, HEIGHT = 160, 120  # pixels of a raw frame for each person in it
 BITS = 4  # OpenCV draws at multiples of 1 / ONE pixel
 ONE = 2**BITS
@@ -37,7 +37,7 @@ CLOTHES = (
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-  """Describes a person's face: what does not change from frame to frame.
+  """Describes what does not change in a person's face from frame to frame.
 
   Colours are BGR; sizes are pixels of the crop.
   """
@@ -56,7 +56,7 @@ class Identity:
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-  """The face's expression over N frames, each field (N,).
+  """Holds a face's expression over N frames, each field (N,).
 
   smile, frown, sad, lift are in about [-1, 1]; eyes and jaw say how open they are, in about [0, 1];
   x and y, int, are the crop's place in the raw frame; hidden, in [0, 1], says how blurred and dark
@@ -181,7 +181,7 @@ class Pen:
 
 
 def mix(colour, other, share):
-  """Returns a colour of which a share, in [0, 1], is the other one."""
+  """Mixes two colours; `share`, in [0, 1], is that of the other."""
   return tuple((1 - share) * a + share * b for a, b in zip(colour, other, strict=True))
 
 

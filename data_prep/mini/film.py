@@ -20,22 +20,22 @@ def write_film(
     size: width and height in pixels, even.
     images: iterable of (H,W,3) uint8 BGR.
     ticks: when each is shown, int, in units of time_base.
-    rate: frames per second in name, a Fraction.
-    time_base: seconds, a Fraction.
+    rate: nominal frames per second, a Fraction.
+    time_base: seconds per tick, a Fraction.
     sound: (n,) float32 at 16 kHz, or None for no track.
     sound_start: seconds from the container's zero to the first sample.
     stereo: resample to 44.1 kHz in two equal channels.
   """
-  picture_codec, sound_codec = CODECS[path.suffix]
+  video_codec, sound_codec = CODECS[path.suffix]
   with av.open(str(path), 'w', container_options={'fflags': '+bitexact'}) as container:
-    picture = container.add_stream(
-      picture_codec, rate=rate, options=X264 if picture_codec == 'libx264' else {}
+    video = container.add_stream(
+      video_codec, rate=rate, options=X264 if video_codec == 'libx264' else {}
     )
-    picture.codec_context.time_base = time_base
-    picture.thread_count = 1  # with more, the bytes depend on their number
-    picture.width, picture.height = size
-    picture.pix_fmt, picture.bit_rate = 'yuv420p', 400_000
-    streams = [picture]
+    video.codec_context.time_base = time_base
+    video.thread_count = 1  # with more, the bytes depend on their number
+    video.width, video.height = size
+    video.pix_fmt, video.bit_rate = 'yuv420p', 400_000
+    streams = [video]
     if sound is not None:
       hertz = 44_100 if stereo else RATE
       track = container.add_stream(sound_codec, rate=hertz, layout='stereo' if stereo else 'mono')
@@ -46,10 +46,10 @@ def write_film(
     for image, tick in zip(images, ticks, strict=True):
       frame = av.VideoFrame.from_ndarray(image, format='bgr24')
       frame.pts, frame.time_base = int(tick), time_base
-      packets += picture.encode(frame)
+      packets += video.encode(frame)
     if sound is not None:
-      # AVI has no negative times: FFmpeg would shift the picture. So the lead-in takes the place of
-      # the first samples.
+      # LAME puts a lead-in before the sound. AVI has no negative times, so FFmpeg would delay the
+      # frames by it; instead, as many samples of the sound are dropped.
       skip = LAME_DELAY if path.suffix == '.avi' else 0
       packets += track.encode(
         sound_frame(sound, hertz, stereo=stereo, start=sound_start, skip=skip)

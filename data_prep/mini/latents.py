@@ -1,7 +1,7 @@
 """Invents what people feel, their valence and arousal, and how much of it face and voice show.
 
-The latent pair is the label. Each modality shows a weighted, noisy copy of it; in a conflict
-segment one of the two lies.
+The latent pair is the label. Each modality shows a weighted, noisy copy of it. In a conflict
+segment one of the two lies, which means that it shows something else.
 """
 
 import dataclasses
@@ -10,8 +10,8 @@ import hashlib
 import numpy as np
 
 GRID_HZ = 20
-# Seconds of the grid before the first frame and after the last: sound may begin and annotation end
-# there.
+# Seconds by which the grid begins before the first frame and ends after the last, for sound that
+# begins earlier and annotation that ends later.
 MARGIN = 1.5
 CLEAN, VOICE_LIES, FACE_LIES = 0, 1, 2
 SEGMENT = 5.5  # seconds of a conflict segment on average; they last 3 to 8
@@ -31,8 +31,8 @@ class Dials:
 
   preset a name in PRESETS
   rho    share of the time in which one modality lies
-  anti   how: 1 shows the opposite of the latents, 0 shows something unrelated
-  kappa  how visibly: a lying face is blurred and dark, a lying voice noisy; 0 gives no hint
+  anti   what it then shows: 1 the opposite of the latents, 0 something unrelated
+  kappa  how noticeable that is: a lying face is blurred and dark, a lying voice noisy; at 0 neither
   """
 
   preset: str = 'natural'
@@ -81,7 +81,7 @@ class Performance:
 def generator(seed, *role):
   """Returns a random generator that depends on the seed and the role only.
 
-  A role is such as ('face', '105').
+  An example of a role is ('face', '105').
   """
   digest = hashlib.sha256('/'.join(map(str, (seed, *role))).encode()).digest()
   return np.random.default_rng(int.from_bytes(digest[:16], 'big'))
@@ -104,9 +104,9 @@ def perform(rng, seconds, dials, turn):
 
 
 def feel(rng, n):
-  """Returns (n,2) valence and arousal in (-1, 1) that wander within seconds about a mean.
+  """Returns (n,2) valence and arousal in (-1, 1), which wander within seconds about a random mean.
 
-  The mean is that of the person.
+  perform() draws one mean per person for the latents, and another for what a lie shows.
   """
   valence = wander(rng, n, 3.0, 0.75) + rng.normal(0, 0.25)
   arousal = wander(rng, n, 2.5, 0.70) + rng.normal(0, 0.25)
@@ -127,7 +127,7 @@ def wander(rng, n, tau, spread):
 
 
 def smooth(columns, seconds):
-  """Returns the running mean of (n,2) columns over some seconds, the ends repeated."""
+  """Returns the running mean of (n,2) columns over some seconds; the ends are repeated."""
   width = max(1, round(seconds * GRID_HZ)) | 1
   padded = np.pad(columns, ((width // 2, width // 2), (0, 0)), 'edge')
   return np.stack(
@@ -138,9 +138,9 @@ def smooth(columns, seconds):
 def conflict(rng, times, seconds, rho, turn):
   """Draws the conflict segments of a video, between clean stretches of random length.
 
-  Face and voice lie by turns. A share rho of the time is in conflict: in each video, if that
-  makes a segment of usual length, else in some videos, which are picked by `turn` in [0, 1). Turns
-  that are spread evenly over the videos make the share exact over all of them as well.
+  Face and voice lie in turn. A share rho of the time is in conflict. Where rho * seconds is less
+  than a usual segment, a video has one segment or none, as `turn` in [0, 1) decides; with turns
+  spread evenly over the videos, the share holds over all of them.
 
   Returns (n,) uint8 states at times (n,).
   """
@@ -163,6 +163,6 @@ def conflict(rng, times, seconds, rho, turn):
 
 
 def balanced(rng, count):
-  """Returns (count,) random numbers within [-1, 1] of sum 0."""
+  """Returns (count,) random numbers within [-1, 1] whose sum is 0."""
   numbers = rng.uniform(-0.5, 0.5, count)
   return numbers - numbers.mean()

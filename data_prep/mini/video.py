@@ -1,6 +1,6 @@
-"""Makes one invented video: its people, film, crops, annotations and truth.
+"""Makes one synthetic video: its people, frames, sound, crops, annotations and latents.
 
-A video may have one thing that is awkward about it.
+A video may have one quirk, something awkward that also occurs in Aff-Wild2.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ import numpy as np
 from data_prep.mini import face, latents, voice
 from data_prep.mini.film import write_film
 
-MOST_FRAMES = 24  # per second asked for: videos of higher rates are shorter in time instead
+MOST_FRAMES = 24  # per second that was asked for: videos of higher rates are shorter instead
 SHORT, TINY = 170, 40  # frames
 BROKEN_FRAME = 26  # its crop is half a file
 GOLDEN = 0.6180339887  # its multiples modulo 1 are spread evenly
@@ -22,10 +22,7 @@ JPEG = [cv2.IMWRITE_JPEG_QUALITY, 90]
 
 @dataclasses.dataclass(frozen=True)
 class Video:
-  """Describes one video of the table of videos.
-
-  Its quirk, the thing that is awkward about it, is '' or one of the names used below.
-  """
+  """Describes one video of the table of videos; its quirk is '' or one of the names used below."""
 
   name: str
   partition: str  # 'train', 'validation' or 'test'
@@ -46,7 +43,7 @@ class Video:
     return fractions.Fraction(round(self.fps * 1001), 1001).limit_denominator(1001)
 
   def frame_count(self, seconds):
-    """Returns how many frames it has where some seconds are asked for."""
+    """Returns how many frames it has where a length of `seconds` is asked for."""
     most = {'short': SHORT, 'tiny': TINY}.get(self.quirk, 10**6)
     return min(most, round(min(self.fps, MOST_FRAMES) * seconds))
 
@@ -62,9 +59,9 @@ class Places:
 
 
 def make_video(index, video, places, seed, seconds, dials):
-  """Invents the index-th Video, of some seconds, and writes it to its Places.
+  """Invents the index-th Video, about `seconds` long, and writes its files to its Places.
 
-  It also writes everything that belongs to each person in it.
+  These are the video, and for each person in it the crops, the annotation and the latents.
   """
   cv2.setNumThreads(1)  # a process for each video keeps the cores busy
   n = video.frame_count(seconds)
@@ -91,11 +88,11 @@ def make_video(index, video, places, seed, seconds, dials):
     if places.annotations:
       write_annotation(places.annotations / f'{person.clip}.txt', video, person, times)
   images = film(video, places, people, looks, n)
-  picture_delay, sound_delay = {'late_video': (0.3, 0.0), 'late_sound': (0.0, 0.4)}.get(
+  frame_delay, sound_delay = {'late_video': (0.3, 0.0), 'late_sound': (0.0, 0.4)}.get(
     video.quirk, (0.0, 0.0)
   )
-  ticks = ticks + round(picture_delay / float(time_base))
-  wave = cut_sound(video, wave, speech.times[0], seconds, since=sound_delay - picture_delay)
+  ticks = ticks + round(frame_delay / float(time_base))
+  wave = cut_sound(video, wave, speech.times[0], seconds, since=sound_delay - frame_delay)
   size = (len(people) * face.WIDTH, face.HEIGHT)
   path = places.videos / f'{video.name}{video.ending}'
   write_film(
@@ -146,7 +143,7 @@ def clock(video, n, rng):
   """Returns when the n frames are shown, (n,) int from 0, and the unit in seconds."""
   if video.quirk != 'variable_rate':
     return np.arange(n), 1 / video.rate
-  # Ms, changing every ten frames.
+  # Milliseconds per frame, which change every ten frames.
   pace = np.repeat(rng.choice([33, 42, 67], n // 10 + 1), 10)[: n - 1]
   return np.concatenate([[0], np.cumsum(pace + rng.integers(-4, 5, n - 1))]), fractions.Fraction(
     1, 1000
@@ -154,7 +151,7 @@ def clock(video, n, rng):
 
 
 def film(video, places, people, looks, n):
-  """Yields the raw images, everyone side by side, and writes the crops cut from them."""
+  """Yields the raw frames, with all people side by side, and writes the crops cut from them."""
   missing = missing_faces(n) if video.quirk == 'missing_faces' else ()
   for i in range(n):
     images = [
@@ -217,9 +214,9 @@ def write_truth(path, person, times, spoken):
 
 
 def cut_sound(video, wave, begins, seconds, since):
-  """Returns a wave from time `since` to the end of the video, changed as the quirk wants it.
+  """Returns a wave from time `since` to the end of the video, changed by the video's quirk.
 
-  The wave that is given starts at time `begins`.
+  The given wave starts at time `begins`. Without sound it is None.
   """
   first, last = (round((at - begins) * voice.RATE) for at in (since, seconds))
   wave = wave[first:last]

@@ -1,8 +1,8 @@
 """Synthesises a voice that shows valence and arousal.
 
 It has harmonics under two formants, in syllables and phrases. Arousal raises level, pitch, speed
-and brightness; valence raises the formants and, a little, the pitch, and when it is low the pitch
-trembles.
+and brightness. Valence raises the formants and, a little, the pitch; low valence makes the pitch
+tremble.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 
 RATE = 16_000  # samples a second
-CONTROL_HZ = 100  # the voice is steered on this grid and interpolated linearly between its points
+CONTROL_HZ = 100  # rate of the points of a Speech, which are interpolated linearly
 HARMONICS = 26
 FLOOR_DB = -55
 
@@ -29,7 +29,7 @@ class Speaker:
 
 @dataclasses.dataclass(frozen=True)
 class Speech:
-  """How a voice is steered, at C points, CONTROL_HZ of them a second.
+  """Controls a voice at C points, CONTROL_HZ of them per second.
 
   times (C,) seconds from the first frame; envelope (C,) in [0, 1], how open the mouth is; pitch
   (C,) Hz; level (C,) dB; tilt (C,) exponent with which the harmonics fall off; formants (C,2) Hz;
@@ -46,7 +46,7 @@ class Speech:
 
 
 def invent_speaker(rng):
-  """Returns a random Speaker, low or high."""
+  """Returns a random Speaker with a low or a high voice."""
   low = rng.random() < 0.5
   return Speaker(
     pitch=rng.uniform(105, 130) if low else rng.uniform(170, 205),
@@ -85,9 +85,9 @@ def speak(rng, speaker, performance):
 
 
 def take_turns(one, other, seconds=3.0):
-  """Returns the Speech of two people, who speak in turns of some seconds.
+  """Returns the Speech of two people, who take turns of `seconds`, as if it were one voice.
 
-  It also returns (C,), True where the first one speaks.
+  It also returns (C,) bool, True where the first one speaks.
   """
   first = np.floor(one.times / seconds) % 2 == 0
   fields = [

@@ -1,4 +1,4 @@
-"""Data sources: each file of this folder may register one layout in which a data set lies on disk.
+"""Registers data sources: each file of this folder may add one layout of a data set on disk.
 
 A source is a subclass of `Source` under `@register('name')`; `python -m data_prep.build --layout
 name` chooses it. Every file of this folder is imported here, so a new source is a new file and no
@@ -32,9 +32,9 @@ class Source(abc.ABC):
   def plan(self, args: argparse.Namespace) -> dict[str, list[Job]]:
     """Returns {split: jobs} after checking everything that can be checked without opening a video.
 
-    A split other than 'test' is one part of the cross-validation: the last one in order of name is
-    the official validation partition (see avjax/data/splits.py). Splits may be empty. Raises
-    InputError for what does not fit.
+    Each split other than 'test' is one part of the cross-validation. In the order of their names,
+    with part2 before part10, the last one is the official validation partition (see
+    avjax/data/splits.py). Splits may be empty. Raises InputError for what does not fit.
     """
 
 

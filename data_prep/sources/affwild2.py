@@ -1,4 +1,4 @@
-"""Reads Aff-Wild2 as its organisers hand it out.
+"""Reads Aff-Wild2 as its organisers distribute it.
 
 It finds the clips, reads their annotations and splits them into chunks.
 """
@@ -25,7 +25,7 @@ VIDEO_ENDINGS = ('.mp4', '.avi')
 
 @register('affwild2')
 class AffWild2(Source):
-  """The Aff-Wild2 folder as its organisers hand it out, with annotations of an ABAW challenge."""
+  """The Aff-Wild2 folder as its organisers distribute it, with annotations of an ABAW challenge."""
 
   def add_options(self, parser):
     parser.add_argument(
@@ -96,17 +96,17 @@ class Roots:
 def find_roots(source, videos=None, crops=None, annotations=None, test_list=None):
   """Finds the parts of Aff-Wild2 under `source` by their official names.
 
-  What is given explicitly is taken instead.
+  A path that is given is used instead.
 
   Args:
     source: the folder that holds the data set.
     videos: folders that hold videos, directly or one level down.
     crops: folders of aligned crops, each with one folder per clip.
-    annotations: the '<N>th ABAW Annotations' folder under whatever name, or its
+    annotations: the '<N>th ABAW Annotations' folder, under any name, or its
       VA_Estimation_Challenge.
     test_list: text file with one clip name a line.
 
-  Raises InputError where a part is missing or cannot be told from another.
+  Raises InputError where a part is missing or there are several candidates.
   """
   source = files.existing_folder(source)
   videos = (
@@ -203,12 +203,12 @@ def list_clips(roots, ignore_unlisted=False):
     hint = '; to leave them out, add --tolerate unlisted'
     used = set(video_of.values())
     errors.raise_if_any(
-      'videos have neither annotation nor test listing',
+      'videos have no annotation and are not in the test list',
       [name for name, path in videos.items() if path not in used],
       hint,
     )
     errors.raise_if_any(
-      'folders of crops have neither annotation nor test listing',
+      'folders of crops have no annotation and are not in the test list',
       [name for name in crops if name not in listed],
       hint,
     )
@@ -239,9 +239,9 @@ def split_clips(clips):
 
 
 def base_name(clip_name):
-  """Returns the name of the video that a clip was cut from.
+  """Returns the name of the video of a clip.
 
-  The clips of a video of two people add _left or _right to it.
+  Where a video shows two people, their clips add _left or _right to it.
   """
   return re.sub(r'_(left|right)$', '', clip_name)
 
@@ -255,7 +255,7 @@ def unique(pairs):
   found = {}
   for name, value in pairs:
     if name in found:
-      raise InputError(f'{name} is there twice: {describe(found[name])} and {describe(value)}')
+      raise InputError(f'{name} occurs twice: {describe(found[name])} and {describe(value)}')
     found[name] = value
   return found
 

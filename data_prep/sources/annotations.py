@@ -9,7 +9,7 @@ import numpy as np
 
 from avjax.errors import InputError, one_line
 
-NOT_ANNOTATED = -5  # the organisers' mark
+NOT_ANNOTATED = -5  # what the organisers write where there is no annotation
 
 
 def read_annotation(path, ignore_out_of_range=False):

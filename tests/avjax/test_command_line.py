@@ -1,4 +1,4 @@
-"""The command line of avjax.main: which runs it stands for, and what it says of mistakes."""
+"""Tests the command line of avjax.main: which runs it stands for, and its error messages."""
 
 import pathlib
 import re
@@ -163,7 +163,7 @@ def test_a_config_file_elsewhere(tmp_path, text, message):
 
 
 def test_a_config_that_is_installed(tmp_path, monkeypatch):
-  """configs/NAME.py is found from any folder; the file of the folder itself comes first."""
+  """configs/NAME.py is found from any folder; a file of that name in the folder comes first."""
   monkeypatch.chdir(tmp_path)
   assert parse_one('--config=configs/lfan.py').model.fusion.name == 'lfan'
   with pytest.raises(InputError, match=re.escape(f'{ROOT}/configs/lfan.py: unknown config')):
@@ -177,7 +177,7 @@ def test_a_config_that_is_installed(tmp_path, monkeypatch):
 
 
 def test_a_config_without_a_run():
-  """As the conversion of published weights reads it."""
+  """The conversion of published weights reads a config in this way."""
   words = ['--config=configs/lfan.py:mini', '--config.seed=3']
   config = command_line.load_config(words)
   assert (config.model.fusion.name, config.crop, config.seed) == ('lfan', 20, 3)

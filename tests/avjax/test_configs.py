@@ -1,4 +1,4 @@
-"""Every config describes a model whose parameters its groups cover; grjca.py is section 4.3."""
+"""Tests that the groups of every config cover its model, and that grjca.py is section 4.3."""
 
 import difflib
 import importlib
@@ -38,13 +38,13 @@ def test_every_config(name, argument):
 
 
 def test_every_config_has_its_golden_file():
-  """No other file either: a system that is gone takes its golden file along."""
+  """There is no other file either: a removed system leaves no golden file behind."""
   assert sorted(path.stem for path in FOLDER.glob('*.json')) == SYSTEMS, RENEW
 
 
 @pytest.mark.parametrize('name', SYSTEMS)
 def test_every_config_is_its_golden_file(name):
-  """The settings of no system change without notice, whatever is done to base.py."""
+  """No change to base.py changes the settings of a system unnoticed."""
   golden = (FOLDER / f'{name}.json').read_text().splitlines()
   resolved = resolve(name).splitlines()
   changes = [line for line in difflib.ndiff(golden, resolved) if line[0] in '+-']
@@ -52,7 +52,7 @@ def test_every_config_is_its_golden_file(name):
 
 
 def test_a_config_is_short_and_loads_no_jax():
-  """At most 25 lines in each file; a command line that is refused waits for no other package."""
+  """Each file has at most 25 lines, so that it is read quickly, and importing it loads no JAX."""
   for name in SYSTEMS:
     assert len((FOLDER.parent / f'{name}.py').read_text().splitlines()) <= 25, name
   imports = '; '.join(f'import configs.{name}' for name in SYSTEMS)

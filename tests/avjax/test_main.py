@@ -1,4 +1,4 @@
-"""The command line starts a run, goes on with it, and refuses bad input in one line.
+"""Tests that avjax.main starts a run, continues it, and refuses bad input in one line.
 
 Bad input ends with exit code 2. tests/fault has kills and damage.
 """
@@ -19,7 +19,7 @@ from avjax.runs import folder as run_folder
 
 
 def start(*arguments, **keywords):
-  """Exit code, stdout and stderr of a start of avjax.main; arguments as in `flags`."""
+  """Returns exit code, stdout and stderr of a start of avjax.main; arguments as in `flags`."""
   done = call(*flags(*arguments, **keywords))
   return done.returncode, done.stdout, done.stderr
 
@@ -176,7 +176,7 @@ def test_bad_folders(whole, records, tmp_path):
 
 
 def test_states_that_a_kill_can_leave(whole, records, tmp_path):
-  """Half a line of metrics, the best checkpoint ahead of the last, versions without a config."""
+  """A kill can leave half a line of metrics, a best checkpoint newer than the last, no config."""
   workdir = tmp_path / 'run'
   shutil.copytree(whole[0], workdir)
   lines = (workdir / 'metrics.jsonl').read_text()
@@ -228,7 +228,7 @@ def test_a_damaged_shard_is_named(whole, records, tmp_path):
 def test_what_is_not_finite_is_not_saved(records, tmp_path):
   """A run that blows up ends with exit code 3, and no checkpoint holds NaN.
 
-  At an absurd rate this happens in the first epoch or the next.
+  With an absurdly high rate this happens in the first or second epoch.
   """
   workdir = tmp_path / 'run'
   code, _, err = start(
@@ -244,7 +244,7 @@ def test_what_is_not_finite_is_not_saved(records, tmp_path):
 def test_a_damaged_checkpoint_is_not_used(whole, records, tmp_path, kind):
   """The state before a damaged checkpoint is taken, with the best that belongs to it.
 
-  The run ends as it did, and then all is sound again.
+  The run ends as it did before, and then both checkpoints are valid again.
   """
   workdir = tmp_path / 'run'
   shutil.copytree(whole[0], workdir)
@@ -295,7 +295,7 @@ def test_a_second_start_in_the_same_folder(whole, records, tmp_path):
 
 
 def test_a_fork_goes_on_from_another_run(whole, records, tmp_path):
-  """config.resume goes on from the epochs and the best of another run, at other rates.
+  """config.resume continues from the epochs and the best state of another run, at other rates.
 
   What does not fit is refused before anything is written.
   """

@@ -9,13 +9,13 @@ from data_prep import build
 
 @pytest.fixture(scope='session')
 def official(tmp_path_factory):
-  """The pristine data set; tests that break it use `broken`."""
+  """The data set as it should be; tests that damage it use `broken`."""
   return make_official(tmp_path_factory.mktemp('affwild2'))
 
 
 @pytest.fixture
 def broken(official, tmp_path):
-  """A copy of the data set to break."""
+  """A copy of the data set for a test to damage."""
   return pathlib.Path(shutil.copytree(official, tmp_path / 'source'))
 
 

@@ -123,14 +123,14 @@ def test_every_root_is_a_parameter(broken, tmp_path):
     (lambda s: (s / 'cropped_aligned/102').rename(s / 'x'), '1 clips have no folder of crops: 102'),
     (
       lambda s: (s / ANNOTATIONS / 'Train_Set/102.txt').unlink(),
-      '1 videos have neither .*: 102; .* unlisted',
+      '1 videos have no annotation .*: 102; .* unlisted',
     ),
     (
       lambda s: (s / 'cropped_aligned/999').mkdir(),
-      '1 folders of crops have neither .*: 999; .*--tolerate unlisted',
+      '1 folders of crops have no annotation .*: 999; .*--tolerate unlisted',
     ),
-    (lambda s: (s / 'new_vids/102.mp4').touch(), '102 is there twice'),
-    (lambda s: (s / ANNOTATIONS / 'Validation_Set/102.txt').touch(), '102 is there twice'),
+    (lambda s: (s / 'new_vids/102.mp4').touch(), '102 occurs twice'),
+    (lambda s: (s / ANNOTATIONS / 'Validation_Set/102.txt').touch(), '102 occurs twice'),
     (
       lambda s: (s / '8th ABAW Annotations').rename(s / 'labels'),
       'name the one to use with --annotations',

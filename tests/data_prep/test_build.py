@@ -1,4 +1,4 @@
-"""The whole way from folder to records: joined by frame id, the same bytes after a kill, damage
+"""Tests the way from folder to records: joined by frame id, the same bytes after a kill, damage
 found.
 """
 
@@ -157,10 +157,12 @@ def test_a_finished_set_is_kept_and_another_never_overwritten(official, built, b
   before = contents(built)
   assert build.main(['--source', str(official), '--data_dir', str(built), *SIZES]) == 0
   assert 'nothing to do' in capsys.readouterr().out
-  with pytest.raises(InputError, match='another layout; remove it or choose another --data_dir'):
+  with pytest.raises(
+    InputError, match='a different layout; remove it or choose another --data_dir'
+  ):
     build.main(['--source', str(official), '--data_dir', str(built), *SIZES[:-1], '24'])
   (broken / 'cropped_aligned/102/00003.jpg').unlink()
-  with pytest.raises(InputError, match='another source'):
+  with pytest.raises(InputError, match='a different source'):
     build.main(['--source', str(broken), '--data_dir', str(built), *SIZES])
   assert contents(built) == before
 

@@ -1,4 +1,4 @@
-"""A clip whose files do not fit together, or are broken, is refused by name."""
+"""Tests that a clip whose files do not fit together, or are broken, is refused by name."""
 
 import os
 

@@ -1,5 +1,5 @@
-"""Features of other backbones: each row arrives with its own frame, and what does not fit is
-refused.
+"""Tests features of other backbones: each row is joined with its own frame, and what does not fit
+is refused.
 """
 
 import numpy as np
@@ -14,8 +14,8 @@ from data_prep.sources import SOURCES
 
 
 def write(folder, width=3, scale=1.0):
-  """One file a clip, whose row of frame k holds k, k + 0.5, k + 1, ... times scale; for one of the
-  pair, negative.
+  """Writes one file per clip. Its row of frame k holds k, k + 0.5, k + 1, ... times scale; for one
+  person of the pair they are negative.
   """
   folder.mkdir()
   for name, (frames, *_) in CLIPS.items():
@@ -91,9 +91,9 @@ def test_each_row_arrives_with_its_frame(official, folder, tmp_path, capsys):
   assert build.main([*command, '1']) == 0 and 'nothing to do' in capsys.readouterr().out
   # Another backbone, files of the same size.
   np.save(folder / '103.npy', np.load(folder / '103.npy') + 1)
-  with pytest.raises(InputError, match='another source'):
+  with pytest.raises(InputError, match='a different source'):
     build.main([*command, '1'])
-  with pytest.raises(InputError, match='another layout and source'):
+  with pytest.raises(InputError, match='a different layout and source'):
     build.main([*command[:12], '--workers', '1'])  # clip alone
   assert contents(tmp_path / 'records') == before
 
@@ -106,7 +106,7 @@ def test_what_does_not_fit_is_refused(official, folder):
     with pytest.raises(InputError, match=words):
       decode(official, folder)
 
-  refused(r'104.npy has 19 rows, but .*104.avi has 20 frames; make a row for each', good[:-1])
+  refused(r'104.npy has 19 rows, but .*104.avi has 20 frames; write one row for each', good[:-1])
   refused(r'104.npy has 21 rows, but .*104.avi has 20 frames', np.concatenate([good, good[:1]]))
   refused(r'104.npy has 2 columns, but .*_left.npy has 3', good[:, :2])
   refused(r'104.npy does not hold a table of floating-point numbers', good.astype(int))
@@ -133,7 +133,7 @@ def test_what_does_not_fit_is_refused(official, folder):
 
 
 def test_they_are_never_cut_or_lent(official, folder):
-  """Neither to another length, whatever is tolerated, nor from a video to one of its people."""
+  """Rows are not cut to another length, whatever is tolerated; people do not share one file."""
   good = np.load(folder / '104.npy')
   for rows in (good[:17], good[:0]):
     np.save(folder / '104.npy', rows)

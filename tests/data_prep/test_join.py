@@ -1,5 +1,5 @@
-"""On the mini set with its gaps: label, face and sound of every frame of every record come from the
-same frame id.
+"""Tests on the mini set with its gaps that label, face and sound of every frame of every record
+come from the same frame id.
 """
 
 import numpy as np

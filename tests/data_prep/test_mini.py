@@ -1,5 +1,5 @@
-"""The synthetic data set: complete, as awkward as promised, the same every time, and its emotions
-can be recovered.
+"""Tests the synthetic data set: complete, with all its quirks, the same every time, and with labels
+that can be predicted from it.
 """
 
 import dataclasses

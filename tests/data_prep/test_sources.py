@@ -1,4 +1,4 @@
-"""A data source brings its own options and its own plan, and build knows neither."""
+"""Tests that a data source brings its own options and its own plan, unknown to build."""
 
 import pytest
 from official_set import SIZES
@@ -11,7 +11,7 @@ from data_prep.sources import SOURCES, Source, register
 
 @pytest.fixture
 def second():
-  """Registers a second source, whose clips are those of Aff-Wild2, all in two splits."""
+  """Registers a second source, whose clips are those of Aff-Wild2 in two splits."""
 
   @register('halves')
   class Halves(Source):

@@ -1,4 +1,4 @@
-"""Starting runs, and what is left of them."""
+"""Starts runs, and reads what they leave behind."""
 
 import contextlib
 import hashlib
@@ -78,7 +78,7 @@ def drive(number, mark, arguments, **options):
 
 
 def made_run(folder, config, seed=3, origins=None, meta=None):
-  """The folder of a run as training leaves it, with drawn parameters in its best checkpoint."""
+  """Makes the folder of a run as after training, with random parameters in its best checkpoint."""
   meta = meta or {'epoch': 0, 'ccc': 0.5}
   open_folder(config, folder, {'made': 'up'}, origins or {})
   variables = System.from_config(config).init(seed)
@@ -89,7 +89,7 @@ def made_run(folder, config, seed=3, origins=None, meta=None):
 
 
 def final_state(workdir):
-  """The newest checkpoint of the state: all arrays as NumPy's, and the meta."""
+  """Returns the newest checkpoint of the state: all arrays, as NumPy's, and its metadata."""
   with ocp.CheckpointManager(
     pathlib.Path(workdir) / 'checkpoints' / 'last', item_names=('state', 'meta')
   ) as manager:
@@ -113,13 +113,13 @@ def fingerprint(workdir):
 
 
 def one_line(text):
-  """Whether text is a single line of ours, without a traceback."""
+  """Tells whether text is a single error line of avjax, without a traceback."""
   lines = text.strip().splitlines()
   return len(lines) == 1 and lines[0].startswith('error: ')
 
 
 def files(folder):
-  """{relative path: bytes} of everything under a folder."""
+  """Returns {relative path: bytes} of everything under a folder."""
   return {
     str(path.relative_to(folder)): path.read_bytes()
     for path in sorted(pathlib.Path(folder).rglob('*'))

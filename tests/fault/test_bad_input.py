@@ -1,4 +1,4 @@
-"""Each of sixty malformed inputs is refused in one line that names the file, with exit code 2.
+"""Tests that each malformed input is refused in one line that names the file, with exit code 2.
 
 The line has at most 200 characters, and nothing is changed. The long form starts each as a command
 of its own and measures its time and memory.
@@ -80,7 +80,7 @@ def json_of(path, change):
 
 
 def png_header(width, height):
-  """A PNG that says it is huge."""
+  """Makes a PNG whose header claims a huge size."""
   import struct
   import zlib
 

@@ -1,4 +1,4 @@
-"""Checkpoints and records with flipped bits, cut, swapped, gone."""
+"""Tests checkpoints and records with flipped bits, or cut, swapped or removed."""
 
 import pathlib
 import random
@@ -18,7 +18,7 @@ from fault.harness import call, files, flags, one_line
 
 @pytest.fixture(scope='module')
 def saved(tmp_path_factory):
-  """The folder of two states, and what they hold."""
+  """A folder with two states, and what they hold."""
   workdir = tmp_path_factory.mktemp('saved')
   rng = np.random.default_rng(0)
   states = {
@@ -95,7 +95,7 @@ def test_single_bits_of_a_checkpoint(saved, tmp_path, full, record):
 
 
 def test_every_state_damaged(records, tmp_path):
-  """One line, exit code 2, and nothing is written."""
+  """If no state is valid, there is one error line and exit code 2, and nothing is written."""
   workdir = tmp_path / 'run'
   done = call(*flags(workdir, records, '--config.schedule.max_epochs=1'))
   assert done.returncode == 0, done.stderr
@@ -111,7 +111,7 @@ def test_every_state_damaged(records, tmp_path):
 
 
 def lengths(data):
-  """Where the records of a TFRecord file end."""
+  """Returns where the records of a TFRecord file end."""
   ends = [0]
   while ends[-1] < len(data):
     ends.append(ends[-1] + 16 + struct.unpack('<Q', data[ends[-1] : ends[-1] + 8])[0])

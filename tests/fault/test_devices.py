@@ -1,4 +1,4 @@
-"""One device, several, and several processes reach the same parameters.
+"""Tests that one device, several devices and several processes reach the same parameters.
 
 They see the same data in the same order.
 """

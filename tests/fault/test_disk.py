@@ -1,4 +1,4 @@
-"""A disk that is full or closed, and a machine without any network."""
+"""Tests a disk that is full or read-only, and a machine without any network."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ from fault.harness import (
 
 @pytest.fixture(scope='module')
 def begun(request, records, tmp_path_factory):
-  """A run of one epoch out of two."""
+  """A run that has done one epoch out of two."""
   if not request.config.getoption('--full'):
     pytest.skip('make fault runs it')
   workdir = tmp_path_factory.mktemp('begun') / 'run'
@@ -33,7 +33,7 @@ def begun(request, records, tmp_path_factory):
 
 
 def test_no_room(begun, records, tmp_path):
-  """A clear line, exit code 2; the states before are whole, and with room again the run goes on."""
+  """A full disk gives one clear line and exit code 2; with room again the run continues."""
   workdir = tmp_path / 'run'
   shutil.copytree(begun, workdir)
   before = fingerprint(workdir)
@@ -60,7 +60,7 @@ def test_a_place_that_cannot_be_written(records):
 def mounted(script, *arguments):
   """Runs a shell script in a mount and network namespace of its own.
 
-  It skips the test where that may not be made.
+  It skips the test where such a namespace is not permitted.
   """
   done = subprocess.run(
     ['unshare', '--mount', '--net', 'bash', '-c', script, 'bash', *map(str, arguments)],

@@ -1,4 +1,4 @@
-"""Runs that are killed or stopped at any moment, and started again."""
+"""Tests runs that are killed or stopped at any moment, and started again."""
 
 import pathlib
 import random
@@ -18,7 +18,7 @@ EPOCHS = 4  # in two stages: the second group opens with epoch 2
 
 @pytest.fixture(scope='module')
 def whole(records, tmp_path_factory):
-  """A run that nothing disturbs: its folder and what it printed."""
+  """A run that is not disturbed: its folder and what it printed."""
   workdir = tmp_path_factory.mktemp('whole') / 'run'
   done = call(*flags(workdir, records))
   assert done.returncode == 0, done.stderr
@@ -28,7 +28,7 @@ def whole(records, tmp_path_factory):
 def marks(count):
   """Draws random progress marks in training and in validation.
 
-  The release of the second group is among them.
+  The unfreezing of the second group is among them.
   """
   rng = random.Random(0)
   places = [f'train:{epoch}:{batch}' for epoch in range(EPOCHS) for batch in range(BATCHES)] + [
@@ -61,7 +61,7 @@ def test_killed_and_resumed_bit_for_bit(whole, records, tmp_path, full, record):
 
 @pytest.mark.parametrize('mark', ['train:1:2', 'validate:1:0', 'compile', 'save:1'])
 def test_sigterm_saves_and_ends_well(whole, records, tmp_path, record, full, mark):
-  """SIGTERM at any moment ends a run with exit code 0, and nothing of the run is lost.
+  """SIGTERM at any moment ends a run with exit code 0, and no progress is lost.
 
   It comes in training, in evaluation, in the first compilation and in a save.
   """
@@ -159,7 +159,7 @@ def test_killed_inside_a_save(tmp_path, full, record):
 
 
 def test_build_killed_at_random(records, tmp_path, full, record):
-  """SIGKILL of data_prep.build at random moments: the same command again gives the same bytes."""
+  """After SIGKILL of data_prep.build at a random moment the same command gives the same bytes."""
   from official_set import SIZES, make_official
 
   rng, source, same = random.Random(0), tmp_path / 'source', 0

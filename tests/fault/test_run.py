@@ -1,6 +1,6 @@
-"""A run in this process compiles once per stage and survives updates that are not finite.
+"""Tests that a run compiles once per stage and survives updates that are not finite.
 
-Inputs that hold nothing are checked too.
+Inputs without content, such as black faces and silence, are tested too.
 """
 
 import functools
@@ -24,7 +24,7 @@ from fault.harness import final_state
 
 @pytest.fixture
 def poisoned(monkeypatch):
-  """poisoned(where) makes the labels of some training batches NaN.
+  """Returns poisoned(where), which makes the labels of some training batches NaN.
 
   They are the batches for which where(epoch, batch) is true.
   """
@@ -88,7 +88,7 @@ def test_one_compilation_a_stage_and_a_spoiled_batch_is_skipped(
 
 
 def test_a_row_of_skipped_updates_goes_on_over_the_end_of_an_epoch(records, tmp_path, poisoned):
-  """Two at the end of an epoch and one at the beginning of the next are three in a row."""
+  """Two skipped at the end of an epoch and one at the beginning of the next are three in a row."""
   poisoned(lambda epoch, batch: (epoch, batch) in ((0, 3), (0, 4), (1, 0)))
   with pytest.raises(Diverged, match='more than skip_most = 2 updates in a row'):
     loop.train(config_for(records, skip_most=2), tmp_path / 'run', StopSignal())
@@ -127,9 +127,9 @@ def test_too_many_spoiled_batches_end_the_run(records, tmp_path, poisoned):
   ],
 )
 def test_inputs_that_hold_nothing(kind):
-  """Black windows, silence and constant labels give a finite loss and gradient.
+  """Black faces, silence and constant labels give a finite loss and gradient.
 
-  The step moves. With NaN the state comes back as it was.
+  The parameters change. With NaN the state stays as it was.
   """
   config = tiny.get_config()
   length, face, clips = config.data.length, config.data.face, 3

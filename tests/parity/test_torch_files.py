@@ -1,6 +1,6 @@
-"""PyTorch's own files are read in every way in which they are saved.
+"""Tests that PyTorch's files are read in every format in which they are saved.
 
-What asks to run code is refused. These tests need torch: `make parity`.
+A file that asks to run code is refused. These tests need torch: `make parity`.
 """
 
 import collections
@@ -78,7 +78,7 @@ def test_small_files_that_would_grow(tmp_path):
 
 
 class Payload:
-  """What a hostile file holds: unpickling it would make a file."""
+  """Stands for a hostile file's content: unpickling it would make a file."""
 
   def __init__(self, path):
     self.path = path

@@ -84,7 +84,7 @@ class Browser:
     return answer['result']
 
   def _until(self, wanted):
-    """Returns the first message for which wanted(message) is true; notes the events before it."""
+    """Returns the first message for which wanted(message) is true; keeps the events before it."""
     deadline = time.monotonic() + PATIENCE
     while True:
       while b'\0' in self._buffer:

@@ -1,5 +1,4 @@
-"""A tiny Aff-Wild2 in the official layout in which every frame says which one it is: by colour,
-value and tone.
+"""Makes a tiny Aff-Wild2 in the official layout in which each frame can be told from the others.
 
 Frame k of a clip has a crop of grey 5 k, valence k / 100 and arousal -k / 100, and sounds at the
 centre of VGGish's mel band 17 + k while it is shown.

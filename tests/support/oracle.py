@@ -1,12 +1,12 @@
 """Computes the models a second time, in float64 NumPy and as plainly as possible.
 
-It takes one clip at a time, in evaluation mode.
+They take one clip at a time, in evaluation mode.
 
 Fusion is written from the paper alone and in its layout: X is D x L, a column is a frame, and
 [X_a; X_v] are stacked rows. The TCN and the towers are written from PyTorch's definitions, rows
 being frames. `w` is the Flax parameter tree of the module and `s` its batch statistics, both as
 dicts of float64 arrays. A clip of L' frames uses leading blocks of the L x L weights. Where the
-paper leaves a choice, `shared/design/systems.md`, section b, rows 1 to 21, has made it.
+paper leaves a choice, docs/deviations.md says which one is made; comments give its row there.
 """
 
 import jax
@@ -151,7 +151,7 @@ def max_pool(x, size, stride, pad=0):
   return sliding_window_view(x, (size, size), axis=(1, 2))[:, ::stride, ::stride].max(axis=(-1, -2))
 
 
-# The predecessors' code: RJCA over channels, and LFAN. Rows are frames; systems.md, a.1 and a.6.
+# The predecessors' code: RJCA over channels, and LFAN. Rows are frames.
 
 
 def rjca_author(w, x_v, x_a, m):
@@ -165,7 +165,7 @@ def rjca_author(w, x_v, x_a, m):
 
 
 def author_recursions(w, x_a, x_v, m):
-  """The series over which the gates choose, in the authors' formulation.
+  """Returns the features that the gates weigh, in the authors' formulation.
 
   Columns are frames, as in `recursions`.
   """

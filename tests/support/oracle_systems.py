@@ -1,6 +1,6 @@
 """Computes in float64 NumPy the systems that are not the paper's own.
 
-They go clip by clip; rows are frames.
+They take one clip at a time; rows are frames.
 """
 
 import numpy as np
@@ -65,7 +65,7 @@ def sigmoid(x):
 
 
 def mamba_layer(w, x, states, rank):
-  """Frame by frame, state by state."""
+  """Computes a Mamba layer, frame by frame and state by state."""
   width = x.shape[1]
   both = x @ w['in']['kernel']
   u, z = both[:, :width], both[:, width:]

@@ -1,4 +1,4 @@
-"""Checks what every page must keep: hostile names are harmless, texts readable, controls named."""
+"""Checks what holds for every page: hostile names are harmless, texts readable, controls named."""
 
 import browser
 import numpy as np

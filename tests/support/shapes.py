@@ -1,8 +1,7 @@
 """Checks the shapes that models and losses state, with jaxtyping and beartype.
 
 They are checked at every call that a test makes. Elsewhere only type checkers and people read the
-annotations, so that the installed package needs no jaxtyping; here they are evaluated and put to
-work.
+annotations, so that the installed package needs no jaxtyping.
 """
 
 import importlib

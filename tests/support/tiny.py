@@ -1,4 +1,4 @@
-"""configs/grjca.py:mini, once more shrunk, for runs of seconds on the set of data_prep's tests."""
+"""Shrinks configs/grjca.py:mini further, for runs of seconds on the set of data_prep's tests."""
 
 from configs import grjca
 

@@ -1,4 +1,4 @@
-"""Folds come from the manifest, and a damaged shard is named."""
+"""Tests that folds come from the manifest, and that a damaged shard is named."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ LAYOUT = {'length': 12, 'stride': 8, 'face': 16}
 
 
 def test_folds_are_those_of_the_manifest(records, tmp_path):
-  """Of the official six, and of a data set that is split otherwise."""
+  """The manifest may have the six official splits, or others."""
   data = Records(records, LAYOUT)
   assert [data.fold(k) for k in range(6)] == [fold_chunks(k) for k in range(6)]
   with pytest.raises(InputError, match='fold 6 does not exist: folds are 0 to 5'):

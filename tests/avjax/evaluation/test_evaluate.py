@@ -1,4 +1,4 @@
-"""From windows to one series per clip to CCC, and the files that are written."""
+"""Tests how windows become one series per clip and its CCC, and the files that are written."""
 
 import csv
 import subprocess
@@ -64,8 +64,8 @@ def test_overlaps_are_averaged_and_scored_by_frame(records):
 def test_partition_ccc_is_over_all_frames_not_a_mean_of_clips():
   """The CCC of a partition is computed over all its frames, not averaged over clips.
 
-  The two clips are predicted perfectly except for their level. Within a clip the shape counts, and
-  over the partition the level counts too.
+  The two clips are predicted perfectly except for a constant offset in each, which lowers the CCC
+  of a clip more than that of the partition.
   """
 
   def series(level, shift):

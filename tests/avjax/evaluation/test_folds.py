@@ -1,6 +1,6 @@
-"""Several folds and targets are trained by one command and gathered by another.
+"""Tests that one command trains several folds and targets, and another gathers them.
 
-The submission is what the organisers ask for.
+The submission has the organisers' format.
 """
 
 import csv
@@ -20,7 +20,7 @@ from avjax.training.state import Diverged
 
 @pytest.fixture(scope='module')
 def runs(records, tmp_path_factory):
-  """Folds 0 and 1 of both targets, an epoch each, by one command."""
+  """Trains folds 0 and 1 of both targets by one command, for one epoch each."""
   folder = tmp_path_factory.mktemp('runs') / 'grjca'
   done = run(
     *flags(folder, records, '--config.schedule.max_epochs=1', config=f'{TINY}:fold=0+1,target=both')

@@ -1,4 +1,6 @@
-"""The face that is followed in a film: a white square stands for it, whatever the detector."""
+"""Tests which face is followed in a video. A white square stands for a face, and for the detector
+a stub that finds it.
+"""
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from avjax.media import detection, video
 
 
 def picture(left, side=20, height=90, width=160, grey=90):
-  """A grey picture with a white square; left: None is without one."""
+  """A grey image with a white square; without one if `left` is None."""
   image = np.full((height, width, 3), grey, np.uint8)
   if left is not None:
     image[30 : 30 + side, left : left + side] = 255
@@ -19,7 +21,7 @@ def picture(left, side=20, height=90, width=160, grey=90):
 
 @pytest.fixture
 def follow(monkeypatch):
-  """follow(images, times) -> (FoundFaces, number of looks)."""
+  """Returns follow(images, times) -> (FoundFaces, how often the detector ran)."""
   looks = []
 
   def detect(image):
@@ -53,7 +55,7 @@ def test_looks_are_some_12_a_second_and_a_face_that_moves_evenly_is_everywhere(f
 
 @pytest.mark.parametrize('first', range(28, 34))
 def test_pictures_without_a_face_between_others_have_none(follow, first):
-  """Wherever they fall between looks: at 60 frames a second every fifth frame is looked at."""
+  """This holds wherever they are: at 60 frames per second the detector sees every fifth frame."""
   red = np.full((90, 160, 3), (255, 0, 0), np.uint8)
   found, _ = follow(
     [red if first <= k < first + 3 else picture(10 + k) for k in range(60)], np.arange(60) / 60

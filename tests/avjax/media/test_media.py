@@ -1,4 +1,4 @@
-"""The real clips of ../shared/media through the same code: what comes out is pinned."""
+"""Tests the real clips of ../shared/media through the same code against fixed results."""
 
 import itertools
 import pathlib

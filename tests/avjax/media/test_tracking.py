@@ -1,4 +1,4 @@
-"""Whose face it is: hand-worked videos of boxes that move, vanish, come back and cross."""
+"""Tests whose face is followed, on made-up boxes that move, vanish, come back and cross."""
 
 import numpy as np
 import pytest
@@ -8,8 +8,8 @@ from avjax.media import tracking
 
 
 def video(frames, **people):
-  """For each frame (frame, boxes, points) of people {name: frame -> (left, top, width) or None}; a
-  face is as high as it is wide.
+  """Returns (frame, boxes, points) of each frame, of people {name: frame -> (left, top, width) or
+  None}; a face is as high as it is wide.
   """
   for frame in range(frames):
     boxes = [
@@ -76,7 +76,7 @@ def test_a_face_that_is_missed_or_leaves_and_comes_back_is_the_same():
 
 
 def test_two_who_pass_each_other_keep_their_names():
-  """Boxes that overlap for a moment: each goes on with the nearest."""
+  """Where boxes overlap for a moment, each track goes on with the nearest."""
   people = {'a': lambda f: (100 + 4 * f, 50, 40), 'b': lambda f: (300 - 4 * f, 75, 41)}
   track = chosen(50, 'largest', **people)
   assert [left for _, left, _ in track] == [300 - 4 * f for f in range(50)]
@@ -90,9 +90,9 @@ def test_mistakes_of_the_detector_do_not_count_unless_there_is_nothing_else():
 
 
 def test_between_looks_a_face_goes_straight_on():
-  """Between two looks of the detector a face moves on a straight line, by time and not by frame.
+  """Between two detections a face moves on a straight line, by time and not by frame number.
 
-  It does not where a look between them found nothing, or where the face jumped.
+  It does not where a frame between them was searched in vain, or where the face jumped.
   """
   times = np.array([0, 1, 3, 4, 5, 6, 7, 8, 9.0]) / 25
 
@@ -109,7 +109,7 @@ def test_between_looks_a_face_goes_straight_on():
 
 
 def test_many_short_tracks_are_chosen_from_in_reasonable_time():
-  """One comparison with each neighbour, not with all of a person's tracks."""
+  """A track is compared with its neighbours only, not with all tracks of a person."""
   compared, original = [0], tracking.same_person
   tracks = []
   for k in range(400):

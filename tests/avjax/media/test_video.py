@@ -1,4 +1,4 @@
-"""Frame times, offsets and sound of files written here: any rate, both containers, rotation,
+"""Tests frame times, offsets and sound of files written here: any rate, both containers, rotation,
 damage.
 """
 
@@ -125,7 +125,7 @@ def test_a_turned_or_mirrored_video_comes_upright(tmp_path, a, b, c, d):
 
 
 def test_pictures_that_were_read_are_free_at_once(tmp_path):
-  """Without waiting for the garbage collector: decoded pictures are large."""
+  """They do not wait for the garbage collector, since decoded frames are large."""
   write_video(tmp_path / 'clip.mp4', 200)
   gc.collect()
   gc.disable()
@@ -178,7 +178,7 @@ def test_far_too_large_pictures_are_refused(tmp_path, monkeypatch):
 
 
 def test_a_hole_in_the_sound_is_silence_and_moves_nothing(tmp_path):
-  """Two seconds of tone, four of nothing, two of tone: each lies where its time stamps say."""
+  """After two seconds of tone and four of nothing, the next tone is where its time stamps say."""
   path = tmp_path / 'hole.mkv'
   tone = (0.5 * 32767 * np.sin(2 * np.pi * 440 * np.arange(32_000) / 16_000)).astype(np.int16)
   with av.open(str(path), 'w') as container:

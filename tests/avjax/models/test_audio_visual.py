@@ -1,6 +1,6 @@
-"""The whole model is wired as the oracle says, and padding changes nothing.
+"""Tests that the whole model is wired like the oracle, and that padding changes nothing.
 
-The paths of what is trained are checked too.
+The paths of the trained parameters are checked too.
 """
 
 import jax
@@ -44,7 +44,7 @@ def batch(seed=1):
 def predictor(model, variables, is_trainable=nothing_trainable):
   """Returns a function from a batch to the prediction (B,L,targets) and the mutated collections.
 
-  These are `batch_stats`, which the model updated, and `gates`, which it sowed.
+  The collections are `batch_stats` and `gates`.
   """
   apply = jax.jit(
     lambda v, *inputs: model.apply(v, *inputs, is_trainable, mutable=['batch_stats', 'gates'])

@@ -1,6 +1,6 @@
-"""Equations 1 to 20 agree with the float64 oracle.
+"""Tests equations 1 to 20 against the float64 oracle.
 
-Identities between the systems, padding, and the scale of features at the start are checked too.
+Identities between the systems, padding, and the scale of features before training are tested too.
 """
 
 import importlib
@@ -19,7 +19,7 @@ ORACLES = {'rjca': oracle.rjca, 'dca': oracle.dca, 'grjca': oracle.grjca, 'hgrjc
 
 
 def clips(length, frames, seed=1):
-  """Returns visual (B,L,Dv), audio (B,L,Da) and mask (B,L) of clips with so many real frames.
+  """Returns visual (B,L,Dv), audio (B,L,Da) and mask (B,L) of clips with these numbers of frames.
 
   Padding is not zero.
   """
@@ -235,9 +235,9 @@ def test_concatenation():
 
 
 def test_feature_scale_over_the_recursions():
-  """At the start the features keep their scale over the recursions.
+  """Before training, the features keep their scale over the recursions.
 
-  Under Xavier, the usual choice, they would not (architecture.md).
+  With Xavier initialisation, the usual choice, they would not.
   """
   rng = np.random.default_rng(0)
   visual, audio = rng.normal(size=(1, 300, 512)), rng.normal(size=(1, 300, 128))
@@ -302,7 +302,7 @@ def test_predecessors(name, length, frames):
 
 @pytest.mark.parametrize('name', GATED)
 def test_gates_over_the_authors_recursions(name):
-  """Eq. 9 to 20 over features of the authors' formulation, face first."""
+  """Gates (eq. 9 to 20) also work on the authors' formulation, whose order is visual, audio."""
   model, (visual, audio, mask) = (
     FUSIONS[name](5, recursions=2, formulation='author'),
     clips(5, [5, 3]),
@@ -322,7 +322,7 @@ def test_gates_over_the_authors_recursions(name):
   'name, arguments, places', [('rjca', {'formulation': 'author'}, 4), ('lfan', {}, 1)]
 )
 def test_dropout_of_the_predecessors(name, arguments, places):
-  """It acts where the fusion is trained, in every place, and nowhere else."""
+  """Every dropout acts if and only if the fusion is trained."""
   model, batch = FUSIONS[name](5, **arguments), clips(5, [5, 3])
   params = jax.tree.map(np.float32, oracle.draw(model, *batch, nothing_trainable)['params'])
   seen = set()

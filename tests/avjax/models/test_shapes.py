@@ -1,4 +1,4 @@
-"""What models and losses state of shapes is checked in every test; here, that the checks bite."""
+"""Tests that the shapes which models and losses state are checked: a wrong one is an error."""
 
 import conftest
 import jax

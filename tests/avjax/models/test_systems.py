@@ -1,6 +1,6 @@
-"""The systems of the paper's tables that are not its own agree with float64 oracles.
+"""Tests the systems of the paper's tables that are not its own against float64 oracles.
 
-Who sees the future, padding and the numbers of the published systems are checked too.
+Which systems see later frames, padding, and the sizes of the published systems are tested too.
 """
 
 import importlib
@@ -196,7 +196,7 @@ def test_mamba_s_standard_initialisation():
 
 @pytest.mark.parametrize('arguments', [{'activation': 'prelu'}, {'kernels': (3, 5, 7)}])
 def test_tcn_of_the_other_systems(arguments):
-  """PReLU with one slope for all channels, or each convolution the mean of three kernels."""
+  """It has PReLU with one slope for all channels, or convolutions that average three kernels."""
   model, x = TCN((5, 4), **arguments), np.random.default_rng(0).normal(size=(2, 30, 3))
   w = oracle.draw(model, x, nothing_trainable)['params']
   actual = oracle.compute(
@@ -266,7 +266,7 @@ def test_heads_of_the_other_systems():
 
 
 def test_moving_average_over_predictions():
-  """By frame id: what lies beyond a gap, or was not seen, is not averaged in."""
+  """It goes by frame id: frames beyond a gap, or without a face, are not averaged in."""
   rng = np.random.default_rng(0)
   x, frames, counted = (
     rng.normal(size=(30, 2)),
@@ -479,11 +479,11 @@ def test_decoupled_decay_and_clipping():
 def test_every_config_takes_two_steps_and_is_restored(name, full, tmp_path):
   """In its smallest size every config trains for two steps, the second also from a checkpoint.
 
-  The loss is finite, every parameter of the first group moves, and the second step is the same
+  The loss is finite, every parameter of the first group changes, and the second step is the same
   from a checkpoint of the first. In the long form predictions do not depend on padding either.
 
-  In the short form features stand in for the towers, which cost most of the time and are the same
-  for all but the two configs that keep theirs; `make zoo` has all with their towers.
+  In the short form features stand in for the towers, which take most of the time and are the same
+  for all but the two configs that keep theirs; `make zoo` runs all with their towers.
   """
   config = importlib.import_module(f'configs.{name}').get_config('mini')
   config.data.update({'length': 6, 'stride': 4, 'face': 12, 'features': {'face': 4, 'voice': 4}})

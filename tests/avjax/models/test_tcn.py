@@ -1,4 +1,4 @@
-"""The temporal convolution: its values, what it sees, and weight normalisation."""
+"""Tests the TCN: its values, its receptive field, and weight normalisation."""
 
 import jax
 import numpy as np

@@ -1,6 +1,6 @@
-"""The towers have the sizes that are worked out by hand and the values of the oracle.
+"""Tests that the towers have sizes worked out by hand and the values of the oracle.
 
-What frozen and trained norms do is checked too.
+What frozen and trained norms do is tested too.
 """
 
 import math

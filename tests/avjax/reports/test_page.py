@@ -18,9 +18,9 @@ N, RATE, START = 60, 25, 0.04  # frames, frames a second, and the time of the fi
 
 
 def make_prediction(kind='grjca', targets=('valence', 'arousal')):
-  """A prediction of a system with gates of a kind.
+  """Makes a prediction of a system with gates of one kind.
 
-  Nothing is seen in frames 21 to 25, no face in 21 to 30.
+  Frames 21 to 25 have neither face nor sound, frames 26 to 30 no face.
   """
   rng = np.random.default_rng(0)
   levels = {f'{modality}_{t}': 2 for modality in ('audio', 'visual') for t in (1, 2, 3)}

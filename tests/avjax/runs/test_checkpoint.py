@@ -1,4 +1,4 @@
-"""A save that fails: one clear error, and nothing of the process is changed."""
+"""Tests that a failed save raises one clear error and leaves the process as it was."""
 
 import resource
 import sys

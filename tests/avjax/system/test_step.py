@@ -1,6 +1,6 @@
-"""The train step: what is frozen costs nothing and does not move.
+"""Tests the train step: frozen parameters cost nothing and do not change.
 
-Adam's coupled L2, augmentation and the log-mel windows are checked too.
+Adam's coupled L2, augmentation and the log-mel windows are tested too.
 """
 
 import jax
@@ -31,7 +31,7 @@ def abstract_batch(config, clips, rows=400):
 
 
 def stage_flops(config, clips=1):
-  """FLOPs of the lowered train step of each stage. Nothing is run: only shapes go in."""
+  """Counts the FLOPs of the lowered train step of each stage. Nothing is run: only shapes go in."""
   system = System.from_config(config)
   variables = system.shapes
   key = jax.eval_shape(lambda: jax.random.key(0))
@@ -48,7 +48,7 @@ def stage_flops(config, clips=1):
 
 
 def test_frozen_trunk_costs_no_backward():
-  """What a stage adds to the step is the backward pass of what it opens.
+  """What a stage adds to the step is the backward pass of the layers that it unfreezes.
 
   This is counted by hand for the paper's config.
 
@@ -134,7 +134,7 @@ def test_each_stage_moves_its_groups_and_nothing_else():
 
 
 def test_frozen_modules_in_training_mode():
-  """The predecessors' way: frozen norms use and update batch statistics; their parameters stay."""
+  """As in the predecessors' code, frozen norms use and update batch statistics; parameters stay."""
   config = small_config()
   config.augment, config.model.temporal.dropout = False, 0.0
   variables, batch = System.from_config(config).init(0), random_batch(config)
@@ -222,7 +222,7 @@ def test_rate_factor_that_matches_nothing():
 
 
 def test_masked_alone_would_let_raw_gradients_through():
-  """Why the optimizer is a partition: the pitfall that it avoids is real."""
+  """Shows why the optimizer partitions the parameters: the pitfall that this avoids is real."""
   params = {'open': jnp.ones(2), 'frozen': jnp.ones(2)}
   naive = optax.masked(optax.scale(0.0), {'open': True, 'frozen': False})
   updates, _ = naive.update(params, naive.init(params), params)

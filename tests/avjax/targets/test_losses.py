@@ -1,4 +1,4 @@
-"""CCC as a loss and as a report, against float64 NumPy, SciPy and cases worked by hand."""
+"""Tests CCC as loss and as metric against float64 NumPy, SciPy and cases worked out by hand."""
 
 import jax
 import jax.numpy as jnp

@@ -1,6 +1,6 @@
-"""Features of other backbones take the place of towers.
+"""Tests features of other backbones in place of towers.
 
-Charon and CtyunAI go from .npy files to a model that is trained, evaluated and exported.
+Charon and CtyunAI are trained on .npy files, evaluated and exported.
 """
 
 import csv
@@ -117,7 +117,7 @@ def test_train_evaluate_and_export(config, featured, tmp_path):
 
 
 def test_features_of_both_modalities(featured, tmp_path):
-  """Each modality gets its own: 144 and 5 numbers, and the model sees which is which."""
+  """Each modality gets its own features, of 144 and 5 numbers."""
   config = importlib.import_module('configs.concatenation').get_config('mini')
   config.model.visual.tower, config.model.audio.tower = 'features/pixels', 'features/ones'
   config.data.dir = str(featured)
@@ -131,7 +131,7 @@ def test_features_of_both_modalities(featured, tmp_path):
 
 
 class Classes(Target):
-  """One of K classes a frame."""
+  """Predicts one of K classes for each frame."""
 
   def activate(self, x):
     return nn.softmax(x)
@@ -141,16 +141,16 @@ class Classes(Target):
 
 
 def cross_entropy(outputs, labels, mask, **settings):
-  """The mean of -log p over the frames of the mask: (B,L,K), (B,L,1) -> a scalar."""
+  """Computes the mean of -log p over the frames of the mask: (B,L,K), (B,L,1) -> a scalar."""
   classes = nn.one_hot(labels[..., 0].astype(int), outputs.shape[-1])
   losses = -(classes * nn.log_softmax(outputs)).sum(axis=-1)
   return (losses * mask).sum() / mask.sum()
 
 
 def test_a_target_of_classes(featured, tmp_path, monkeypatch):
-  """Declaring a target suffices, be it of several outputs, with its own loss and metric.
+  """Declaring a target suffices, even with several outputs and a loss and metric of its own.
 
-  It is trained next to valence and evaluated, and the report and the export know it.
+  It is trained together with valence and evaluated; report and export contain it.
   """
   mood = Classes(
     'mood',
@@ -208,7 +208,7 @@ def test_a_target_of_classes(featured, tmp_path, monkeypatch):
 
 
 def test_total_loss_is_the_sum_over_targets(monkeypatch):
-  """Targets of one loss are taken together; another one's comes on top (eq. 22)."""
+  """Targets with the same loss share one call of it; the losses are added (eq. 22)."""
   mood = Classes('mood', 0, '', '', outputs=3, loss='cross_entropy', metrics=('accuracy',))
   monkeypatch.setitem(TARGETS, 'mood', mood)
   monkeypatch.setitem(LOSSES, 'cross_entropy', cross_entropy)

@@ -1,4 +1,4 @@
-"""The schedule as a state machine, driven with lists of CCC values, and the groups."""
+"""Tests the schedule as a state machine on lists of CCC values, and the groups."""
 
 import numpy as np
 import pytest
@@ -136,9 +136,9 @@ def test_rate():
   ],
 )
 def test_warmups(warmup, firsts, lasts):
-  """The warm-up sets the rates of the first five epochs, and then the rate is full.
+  """The warm-up sets the rates of the first five epochs; then the full rate applies.
 
-  Compared are the first and the last of four batches in each epoch, as shares of the full rate.
+  The first and the last of four batches in each epoch are compared, as shares of the full rate.
   """
   schedule, found = Schedule(1, warmup=warmup), []
   for epoch in range(6):

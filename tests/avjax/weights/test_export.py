@@ -1,6 +1,6 @@
-"""An exported model predicts without avjax what the run predicts.
+"""Tests that an exported model predicts without avjax what the run predicts.
 
-What its card says, and files that are not what they should be, are checked too.
+The model card and damaged or hostile files are tested too.
 """
 
 import dataclasses
@@ -101,9 +101,9 @@ def inputs(config, clips, rows, seed):
 
 
 def test_identical_predictions_without_avjax(workdir, model, tmp_path):
-  """In a process of its own it gives the run's own predictions and gates, bit for bit.
+  """In a process without avjax it gives the run's predictions and gates, bit for bit.
 
-  This holds for other numbers of clips and rows.
+  This holds for other numbers of clips and log-mel rows, too.
   """
   config, system, variables, _ = load_best(workdir)
   predict = system.predict_step
@@ -223,7 +223,7 @@ def test_the_check_fails_where_predictions_are_other_ones(model, tmp_path):
 
 
 def test_a_model_that_is_not_the_run_s_is_not_published(workdir, tmp_path, monkeypatch):
-  """Nothing is left of it, and nothing of the user's that lies beside it is touched."""
+  """Nothing of it is left, and the user's files in the same folder are not touched."""
   (tmp_path / 'model.partial').mkdir()
   (tmp_path / 'model.partial' / 'mine').write_text('mine')
 
@@ -298,10 +298,7 @@ def test_an_exported_model_is_a_start_for_a_run(workdir, model):
 
 
 def test_hostile_folders(model, tmp_path):
-  """Each of 200 damaged files of an exported model is refused before anything of it is run.
-
-  The refusal is one line.
-  """
+  """Each of 200 damaged files of an exported model is refused, in one line, before it is run."""
   bad, rng = tmp_path / 'model', random.Random(1)
   shutil.copytree(model, bad)
   for name in ('model.stablehlo', 'weights.safetensors'):
@@ -332,7 +329,7 @@ def test_hostile_folders(model, tmp_path):
 
 
 def test_damaged_programs_that_reach_the_parser(model, tmp_path):
-  """A damaged program is refused by the parser, also where the parser crashes.
+  """A damaged program is refused by the parser, even where the parser crashes.
 
   No checksum catches it. The parser runs in a process of its own, and that of jaxlib 0.10.2 crashes
   on the first of the 200 files.
@@ -376,9 +373,9 @@ def test_a_parser_that_dies_is_told_of_the_right_file(tmp_path, monkeypatch):
 
 
 def test_stablehlo_that_calls_out_or_is_none(tmp_path):
-  """Files that are no program, and one that would call the host, are refused.
+  """Files that are not a program, and one that would call the host, are refused.
 
-  They have no checksum that would catch them.
+  They are read directly, so no checksum catches them.
   """
   import jax
   from jax import export as jax_export
