@@ -41,7 +41,8 @@ class StreamingPredictor:
     self.folder = pathlib.Path(folder)
     with as_input_error(f'{folder} holds no valid model'):
       self.config, self.system, variables = load_model(self.folder)
-      features = [name for name in self.system.inputs.fields if name.startswith(FEATURES)]
+      read = [name for name in self.system.inputs.fields if name.startswith(FEATURES)]
+      features = [name.removeprefix(FEATURES) for name in read]
       if features:
         raise InputError(
           f'{folder} was trained on features of another backbone ({", ".join(features)}), '

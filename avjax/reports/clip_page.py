@@ -11,6 +11,7 @@ import numpy as np
 import avjax
 from avjax.reports import legend, templates
 
+TARGETS_OF_PAGE = ('valence', 'arousal')  # what the page can show; others are in CSV and PNG
 VIDEO_BLOCK = 3 << 18  # bytes of video at a time; base64 turns each 3 of them into 4 characters
 
 
@@ -47,12 +48,12 @@ def _page_data(prediction):
   """Returns what the page's script reads, rounded to what it can show."""
   times = np.asarray(prediction.times, np.float64)
   interval = float(np.median(np.diff(times))) if len(times) > 1 else 0.04
-  predictions = prediction.predictions.items()
+  shown = {name: x for name, x in prediction.predictions.items() if name in TARGETS_OF_PAGE}
   return {
     'frames': np.asarray(prediction.frames),
     'times': times.round(4),
     'interval': round(interval, 6),
-    'targets': {target: x.astype(np.float64).round(6) for target, x in predictions},
+    'targets': {target: x.astype(np.float64).round(6) for target, x in shown.items()},
     'face': prediction.face_found.astype(int),
     'sound': prediction.audio_present.astype(int),
     'gates': [

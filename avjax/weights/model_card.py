@@ -11,7 +11,7 @@ from avjax.config import flatten
 from avjax.data.records import WINDOW_ROWS
 from avjax.models.audio_visual import FEATURES
 from avjax.runs import folder as run_folder
-from avjax.targets import criterion, metric_names, value_range
+from avjax.targets import count_outputs, criterion, metric_names, value_range
 from avjax.weights import files as weight_files
 
 
@@ -125,7 +125,8 @@ def result_lines(workdir: pathlib.Path, description: dict[str, Any]) -> list[str
       lines.append(f'| {target} | {scores} |')
     lines += [
       '',
-      f'{results["frames"]:,} annotated frames of {results["clips"]:,} clips that were '
+      f'{results["frames"]:,} annotated frames of {results["clips"]:,} '
+      f'clip{"" if results["clips"] == 1 else "s"} that were '
       f'not trained on. The best epoch ({epoch + 1}) was chosen on the same partition, '
       'which flatters these numbers.',
     ]
@@ -160,7 +161,7 @@ def usage_lines(description: dict[str, Any]) -> list[str]:
   """Returns a program that runs the model, and its inputs."""
   config = description['config']
   inputs = ', '.join(name.split('/')[-1] for name in description['inputs'])
-  shape = f'(clips, {config["data"]["length"]}, {len(config["targets"])})'
+  shape = f'(clips, {config["data"]["length"]}, {count_outputs(config["targets"])})'
   return [
     'Without avjax, with jax, numpy and safetensors:',
     '',

@@ -331,8 +331,7 @@ def test_attention_drops_each_clip_on_its_own():
   np.testing.assert_allclose(out[0], out[1], rtol=0, atol=1e-6)
 
 
-# What distinguishes the published systems in numbers: ../shared/design/systems.md, section a, and
-# the code it names.
+# What distinguishes the published systems in numbers, from their papers and code.
 FACTS = {
   'rjca_author': {'fusion': {'recursions': 2, 'dropout': 0.6, 'joint_fc': False}},
   'jca': {'fusion': {'name': 'rjca', 'recursions': 1}},
