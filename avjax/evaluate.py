@@ -11,6 +11,7 @@ from absl import logging
 from avjax import errors
 from avjax.evaluation import protocol
 from avjax.evaluation.results import evaluate_run, summarize_run
+from avjax.system.compilation import keep_compiled_programs
 
 
 def main(argv: list[str]) -> None:
@@ -39,6 +40,7 @@ def main(argv: list[str]) -> None:
     raise errors.InputError(
       'give RUN with or without --report, or --runs DIR with or without --template FILE'
     )
+  keep_compiled_programs()
   if arguments.runs:
     evaluate_test = functools.partial(evaluate_run, split='test', data_dir=arguments.data_dir)
     print('\n'.join(protocol.gather(arguments.runs, evaluate_test, arguments.template)))

@@ -14,6 +14,7 @@ from absl import logging
 
 from avjax import errors
 from avjax.errors import InputError
+from avjax.system.compilation import keep_compiled_programs
 from avjax.weights.exported import OTHER_MACHINE, ExportedModel, export_run
 
 
@@ -37,6 +38,7 @@ def main(argv: list[str]) -> None:
   logging.set_verbosity(logging.ERROR)
   if bool(arguments.check) == bool(arguments.run) or bool(arguments.run) != bool(arguments.output):
     raise InputError('give RUN and --output MODEL to export, or only --check MODEL')
+  keep_compiled_programs()
   if arguments.check:
     folder = pathlib.Path(arguments.check)
     difference = ExportedModel(folder).check(arguments.tolerance)

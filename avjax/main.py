@@ -42,9 +42,11 @@ def train_all(values, configs, stop):
 
   from avjax.evaluation import results
   from avjax.system import sharding
+  from avjax.system.compilation import keep_compiled_programs
   from avjax.training import loop, plan
   from avjax.training.state import Diverged
 
+  keep_compiled_programs()
   if stop.several:
     sharding.start(values.coordinator, values.processes, values.process)
   workdirs = {name: pathlib.Path(values.workdir, name) for name in configs}

@@ -12,8 +12,6 @@ import sys
 
 from avjax import errors
 from avjax.errors import InputError
-from avjax.inference import video
-from avjax.inference.outputs import display, output_paths, summary
 
 # fmt: off
 ENDINGS = (
@@ -60,6 +58,12 @@ def main(argv):
   videos = find_videos(pathlib.Path(arguments.videos))
   if arguments.crops and len(videos) > 1:
     raise InputError('--crops takes a single video')
+  # JAX and OpenCV are imported only now that the command line has been accepted.
+  from avjax.inference import video
+  from avjax.inference.outputs import display, output_paths, summary
+  from avjax.system.compilation import keep_compiled_programs
+
+  keep_compiled_programs()
   for name in ('SIGTERM', 'SIGHUP'):  # end like Ctrl-C, so that half-made files are removed
     if hasattr(signal, name):
       signal.signal(getattr(signal, name), signal.default_int_handler)

@@ -7,6 +7,7 @@ import csv
 import pathlib
 
 import numpy as np
+from tqdm import tqdm
 
 from avjax import errors, files
 from avjax.data.dataset import Records
@@ -148,7 +149,13 @@ def evaluate_run(workdir, split, data_dir=None, report=False):
     return None
   variables, meta = restore_best(workdir, system)
   mesh = sharding.make_mesh()
-  batches = records.batches([part], config.batch_size)
+  batches = tqdm(
+    records.batches([part], config.batch_size),
+    total=-(-records.size([part]) // config.batch_size),
+    desc=f'predicting the {split} partition',
+    leave=False,
+    disable=None,
+  )
   series = predict_records(
     batches,
     system,

@@ -17,7 +17,7 @@ import numpy as np
 from avjax import errors
 from avjax.errors import InputError
 from avjax.inference.prediction import VideoPrediction
-from avjax.reports import clip_page, plots
+from avjax.reports import clip_page
 from avjax.targets import value_range
 
 LONGEST_NAME = 255  # bytes that a file system takes
@@ -80,6 +80,8 @@ def write(
     outputs: what `output_paths` returns.
   """
   write_csv(result, path, partial / 'csv')
+  from avjax.reports import plots  # with matplotlib, which takes a second to import
+
   plots.clip(result, display(path), partial / 'clip.png')
   clip_page.write(partial / 'html', display(path), partial / 'clip.mp4', result)
   made = {

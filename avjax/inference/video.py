@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import importlib
 import pathlib
+import threading
 from collections.abc import Sequence
 
 import av
+import librosa
 import numpy as np
 from tqdm import tqdm
 
@@ -64,13 +67,21 @@ def load_predictors(run: str | pathlib.Path | Sequence) -> list[StreamingPredict
   folders = [run] if isinstance(run, (str, pathlib.Path)) else list(run)
   if not folders:
     raise InputError('no run is given')
-  predictors = [StreamingPredictor(folder) for folder in folders]
+  threading.Thread(target=import_ahead, daemon=True).start()
+  with tqdm(total=0, desc='loading the model', bar_format='{desc}', leave=False, disable=None):
+    predictors = [StreamingPredictor(folder) for folder in folders]
   targets = [target for predictor in predictors for target in predictor.system.targets]
   if len(set(targets)) < len(targets):
     raise InputError(
       f'the runs predict {", ".join(targets)}: give one for each of valence and arousal'
     )
   return predictors
+
+
+def import_ahead():
+  """Imports what a video needs later, while the model is compiled, which leaves Python idle."""
+  librosa.stft  # noqa: B018  (librosa imports its parts, and SciPy with them, when they are used)
+  importlib.import_module('avjax.reports.plots')
 
 
 def predict_with(

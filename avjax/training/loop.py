@@ -83,6 +83,7 @@ def run_stages(plan: Plan, run: RunState, checkpoints, history, stop, mesh):
       if stage != schedule.stage:  # one compilation per stage
         stage = schedule.stage
         train_step = plan.system.make_train_step(plan.stages[stage], plan.optimizers[stage])
+        logger.info('compiling stage %d of %d ...', stage + 1, len(plan.stages))
       epoch, start = schedule.epoch, time.perf_counter()
       title = f'stage {stage + 1}/{len(plan.stages)}  epoch {epoch + 1}'
       epochs_left = schedule.max_epochs - epoch - 1
