@@ -1,5 +1,6 @@
 """Shares fixtures and options among the suites."""
 
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -11,10 +12,10 @@ import pytest
 os.environ['JAX_PLATFORMS'] = 'cpu'  # the tests' numbers are the CPU's
 # Most of the time of small models is the compiler's; its optimizations change speed alone.
 if 'backend_optimization_level' not in os.environ.get('XLA_FLAGS', ''):
-  os.environ['XLA_FLAGS'] = (
-    f'{os.environ.get("XLA_FLAGS", "")} --xla_backend_optimization_level=0 '
-    '--xla_cpu_use_fusion_emitters=false'
-  )
+  flags = [os.environ.get('XLA_FLAGS', ''), '--xla_backend_optimization_level=0']
+  if importlib.metadata.version('jaxlib').startswith('0.10.'):  # later ones do not know the flag
+    flags.append('--xla_cpu_use_fusion_emitters=false')
+  os.environ['XLA_FLAGS'] = ' '.join(flags)
 # The processes that tests start compile the same few programs over and over; xdist's workers share
 # what their parent has made.
 if 'PYTEST_XDIST_WORKER' not in os.environ:
