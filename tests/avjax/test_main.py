@@ -195,7 +195,7 @@ def test_states_that_a_kill_can_leave(whole, records, tmp_path):
   shutil.rmtree(workdir / 'checkpoints' / 'best')
   shutil.rmtree(max(last.iterdir(), key=lambda path: int(path.name)))
   code, _, err = start(workdir, records)
-  assert code == 2 and one_line(err) and 'damaged (best/' in err
+  assert code == 2 and one_line(err) and 'damaged (such as best/' in err
 
   begun = tmp_path / 'begun'
   begun.mkdir()

@@ -141,10 +141,9 @@ def test_a_killed_build_run_again_gives_the_same_bytes(official, built, tmp_path
   moved = shutil.copytree(official, tmp_path / 'elsewhere')
   args = ['--source', moved, '--data_dir', tmp_path / 'records', '--workers', '1', *SIZES]
   line, options = command('build', *args)
-  process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True, **options)
-  assert process.stderr.readline() == 'clips: 1 of 8\n'
-  process.send_signal(signal.SIGKILL)
-  process.wait()
+  with subprocess.Popen(line, stderr=subprocess.PIPE, text=True, **options) as process:
+    assert process.stderr.readline() == 'clips: 1 of 8\n'
+    process.send_signal(signal.SIGKILL)
   assert (tmp_path / 'records/affwild2.incomplete').is_dir()
   assert not (tmp_path / 'records/affwild2').exists()
   # In a process of its own: hashes, and orders that hang on them, differ.

@@ -303,10 +303,12 @@ def as_command(module, arguments, capsys):
     text=True,
     env={**os.environ, 'PYTHONPATH': str(ROOT)},
   )
-  err = process.stderr.read()
+  with process.stderr as stream:
+    err = stream.read()
   _, status, used = os.wait4(process.pid, 0)
+  process.returncode = os.waitstatus_to_exitcode(status)  # it was waited for here, not by Popen
   return (
-    os.waitstatus_to_exitcode(status),
+    process.returncode,
     err,
     used.ru_utime + used.ru_stime,
     used.ru_maxrss * 1024,
