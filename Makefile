@@ -3,7 +3,7 @@ PYTHON ?= python3
 RUN := .venv/bin/python
 DEMO := demo
 # uv, which is installed into .venv as well, takes a fraction of pip's time.
-UV := .venv/bin/uv pip install --quiet --python $(RUN) --constraint constraints.txt
+UV := .venv/bin/uv pip install --quiet --compile-bytecode --python $(RUN) --constraint constraints.txt
 
 .PHONY: demo test lint fault parity zoo golden install evidence docs constraints clean-demo
 
