@@ -491,7 +491,7 @@ def test_every_config_takes_two_steps_and_is_restored(name, full, tmp_path):
       config.model[modality].tower = stand_in
   config.crop, config.augment = 8, False
   for tower in ('ir50', 'resnet50'):
-    config.model.visual[tower].update({'widths': (2, 2, 2, 2), 'features': 4})
+    config.model.visual[tower].update({'widths': (4, 4, 4, 4), 'features': 4})
   config.model.audio.update({'widths': (1, 1, 1, 1, 1, 1), 'hidden': 8, 'features': 4})
   check_ranges(config)
   system = System.from_config(config)
