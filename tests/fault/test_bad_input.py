@@ -267,6 +267,9 @@ CASES = {
   'run: a folder of something else': (write('new/thesis.tex', 'mine'), MAIN, 'new'),
 }
 assert len(CASES) >= 60
+# Of resident memory. TensorFlow's libraries are 0.4 to 0.6 GB of it, as many of their pages as the
+# system happens to map; what is allocated is 0.3 GB.
+MOST_BYTES = 1.25e9
 
 
 @pytest.fixture(scope='module')
@@ -351,7 +354,7 @@ def test_bad_input(pristine, tmp_path, monkeypatch, capsys, full, record):
     after = {
       path: data for path, data in files(folder).items() if not path.startswith('__pycache__')
     }
-    if fine and after == before and size < 1e9:
+    if fine and after == before and size < MOST_BYTES:
       good += 1
     else:
       wrong[name] = (
