@@ -63,11 +63,11 @@ def predict_records(
   rows, clips = sharding.padded_size(batch_size, mesh), {}
   for batch in batches:
     count = len(batch['clip'])
-    device_batch = sharding.shard(sharding.pad_rows(system.select(batch), rows), mesh)
+    selected = system.select(batch)
+    device_batch = sharding.shard(sharding.pad_rows(selected, rows), mesh)
     output = sharding.gather(system.predict_step(variables, device_batch))
     output = jax.tree.map(lambda x, count=count: x[:count], output)
-    constants = {name: batch[name] for name in CONSTANT_FIELDS}
-    constants['labels'] = targets.select_labels(system.targets, batch)
+    constants = {name: batch[name] for name in CONSTANT_FIELDS} | {'labels': selected['labels']}
     for i, clip in enumerate(batch['clip']):
       window = jax.tree.map(lambda x, i=i: x[i], output)
       fields = {name: values[i] for name, values in constants.items()}

@@ -7,9 +7,11 @@ import pathlib
 import sys
 import time
 
+import numpy as np
 from tqdm import tqdm
 
 from avjax.system import sharding
+from avjax.targets import TARGETS, criterion
 
 logger = logging.getLogger('avjax')
 
@@ -98,3 +100,46 @@ class Progress:
 
   def __exit__(self, *exception):
     self.bar.close()
+
+
+def summarize_updates(log) -> dict[str, float]:
+  """Returns the mean loss and gradient norm of the updates that were made, and the number skipped.
+
+  log: (loss, gradient norm) of each update; one that is not finite was skipped.
+  """
+  values = np.array(log, float)
+  finite = np.isfinite(values).all(axis=1)
+  loss, norm = values[finite].mean(axis=0) if finite.any() else (np.nan, np.nan)
+  return {
+    'train_loss': float(loss),
+    'gradient_norm': float(norm),
+    'skipped_updates': int((~finite).sum()),
+  }
+
+
+def flat_scores(scores, targets) -> dict[str, float]:
+  """Returns {'validation_ccc_valence': ..., ...}, every metric of every target."""
+  return {
+    f'validation_{metric}_{target}': scores[target][metric]
+    for target in targets
+    for metric in TARGETS[target].metrics
+  }
+
+
+def report_epoch(title: str, epoch_log: dict, targets, updates: int):
+  """Writes the line of an epoch to the log, and a warning if updates were skipped."""
+  first = {target: TARGETS[target].metrics[0] for target in targets}
+  scores = '  '.join(
+    f'{target} {metric.upper()} {epoch_log[f"validation_{metric}_{target}"]:.3f}'
+    for target, metric in first.items()
+  )
+  best = epoch_log[f'best_{criterion(targets)}']
+  logger.info(
+    f'{title}  loss {epoch_log["train_loss"]:.3f}  rate {epoch_log["rate"]:.1e}  {scores}  '
+    f'best {best:.3f}  {epoch_log["examples_per_second"]:.1f} examples/s  '
+    f'{epoch_log["seconds"]:.0f} s  {epoch_log["event"]}'
+  )
+  if skipped := epoch_log['skipped_updates']:
+    logger.warning(
+      f'{skipped} of the {updates} updates were skipped: loss or gradient was not finite'
+    )
