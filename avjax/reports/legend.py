@@ -4,7 +4,6 @@ from avjax.targets import TARGETS
 
 # Of texts, lines and grids in PNG files; pages have CSS variables instead.
 BLACK, GREY, STAGE_LINE, GRID = '#000000', '#555555', '#aaaaaa', '#eeeeee'
-COLOURS = {name: target.colour for name, target in TARGETS.items()}
 MODALITIES = {'visual': 'face', 'audio': 'voice'}
 
 

@@ -43,7 +43,7 @@ def draw_scores(axes, history, targets):
   """
   for target in targets:
     column = f'validation_{TARGETS[target].metrics[0]}_{target}'
-    _draw_column(axes, history, column, legend.COLOURS[target], label=target)
+    _draw_column(axes, history, column, TARGETS[target].colour, label=target)
 
 
 def draw_loss(axes, history):
@@ -91,7 +91,7 @@ def draw_vertical(axes, x, text, text_colour, **line):
 def draw_trace(axes, times, label, prediction, target):
   """Draws prediction and annotation of a target over time; all (N,), NaN where there is none."""
   axes.plot(times, label, color=GREY, lw=1, label='annotation')
-  axes.plot(times, prediction, color=legend.COLOURS[target], lw=1.5, label=target)
+  axes.plot(times, prediction, color=TARGETS[target].colour, lw=1.5, label=target)
   axes.set_ylim(TARGETS[target].lowest, TARGETS[target].highest)
 
 
@@ -111,7 +111,7 @@ def draw_scatter(axes, prediction, annotation, target):
     size,
     bottom=edges[up],
     align='edge',
-    color=[(legend.COLOURS[target], alpha) for alpha in opacity.round(2)],
+    color=[(TARGETS[target].colour, alpha) for alpha in opacity.round(2)],
   )
   axes.plot(ends, ends, color=BLACK, lw=1, ls='--')
   axes.set(xlim=ends, ylim=ends)
@@ -243,7 +243,7 @@ def _draw_values(axes, result, end):
       result.times,
       values,
       TARGETS[target].line,
-      color=legend.COLOURS[target],
+      color=TARGETS[target].colour,
       lw=1.5,
       label=target,
     )

@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
-from avjax.reports import legend
 from avjax.reports.legend import BLACK, GREY, GRID, STAGE_LINE
 from avjax.targets import TARGETS
 
@@ -19,7 +18,7 @@ CSS_VARIABLES = {
   GREY: 'muted',
   STAGE_LINE: 'muted',
   GRID: 'line',
-  **{colour: target for target, colour in legend.COLOURS.items()},
+  **{target.colour: name for name, target in TARGETS.items()},
 }
 MINUS = '\N{MINUS SIGN}'  # as wide as a plus sign
 SVG_SIDE = 1000  # units across and up in an SVG of a page

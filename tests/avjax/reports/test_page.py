@@ -164,7 +164,7 @@ def test_gates_are_sorted_as_people_read_them():
 
 def test_pages_have_the_colours_of_the_figures():
   style = legend.target_style()
-  assert all(f'--{target}: {colour};' in style for target, colour in legend.COLOURS.items())
+  assert all(f'--{name}: {target.colour};' in style for name, target in TARGETS.items())
 
 
 @in_browser

@@ -15,7 +15,6 @@ from avjax import main
 from avjax.data.dataset import Records
 from avjax.errors import InputError
 from avjax.evaluation.results import evaluate_run, format_scores
-from avjax.reports import legend
 from avjax.runs import folder as run_folder
 from avjax.system import System
 from avjax.targets import TARGETS, Target, metrics
@@ -167,7 +166,6 @@ def test_a_target_of_classes(featured, tmp_path, monkeypatch):
   monkeypatch.setitem(TARGETS, 'mood', mood)
   monkeypatch.setitem(LOSSES, 'cross_entropy', cross_entropy)
   monkeypatch.setitem(METRICS, 'accuracy', lambda p, y: float(np.mean(p == y)))
-  monkeypatch.setitem(legend.COLOURS, 'mood', mood.colour)
   config = importlib.import_module('configs.visual').get_config('mini')
   config.model.visual.tower = 'features/hint'
   config.model.head = {'name': 'linear', 'tanh': False}
