@@ -2,13 +2,14 @@
 
 python -m benchmarks.evidence --source MINI --data_dir RECORDS --output FOLDER
 
-Writes docs/evidence.json, the figures of the demo, and the blocks `evidence` and `demo` in
-README.md. It fails if a CCC of GRJCA is below 0.65.
+Writes docs/evidence.json, the figures of the demo, and the blocks `evidence`, `variations` and
+`demo` in README.md. It fails if a CCC of GRJCA on the demo's set is below 0.75.
 
 Every row is scored on the validation partition of fold 0, whose subjects are not in training. The
 controls are early concatenation in place of the fusion, training labels taken from another clip,
-the best constant, and a ridge regression on simple features. Runs that are finished in FOLDER are
-not repeated. None of this says anything about Aff-Wild2.
+the best constant, and a ridge regression on simple features. GRJCA, early concatenation and the
+ridge are also tried on VARIATIONS of the set, on which no setting was chosen. Runs that are
+finished in FOLDER are not repeated. None of this says anything about Aff-Wild2.
 """
 
 import argparse
@@ -39,6 +40,15 @@ RUNS = {
   'grjca, seed 2': ('grjca', 2),
   'early concatenation': ('concatenation', 0),
   "another clip's labels": ('grjca', 0),
+}
+LOWEST = 0.75  # CCC of GRJCA on the demo's set
+# Other settings of data_prep.mini, each with people and films of its own.
+VARIATIONS = {
+  'other people': ('--seed', '11'),
+  'fewer and longer films': ('--seed', '12', '--videos', '26', '--seconds', '30'),
+  '24 frames/s': ('--seed', '13', '--rate', '24', '--seconds', '10'),
+  'both senses noisy': ('--seed', '14', '--preset', 'balanced'),
+  'three times the conflict, unseen': ('--seed', '15', '--rho', '.3', '--kappa', '0'),
 }
 ANNOTATIONS = '*ABAW Annotations/VA_Estimation_Challenge/Train_Set/*.txt'
 
@@ -113,6 +123,26 @@ def build(source, data_dir, *options):
     cwd=ROOT,
     check=True,
   )
+
+
+def vary(output, name, options):
+  """Makes a variation of the mini set in output/NAME and trains on it.
+
+  Returns the CCC of each row of `variations_table`.
+  """
+  place = folder(output, name)
+  subprocess.run(
+    [sys.executable, '-m', 'data_prep.mini', '--output', str(place / 'affwild2'), *options],
+    cwd=ROOT,
+    check=True,
+  )
+  build(place / 'affwild2', place / 'records')
+  rows = {
+    system: train(system, 0, place / 'records', place / system)
+    for system in ('grjca', 'concatenation')
+  }
+  data = Records(place / 'records', grjca.get_config('mini').data)
+  return rows | {'ridge': ridge(data)}
 
 
 def features(data, splits):
@@ -198,6 +228,19 @@ def table(rows):
   return '\n'.join(lines)
 
 
+def variations_table(variations):
+  """Formats the CCC of valence and arousal on each variation as a Markdown table."""
+  lines = [
+    '| `data_prep.mini` | GRJCA | early concatenation | ridge |',
+    '|---|---|---|---|',
+  ]
+  for name, rows in variations.items():
+    options = ' '.join(VARIATIONS[name])
+    cells = [f'{row["valence"]["ccc"]:.2f} / {row["arousal"]["ccc"]:.2f}' for row in rows.values()]
+    lines.append(f'| {name}: `{options}` | ' + ' | '.join(cells) + ' |')
+  return '\n'.join(lines)
+
+
 def arguments_of(module, doc):
   """Parses --source, --data_dir and --output, the options of benchmarks on the mini set."""
   parser = argparse.ArgumentParser(prog=f'python -m {module}', description=doc.splitlines()[0])
@@ -221,6 +264,7 @@ def main():
         build(shuffled(arguments.source, arguments.output / 'shuffled'), records)
     rows[name] = train(system, seed, records, folder(arguments.output, name))
   rows |= {'ridge on simple features': ridge(data), 'best constant': constant(data)}
+  variations = {name: vary(arguments.output, name, how) for name, how in VARIATIONS.items()}
 
   first = folder(arguments.output, 'grjca, seed 0')
   evidence = {
@@ -228,6 +272,7 @@ def main():
     'cores': os.cpu_count(),
     'python': platform.python_version(),
     'rows': rows,
+    'variations': variations,
     'demo': json.loads((first / 'results_validation.json').read_text()),
   }
   (ROOT / 'docs' / 'evidence.json').write_text(json.dumps(evidence, indent=1) + '\n')
@@ -237,16 +282,17 @@ def main():
   ):
     shutil.copy(first / source, ROOT / 'docs' / figure)
   readme = fill((ROOT / 'README.md').read_text(), 'evidence', table(rows))
+  readme = fill(readme, 'variations', variations_table(variations))
   demo = (
     summarize_run(evidence['demo'], config.targets, first).strip().replace(str(first), 'demo/run')
   )
   (ROOT / 'README.md').write_text(fill(readme, 'demo', f'```\n{demo}\n```'))
-  print(table(rows))
+  print(table(rows), variations_table(variations), sep='\n\n')
   low = [
     name
     for name, values in rows.items()
     if name.startswith('grjca')
-    and min(values[target]['ccc'] for target in ('valence', 'arousal')) < 0.65
+    and min(values[target]['ccc'] for target in ('valence', 'arousal')) < LOWEST
   ]
   return 1 if low else 0
 

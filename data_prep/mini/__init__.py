@@ -23,6 +23,7 @@ from data_prep.mini.latents import DEFAULT_DIALS, PRESETS, Dials
 from data_prep.mini.video import BROKEN_FRAME, Places, Video, make_video
 
 VERSION = 1  # raise it whenever the same settings give other files
+PLAIN_RATE = 15  # frames per second of a plain video, unless another is asked for
 # These are always made, however many videos are asked for. Each has one quirk; '' is a plain video
 # whose frame rate no other has.
 AWKWARD = (
@@ -61,8 +62,8 @@ FOLDERS = (
 DONE, BEGUN = 'mini.json', 'mini.partial.json'
 
 
-def list_videos(count):
-  """Returns `count` videos: the awkward ones, and plain ones of 15 frames/s.
+def list_videos(count, rate=PLAIN_RATE):
+  """Returns `count` videos: the awkward ones, and plain ones of `rate` frames/s.
 
   Every third plain one is for validation.
   """
@@ -73,9 +74,9 @@ def list_videos(count):
     )
   plain = []
   for i in range(count - len(AWKWARD)):
-    name = (f'{400 + i}', f'video{100 + i}', f'{100 + i}-15-640x480')[i % 3]
+    name = (f'{400 + i}', f'video{100 + i}', f'{100 + i}-{rate:g}-640x480')[i % 3]
     plain.append(
-      Video(name, 'validation' if i % 3 == 2 else 'train', 15, '.avi' if i % 7 == 3 else '.mp4')
+      Video(name, 'validation' if i % 3 == 2 else 'train', rate, '.avi' if i % 7 == 3 else '.mp4')
     )
   return [*AWKWARD, *plain]
 
@@ -86,6 +87,7 @@ def generate(
   videos: int = 40,
   *,
   seconds: float = 16.0,
+  rate: float = PLAIN_RATE,
   dials: Dials = DEFAULT_DIALS,
   workers: int | None = None,
 ) -> dict[str, int]:
@@ -97,19 +99,21 @@ def generate(
     seed: any int.
     videos: how many, at least len(AWKWARD).
     seconds: length of each, 6 to 300. Videos above 24 frames/s and two short ones are shorter.
+    rate: frames per second of the plain videos, 5 to 60.
     dials: what faces and voices show, and how often they contradict each other.
     workers: processes; None is one per core. Their number does not change the files.
 
   Returns {'videos', 'clips', 'frames'}: their numbers; frames are counted per clip.
   Raises InputError where a setting is out of range or `output` holds anything else.
   """
-  check_settings(seconds, dials)
-  table = list_videos(videos)
+  check_settings(seconds, rate, dials)
+  table = list_videos(videos, rate)
   settings = {
     'version': VERSION,
     'seed': seed,
     'videos': videos,
     'seconds': float(seconds),
+    'rate': float(rate),
     **dataclasses.asdict(dials),
   }
   counts = {
@@ -147,10 +151,12 @@ def generate(
   return counts
 
 
-def check_settings(seconds, dials):
+def check_settings(seconds, rate, dials):
   """Raises InputError, naming the option of the command, for a setting that is out of range."""
   if not 6 <= seconds <= 300:
     raise InputError(f'--seconds must be between 6 and 300, not {seconds:g}')
+  if not 5 <= rate <= 60:
+    raise InputError(f'--rate must be between 5 and 60, not {rate:g}')
   if dials.preset not in PRESETS:
     raise InputError(f'--preset must be one of {", ".join(PRESETS)}, not {dials.preset!r}')
   for name in ('rho', 'anti', 'kappa'):
@@ -161,7 +167,7 @@ def check_settings(seconds, dials):
 def read_settings(path: pathlib.Path) -> dict[str, Any] | None:
   """Returns the settings that `generate` wrote to a file, or None where it wrote none."""
   try:
-    return files.read_json(path)
+    return {'rate': PLAIN_RATE, **files.read_json(path)}  # version 0.1.0 had no `rate`
   except InputError:
     return None
 

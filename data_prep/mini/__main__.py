@@ -30,6 +30,12 @@ def main(argv=None):
     '--seconds', type=float, default=16.0, help='length of each, 6 to 300 (default: 16)'
   )
   parser.add_argument(
+    '--rate',
+    type=float,
+    default=mini.PLAIN_RATE,
+    help='frames per second of the plain videos, 5 to 60 (default: 15)',
+  )
+  parser.add_argument(
     '--preset',
     choices=PRESETS,
     default='natural',
@@ -64,7 +70,13 @@ def main(argv=None):
   complete = (pathlib.Path(args.output) / mini.DONE).exists()
   dials = Dials(args.preset, args.rho, args.anti, args.kappa)
   counts = mini.generate(
-    args.output, args.seed, args.videos, seconds=args.seconds, dials=dials, workers=args.workers
+    args.output,
+    args.seed,
+    args.videos,
+    seconds=args.seconds,
+    rate=args.rate,
+    dials=dials,
+    workers=args.workers,
   )
   print(
     f'{args.output}: {counts["videos"]} videos, {counts["clips"]} clips, {counts["frames"]} frames'
