@@ -266,18 +266,33 @@ def test_heads_of_the_other_systems():
 
 
 def test_moving_average_over_predictions():
-  """It goes by frame id: frames beyond a gap, or without a face, are not averaged in."""
+  """It goes by frame id: frames beyond a gap are not averaged in.
+
+  Frames without a face are filled as in HSEmotion's notebook, which goes from face to face.
+  """
   rng = np.random.default_rng(0)
   x, frames, counted = (
     rng.normal(size=(30, 2)),
     np.array([*range(1, 11), *range(14, 29), *range(100, 105)]),
     rng.random(30) < 0.8,
   )
-  expected = [
-    x[near].mean(axis=0) if (near := (abs(frames - k) <= 3) & counted).any() else x[i]
-    for i, k in enumerate(frames)
-  ]
-  np.testing.assert_allclose(moving_average(x, frames, counted, 7), expected, rtol=0, atol=1e-12)
+  counted[[0, 4, 5, 6, -1]] = False
+  filled, faces = x.copy(), np.flatnonzero(counted)
+  for i in np.flatnonzero(~counted):
+    before, after = faces[faces < i][-1:], faces[faces > i][:1]
+    if len(before) and len(after):
+      p, q = before[0], after[0]
+      share = (frames[i] - frames[p]) / (frames[q] - frames[p])
+      filled[i] = (1 - share) * x[p] + share * x[q]
+    else:
+      filled[i] = x[(*before, *after)[0]]
+  for width, back, ahead in ((7, 3, 3), (20, 10, 9), (2, 1, 0)):
+    expected = [filled[(frames >= k - back) & (frames <= k + ahead)].mean(axis=0) for k in frames]
+    found = moving_average(x, frames, counted, width)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+  # Nothing of what the model says of a black picture is left.
+  other = np.where(counted[:, None], x, 99.0)
+  np.testing.assert_array_equal(moving_average(other, frames, counted, 20).max() < 9, True)
   assert moving_average(x, frames, counted, 1) is x
   np.testing.assert_array_equal(moving_average(x, frames, np.zeros(30, bool), 7), x)
 
@@ -285,7 +300,7 @@ def test_moving_average_over_predictions():
 def test_predictions_are_smoothed_as_the_config_says(records):
   """Evaluation with `smooth` gives the moving average of the unsmoothed predictions.
 
-  This is how HSEmotion evaluates; frames whose face is missing are left out of the average.
+  This is how HSEmotion evaluates; frames whose face is missing lie on straight lines.
   """
   config = tiny.get_config()
   config.model.audio.tower, config.model.fusion = 'none', {'name': 'visual'}
@@ -299,7 +314,7 @@ def test_predictions_are_smoothed_as_the_config_says(records):
     'gates': {},
   }
   found = {}
-  for config.smooth in (1, 5):
+  for config.smooth in (1, 5, (1, 5)):
     found[config.smooth] = predict_records(
       data.batches(['chunk2'], 4), system, {}, mesh, batch_size=4, smooth=config.smooth
     )['102']
@@ -307,11 +322,20 @@ def test_predictions_are_smoothed_as_the_config_says(records):
   assert (
     not plain.face_present.all() and len(plain.frames) < plain.frames[-1]
   )  # it has missing faces, and gaps
+  faces = plain.frames[plain.face_present]
+  lines = np.stack(
+    [np.interp(plain.frames, faces, x) for x in plain.prediction[plain.face_present].T], axis=1
+  )
   for i, k in enumerate(plain.frames):
-    near = (abs(plain.frames - k) <= 2) & plain.face_present
-    np.testing.assert_allclose(
-      found[5].prediction[i], plain.prediction[near].mean(axis=0), rtol=0, atol=1e-6
+    near = abs(plain.frames - k) <= 2
+    expected = lines[near].mean(axis=0)
+    np.testing.assert_allclose(found[5].prediction[i], expected, rtol=0, atol=1e-6)
+  # Each target has its own number of frames.
+  for column, width in enumerate((1, 5)):
+    np.testing.assert_array_equal(
+      found[1, 5].prediction[:, column], found[width].prediction[:, column]
     )
+  assert np.abs(found[1, 5].prediction - found[5].prediction).max() > 1e-3
 
 
 def test_attention_drops_each_clip_on_its_own():
