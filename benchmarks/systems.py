@@ -38,7 +38,7 @@ SYSTEMS = {
   'jca': ('the paper, section 5.1', NUMPY),
   'jca_author': ("its authors' code (RJCMA)", NUMPY),
   'jca_2022': ("its authors' code", NUMPY),
-  'leader_follower': ("its authors' code (ABAW2)", NUMPY),
+  'leader_follower': ("its authors' code: sizes of ABAW2, attention of ABAW3", NUMPY),
   'lfan': ("its authors' code (ABAW5)", BOTH),
   'can': ("its authors' code (ABAW5)", NUMPY),
   'zhou': ("its authors' code", NUMPY),
