@@ -38,6 +38,7 @@ SYSTEMS = {
   'jca': ('the paper, section 5.1', NUMPY),
   'jca_author': ("its authors' code (RJCMA)", NUMPY),
   'jca_2022': ("its authors' code", NUMPY),
+  'ca_2021': ("its authors' code; residual and tanh: their paper", BOTH),
   'leader_follower': ("its authors' code: sizes of ABAW2, attention of ABAW3", NUMPY),
   'lfan': ("its authors' code (ABAW5)", BOTH),
   'can': ("its authors' code (ABAW5)", NUMPY),

@@ -138,6 +138,21 @@ def can(w, x_v, x_a):
   return x * softmax(dense(x, w['weights']))
 
 
+def ca_2021(w, x_v, x_a, temperature=1.0, residual=True):
+  """Correlates every audio frame i with every visual frame j, and averages frame by frame."""
+  a = np.array([row / np.linalg.norm(row) for row in x_a])
+  v = np.array([row / np.linalg.norm(row) for row in x_v])
+  z = np.array([[i @ w['correlation'] @ j for j in v] for i in a]) / temperature
+  # Column k of A_a sums to 1 over audio frames, and column k of A_v, of Z^T, over visual frames.
+  hat_a, hat_v = (
+    np.array([softmax(scores[:, k][None])[0] @ x for k in range(len(x))])
+    for x, scores in ((a, z), (v, z.T))
+  )
+  if residual:
+    hat_a, hat_v = np.tanh(a + hat_a), np.tanh(v + hat_v)
+  return np.hstack([hat_a, hat_v])
+
+
 def jca_2022(w, x_v, x_a):
   a, v = dense(x_a, w['audio_in']), dense(x_v, w['visual_in'])
   joint, n = np.hstack([a, v]), len(x_v)

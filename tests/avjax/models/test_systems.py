@@ -94,6 +94,12 @@ SYSTEMS = {
   ),
   'can': ({'width': 5}, systems.can, False),
   'jca_2022': ({'width': 5, 'maps': 3}, systems.jca_2022, True),
+  'ca_2021': ({}, systems.ca_2021, True),
+  'ca_2021: their code': (
+    {'residual': False, 'temperature': 0.1},
+    lambda w, v, a: systems.ca_2021(w, v, a, temperature=0.1, residual=False),
+    True,
+  ),
   'visual': ({}, lambda w, v, a: v, False),
   'audio': ({}, lambda w, v, a: a, False),
 }
@@ -491,6 +497,10 @@ FACTS = {
   'ustc': {
     'temporal': {'visual': (256,) * 4, 'audio': (128,) * 4, 'kernels': (3, 5, 7)},
     'fusion': {'width': 256, 'blocks': 2, 'heads': 4, 'hidden': 512, 'dropout': 0.1},
+  },
+  'ca_2021': {
+    'fusion': {'temperature': 1.0, 'residual': True},
+    'temporal': {'visual': (512,) * 4, 'audio': (128,) * 4},
   },
   'ctyunai': {
     'temporal': {'visual': (512, 256, 128), 'activation': 'prelu', 'dropout': 0.0},
