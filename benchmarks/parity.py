@@ -4,10 +4,10 @@ python -m benchmarks.parity
 
 Writes docs/parity.json and the block `parity` in docs/weights.md.
 
-It compares IR-50, ResNet-50, VGGish and the predecessors' RJCA and LFAN: the outputs and the
-gradient of every parameter, in evaluation and in training mode, and the running averages after
-three passes in training mode. With --golden it also writes PyTorch's results, for tests that run
-without torch.
+It compares IR-50, ResNet-50, VGGish, the predecessors' RJCA and LFAN, PyTorch's encoder layer and
+cross-attention of 2021: the outputs and the gradient of every parameter, in evaluation and in
+training mode, and the running averages after three passes in training mode. With --golden it also
+writes PyTorch's results, for tests that run without torch.
 """
 
 import argparse
@@ -22,8 +22,9 @@ import numpy as np
 import torch
 
 from benchmarks import parity_cases as cases
-from benchmarks import torch_reference
+from benchmarks import torch_layers, torch_reference
 from benchmarks.pages import fill
+from benchmarks.parity_layers import HEADS, HIDDEN, TORCH_DROPOUTS, WIDTH
 
 KINDS = ('eval', 'eval gradient', 'train', 'train gradient', 'stats')
 DOCS = pathlib.Path(__file__).parents[1] / 'docs'
@@ -33,6 +34,8 @@ def make_reference(case):
   """Builds the PyTorch module of a case, with synthetic weights."""
   if case in cases.CONFIGS:
     model = torch_reference.Predecessor(cases.CONFIGS[case])
+  elif case in cases.LAYERS:
+    model = make_layer(case)
   else:
     model = {
       'ir50': torch_reference.IR50,
@@ -47,9 +50,20 @@ def make_reference(case):
   return model
 
 
-def channels_first(x):
-  """Moves an input from our layout to that of PyTorch."""
+def make_layer(case):
+  """Builds the PyTorch module of a layer."""
+  layer = cases.LAYERS[case]
+  if case == 'encoder_layer':
+    factors = {TORCH_DROPOUTS[name]: x for name, x in cases.factors(case).items()}
+    return torch_layers.EncoderLayer(WIDTH, HEADS, HIDDEN, layer.mask, factors)
+  return torch_layers.CrossAttention2021(**layer.inputs, residual=layer.module.residual)
+
+
+def channels_first(case, x):
+  """Moves an input from our layout to that of PyTorch. Layers have the same in both."""
   x = torch.from_numpy(x)
+  if case in cases.LAYERS:
+    return x
   return x.movedim(-1, -3).contiguous() if x.shape[-1] == 3 else x.unsqueeze(-3)
 
 
@@ -57,7 +71,7 @@ def reference(case, model, dtype):
   """Computes PyTorch's results, under the names that parity_cases.ours uses."""
   model, results = copy.deepcopy(model).to(getattr(torch, dtype)), {}
   cast = lambda *which: [
-    channels_first(x).to(getattr(torch, dtype)) for x in cases.inputs(case, *which)
+    channels_first(case, x).to(getattr(torch, dtype)) for x in cases.inputs(case, *which)
   ]
   for mode in ('eval', 'train'):
     model.train(mode == 'train')

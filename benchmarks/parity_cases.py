@@ -7,6 +7,7 @@ is guaranteed not to change.
 
 import functools
 import json
+import math
 import pathlib
 import zlib
 
@@ -15,13 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from avjax.models.layers import nothing_trainable
+from avjax.models.layers import everything_trainable, nothing_trainable
 from avjax.models.towers.ir50 import IR50
 from avjax.models.towers.resnet50 import ResNet50
 from avjax.models.towers.vggish import VGGish
 from avjax.system import System
 from avjax.weights import name_maps
 from avjax.weights.convert import convert, shapes_of, shapes_of_model
+from benchmarks.parity_layers import CLIPS, FRAMES, LAYERS
 from configs import lfan, rjca_author
 
 GOLDEN = pathlib.Path(__file__).parents[1] / 'tests' / 'avjax' / 'golden'
@@ -31,6 +33,7 @@ TOLERANCES = {'float32': 1e-4, 'float64': 1e-9}
 # of a ReLU's kink an activation falls. Then all gradients below it differ by 1e-3 or more, even
 # between PyTorch's own float32 and float64. With these seeds no activation is that close to a kink.
 DRAWS = {'ir50': 5, 'resnet50': 6, 'vggish': 2, 'rjca_author': 1, 'lfan': 1}
+DRAWS |= dict.fromkeys(LAYERS, 1)
 
 
 def whole(config):
@@ -48,7 +51,7 @@ CONFIGS = {'rjca_author': whole(rjca_author.get_config()), 'lfan': whole(lfan.ge
 CONFIGS['rjca_author'].model.temporal.update(
   {'visual': (128,) * 4, 'audio': (32,) * 4}
 )  # in place of 512 and 128; LFAN keeps its widths
-CASES = ('ir50', 'resnet50', 'vggish', *CONFIGS)
+CASES = ('ir50', 'resnet50', 'vggish', *CONFIGS, *LAYERS)
 
 
 def draw(case, name, shape):
@@ -86,12 +89,18 @@ def weight(case, name, shape):
 def inputs(case, number, mode='train'):
   """Draws input `number` of a case, in our layout.
 
-  It is the input of a tower, or images (B,L,40,40,3) and log_mel (B,L,96,64).
+  It is the input of a tower, or images (B,L,40,40,3) and log_mel (B,L,96,64), or the features that
+  a layer takes.
   In evaluation one example is enough, since the others of a batch do not change its result.
   """
   sizes = {'ir50': (3, 40, 40, 3), 'resnet50': (3, 48, 48, 3), 'vggish': (1, 96, 64)}
   if case in sizes:
     xs = (draw(case, f'{case}/input{number}', sizes[case]),)
+  elif case in LAYERS:
+    xs = tuple(
+      draw(case, f'{case}/{name}{number}', (CLIPS, FRAMES, width))
+      for name, width in LAYERS[case].inputs.items()
+    )
   else:
     clips = (2, CONFIGS[case].data.length)
     xs = (
@@ -125,6 +134,13 @@ def _ours(case, source, dtype, gradients):
     shapes = shapes_of_model(config)
     call = lambda variables, xs, is_trainable: model.apply(
       variables, *xs, jnp.ones(xs[0].shape[:2], bool), is_trainable, mutable=['batch_stats']
+    )
+  elif case in LAYERS:
+    layer = LAYERS[case]
+    shapes, system = layer.shapes(), layer.published()
+    call = lambda variables, xs, is_trainable: (
+      layer.apply({'params': variables['params']}, xs, is_trainable, factors(case)),
+      {},
     )
   else:
     shapes, system = shapes_of(case), name_maps.TOWERS[case]
@@ -168,7 +184,7 @@ def _ours(case, source, dtype, gradients):
   without = jit(lambda *arguments: (*forward(*arguments)[1], {}))
   differentiated = jit(with_gradient)
   results = {}
-  for mode, is_trainable in (('eval', nothing_trainable), ('train', everything)):
+  for mode, is_trainable in (('eval', nothing_trainable), ('train', everything_trainable)):
     run = differentiated if mode in gradients else without
     output, stats, gradient = run(
       variables['params'], variables['batch_stats'], cast(inputs(case, 0, mode)), is_trainable
@@ -176,36 +192,41 @@ def _ours(case, source, dtype, gradients):
     results[mode] = np.asarray(output)
     for path, x in traverse_util.flatten_dict({'params': gradient}, sep='/').items():
       if path in theirs:
-        results.update(theirs[path](f'{mode}/', np.asarray(x)))
+        for name, part in theirs[path](f'{mode}/', np.asarray(x)).items():
+          results[name] = results.get(name, 0) + part  # one array may hold several leaves of ours
   for number in range(1, STEPS if stats else 1):
-    _, stats, _ = without(variables['params'], stats, cast(inputs(case, number)), everything)
+    _, stats, _ = without(
+      variables['params'], stats, cast(inputs(case, number)), everything_trainable
+    )
   for path, x in traverse_util.flatten_dict({'batch_stats': stats}, sep='/').items():
     results.update(theirs[path]('stats/', np.asarray(x)))
   return results
 
 
-def everything(path):
-  """Trains every module, when passed as the `is_trainable` of a model."""
-  del path
-  return True
-
-
 def to_published(entry):
   """Inverts entry.ours, by looking where it puts each number.
 
-  Returns a function (group, x) -> {group + published name: x in the published layout}.
+  Returns a function (group, x) -> {group + published name: x in the published layout}, with 0 where
+  the published array holds something else.
   """
 
   @functools.cache
   def places():
-    return entry.ours(np.arange(np.prod(entry.shape), dtype=np.int32).reshape(entry.shape)).ravel()
+    return entry.ours(
+      np.arange(math.prod(entry.shape), dtype=np.int32).reshape(entry.shape)
+    ).ravel()
 
   def turn(group, x):
-    theirs = np.empty(x.size, x.dtype)
+    theirs = np.zeros(math.prod(entry.shape), x.dtype)
     theirs[places()] = x.ravel()
     return {group + entry.name: theirs.reshape(entry.shape)}
 
   return turn
+
+
+def factors(case):
+  """Returns what each dropout of a layer multiplies by in training mode, under our names."""
+  return LAYERS[case].factors(lambda name, shape: draw(case, f'{case}/{name}', shape))
 
 
 def fingerprint(name, x):

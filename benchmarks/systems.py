@@ -18,6 +18,7 @@ import sys
 import jax
 import numpy as np
 
+from avjax.evaluation.series import smoothing_widths
 from avjax.models.layers import nothing_trainable
 from avjax.system import System, steps
 from benchmarks.pages import fill
@@ -37,7 +38,8 @@ SYSTEMS = {
   'jca': ('the paper, section 5.1', NUMPY),
   'jca_author': ("its authors' code (RJCMA)", NUMPY),
   'jca_2022': ("its authors' code", NUMPY),
-  'leader_follower': ("its authors' code (ABAW2)", NUMPY),
+  'ca_2021': ("its authors' code; residual and tanh: their paper", BOTH),
+  'leader_follower': ("its authors' code: sizes of ABAW2, attention of ABAW3", NUMPY),
   'lfan': ("its authors' code (ABAW5)", BOTH),
   'can': ("its authors' code (ABAW5)", NUMPY),
   'zhou': ("its authors' code", NUMPY),
@@ -58,7 +60,7 @@ SYSTEMS = {
 
 def describe(config):
   """Describes a config of configs/ by the first line of its docstring."""
-  return importlib.import_module(f'configs.{config}').__doc__.splitlines()[0].removesuffix('.')
+  return importlib.import_module(f'configs.{config}').get_config().system
 
 
 def flops(jaxpr):
@@ -156,7 +158,8 @@ def sees_later_frames(config):
 
   predict = jax.jit(predict)
   before, after = predict(batch), predict({name: x + later for name, x in batch.items()})
-  return bool(config.smooth > 1 or np.abs(before - after)[:, :8].max() > 0)
+  smooths = max(smoothing_widths(config.smooth, config.targets)) > 1
+  return bool(smooths or np.abs(before - after)[:, :8].max() > 0)
 
 
 def table(found):

@@ -1,8 +1,8 @@
 """Builds the config of a system from the settings that all systems share: the paper's, section 4.3.
 
 Every other file of this folder is one system. It has `get_config(argument)`, which calls the one
-here with `change`, a function that sets what differs, and with `mini` where `shrink` does not
-suffice.
+here with `change`, a function that sets what differs, with `mini` where `shrink` does not suffice,
+and with `author` where the authors' code of this system does more than RJCMA does.
 
 Argument, separated by commas, as in --config=configs/grjca.py:target=arousal,fold=3:
   target=valence|arousal|joint   one dimension, or one model for both; target=both is two runs
@@ -13,21 +13,25 @@ Argument, separated by commas, as in --config=configs/grjca.py:target=arousal,fo
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import FieldReference
 
 from avjax.config import parse_argument
 from avjax.targets import CHOICES
 
 
-def get_config(argument='', change=None, mini=None):
+def get_config(argument='', change=None, mini=None, author=None):
   """Returns the config of a system.
 
   Args:
     argument: what follows the colon of --config, see above.
-    change: function that sets, in the full-size config, what differs in this system.
+    change: function that sets, in the full-size config, what differs in this system. The first line
+      of the docstring of its file describes the system.
     mini: function that sets what differs in its small size, after `shrink`.
+    author: function that sets what its authors' code does, after `follow_the_authors`.
   """
   chosen = parse_argument(argument)
   config = ConfigDict()
+  config.system = describe(change)
   config.seed = 0
   config.targets = CHOICES[chosen['target'] or ('joint' if chosen['mini'] else 'valence')]
   config.fold = chosen['fold']
@@ -43,7 +47,15 @@ def get_config(argument='', change=None, mini=None):
       mini(config)
   if chosen['protocol'] == 'author':
     follow_the_authors(config)
+    if author:
+      author(config)
   return config
+
+
+def describe(change):
+  """Returns the first line of the docstring of the file that defines `change`, '' for none."""
+  lines = ((change and change.__globals__['__doc__']) or '').strip().splitlines()
+  return ' '.join(lines[0].split()).removesuffix('.') if lines else ''
 
 
 def set_data_and_start(config):
@@ -106,7 +118,8 @@ def set_training(config):
   config.shuffle = 'every_epoch'  # or 'once': the same batches in every epoch
   # Or 'training': frozen norms use and update batch statistics, and frozen dropout drops.
   config.frozen_mode = 'evaluation'
-  config.smooth = 1  # frames of the moving average over predictions; 1 is none
+  # Frames of the moving average over predictions, one number or one for each target; 1 is none.
+  config.smooth = FieldReference(1, field_type=object)
   # Updates in a row that may be skipped because the loss or the gradient is not finite.
   config.skip_most = 20
   config.loss = ConfigDict({'scope': 'sequence', 'variance': 'biased'})

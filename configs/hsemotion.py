@@ -16,4 +16,6 @@ def change(config):
   config.model.fusion = ConfigDict({'name': 'visual'})
   config.model.head = ConfigDict({'name': 'perceptron', 'hidden': 128})
   config.loss.scope = 'batch'
+  # Cells 101 to 107 of src/ABAW/ABAW6/abaw6_affwild2.ipynb of av-savchenko/face-emotion-recognition
+  # (commit 7c8f880): 50 frames before and 50 after, frames without a face filled by straight lines.
   config.smooth = 101

@@ -1,5 +1,5 @@
 """Leader-follower attention in its first form (Zhang, Ding, Wei and Guan 2021): no norm after the \
-TCN, one head, no tanh."""
+TCN, one head, no tanh; projected from the features, as in their code of 2022."""
 
 from ml_collections import ConfigDict
 
@@ -12,5 +12,5 @@ def get_config(argument=''):
 
 def change(config):
   config.model.temporal.update(visual=(128, 128, 128, 128), audio=(32, 32, 32, 32), norm=False)
-  config.model.fusion = ConfigDict({'name': 'leader_follower', 'width': 32})
+  config.model.fusion = ConfigDict({'name': 'leader_follower', 'width': 32, 'from_key': False})
   config.model.head = ConfigDict({'name': 'linear', 'tanh': False})

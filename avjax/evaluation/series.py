@@ -7,15 +7,16 @@ where the config says so.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 
-from avjax import ranges, targets
+from avjax import targets
 from avjax.data.windows import Merger
+from avjax.errors import InputError
 from avjax.system import System, sharding
 
-SMOOTH = ranges.Range(lambda width: width >= 1 and width % 2 == 1, 'an odd number of frames')
 # Besides the labels, the record fields that are equal in every window that covers a frame.
 CONSTANT_FIELDS = ('times', 'annotated', 'face_present', 'audio_present')
 
@@ -43,7 +44,7 @@ class Series:
 
 
 def predict_records(
-  batches, system: System, variables, mesh, *, batch_size: int, smooth: int
+  batches, system: System, variables, mesh, *, batch_size: int, smooth: int | Sequence[int]
 ) -> dict[str, Series]:
   """Predicts for batches of records, and returns one smoothed series per clip.
 
@@ -55,7 +56,7 @@ def predict_records(
     variables: of the model, on the devices of the mesh.
     mesh: the devices.
     batch_size: the largest number of records in a batch; smaller batches are padded to it.
-    smooth: width of the moving average over frames, an odd number; 1 does not smooth.
+    smooth: frames of the moving average, as `smoothing_widths` takes them.
 
   Returns {clip: Series} in order of name. Memory grows with the number of frames, not with that of
   windows.
@@ -108,7 +109,7 @@ class WindowMerger:
       kept[frames[new]] = value[frame_mask][new]
       self.constants[name] = kept
 
-  def series(self, system: System, smooth: int) -> Series:
+  def series(self, system: System, smooth: int | Sequence[int]) -> Series:
     """Returns the Series of the clip, once all its windows have been added."""
     frames, means = self.means.means()
     fields = {name: kept[frames] for name, kept in self.constants.items()}
@@ -125,7 +126,7 @@ def flatten_output(output, frame_mask):
   return {name: np.asarray(x)[frame_mask] for name, x in flat.items()}
 
 
-def make_series(frames, means, fields, system: System, smooth: int) -> Series:
+def make_series(frames, means, fields, system: System, smooth: int | Sequence[int]) -> Series:
   """Makes a Series of merged windows, and smooths its predictions.
 
   Args:
@@ -144,34 +145,58 @@ def make_series(frames, means, fields, system: System, smooth: int) -> Series:
     for name, scores in means.items()
     if name.startswith('gates/')
   }
-  smoothed = moving_average(means['prediction'], frames, counted, smooth)
-  parts = targets.split_outputs(system.targets, smoothed)
+  widths = smoothing_widths(smooth, system.targets)
+  smoothed = [
+    target.decide(moving_average(x, frames, counted, width))
+    for (target, x), width in zip(
+      targets.split_outputs(system.targets, means['prediction']), widths, strict=True
+    )
+  ]
   return Series(
     frames,
     np.asarray(fields['times'], np.float64),
-    np.stack([target.decide(x) for target, x in parts], axis=1).astype(smoothed.dtype),
+    np.stack(smoothed, axis=1).astype(means['prediction'].dtype),
     np.asarray(fields['labels'], np.float64),
     **masks,
     gates=gates,
   )
 
 
+def smoothing_widths(smooth: int | Sequence[int], names: Sequence[str]) -> list[int]:
+  """Returns the frames that the predictions of each of these targets are averaged over.
+
+  smooth: `config.smooth`, one number for all targets or a number for each, in their order; 1 does
+    not smooth. Raises InputError for anything else.
+  """
+  widths = list(smooth) if isinstance(smooth, list | tuple) else [smooth] * len(names)
+  if len(widths) != len(names) or not all(type(width) is int and width >= 1 for width in widths):
+    each = f', or {len(names)} of them, for {" and ".join(names)}' if len(names) > 1 else ''
+    raise InputError(
+      f'config.smooth {smooth!r} is out of range: it takes a number of frames, at least 1{each}'
+    )
+  return widths
+
+
 def moving_average(values, frames, counted, width: int):
-  """Computes the centred moving average of values (N,outputs) over an odd number of frames.
+  """Computes the centred moving average of values (N,outputs) over `width` frames.
+
+  As in HSEmotion's notebook (configs/hsemotion.py), frames that do not count are filled first: by
+  straight lines between the nearest frames that do, before the first and after the last one by its
+  value. If none counts, the values are returned as they are.
 
   Args:
     values: (N,outputs).
     frames: (N,) ids, ascending. A window is a range of ids, not of rows, so that a gap does not
-      bring distant frames together.
-    counted: (N,) bool; frames that are False are left out of every average. Where no frame of a
-      window counts, the value is kept.
-    width: frames, an odd number.
+      bring distant frames together. At the ends of a clip, windows are shorter.
+    counted: (N,) bool, False where the model had no input.
+    width: frames. An even window has one more frame before its centre than after it, as that of
+      SciPy's uniform_filter1d, which DCA uses (configs/dca.py).
   """
-  if width == 1:
+  if width == 1 or not counted.any():
     return values
-  total = np.cumsum(np.pad(np.where(counted[:, None], values, 0), ((1, 0), (0, 0))), axis=0)
-  count = np.cumsum(np.pad(counted.astype(int), (1, 0)))
+  lines = [np.interp(frames, frames[counted], column) for column in values[counted].T]
+  filled = np.where(counted[:, None], values, np.stack(lines, axis=1))
+  total = np.cumsum(np.pad(filled, ((1, 0), (0, 0))), axis=0)
   first = np.searchsorted(frames, frames - width // 2)
-  last = np.searchsorted(frames, frames + width // 2, side='right')
-  among = (count[last] - count[first])[:, None]
-  return np.where(among > 0, (total[last] - total[first]) / np.maximum(among, 1), values)
+  last = np.searchsorted(frames, frames + (width - 1) // 2, side='right')
+  return (total[last] - total[first]) / (last - first)[:, None]

@@ -61,20 +61,24 @@ class Affine(nn.Module):
   """Applies dense to D/2, norm, dense to 1, separately for each output, and, if asked for, tanh.
 
   Without tanh it is the head of Meng, Zhou, Zhang Ziyang, Zhang Wei and CtyunAI.
+
+  shared: whether all outputs have one dense layer to D/2 and one norm, as in CtyunAI's code.
   """
 
   outputs: int = 1
   tanh: bool = False
+  shared: bool = False
 
   @nn.compact
   def __call__(
     self, x: Float[Array, 'B L D'], mask: Bool[Array, 'B L'], is_trainable: Trainable
   ) -> Float[Array, 'B L outputs']:
+    widths = [self.outputs] if self.shared else [1] * self.outputs
     outputs = []
-    for i in range(self.outputs):
+    for i, width in enumerate(widths):
       y = nn.Dense(x.shape[-1] // 2, name=f'hidden{i}')(x)
       y = Norm(name=f'norm{i}')(y, is_trainable, mask[..., None])
-      outputs.append(nn.Dense(1, name=f'output{i}')(y))
+      outputs.append(nn.Dense(width, name=f'output{i}')(y))
     x = jnp.concatenate(outputs, axis=-1)
     return jnp.tanh(x) if self.tanh else x
 

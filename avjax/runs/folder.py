@@ -30,8 +30,9 @@ CURVES = 'curves.png'
 REPORT = 'report.html'
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
-# Keys that may change between two starts of one run: its records may have been moved.
-KEYS_FREE_TO_CHANGE = ('data.dir',)
+# Keys that may change between two starts of one run: its records may have been moved, and its
+# system may be described in other words.
+KEYS_FREE_TO_CHANGE = ('data.dir', 'system')
 # What a fork must have in common with the run whose state it takes: prefixes of keys.
 KEYS_OF_THE_STATE = ('model.', 'targets', 'fold', 'data.', 'crop', 'unfreezing.')
 

@@ -14,6 +14,7 @@ from avjax import ranges
 RANGES = {
   'weight_decay': ranges.NOT_NEGATIVE,
   'clip': ranges.NOT_NEGATIVE,
+  'epsilon': ranges.POSITIVE,
   'decay': ranges.OneOf(('coupled', 'decoupled')),
 }
 
@@ -24,6 +25,7 @@ def adam(
   decay: str = 'coupled',
   *,
   clip: float = 0.0,
+  epsilon: float = 1e-8,
 ) -> optax.GradientTransformation:
   """Returns Adam with unit learning rate; the caller multiplies updates by -rate.
 
@@ -34,6 +36,7 @@ def adam(
     decay: 'coupled' adds the decay to the gradient before the moments (PyTorch's Adam),
       'decoupled' adds it to the update (AdamW).
     clip: the largest norm of all gradients together; 0 does not clip.
+    epsilon: is added to the root of the second moment; 1e-8 where a config does not have it.
   """
 
   def scale(updates, params=None):
@@ -46,7 +49,7 @@ def adam(
           flat[path] = update * factor
     return traverse_util.unflatten_dict(flat, sep='/')
 
-  steps = [optax.add_decayed_weights(weight_decay), optax.scale_by_adam()]
+  steps = [optax.add_decayed_weights(weight_decay), optax.scale_by_adam(eps=epsilon)]
   if decay == 'decoupled':
     steps.reverse()
   clipping = [optax.clip_by_global_norm(clip)] if clip else []

@@ -14,7 +14,7 @@ from avjax import ranges, targets
 from avjax.config import Config
 from avjax.data.dataset import Records
 from avjax.errors import InputError
-from avjax.evaluation.series import SMOOTH
+from avjax.evaluation.series import smoothing_widths
 from avjax.models.audio_visual import FEATURES, MODALITIES, TOWERS
 from avjax.runs import folder as run_folder
 from avjax.system import System, steps
@@ -25,7 +25,6 @@ from avjax.weights.initialize import initialize
 RANGES = {
   'batch_size': ranges.at_least(1),
   'seed': ranges.Range(lambda seed: 0 <= seed < 2**31, '0 to 2147483647'),
-  'smooth': SMOOTH,
   'shuffle': ranges.OneOf(('every_epoch', 'once')),
   'skip_most': ranges.NOT_NEGATIVE,
 }
@@ -149,6 +148,7 @@ def feature_names(config: Config) -> list[str]:
 def check_ranges(config: Config):
   """Raises InputError, naming the key, for a training setting that no run can have."""
   ranges.check('', config, RANGES)
+  smoothing_widths(config.smooth, config.targets)
   ranges.check('optimizer', config.optimizer, optimizer.RANGES)
   ranges.check('schedule', config.schedule, unfreezing.RANGES)
   lowest = config.schedule.rate_min

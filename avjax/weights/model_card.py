@@ -9,6 +9,7 @@ from typing import Any
 from avjax import files
 from avjax.config import flatten
 from avjax.data.records import WINDOW_ROWS
+from avjax.evaluation.series import smoothing_widths
 from avjax.models.audio_visual import FEATURES
 from avjax.runs import folder as run_folder
 from avjax.targets import count_outputs, criterion, metric_names, value_range
@@ -21,6 +22,18 @@ def input_words(model: dict) -> str:
   return ' and '.join(
     word for modality, word in words.items() if model[modality]['tower'] != 'none'
   )
+
+
+def system_lines(config: dict) -> list[str]:
+  """Returns a line with the system of the config, and what it means that it is a reconstruction."""
+  system = config.get('system', '')  # runs of version 0.2.0 have none
+  lines = [f'- System: {system}.'] if system else []
+  if 'reconstruction' in system:
+    lines.append(
+      '- A reconstruction was built from an abstract or a report, because its authors have '
+      'published no code. Its sizes are guesses, and its results are not theirs.'
+    )
+  return lines
 
 
 def towers(config: dict) -> Iterator[str]:
@@ -80,6 +93,7 @@ def model_card(workdir: pathlib.Path, description: dict[str, Any]) -> str:
     '',
     '## What it is',
     '',
+    *system_lines(config),
     *towers(config),
     *temporal(m['temporal']),
     f'- Fusion: {fusion}; head: {m["head"]["name"]}.',
@@ -136,10 +150,13 @@ def result_lines(workdir: pathlib.Path, description: dict[str, Any]) -> list[str
       f'The run has no results of this state yet. Its validation {metric.upper()} while training: '
       f'{description[f"validation_{metric}"]:.3f}, epoch {epoch + 1}.'
     ]
-  if config['smooth'] > 1:
+  widths = smoothing_widths(config['smooth'], config['targets'])
+  if max(widths) > 1:
+    counts = [f'{n} frame{"s" * (n > 1)}' for n in widths]
+    each = ', '.join(f'{n} ({name})' for n, name in zip(counts, config['targets'], strict=True))
     lines.append(
-      f'These are of predictions that are averaged over {config["smooth"]} frames, '
-      'which the program below does not do.'
+      'These are of predictions that are averaged over '
+      f'{counts[0] if len(set(counts)) == 1 else each}, which the program below does not do.'
     )
   return lines
 

@@ -8,12 +8,14 @@ import sys
 import jax
 import pytest
 
+from avjax.command_line import load_config
 from avjax.config import expand, parse_argument
 from avjax.errors import InputError
+from avjax.evaluation.series import smoothing_widths
 from avjax.models.fusion import FUSIONS
 from avjax.system import System, steps
-from avjax.training.plan import make_stages
-from configs import grjca
+from avjax.training.plan import check_ranges, make_stages
+from configs import base, dca, grjca, ustc
 from configs.golden.__main__ import FOLDER, SYSTEMS, resolve
 
 RENEW = 'If this is meant: python -m configs.golden, and look at the diff of configs/golden/.'
@@ -85,6 +87,55 @@ def test_the_paper_s_settings():
   assert grjca.get_config('target=arousal,fold=3').fold == 3
 
 
+@pytest.mark.parametrize(
+  'target, wanted', [('valence', (20,)), ('arousal', (50,)), ('joint', (20, 50))]
+)
+def test_the_smoothing_of_dca(target, wanted):
+  """Its authors average valence over 20 frames and arousal over 50; the paper smooths nothing."""
+  config = dca.get_config(f'target={target},protocol=author')
+  assert config.smooth == wanted
+  check_ranges(config)
+  assert dca.get_config(f'target={target}').smooth == 1
+
+
+@pytest.mark.parametrize(
+  'value, wanted', [('5', 5), ('4', 4), ('20,50', (20, 50)), ('(20,50)', (20, 50))]
+)
+def test_smoothing_from_the_command_line(value, wanted):
+  config = load_config(['--config=configs/grjca.py:target=joint', f'--config.smooth={value}'])
+  assert config.smooth == wanted
+  check_ranges(config)
+
+
+@pytest.mark.parametrize('value', ['0', '-3', '2.5', 'abc', '20,50,7', '20,0', '20,', 'True', '()'])
+def test_smoothing_that_no_run_can_have(value):
+  config = load_config(['--config=configs/grjca.py:target=joint', f'--config.smooth={value}'])
+  with pytest.raises(InputError) as error:
+    check_ranges(config)
+  assert str(error.value) == (
+    f'config.smooth {config.smooth!r} is out of range: it takes a number of frames, at least 1, '
+    'or 2 of them, for valence and arousal'
+  )
+
+
+@pytest.mark.parametrize('value', [7, (7,), [7]])
+def test_smoothing_of_saved_configs(value):
+  """A number, as in runs of version 0.2.0, is that of all targets."""
+  assert smoothing_widths(value, ['arousal']) == [7]
+  if value == 7:
+    assert smoothing_widths(value, ['valence', 'arousal']) == [7, 7]
+
+
+def test_the_system_is_described():
+  """Model cards quote it; a config of one's own says what its docstring says, on one line."""
+  assert ustc.get_config().system.startswith('USTC-IAT-United 2025, a reconstruction: multi-scale')
+  names = {'__doc__': '  Mine,\tin one line.  \nMore.', 'base': base}
+  exec('change = lambda config: None', names)
+  assert base.get_config('', names['change']).system == 'Mine, in one line'
+  names['__doc__'] = None
+  assert base.get_config('', names['change']).system == base.get_config('').system == ''
+
+
 def test_the_authors_protocol():
   """`protocol=author` sets every switch of docs/deviations.md at once, in every config.
 
@@ -100,7 +151,8 @@ def test_the_authors_protocol():
       for key in changed_keys(paper.to_dict(), author.to_dict())
       if not key.startswith('model.fusion.')
     }
-    assert changed == {
+    of_dca = {'smooth'} if name == 'dca' else set()
+    assert changed == of_dca | {
       'loss.variance',
       'schedule.warmup',
       'schedule.release',

@@ -85,12 +85,12 @@ def mamba_layer(w, x, states, rank):
   return np.array(rows) * (z * sigmoid(z)) @ w['out']['kernel']
 
 
-def mamba(w, x_v, x_a, layers, states, rank):
+def mamba(w, x_v, x_a, layers, states, rank, output=False):
   del x_a
   x = layer_norm(x_v)
   for i in range(layers):
     x = layer_norm(x + mamba_layer(w[f'layer{i}'], x, states, rank), w[f'norm{i}'])
-  return x
+  return dense(x, w['output']) if output else x
 
 
 def lstm_pass(w, x):
@@ -119,13 +119,14 @@ def lstm(w, x_v, x_a, layers, bidirectional):
   return x
 
 
-def leader_follower(w, x_v, x_a):
+def leader_follower(w, x_v, x_a, from_key=False):
   rows = []
   for v, a in zip(x_v, x_a, strict=True):
-    q, k, values = (
-      np.array([dense(v, w[f'visual_{kind}']), dense(a, w[f'audio_{kind}'])])
-      for kind in ('query', 'key', 'value')
-    )
+    key = dense(a, w['audio_key'])
+    k = np.array([dense(v, w['visual_key']), key])
+    source = key if from_key else a  # the code of 2021 overwrites the features with the key
+    q = np.array([dense(v, w['visual_query']), dense(source, w['audio_query'])])
+    values = np.array([dense(v, w['visual_value']), dense(source, w['audio_value'])])
     y = softmax(k @ q.T / np.sqrt(k.shape[1])) @ values + values
     y = (y - y.mean()) / np.sqrt(y.var() + 1e-5) * w['norm']['scale'] + w['norm']['bias']
     rows.append(np.concatenate([v, y.ravel()]))
@@ -135,6 +136,21 @@ def leader_follower(w, x_v, x_a):
 def can(w, x_v, x_a):
   x = np.hstack([dense(x_v, w['visual']), dense(x_a, w['audio'])])
   return x * softmax(dense(x, w['weights']))
+
+
+def ca_2021(w, x_v, x_a, temperature=1.0, residual=True):
+  """Correlates every audio frame i with every visual frame j, and averages frame by frame."""
+  a = np.array([row / np.linalg.norm(row) for row in x_a])
+  v = np.array([row / np.linalg.norm(row) for row in x_v])
+  z = np.array([[i @ w['correlation'] @ j for j in v] for i in a]) / temperature
+  # Column k of A_a sums to 1 over audio frames, and column k of A_v, of Z^T, over visual frames.
+  hat_a, hat_v = (
+    np.array([softmax(scores[:, k][None])[0] @ x for k in range(len(x))])
+    for x, scores in ((a, z), (v, z.T))
+  )
+  if residual:
+    hat_a, hat_v = np.tanh(a + hat_a), np.tanh(v + hat_v)
+  return np.hstack([hat_a, hat_v])
 
 
 def jca_2022(w, x_v, x_a):

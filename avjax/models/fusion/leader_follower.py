@@ -1,8 +1,9 @@
 """Computes leader-follower attention, in its first form and as LFAN, and CAN by the same authors.
 
 The visual features lead: they stay as they are, and the result of attention between the modalities,
-the follower, is appended. CAN is channel attention. Sources: models/model.py and
-models/transformer.py of the authors' public code (ABAW2, ABAW3, ABAW5).
+the follower, is appended. CAN is channel attention. Sources: the authors' public code, that is
+model/model.py of sucv/ABAW2 (commit 71d40fb), and models/model.py and models/transformer.py of
+sucv/ABAW3 (commit fbb305a), which is also the code of ABAW5.
 """
 
 from __future__ import annotations
@@ -63,10 +64,15 @@ class LeaderFollower(nn.Module):
 
   There is one head. For each key the softmax runs over the queries, as in their code, and not for
   each query over the keys as usual.
+
+  from_key: whether query and value of audio are projected from its key, as in the code of 2021
+    (ABAW2, `my_2d1ddy`), where the key has overwritten the features. False is the code of 2022
+    (ABAW3, `LeaderFollowerAttentionNetwork`), where all three are projected from the features.
   """
 
   length: int  # Not used: no frame sees another one here.
   width: int = 32
+  from_key: bool = False
 
   @nn.compact
   def __call__(
@@ -78,12 +84,14 @@ class LeaderFollower(nn.Module):
   ) -> Float[Array, 'B L D']:
     del is_trainable
 
-    def tokens(kind):  # (B,L,2,width)
+    def tokens(kind, audio):  # (B,L,2,width)
       modalities = (('visual', visual), ('audio', audio))
       projected = [nn.Dense(self.width, name=f'{name}_{kind}')(x) for name, x in modalities]
       return jnp.stack(projected, axis=2)
 
-    q, k, v = tokens('query'), tokens('key'), tokens('value')
+    k = tokens('key', audio)
+    source = k[:, :, 1] if self.from_key else audio
+    q, v = tokens('query', source), tokens('value', source)
     scores = nn.softmax(jnp.einsum('blmd,blnd->blmn', k, q) / jnp.sqrt(self.width), axis=-1)
     axes = (-2, -1)
     norm = nn.LayerNorm(epsilon=1e-5, reduction_axes=axes, feature_axes=axes, name='norm')

@@ -1,8 +1,8 @@
 """Runs selective state spaces over the visual features: Charon's Mamba-VA.
 
-Charon is Liang et al. 2025 (arXiv:2503.10104). Source: VA/model/mamba.py of the authors' public
-code. It draws A and the time step again after Mamba has initialised them; here they start as in
-Mamba itself (Gu and Dao 2023).
+Charon is Liang et al. 2025 (arXiv:2503.10104). Source: VA/model/mamba.py and model.py of the
+authors' public code (FreedomPuppy77/Charon, commit bf99e09). It draws A and the time step again
+after Mamba has initialised them; here they start as in Mamba itself (Gu and Dao 2023).
 """
 
 from __future__ import annotations
@@ -93,12 +93,16 @@ class MambaVA(nn.Module):
   """Standardises each frame's visual features, then runs layers of Mamba over them, -> (B,L,Dv).
 
   Each layer has a residual and a norm.
+
+  output: whether a dense layer, (B,L,Dv) -> (B,L,Dv), follows the last one, as in their code. Runs
+    of version 0.2.0 have none, and their configs do not have this setting.
   """
 
   length: int  # Not used: the recurrence takes any number of frames.
   layers: int = 4
   states: int = 8
   rank: int = 16
+  output: bool = False
 
   @nn.compact
   def __call__(
@@ -113,4 +117,6 @@ class MambaVA(nn.Module):
     for i in range(self.layers):
       layer = Mamba(self.states, rank=self.rank, name=f'layer{i}')
       x = nn.LayerNorm(epsilon=1e-5, name=f'norm{i}')(x + layer(x))
+    if self.output:
+      x = nn.Dense(x.shape[-1], name='output')(x)
     return zero_padding(x, mask)

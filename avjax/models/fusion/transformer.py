@@ -3,7 +3,7 @@
 These are Meng 2022, Zhou 2023, Zhang Ziyang 2023, Zhang Wei 2023 and CtyunAI 2025. They differ in
 what stands before the encoder and in its sizes, which their configs give. Sources: the public code
 of each (upczww/abaw5 and abaw6, situAI/ABAW2022, FuxiVirtualHuman/ABAW5, ABAW2023-HFUT/ABAW5); for
-CtyunAI that of abaw6, whose system it continues.
+CtyunAI that of abaw6 of 2024 (VA/model and VA/config, commit 6edc481), whose system it continues.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from avjax.data.dataset import Records
 from avjax.evaluation.series import moving_average, predict_records
 from avjax.models.fusion import FUSIONS
 from avjax.models.fusion.mamba import selective_scan, start_step
+from avjax.models.fusion.transformer import EncoderLayer
 from avjax.models.heads import Affine, Linear, Perceptron
 from avjax.models.layers import nothing_trainable
 from avjax.models.tcn import TCN
@@ -74,6 +75,11 @@ SYSTEMS = {
     lambda w, v, a: systems.mamba(w, v, a, 2, 3, 2),
     False,
   ),
+  'mamba: Charon': (
+    {'layers': 1, 'states': 3, 'rank': 2, 'output': True},
+    lambda w, v, a: systems.mamba(w, v, a, 1, 3, 2, output=True),
+    False,
+  ),
   'lstm': ({'width': 5, 'layers': 2}, lambda w, v, a: systems.lstm(w, v, a, 2, False), False),
   'lstm: both ways': (
     {'width': 5, 'bidirectional': True},
@@ -81,8 +87,19 @@ SYSTEMS = {
     True,
   ),
   'leader_follower': ({'width': 6}, systems.leader_follower, False),
+  'leader_follower: ABAW2': (
+    {'width': 6, 'from_key': True},
+    lambda w, v, a: systems.leader_follower(w, v, a, from_key=True),
+    False,
+  ),
   'can': ({'width': 5}, systems.can, False),
   'jca_2022': ({'width': 5, 'maps': 3}, systems.jca_2022, True),
+  'ca_2021': ({}, systems.ca_2021, True),
+  'ca_2021: their code': (
+    {'residual': False, 'temperature': 0.1},
+    lambda w, v, a: systems.ca_2021(w, v, a, temperature=0.1, residual=False),
+    True,
+  ),
   'visual': ({}, lambda w, v, a: v, False),
   'audio': ({}, lambda w, v, a: a, False),
 }
@@ -117,6 +134,8 @@ def test_padding_does_not_matter(name):
   np.testing.assert_allclose(fuse(model, params, (*other, mask))[0], fused, rtol=0, atol=1e-12)
   short, _ = fuse(model, params, (visual[1:, :4], audio[1:, :4], mask[1:, :4]))
   np.testing.assert_allclose(short, fused[1:, :4], rtol=0, atol=1e-12)
+  # A batch is filled up with rows that have no frames at all.
+  assert not fuse(model, params, (visual, audio, mask & False))[0].any()
 
 
 @pytest.mark.parametrize('name', SYSTEMS)
@@ -246,6 +265,12 @@ def test_heads_of_the_other_systems():
   ]
   np.testing.assert_allclose(found, np.hstack(expected), rtol=0, atol=1e-12)
   np.testing.assert_allclose(apply(Affine(2, tanh=True))[0], np.tanh(found), rtol=0, atol=1e-12)
+  found, v = apply(Affine(2, shared=True))  # CtyunAI: 8 -> 4, norm, 4 -> 2
+  w, s = v['params'], v['batch_stats']
+  assert w['hidden0']['kernel'].shape == (8, 4) and w['output0']['kernel'].shape == (4, 2)
+  assert w.keys() == {'hidden0', 'norm0', 'output0'}
+  normed = oracle.norm(oracle.dense(x[0], w['hidden0']), w['norm0'], s['norm0'])
+  np.testing.assert_allclose(found, oracle.dense(normed, w['output0']), rtol=0, atol=1e-12)
   found, v = apply(Perceptron(1, 5))
   w = v['params']
   np.testing.assert_allclose(
@@ -266,18 +291,33 @@ def test_heads_of_the_other_systems():
 
 
 def test_moving_average_over_predictions():
-  """It goes by frame id: frames beyond a gap, or without a face, are not averaged in."""
+  """It goes by frame id: frames beyond a gap are not averaged in.
+
+  Frames without a face are filled as in HSEmotion's notebook, which goes from face to face.
+  """
   rng = np.random.default_rng(0)
   x, frames, counted = (
     rng.normal(size=(30, 2)),
     np.array([*range(1, 11), *range(14, 29), *range(100, 105)]),
     rng.random(30) < 0.8,
   )
-  expected = [
-    x[near].mean(axis=0) if (near := (abs(frames - k) <= 3) & counted).any() else x[i]
-    for i, k in enumerate(frames)
-  ]
-  np.testing.assert_allclose(moving_average(x, frames, counted, 7), expected, rtol=0, atol=1e-12)
+  counted[[0, 4, 5, 6, -1]] = False
+  filled, faces = x.copy(), np.flatnonzero(counted)
+  for i in np.flatnonzero(~counted):
+    before, after = faces[faces < i][-1:], faces[faces > i][:1]
+    if len(before) and len(after):
+      p, q = before[0], after[0]
+      share = (frames[i] - frames[p]) / (frames[q] - frames[p])
+      filled[i] = (1 - share) * x[p] + share * x[q]
+    else:
+      filled[i] = x[(*before, *after)[0]]
+  for width, back, ahead in ((7, 3, 3), (20, 10, 9), (2, 1, 0)):
+    expected = [filled[(frames >= k - back) & (frames <= k + ahead)].mean(axis=0) for k in frames]
+    found = moving_average(x, frames, counted, width)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+  # Nothing of what the model says of a black picture is left.
+  other = np.where(counted[:, None], x, 99.0)
+  np.testing.assert_array_equal(moving_average(other, frames, counted, 20).max() < 9, True)
   assert moving_average(x, frames, counted, 1) is x
   np.testing.assert_array_equal(moving_average(x, frames, np.zeros(30, bool), 7), x)
 
@@ -285,7 +325,7 @@ def test_moving_average_over_predictions():
 def test_predictions_are_smoothed_as_the_config_says(records):
   """Evaluation with `smooth` gives the moving average of the unsmoothed predictions.
 
-  This is how HSEmotion evaluates; frames whose face is missing are left out of the average.
+  This is how HSEmotion evaluates; frames whose face is missing lie on straight lines.
   """
   config = tiny.get_config()
   config.model.audio.tower, config.model.fusion = 'none', {'name': 'visual'}
@@ -299,7 +339,7 @@ def test_predictions_are_smoothed_as_the_config_says(records):
     'gates': {},
   }
   found = {}
-  for config.smooth in (1, 5):
+  for config.smooth in (1, 5, (1, 5)):
     found[config.smooth] = predict_records(
       data.batches(['chunk2'], 4), system, {}, mesh, batch_size=4, smooth=config.smooth
     )['102']
@@ -307,11 +347,20 @@ def test_predictions_are_smoothed_as_the_config_says(records):
   assert (
     not plain.face_present.all() and len(plain.frames) < plain.frames[-1]
   )  # it has missing faces, and gaps
+  faces = plain.frames[plain.face_present]
+  lines = np.stack(
+    [np.interp(plain.frames, faces, x) for x in plain.prediction[plain.face_present].T], axis=1
+  )
   for i, k in enumerate(plain.frames):
-    near = (abs(plain.frames - k) <= 2) & plain.face_present
-    np.testing.assert_allclose(
-      found[5].prediction[i], plain.prediction[near].mean(axis=0), rtol=0, atol=1e-6
+    near = abs(plain.frames - k) <= 2
+    expected = lines[near].mean(axis=0)
+    np.testing.assert_allclose(found[5].prediction[i], expected, rtol=0, atol=1e-6)
+  # Each target has its own number of frames.
+  for column, width in enumerate((1, 5)):
+    np.testing.assert_array_equal(
+      found[1, 5].prediction[:, column], found[width].prediction[:, column]
     )
+  assert np.abs(found[1, 5].prediction - found[5].prediction).max() > 1e-3
 
 
 def test_attention_drops_each_clip_on_its_own():
@@ -329,6 +378,54 @@ def test_attention_drops_each_clip_on_its_own():
   assert np.abs(out[0] - out[1]).max() > 1e-3
   out = model.apply(variables, *same, np.ones((2, 6), bool), nothing_trainable)
   np.testing.assert_allclose(out[0], out[1], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize('name, where', [('dropout1', 0), ('dropout2', 1), ('dropout3', 2)])
+def test_each_dropout_of_the_encoder_layer(name, where):
+  """It drops a share `dropout` of what it stands behind, and scales up the rest.
+
+  They stand behind attention, the ReLU and the second dense layer. That the layer continues as
+  PyTorch's does is compared in tests/avjax/weights/test_published.py.
+  """
+  layer, x, mask = EncoderLayer(2, 40, dropout=0.25), clips(50, [50])[0], np.ones((1, 50), bool)
+  w = oracle.draw(layer, x, mask, nothing_trainable)['params']
+  attended = systems.attention(w['attention'], x[0], x[0], 2)
+  hidden = oracle.relu(oracle.dense(systems.layer_norm(x[0] + attended, w['norm1']), w['dense1']))
+  before = (attended, hidden, oracle.dense(hidden, w['dense2']))[where]
+  _, state = layer.apply(
+    {'params': jax.tree.map(jnp.float32, w)},
+    jnp.float32(x),
+    mask,
+    lambda path: path == name,
+    rngs={'dropout': jax.random.key(3)},
+    capture_intermediates=True,
+    mutable=['intermediates'],
+  )
+  after = np.asarray(state['intermediates'][name]['__call__'][0])[0]
+  kept = after != 0
+  assert kept[before != 0].mean() == pytest.approx(0.75, abs=0.06)
+  np.testing.assert_allclose(after[kept], before[kept] / 0.75, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize('name', ['charon', 'ctyunai', 'leader_follower'])
+def test_models_of_version_0_2_0(name):
+  """Configs saved before `output`, `shared` and `from_key` describe the same model as then."""
+  config = importlib.import_module(f'configs.{name}').get_config('mini')
+  now = {*traverse_util.flatten_dict(System.from_config(config).shapes['params'], sep='/')}
+  for part, key in (('fusion', 'output'), ('head', 'shared'), ('fusion', 'from_key')):
+    if key in config.model[part]:
+      del config.model[part][key]
+  old = {*traverse_util.flatten_dict(System.from_config(config).shapes['params'], sep='/')}
+  added = {'fusion/output/kernel', 'fusion/output/bias'} if name == 'charon' else set()
+  separate = ('head/hidden1/kernel', 'head/hidden1/bias', 'head/norm1/scale', 'head/norm1/bias')
+  separate = {*separate, 'head/output1/kernel', 'head/output1/bias'}
+  assert now - old == added and old - now == (separate if name == 'ctyunai' else set())
+
+
+def test_charon_s_last_layer_has_the_size_of_theirs():
+  config = importlib.import_module('configs.charon').get_config()
+  output = System.from_config(config).shapes['params']['fusion']['output']
+  assert sum(x.size for x in output.values()) == 65_792
 
 
 # What distinguishes the published systems in numbers, from their papers and code.
@@ -401,10 +498,15 @@ FACTS = {
     'temporal': {'visual': (256,) * 4, 'audio': (128,) * 4, 'kernels': (3, 5, 7)},
     'fusion': {'width': 256, 'blocks': 2, 'heads': 4, 'hidden': 512, 'dropout': 0.1},
   },
+  'ca_2021': {
+    'fusion': {'temperature': 1.0, 'residual': True},
+    'temporal': {'visual': (512,) * 4, 'audio': (128,) * 4},
+  },
   'ctyunai': {
-    'temporal': {'visual': (512, 256, 128), 'activation': 'prelu'},
+    'temporal': {'visual': (512, 256, 128), 'activation': 'prelu', 'dropout': 0.0},
     'audio': {'tower': 'none'},
-    'fusion': {'stem': (512,), 'layers': 8, 'heads': 4, 'hidden': 512},
+    'fusion': {'stem': (512,), 'layers': 8, 'heads': 4, 'hidden': 512, 'dropout': 0.0},
+    'head': {'name': 'affine', 'shared': True},
   },
   'hsemotion': {
     'config': {'smooth': 101},
@@ -421,9 +523,14 @@ FACTS = {
       'activation': 'prelu',
       'norm': False,
     },
-    'fusion': {'layers': 4, 'states': 8, 'rank': 16},
+    'fusion': {'layers': 4, 'states': 8, 'rank': 16, 'output': True},
     'head': {'hidden': 128, 'tanh': False},
-    'optimizer': {'decay': 'decoupled', 'weight_decay': 0.01, 'clip': 1.0},
+    'optimizer': {
+      'decay': 'decoupled',
+      'weight_decay': 0.001,
+      'clip': 1.0,
+      'epsilon': 1e-7,
+    },
     'audio': {'tower': 'none'},
   },
   'baseline': {
@@ -455,13 +562,14 @@ def test_every_fusion_has_an_oracle():
   }  # test_fusion
 
 
-def test_decoupled_decay_and_clipping():
+@pytest.mark.parametrize('epsilon', [1e-8, 0.1])
+def test_decoupled_decay_and_clipping(epsilon):
   """Two steps of AdamW on clipped gradients, written out in float64."""
   rng = np.random.default_rng(0)
   p = rng.normal(size=5)
-  tx = optimizer.make_optimizer(
-    lambda path: True, {'weight_decay': 0.1, 'decay': 'decoupled', 'clip': 0.5}
-  )
+  settings = {'weight_decay': 0.1, 'decay': 'decoupled', 'clip': 0.5}
+  settings |= {} if epsilon == 1e-8 else {'epsilon': epsilon}
+  tx = optimizer.make_optimizer(lambda path: True, settings)
   device = {'p': jnp.float32(p)}
   state, m, v = tx.init(device), np.zeros(5), np.zeros(5)
   for t in (1, 2):
@@ -470,7 +578,7 @@ def test_decoupled_decay_and_clipping():
     device = steps.apply_updates(device, updates, np.float32(0.01))
     g = g * min(1, 0.5 / np.linalg.norm(g))
     m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
-    p = p - 0.01 * (m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8) + 0.1 * p)
+    p = p - 0.01 * (m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.999**t)) + epsilon) + 0.1 * p)
   np.testing.assert_allclose(device['p'], p, rtol=1e-5)
 
 

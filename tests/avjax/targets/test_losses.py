@@ -126,6 +126,15 @@ def test_mixed_variances():
   ) == pytest.approx(0.1, abs=1e-5)
 
 
+@pytest.mark.parametrize('size, wanted', [(1e-6, 1 / 1.01), (1e-2, 1 - 1e-6)])
+def test_what_the_epsilon_costs(size, wanted):
+  """A perfect prediction of a window whose variances add up to `size` (docs/deviations.md, 29)."""
+  with jax.enable_x64(True):
+    x = jnp.tile(jnp.array([-1.0, 1.0]), 50) * (size / 2) ** 0.5
+    found = float(losses.ccc(x, x, jnp.ones(100, bool), 0))
+  assert found == pytest.approx(wanted, abs=1e-9)
+
+
 def test_unknown_scope():
   with pytest.raises(ValueError, match="'sequence' or 'batch'"):
     losses.ccc_loss(jnp.zeros((1, 2, 1)), jnp.zeros((1, 2, 1)), jnp.ones((1, 2), bool), 'frame')

@@ -4,6 +4,7 @@ The model card and damaged or hostile files are tested too.
 """
 
 import dataclasses
+import importlib
 import json
 import os
 import random
@@ -274,6 +275,42 @@ def test_the_card_tells_no_other_state_s_results(workdir, model, tmp_path, resul
   change(tmp_path / 'results_validation.json', lambda found: found.update(results))
   card = model_card(tmp_path, json.loads((model / 'model.json').read_text()))
   assert '0.457' not in card and 'while training: 0.432, epoch 8' in card
+
+
+@pytest.mark.parametrize('name', ['ustc', 'ctyunai', 'aiwell', 'baseline', 'meng', ''])
+def test_the_card_names_the_system(model, tmp_path, name):
+  """It says which system this is, and what it means where that is a reconstruction."""
+  description = json.loads((model / 'model.json').read_text())
+  if name:
+    system = importlib.import_module(f'configs.{name}').get_config().system
+    description['config']['system'] = system
+  else:  # a run of version 0.2.0
+    del description['config']['system']
+  card = model_card(tmp_path, description)
+  assert card.count('- System: ') == bool(name) and (not name or f'- System: {system}.' in card)
+  is_reconstruction = name in ('ustc', 'ctyunai', 'aiwell', 'baseline')
+  assert ('a reconstruction' in card) == is_reconstruction
+  assert ('no code. Its sizes are guesses, and its results are not theirs' in card) == (
+    is_reconstruction
+  )
+
+
+@pytest.mark.parametrize(
+  'smooth, words',
+  [
+    (1, None),
+    ([1, 1], None),
+    (101, 'averaged over 101 frames, which'),
+    ([20, 50], 'averaged over 20 frames (valence), 50 frames (arousal), which'),
+    ([1, 50], 'averaged over 1 frame (valence), 50 frames (arousal), which'),
+  ],
+)
+def test_the_card_tells_of_smoothing(workdir, model, tmp_path, smooth, words):
+  shutil.copy(workdir / 'results_validation.json', tmp_path)
+  description = json.loads((model / 'model.json').read_text())
+  description['config']['smooth'] = smooth
+  card = model_card(tmp_path, description)
+  assert words in card if words else 'averaged' not in card
 
 
 def test_the_current_folder_is_not_written_over(workdir, tmp_path, monkeypatch):
