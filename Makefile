@@ -43,7 +43,7 @@ fault: install
 	$(RUN) -m benchmarks.reliability
 
 # Tests every system of configs/ in its smallest size, with two steps and a checkpoint each. Then
-# trains each for nine epochs on the synthetic set, and writes docs/results.md.
+# trains each for six epochs on the synthetic set, and writes docs/results.md.
 zoo: install
 	$(RUN) -m pytest tests/avjax/models/test_systems.py --full --numprocesses 2
 	@$(RUN) -m data_prep.mini --output $(DEMO)/affwild2

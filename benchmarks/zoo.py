@@ -22,8 +22,8 @@ from benchmarks import systems
 from benchmarks.evidence import ROOT, arguments_of, build, folder, train
 from data_prep.sources import affwild2
 
-EPOCHS = 9  # of each run, whatever its validation CCC
-IN_ONE_STAGE = 6  # epochs until the next group is unfrozen; on features there is only one stage
+EPOCHS = 6  # of each run, whatever its validation CCC
+IN_ONE_STAGE = 4  # epochs until the next group is unfrozen; on features there is only one stage
 ON_FEATURES = ('charon', 'ctyunai')
 SIDE = 12  # pixels per side of the faces that stand for the features of a backbone
 
