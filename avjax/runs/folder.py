@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import importlib.metadata
 import json
+import os
 import pathlib
 import platform
 
@@ -135,9 +136,13 @@ def changed_keys(old: dict, new: dict) -> list[str]:
 
 
 def begun(workdir: str | pathlib.Path) -> bool:
-  """Tells whether a run in workdir has saved a state, damaged or not."""
-  states = pathlib.Path(workdir).glob(f'{CHECKPOINTS}/last/*')
-  return any(path.name.isdigit() for path in states)
+  """Tells whether a run in workdir has saved a state, damaged or not.
+
+  Raises OSError where that cannot be found out.
+  """
+  with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+    return any(name.isdigit() for name in os.listdir(pathlib.Path(workdir, CHECKPOINTS, 'last')))
+  return False
 
 
 def check_fork(
