@@ -23,7 +23,7 @@ from avjax.runs.damage import (
   remedy,
   why_not,
 )
-from avjax.runs.folder import CHECKPOINTS, begun, json_sha256
+from avjax.runs.folder import CHECKPOINTS, begun, check_name, json_sha256
 from avjax.system import sharding
 
 KEPT = 2  # checkpoints of each kind: if the newest is damaged, the one before it is used
@@ -86,6 +86,7 @@ class Checkpoints:
   """
 
   def __init__(self, workdir: str | pathlib.Path, read_only: bool = False):
+    check_name(workdir)
     self.folder = pathlib.Path(workdir) / CHECKPOINTS  # for messages: as the person named it
     self.last = self._manager('last', read_only)
     self.best = self._manager('best', read_only)

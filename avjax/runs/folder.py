@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import platform
+import sys
 
 from ml_collections import ConfigDict
 
@@ -55,6 +56,7 @@ def traces_name(split: str) -> str:
 def check_folder(config: ConfigDict, workdir: str | pathlib.Path, manifest: dict) -> None:
   """Raises InputError unless workdir is new, empty, or holds a run with this config and records."""
   workdir = pathlib.Path(workdir)
+  check_name(workdir)
   try:
     if (workdir / CONFIG).exists():
       changed = changed_keys(files.read_json(workdir / CONFIG), json.loads(config.to_json()))
@@ -74,6 +76,17 @@ def check_folder(config: ConfigDict, workdir: str | pathlib.Path, manifest: dict
         raise InputError(f'{workdir} is not empty and holds no run of avjax; use another --workdir')
   except OSError as error:
     raise InputError(f'--workdir {workdir}: {error.strerror}') from error
+
+
+def check_name(workdir: str | pathlib.Path) -> None:
+  """Raises InputError for a path that is no text to Python, and that TensorStore cannot open."""
+  try:
+    str(pathlib.Path(workdir).absolute()).encode()
+  except UnicodeEncodeError as error:
+    raise InputError(
+      f'{workdir} is not written in {sys.getfilesystemencoding()}, as file names are here; '
+      'set PYTHONUTF8=1, or rename the folder'
+    ) from error
 
 
 def locked(workdir: str | pathlib.Path) -> contextlib.AbstractContextManager:

@@ -159,7 +159,7 @@ def test_no_folder_for_temporary_files(made, film, tmp_path):
   """It is found before the first video is decoded."""
   program = (
     'import sys, tempfile; tempfile._candidate_tempdir_list = lambda: ["/dev/null"]; '
-    'from avjax import errors, predict; errors.run_command(predict.main, sys.argv)'
+    'import avjax.predict; avjax.predict.run()'
   )
   done = subprocess.run(
     [sys.executable, '-c', program, film, '--run', made, '--output', tmp_path / 'out'],
@@ -177,12 +177,13 @@ def test_no_folder_for_temporary_files(made, film, tmp_path):
 def test_a_terminal_that_knows_ascii_only(made, film, tmp_path):
   shutil.copytree(made, tmp_path / 'Läufe')
   shutil.copy(film, tmp_path / 'Straße.mp4')
-  words = (tmp_path / 'Straße.mp4', '--run', tmp_path / 'Läufe', '--output', tmp_path / 'Größe')
+  words = (tmp_path / 'Straße.mp4', '--run', made, '--output', tmp_path / 'Größe')
   done = run(*words, module='avjax.predict', env=ASCII)
   assert (done.returncode, done.stderr) == (0, '')
   assert {path.suffix for path in (tmp_path / 'Größe').iterdir()} == {'.csv', '.png', '.html'}
-  done = run(tmp_path / 'Läufe', '--output', tmp_path / 'Größe', module='avjax.export', env=ASCII)
-  assert done.returncode == 2 and one_line(done.stderr) and 'is not overwritten' in done.stderr
+  done = run(tmp_path / 'Läufe', '--output', tmp_path / 'new', module='avjax.export', env=ASCII)
+  assert done.returncode == 2 and one_line(done.stderr), done.stderr
+  assert 'is not written in ascii' in done.stderr and 'set PYTHONUTF8=1' in done.stderr
 
 
 @pytest.fixture
