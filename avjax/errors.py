@@ -7,6 +7,7 @@ import logging
 import os
 import select
 import sys
+import tempfile
 
 # What to do about an error that the operating system reports for a path.
 REMEDIES = {
@@ -95,6 +96,7 @@ def run_command(main, *args):
   # matplotlib logs a warning where it finds no home folder, and when it lists the fonts.
   logging.getLogger('matplotlib').setLevel(logging.ERROR)
   try:
+    check_temporary_folder()
     with writing('the output'):
       status = main(*args)
       sys.stdout.flush()  # now, since an error at Python's end would be no error of the command
@@ -108,6 +110,14 @@ def run_command(main, *args):
   if not is_writable(sys.stdout):  # what is left in its buffer must not fail again at the end
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
   sys.exit(status)
+
+
+def check_temporary_folder():
+  """Raises InputError unless there is a folder for temporary files, as matplotlib and TFDS need."""
+  try:
+    tempfile.gettempdir()
+  except FileNotFoundError as error:
+    raise InputError('no folder for temporary files can be written; name one by TMPDIR') from error
 
 
 def prepare_streams():

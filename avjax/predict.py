@@ -5,7 +5,6 @@ the same as arrays.
 """
 
 import argparse
-import importlib
 import pathlib
 import signal
 import sys
@@ -69,7 +68,6 @@ def main(argv):
   path, refused = pathlib.Path(arguments.videos), 0
   try:
     predictors = video.load_predictors(arguments.run)
-    importlib.import_module('avjax.reports.plots')  # raises where no figure can be drawn
     for path in videos:
       try:
         prediction = video.predict_with(

@@ -69,7 +69,8 @@ def load_predictors(run: str | pathlib.Path | Sequence) -> list[StreamingPredict
   if not folders:
     raise InputError('no run is given')
   # matplotlib is imported while the model is compiled, which leaves Python idle.
-  threading.Thread(target=import_plots, daemon=True).start()
+  plots = 'avjax.reports.plots'
+  threading.Thread(target=importlib.import_module, args=[plots], daemon=True).start()
   with tqdm(total=0, desc='loading the model', bar_format='{desc}', leave=False, disable=None):
     predictors = [StreamingPredictor(folder) for folder in folders]
   targets = [target for predictor in predictors for target in predictor.system.targets]
@@ -78,12 +79,6 @@ def load_predictors(run: str | pathlib.Path | Sequence) -> list[StreamingPredict
       f'the runs predict {", ".join(targets)}: give one for each of valence and arousal'
     )
   return predictors
-
-
-def import_plots():
-  """Imports what draws the figures; whoever draws one reports why that cannot be imported."""
-  with contextlib.suppress(InputError):
-    importlib.import_module('avjax.reports.plots')
 
 
 def predict_with(

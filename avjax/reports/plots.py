@@ -7,20 +7,12 @@ functions, each on axes of its own from `svg.page_axes`; `svg.to_html` turns the
 import itertools
 import warnings
 
+import matplotlib
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt
 import numpy as np
-
-from avjax.errors import InputError
-
-try:
-  import matplotlib
-
-  matplotlib.use('Agg')
-  import matplotlib.pyplot as plt
-  from matplotlib import font_manager
-except OSError as error:
-  raise InputError(
-    'matplotlib finds no folder that it can write; name one by TMPDIR or MPLCONFIGDIR'
-  ) from error
+from matplotlib import font_manager
 
 from avjax.reports import legend
 from avjax.reports.legend import BLACK, GREY, GRID, STAGE_LINE
