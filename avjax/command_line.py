@@ -1,4 +1,4 @@
-"""Reads the flags of avjax.main, and builds the configs that --config and its overrides describe.
+"""Reads the flags of avjax.main, builds the configs that they describe, and starts JAX.
 
 --config=FILE:ARGUMENT is resolved first: the file is loaded once, and its argument is expanded into
 one argument per run (fold=all, target=both). The overrides, --config.KEY=VALUE, then change each
@@ -16,7 +16,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from avjax.config import expand, flatten
-from avjax.errors import InputError
+from avjax.errors import InputError, as_input_error
 from avjax.ranges import nearest
 
 OVERRIDE = '--config.'
@@ -43,6 +43,16 @@ def parse(argv):
   if len(named) < len(configs):
     raise InputError('the argument of the config names a fold or target twice')
   return values, named
+
+
+def start_jax(cluster=None):
+  """Starts JAX for a command whose command line has been accepted: see avjax/system/start.py.
+
+  cluster: the arguments of `sharding.start` if this is one process of several, else None.
+  """
+  with as_input_error('JAX does not start'):  # it reads its variables when it is imported
+    from avjax.system import start
+  start.start(cluster)
 
 
 def define_flags():

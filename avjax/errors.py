@@ -2,7 +2,12 @@
 
 import contextlib
 import errno
+import io
+import logging
+import os
+import select
 import sys
+import tempfile
 
 # What to do about an error that the operating system reports for a path.
 REMEDIES = {
@@ -15,6 +20,9 @@ REMEDIES = {
   errno.EROFS: 'choose a place that can be written',
   errno.EACCES: 'choose a place that may be written and read',
 }
+
+
+OUTPUT_CLOSED = 141  # exit status where the reader of the output has gone, as a shell reports it
 
 
 class InputError(ValueError):
@@ -73,19 +81,67 @@ def one_line(error):
 
 
 def print_error(error):
-  """Prints an InputError as one line on stderr."""
-  print('error:', ' '.join(str(error).split()), file=sys.stderr)
+  """Prints an InputError as one line on stderr, if anybody still reads that."""
+  with contextlib.suppress(OSError):
+    print('error:', ' '.join(str(error).split()), file=sys.stderr)
 
 
 def run_command(main, *args):
   """Calls main(*args) and exits with the status that it returns.
 
-  An InputError is printed, and the status is 2.
+  An InputError is printed, and the status is 2. Where the reader of the output has gone, as after
+  `| head`, the command ends quietly with OUTPUT_CLOSED.
   """
+  prepare_streams()
+  # matplotlib logs a warning where it finds no home folder, and when it lists the fonts.
+  logging.getLogger('matplotlib').setLevel(logging.ERROR)
   try:
+    check_temporary_folder()
     with writing('the output'):
       status = main(*args)
+      sys.stdout.flush()  # now, since an error at Python's end would be no error of the command
   except InputError as error:
     print_error(error)
     status = 2
+  except BrokenPipeError:
+    if not reader_has_gone(sys.stdout):  # the pipe is another one, such as that of a worker
+      raise
+    status = OUTPUT_CLOSED
+  if not is_writable(sys.stdout):  # what is left in its buffer must not fail again at the end
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
   sys.exit(status)
+
+
+def check_temporary_folder():
+  """Raises InputError unless there is a folder for temporary files, as matplotlib and TFDS need."""
+  try:
+    tempfile.gettempdir()
+  except FileNotFoundError as error:
+    raise InputError('no folder for temporary files can be written; name one by TMPDIR') from error
+
+
+def prepare_streams():
+  """Makes stdin, stdout and stderr usable, whatever the command was started with."""
+  for name, mode in (('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w')):
+    if getattr(sys, name) is None:
+      # It was closed (>&-), so the next file that is opened takes its number, and what libraries
+      # print would land in that file.
+      setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  (it stays open)
+  if isinstance(sys.stdout, io.TextIOWrapper):
+    sys.stdout.reconfigure(errors='backslashreplace')  # for names that the terminal cannot show
+
+
+def reader_has_gone(stream):
+  """Tells whether a stream is a pipe that nobody reads any more."""
+  poll = select.poll()
+  poll.register(stream.fileno(), 0)
+  return bool(poll.poll(0))
+
+
+def is_writable(stream):
+  """Tells whether a stream takes what is left in its buffer."""
+  try:
+    stream.flush()
+  except OSError:
+    return False
+  return True

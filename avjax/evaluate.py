@@ -8,10 +8,7 @@ import sys
 
 from absl import logging
 
-from avjax import errors
-from avjax.evaluation import protocol
-from avjax.evaluation.results import evaluate_run, summarize_run
-from avjax.system.compilation import keep_compiled_programs
+from avjax import command_line, errors
 
 
 def main(argv: list[str]) -> None:
@@ -40,7 +37,11 @@ def main(argv: list[str]) -> None:
     raise errors.InputError(
       'give RUN with or without --report, or --runs DIR with or without --template FILE'
     )
-  keep_compiled_programs()
+  # JAX is imported only now that the command line has been accepted.
+  command_line.start_jax()
+  from avjax.evaluation import protocol
+  from avjax.evaluation.results import evaluate_run, summarize_run
+
   if arguments.runs:
     evaluate_test = functools.partial(evaluate_run, split='test', data_dir=arguments.data_dir)
     print('\n'.join(protocol.gather(arguments.runs, evaluate_test, arguments.template)))

@@ -9,13 +9,10 @@ import argparse
 import pathlib
 import sys
 
-import jax
 from absl import logging
 
-from avjax import errors
+from avjax import command_line, errors
 from avjax.errors import InputError
-from avjax.system.compilation import keep_compiled_programs
-from avjax.weights.exported import OTHER_MACHINE, ExportedModel, export_run
 
 
 def main(argv: list[str]) -> None:
@@ -31,14 +28,18 @@ def main(argv: list[str]) -> None:
   parser.add_argument(
     '--tolerance',
     type=float,
-    default=OTHER_MACHINE,
     help='largest difference that --check accepts, in the unit of the predictions',
   )
   arguments = parser.parse_args(argv[1:])
   logging.set_verbosity(logging.ERROR)
   if bool(arguments.check) == bool(arguments.run) or bool(arguments.run) != bool(arguments.output):
     raise InputError('give RUN and --output MODEL to export, or only --check MODEL')
-  keep_compiled_programs()
+  # JAX is imported only now that the command line has been accepted.
+  command_line.start_jax()
+  import jax
+
+  from avjax.weights.exported import ExportedModel, export_run
+
   if arguments.check:
     folder = pathlib.Path(arguments.check)
     difference = ExportedModel(folder).check(arguments.tolerance)

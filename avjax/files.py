@@ -47,10 +47,12 @@ def read_json(path, hint='is its folder the --workdir of a run?'):
   Raises InputError if the file is damaged or, with the hint, if it cannot be opened.
   """
   try:
-    found = json.loads(pathlib.Path(path).read_text())
+    found = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
     if not isinstance(found, dict):
       raise ValueError('it is not a JSON object')
     return found
+  except PermissionError as error:
+    raise InputError(f'{path} cannot be read: {error.strerror}') from error
   except OSError as error:
     raise InputError(f'{path}: {error.strerror}; {hint}') from error
   except (ValueError, RecursionError) as error:
@@ -65,7 +67,7 @@ def write_json(path, value):
 def write_text(path, text):
   """Writes text in one step."""
   with replacing(path) as partial:
-    partial.write_text(text)
+    partial.write_text(text, encoding='utf-8')
 
 
 @contextlib.contextmanager

@@ -38,17 +38,15 @@ def train_all(values, configs, stop):
   is stopped. A stop that was asked for is not a failure.
   """
   # JAX and TensorFlow are imported only now that the command line has been accepted.
+  cluster = (values.coordinator, values.processes, values.process) if stop.several else None
+  command_line.start_jax(cluster)
   import jax
 
   from avjax.evaluation import results
   from avjax.system import sharding
-  from avjax.system.compilation import keep_compiled_programs
   from avjax.training import loop, plan
   from avjax.training.state import Diverged
 
-  keep_compiled_programs()
-  if stop.several:
-    sharding.start(values.coordinator, values.processes, values.process)
   workdirs = {name: pathlib.Path(values.workdir, name) for name in configs}
   if len(configs) > 1:  # an error in the last run shows before the first run begins
     for name, config in configs.items():

@@ -5,12 +5,11 @@ the same as arrays.
 """
 
 import argparse
-import io
 import pathlib
 import signal
 import sys
 
-from avjax import errors
+from avjax import command_line, errors
 from avjax.errors import InputError
 
 # fmt: off
@@ -59,16 +58,13 @@ def main(argv):
   if arguments.crops and len(videos) > 1:
     raise InputError('--crops takes a single video')
   # JAX and OpenCV are imported only now that the command line has been accepted.
+  command_line.start_jax()
   from avjax.inference import video
   from avjax.inference.outputs import display, output_paths, summary
-  from avjax.system.compilation import keep_compiled_programs
 
-  keep_compiled_programs()
   for name in ('SIGTERM', 'SIGHUP'):  # end like Ctrl-C, so that half-made files are removed
     if hasattr(signal, name):
       signal.signal(getattr(signal, name), signal.default_int_handler)
-  if isinstance(sys.stdout, io.TextIOWrapper):
-    sys.stdout.reconfigure(errors='backslashreplace')  # for names that the terminal cannot show
   path, refused = pathlib.Path(arguments.videos), 0
   try:
     predictors = video.load_predictors(arguments.run)

@@ -9,22 +9,18 @@ import argparse
 import collections
 import pathlib
 import sys
+from typing import TYPE_CHECKING
 
 from absl import logging as absl_logging
 
 import avjax
 from avjax import command_line, errors, files
 from avjax.errors import InputError
-from avjax.weights import files as weight_files
-from avjax.weights import name_maps
-from avjax.weights.convert import (
-  Converted,
-  Shapes,
-  convert,
-  format_names,
-  shapes_of,
-  shapes_of_model,
-)
+
+if TYPE_CHECKING:
+  from avjax.weights import files as weight_files
+  from avjax.weights import name_maps
+  from avjax.weights.convert import Converted, Shapes
 
 
 def main(argv: list[str]) -> None:
@@ -56,6 +52,10 @@ def main(argv: list[str]) -> None:
     raise InputError(f'unexpected argument {unknown[0]!r}')
   output = pathlib.Path(arguments.output)
   files.check_free(output)
+  # JAX is imported only now that the command line has been accepted.
+  command_line.start_jax()
+  from avjax.weights import files as weight_files
+  from avjax.weights.convert import convert
 
   source, shapes, published = read_source(arguments, overrides)
   try:
@@ -87,6 +87,10 @@ def read_source(
   arguments: argparse.Namespace, overrides: list[str]
 ) -> tuple[weight_files.Arrays, Shapes, name_maps.Published]:
   """Returns the arrays of the source, the shapes of our model, and what maps between them."""
+  from avjax.weights import files as weight_files
+  from avjax.weights import name_maps
+  from avjax.weights.convert import shapes_of, shapes_of_model
+
   if arguments.architecture == 'model':
     config = command_line.load_config([f'--config={arguments.config}', *overrides])
     published, shapes = name_maps.of_model(config), shapes_of_model(config)
@@ -105,6 +109,8 @@ def print_summary(
 
   wanted: number of arrays of our model.
   """
+  from avjax.weights.convert import format_names
+
   count = sum(x.size for x in converted.arrays.values())
   print(f'{output}: {metadata["architecture"]}, {len(converted.arrays)} arrays, {count:,} numbers')
   for name in ('source', 'source_sha256', 'licence'):

@@ -26,7 +26,7 @@ TOLERABLE = {
   'out_of_range': 'annotations outside [-1, 1], which then count as missing',
   'length': f'annotations and videos that differ by more than {clips.MAX_LENGTH_DIFFERENCE} frames',
 }
-PACKAGES = ('av', 'librosa', 'numpy', 'pillow', 'tensorflow-datasets')
+PACKAGES = ('av', 'numpy', 'pillow', 'scipy', 'tensorflow-datasets')
 
 
 def parse_args(argv=None):

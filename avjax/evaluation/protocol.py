@@ -150,7 +150,8 @@ def read_predictions(folder: pathlib.Path, target: str) -> dict[str, dict[int, f
   """Reads {clip: {frame id: value}} from the CSVs of a run's split."""
   return {
     path.stem: {
-      int(row['frame']): float(row[target]) for row in csv.DictReader(path.read_text().splitlines())
+      int(row['frame']): float(row[target])
+      for row in csv.DictReader(path.read_text(encoding='utf-8').splitlines())
     }
     for path in sorted(folder.glob('*.csv'))
   }
@@ -211,7 +212,7 @@ def gather(
   runs, unfinished = find_runs(folder)
   summary = summarize(runs)
   files.write_json(folder / 'summary.json', summary)
-  (folder / 'summary.md').write_text(table(summary) + '\n')
+  (folder / 'summary.md').write_text(table(summary) + '\n', encoding='utf-8')
   lines = [table(summary), '', f'summary      {folder / "summary.json"}, {folder / "summary.md"}']
   if unfinished:
     lines.append(f'unfinished   {", ".join(unfinished)}')

@@ -60,7 +60,7 @@ def write_predictions(folder, series, targets):
     if old.stem not in series:
       old.unlink()
   for clip, s in series.items():
-    with open(folder / f'{clip}.csv', 'w', newline='') as file:
+    with open(folder / f'{clip}.csv', 'w', newline='', encoding='utf-8') as file:
       writer = csv.writer(file)
       writer.writerow(header)
       for n in range(len(s.frames)):

@@ -99,7 +99,7 @@ def write(path: str | pathlib.Path, rows: Sequence[tuple[str, int, float, float]
   Values are clipped to [-1, 1].
   """
   with files.replacing(path) as partial:
-    with partial.open('w', newline='') as file:
+    with partial.open('w', newline='', encoding='utf-8') as file:
       writer = csv.writer(file, lineterminator='\n')
       writer.writerow(HEADER)
       for clip, frame, *values in rows:

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Sequence
 
 import av
-import librosa
 import numpy as np
 from tqdm import tqdm
 
@@ -23,6 +22,7 @@ from avjax.inference.stream import BLOCK_FRAMES, StreamingPredictor
 from avjax.inference.timing import Clock
 from avjax.media import audio, video
 from avjax.media.writer import ClipWriter
+from avjax.system.start import own_settings
 from avjax.targets import TARGETS
 
 CUT_FROM = 1920  # pixels of the longer side of the frames that faces are cut from
@@ -32,6 +32,7 @@ USUAL_RATES = (10, 70)  # frames per second of Aff-Wild2; another rate gets a re
 STILL_SECONDS = 1.0  # a frame that is shown for longer gets a remark
 
 
+@own_settings()
 def predict_video(
   path, run, output=None, face='largest', crops=None, stride=None, overlay=False
 ) -> VideoPrediction:
@@ -67,7 +68,9 @@ def load_predictors(run: str | pathlib.Path | Sequence) -> list[StreamingPredict
   folders = [run] if isinstance(run, (str, pathlib.Path)) else list(run)
   if not folders:
     raise InputError('no run is given')
-  threading.Thread(target=import_ahead, daemon=True).start()
+  # matplotlib is imported while the model is compiled, which leaves Python idle.
+  plots = 'avjax.reports.plots'
+  threading.Thread(target=importlib.import_module, args=[plots], daemon=True).start()
   with tqdm(total=0, desc='loading the model', bar_format='{desc}', leave=False, disable=None):
     predictors = [StreamingPredictor(folder) for folder in folders]
   targets = [target for predictor in predictors for target in predictor.system.targets]
@@ -76,12 +79,6 @@ def load_predictors(run: str | pathlib.Path | Sequence) -> list[StreamingPredict
       f'the runs predict {", ".join(targets)}: give one for each of valence and arousal'
     )
   return predictors
-
-
-def import_ahead():
-  """Imports what a video needs later, while the model is compiled, which leaves Python idle."""
-  librosa.stft  # noqa: B018  (librosa imports its parts, and SciPy with them, when they are used)
-  importlib.import_module('avjax.reports.plots')
 
 
 def predict_with(

@@ -2,39 +2,45 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import hashlib
 import os
 import pathlib
-import re
 import shutil
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from avjax.errors import InputError, one_line
-from avjax.runs.folder import CHECKPOINTS, begun, json_sha256
+from avjax.errors import InputError
+from avjax.runs.damage import (
+  Damaged,
+  check_right_to_read,
+  disk_error,
+  is_damage,
+  late_tasks_silenced,
+  remedy,
+  why_not,
+)
+from avjax.runs.folder import CHECKPOINTS, begun, check_name, json_sha256
 from avjax.system import sharding
 
 KEPT = 2  # checkpoints of each kind: if the newest is damaged, the one before it is used
-# Seconds to wait for the writes that were under way when a save failed; they fail within
-# milliseconds of each other.
-LATE_WRITES = 0.5
 
 
 def ended(workdir: str | pathlib.Path) -> bool:
-  """Tells whether the newest state of the run in workdir is its last; False if it is damaged."""
+  """Tells whether the newest state of the run in workdir is its last; False if it is damaged.
+
+  Raises InputError if it may not be read.
+  """
+  workdir = pathlib.Path(workdir)
   checkpoints = Checkpoints(workdir, read_only=True)
   try:
     newest = checkpoints.last.latest_step()
     return begun(workdir) and read_meta(checkpoints.last, newest)['schedule']['done']
-  except Exception:  # whatever a damaged file makes Orbax raise: starting the run again repairs it
+  except Exception as error:  # whatever a damaged file makes Orbax raise: the run repairs it
+    why_not(error, workdir / CHECKPOINTS, workdir)
     return False
   finally:
     checkpoints.close()
@@ -62,38 +68,12 @@ def digest(meta: dict) -> str:
 def read_meta(manager: ocp.CheckpointManager, step: int) -> dict:
   """Reads the meta of a step.
 
-  Raises whatever a damaged file makes Orbax raise, or ValueError where its checksum differs.
+  Raises whatever a damaged file makes Orbax raise, or Damaged where its checksum differs.
   """
   meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))['meta']
   if meta['digest'] != digest(meta):
-    raise ValueError('checksum of its meta differs')
+    raise Damaged('checksum of its meta differs')
   return meta
-
-
-@contextlib.contextmanager
-def late_writes_silenced() -> Iterator[None]:
-  """Silences the warnings of Orbax's event loop, which a failed save closes.
-
-  The first write that fails closes the loop. The other writes of the same save fail a moment later,
-  in threads of TensorStore, where Python can only call sys.unraisablehook with
-  'Event loop is closed'. After a failed save this context therefore waits for them before it puts
-  the hook back. Everything else goes to the hook that was there.
-  """
-  hook = sys.unraisablehook
-
-  def pass_on(unraisable):
-    if str(unraisable.exc_value) != 'Event loop is closed':
-      hook(unraisable)
-
-  sys.unraisablehook = pass_on
-  try:
-    yield
-  except Exception:
-    time.sleep(LATE_WRITES)
-    gc.collect()  # the closed loop and its tasks, which may call the hook as they are deleted
-    raise
-  finally:
-    sys.unraisablehook = hook
 
 
 class Checkpoints:
@@ -106,6 +86,7 @@ class Checkpoints:
   """
 
   def __init__(self, workdir: str | pathlib.Path, read_only: bool = False):
+    check_name(workdir)
     self.folder = pathlib.Path(workdir) / CHECKPOINTS  # for messages: as the person named it
     self.last = self._manager('last', read_only)
     self.best = self._manager('best', read_only)
@@ -140,7 +121,7 @@ class Checkpoints:
         manager.delete(old)
     items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
     try:
-      with late_writes_silenced():
+      with late_tasks_silenced():
         manager.save(step, args=items)
     except Exception as error:
       number = disk_error(error)
@@ -164,10 +145,11 @@ class Checkpoints:
     """Reads (state, meta) of a step; raises as `read_meta` does."""
     meta = read_meta(manager, step)
     arguments = ocp.args.Composite(state=ocp.args.StandardRestore(abstract(meta)))
-    state = manager.restore(step, args=arguments)['state']
+    with late_tasks_silenced():
+      state = manager.restore(step, args=arguments)['state']
     wrong = [path for path, found in checksums(state).items() if meta['sha256'].get(path) != found]
     if wrong or len(meta['sha256']) != len(jax.tree.leaves(state)):
-      raise ValueError(f'checksum of {wrong[0] if wrong else "its arrays"} differs')
+      raise Damaged(f'checksum of {wrong[0] if wrong else "its arrays"} differs')
     return state, meta
 
   def restore_last(
@@ -180,9 +162,9 @@ class Checkpoints:
       abstract_best: maps the meta of the best variables to theirs.
 
     Returns (state, meta, (best variables, their meta) or None, notes); notes has a line for each
-    newer state that is damaged. Raises InputError if all are.
+    newer state that cannot be restored. Raises InputError if none can.
     """
-    notes = []
+    workdir, notes, damaged = self.folder.parent, [], True
     for step in sorted(self.last.all_steps(), reverse=True):
       place, best = self.folder / 'last' / str(step), None
       try:
@@ -193,40 +175,36 @@ class Checkpoints:
           best = self._read(self.best, epochs, abstract_best)
         return state, meta, best, notes
       except Exception as error:
-        notes.append(
-          f'checkpoint {place} is damaged ({one_line(error)}); the one before it is used'
-        )
-    newest = f' (such as {place.parent.name}/{place.name})' if notes else ''
-    raise InputError(
-      f'all checkpoints in {self.folder} are damaged{newest}; start again with another --workdir'
-    )
+        why = why_not(error, place, workdir)
+        damaged &= is_damage(error, workdir)
+        notes.append(f'{why}; the one before it is used')
+    another = 'start again with another --workdir'
+    if damaged:
+      newest = f' (such as {place.parent.name}/{place.name})' if notes else ''
+      raise InputError(f'all checkpoints in {self.folder} are damaged{newest}; {another}')
+    raise InputError(f'{why}, nor can the others; {remedy(workdir, another)}')
 
   def restore_best(self, abstract: Callable[[dict], Any]) -> tuple[Any, dict]:
     """Restores (variables, meta) of the best epoch.
 
     abstract: maps the meta to the tree of jax.ShapeDtypeStruct. Raises InputError if there is no
-    best epoch yet, or if it is damaged.
+    best epoch yet, or if it cannot be restored.
     """
     step = self.best.latest_step()
     if step is None:
+      check_right_to_read(self.folder)
       raise InputError(
         f'{self.folder.parent} has no best checkpoint yet; let its first epoch finish'
       )
     try:
       return self._read(self.best, step, abstract)
     except Exception as error:
-      raise InputError(
-        f'{self.folder / "best" / str(step)} is damaged; start the run again, '
-        'which returns to an undamaged state'
-      ) from error
+      again = 'start the run again, which returns to an undamaged state'
+      why = why_not(error, self.folder / 'best' / str(step), self.folder.parent)
+      todo = again if is_damage(error, self.folder.parent) else remedy(self.folder.parent, again)
+      raise InputError(f'{why}; {todo}') from error
 
   def close(self) -> None:
     """Closes the managers."""
     self.last.close()
     self.best.close()
-
-
-def disk_error(error: Exception) -> int | None:
-  """Returns the errno of an OSError, or of what TensorStore makes of one; None for other errors."""
-  found = re.search(r"os_error_code='(\d+)'", str(error))  # '... [os_error_code='27']'
-  return int(found[1]) if found else getattr(error, 'errno', None)

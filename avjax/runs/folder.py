@@ -9,8 +9,10 @@ import contextlib
 import hashlib
 import importlib.metadata
 import json
+import os
 import pathlib
 import platform
+import sys
 
 from ml_collections import ConfigDict
 
@@ -55,6 +57,7 @@ def traces_name(split: str) -> str:
 def check_folder(config: ConfigDict, workdir: str | pathlib.Path, manifest: dict) -> None:
   """Raises InputError unless workdir is new, empty, or holds a run with this config and records."""
   workdir = pathlib.Path(workdir)
+  check_name(workdir)
   try:
     if (workdir / CONFIG).exists():
       changed = changed_keys(files.read_json(workdir / CONFIG), json.loads(config.to_json()))
@@ -74,6 +77,17 @@ def check_folder(config: ConfigDict, workdir: str | pathlib.Path, manifest: dict
         raise InputError(f'{workdir} is not empty and holds no run of avjax; use another --workdir')
   except OSError as error:
     raise InputError(f'--workdir {workdir}: {error.strerror}') from error
+
+
+def check_name(workdir: str | pathlib.Path) -> None:
+  """Raises InputError for a path that is no text to Python, and that TensorStore cannot open."""
+  try:
+    str(pathlib.Path(workdir).absolute()).encode()
+  except UnicodeEncodeError as error:
+    raise InputError(
+      f'{workdir} is not written in {sys.getfilesystemencoding()}, as file names are here; '
+      'set PYTHONUTF8=1, or rename the folder'
+    ) from error
 
 
 def locked(workdir: str | pathlib.Path) -> contextlib.AbstractContextManager:
@@ -136,9 +150,13 @@ def changed_keys(old: dict, new: dict) -> list[str]:
 
 
 def begun(workdir: str | pathlib.Path) -> bool:
-  """Tells whether a run in workdir has saved a state, damaged or not."""
-  states = pathlib.Path(workdir).glob(f'{CHECKPOINTS}/last/*')
-  return any(path.name.isdigit() for path in states)
+  """Tells whether a run in workdir has saved a state, damaged or not.
+
+  Raises OSError where that cannot be found out.
+  """
+  with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+    return any(name.isdigit() for name in os.listdir(pathlib.Path(workdir, CHECKPOINTS, 'last')))
+  return False
 
 
 def check_fork(

@@ -64,7 +64,7 @@ class History:
     """Adds a line. step: batches done so far; values: {'epoch': ..., name: number or string}."""
     if not self.primary:
       return
-    with errors.writing(self.path), self.path.open('a') as file:
+    with errors.writing(self.path), self.path.open('a', encoding='utf-8') as file:
       file.write(json.dumps({'step': step, **values}) + '\n')
     numbers = {name: value for name, value in values.items() if not isinstance(value, str)}
     with self.event_file():

@@ -2,8 +2,10 @@
 
 import hashlib
 import importlib.metadata
+import math
 import pathlib
 import platform
+import warnings
 
 import jax
 import platformdirs
@@ -16,20 +18,27 @@ def keep_compiled_programs() -> None:
   """Makes JAX keep what it compiles in the cache folder of the user, for later processes.
 
   JAX_COMPILATION_CACHE_DIR names another folder, which JAX reads itself; empty, it keeps nothing.
-  Nothing is kept where the folder cannot be written. This is for commands: it changes JAX for the
-  whole process.
+  What is in a folder that cannot be written is used, and nothing is added to it. This is for
+  commands: it changes JAX for the whole process.
   """
-  if jax.config.jax_compilation_cache_dir is not None:  # pyright: ignore[reportAttributeAccessIssue]
+  # A program that cannot be kept is compiled again the next time.
+  warnings.filterwarnings('ignore', 'Error (reading|writing) persistent compilation cache entry')
+  chosen = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
+  if chosen == '' or '://' in (chosen or ''):  # nothing is kept, or not on this machine
     return
-  folder = platformdirs.user_cache_path('avjax') / 'compiled' / _machine()
+  folder = pathlib.Path(chosen or platformdirs.user_cache_path('avjax') / 'compiled' / _machine())
+  if not chosen:
+    if not folder.is_absolute():  # there is no home folder
+      return
+    jax.config.update('jax_compilation_cache_dir', str(folder))
+    jax.config.update('jax_compilation_cache_max_size', LARGEST)
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', SHORTEST)
   try:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'written').touch()
   except OSError:
-    return
-  jax.config.update('jax_compilation_cache_dir', str(folder))
-  jax.config.update('jax_compilation_cache_max_size', LARGEST)
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', SHORTEST)
+    jax.config.update('jax_compilation_cache_max_size', -1)  # a limit would need notes of each use
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', math.inf)
 
 
 def _machine() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import pathlib
 import sys
@@ -28,16 +29,20 @@ def start_logging(path: str | pathlib.Path, primary: bool = True) -> None:
     handler.close()
   logger.addHandler(TerminalHandler())
   if primary:
-    to_file = logging.FileHandler(path)
+    to_file = logging.FileHandler(path, encoding='utf-8', errors='backslashreplace')
     to_file.setFormatter(logging.Formatter('%(asctime)s %(message)s'))
     logger.addHandler(to_file)
 
 
 class TerminalHandler(logging.Handler):
-  """Prints log lines above a progress bar, not through it."""
+  """Prints log lines above a progress bar, not through it.
+
+  A run goes on when the terminal has gone; its log file has every line.
+  """
 
   def emit(self, record: logging.LogRecord) -> None:
-    tqdm.write(record.getMessage(), file=sys.stderr)
+    with contextlib.suppress(OSError):
+      tqdm.write(record.getMessage(), file=sys.stderr)
 
 
 class Progress:

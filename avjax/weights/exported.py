@@ -147,11 +147,13 @@ class ExportedModel:
   def __call__(self, *inputs: np.ndarray) -> dict[str, Any]:
     return self.exported.call(self.weights, *inputs)
 
-  def check(self, tolerance: float = OTHER_MACHINE) -> float:
+  def check(self, tolerance: float | None = None) -> float:
     """Runs the model on `example_inputs` and compares it with the prediction in model.json.
 
-    Returns their largest difference; raises InputError if that is more than the tolerance.
+    Returns their largest difference; raises InputError if that is more than the tolerance, by
+    default OTHER_MACHINE.
     """
+    tolerance = OTHER_MACHINE if tolerance is None else tolerance
     try:
       wanted = np.array(self.description['example'], float)
       inputs = System.from_config(ConfigDict(self.description['config'])).inputs
@@ -205,7 +207,7 @@ def export_run(workdir: str | pathlib.Path, output: str | pathlib.Path) -> float
     (partial / PROGRAM).write_bytes(export_program(system, variables).serialize())
     description['sha256'] = {name: files.sha256(partial / name) for name in (WEIGHTS, PROGRAM)}
     files.write_json(partial / DESCRIPTION, description)
-    (partial / 'README.md').write_text(card)
+    (partial / 'README.md').write_text(card, encoding='utf-8')
     return ExportedModel(partial).check(SAME_MACHINE)
 
 

@@ -1,14 +1,24 @@
-"""Tests that a failed save raises one clear error and leaves the process as it was."""
+"""Tests what is said of a checkpoint that cannot be saved or restored, and what is left then."""
 
+import importlib.metadata
+import json
+import os
+import pathlib
 import resource
+import shutil
 import sys
 import types
 
 import numpy as np
 import pytest
+import tiny
+from fault.harness import made_run, run
 
 from avjax.errors import InputError
-from avjax.runs.checkpoint import Checkpoints, late_writes_silenced
+from avjax.runs import damage
+from avjax.runs.checkpoint import Checkpoints
+from avjax.runs.damage import late_tasks_silenced
+from avjax.system import System
 
 MAKE = np.random.default_rng(0).random
 
@@ -37,7 +47,101 @@ def test_a_save_that_fails_leaves_the_hook_and_the_states_before(tmp_path, monke
 def test_only_what_the_closed_event_loop_says_is_silenced(monkeypatch):
   told = []
   monkeypatch.setattr(sys, 'unraisablehook', told.append)
-  with late_writes_silenced():
+  with late_tasks_silenced():
     for text in ('Event loop is closed', 'something else'):
       sys.unraisablehook(types.SimpleNamespace(exc_value=RuntimeError(text)))
   assert [str(unraisable.exc_value) for unraisable in told] == ['something else']
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory):
+  """The folder of a run whose best state is random."""
+  return made_run(tmp_path_factory.mktemp('made') / 'run', tiny.get_config())
+
+
+@pytest.fixture
+def workdir(made, tmp_path):
+  return pathlib.Path(shutil.copytree(made, tmp_path / 'run'))
+
+
+def export(workdir, **keywords):
+  """Returns the one line with which python -m avjax.export refuses a run."""
+  done = run(workdir, '--output', workdir.parent / 'model', module='avjax.export', **keywords)
+  assert done.returncode == 2 and done.stderr.count('\n') == 1, done.stderr
+  return done.stderr.strip()
+
+
+def without_rights():
+  """The words before a command that make the rights of files count for root, too."""
+  if os.geteuid():
+    return ()
+  if not shutil.which('setpriv'):
+    pytest.skip('root may read everything, and there is no setpriv')
+  return ('setpriv', '--bounding-set=-dac_override,-dac_read_search', '--inh-caps=-all')
+
+
+@pytest.mark.parametrize('name', ['checkpoints', 'checkpoints/best/1/state', 'config.json'])
+def test_a_run_that_may_not_be_read(workdir, name):
+  (workdir / name).chmod(0)
+  try:
+    line = export(workdir, under=without_rights())
+  finally:
+    (workdir / name).chmod(0o700)
+  assert line.startswith(f'error: {workdir / name} cannot be read: Permission denied'), line
+
+
+def restore(workdir):
+  """Returns the message with which the best state of the tiny run is refused."""
+  checkpoints = Checkpoints(workdir, read_only=True)
+  shapes = System.from_config(tiny.get_config()).shapes
+  with pytest.raises(InputError) as refused:
+    checkpoints.restore_best(lambda meta: shapes)
+  checkpoints.close()
+  return str(refused.value)
+
+
+def test_a_cut_file_is_damage(workdir):
+  for path in (workdir / 'checkpoints/best/1/state/d').iterdir():
+    path.write_bytes(path.read_bytes()[:10])
+  assert 'checkpoints/best/1 is damaged (' in (line := restore(workdir))
+  assert line.endswith('; start the run again, which returns to an undamaged state')
+
+
+def test_a_cause_that_is_no_damage_is_named(workdir):
+  """Orbax's own description of the state lacks a key: all of it is there and can be parsed."""
+  path = workdir / 'checkpoints/best/1/state/_METADATA'
+  path.write_text(path.read_text().replace('"key_type"', '"kind"'))
+  assert "best/1 cannot be restored (KeyError: 'key_type'); start the run again" in restore(workdir)
+
+
+def test_a_checkpoint_of_another_orbax(workdir):
+  """What another version has written may look cut; a checksum that differs is damage even so."""
+  versions = json.loads((workdir / 'versions.json').read_text())
+  (workdir / 'versions.json').write_text(json.dumps({**versions, 'orbax-checkpoint': '0.5.3'}))
+  (workdir / 'checkpoints/best/1/state/_METADATA').write_text('')
+  here = importlib.metadata.version('orbax-checkpoint')
+  line = restore(workdir)
+  assert ' cannot be restored (JSONDecodeError: ' in line and ' damaged' not in line
+  assert line.endswith(
+    f'; Orbax 0.5.3 wrote it and this is Orbax {here}: install orbax-checkpoint==0.5.3'
+  )
+  assert damage.is_damage(damage.Damaged('checksum of its meta differs'), workdir)
+  assert damage.is_damage(ValueError('DATA_LOSS: CRC-32C checksum verification failed'), workdir)
+
+
+def test_no_older_state_is_taken_where_the_newest_may_not_be_read(tmp_path, monkeypatch):
+  state = {'params': {'a': np.zeros(3, np.float32)}}
+  checkpoints = Checkpoints(tmp_path)
+  for step in (1, 2):
+    checkpoints.save(checkpoints.last, step, state, {'schedule': {'best_epoch': -1}})
+  read = checkpoints._read
+
+  def refuse_the_newest(manager, step, abstract):
+    if step == 2:
+      raise ValueError("PERMISSION_DENIED: Failed to open [os_error_code='13']")
+    return read(manager, step, abstract)
+
+  monkeypatch.setattr(checkpoints, '_read', refuse_the_newest)
+  with pytest.raises(InputError, match='last/2 cannot be read: Permission denied; mend that'):
+    checkpoints.restore_last(lambda meta: state, None)
+  checkpoints.close()
