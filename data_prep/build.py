@@ -26,7 +26,7 @@ TOLERABLE = {
   'out_of_range': 'annotations outside [-1, 1], which then count as missing',
   'length': f'annotations and videos that differ by more than {clips.MAX_LENGTH_DIFFERENCE} frames',
 }
-PACKAGES = ('av', 'numpy', 'pillow', 'scipy', 'tensorflow-datasets')
+PACKAGES = ('av', 'librosa', 'numpy', 'pillow', 'tensorflow-datasets')
 
 
 def parse_args(argv=None):

@@ -25,7 +25,7 @@ def ordered(function, items, workers, unit):
   are taken. The iterator raises what the function raises. Leaving the context early drops the work
   that has not begun.
   """
-  # Spawned, not forked: FFmpeg and TensorFlow hold threads and locks.
+  # Spawned, not forked: FFmpeg, librosa and TensorFlow hold threads and locks.
   with concurrent.futures.ProcessPoolExecutor(
     min(workers, len(items)), multiprocessing.get_context('spawn'), prepare_worker
   ) as pool:

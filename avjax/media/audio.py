@@ -5,8 +5,8 @@ The spectrogram is computed once; a window is stored as the row at which it star
 
 from collections.abc import Iterable, Iterator
 
+import librosa
 import numpy as np
-import scipy.fft
 
 from avjax.data.records import MEL_BANDS, NO_SOUND, WINDOW_ROWS
 from avjax.media.video import SAMPLE_RATE, Sound, SoundReader, Timeline
@@ -21,7 +21,7 @@ BLOCK_ROWS = 6000  # rows computed at a time, which bounds the memory for a long
 def mel_matrix() -> np.ndarray:
   """Returns VGGish's mel weights, (257,64) float64; those of DC are 0.
 
-  They are triangles that are linear in HTK mel; librosa's, which many use, are linear in Hz.
+  They are triangles that are linear in HTK mel; those of librosa are linear in Hz.
   """
 
   def mel(hertz):
@@ -56,10 +56,9 @@ def log_mel_blocks(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 
   Memory does not grow with the length of the track.
   """
-  # The 400 samples of a window are centred in the FFT's 512; 56 zeros on each side put them where
-  # VGGish has them.
+  # librosa centres the 400 samples of a window in the FFT's 512; 56 zeros on each side put them
+  # where VGGish has them.
   around = np.zeros((FFT - WINDOW) // 2, np.float32)
-  hann = np.pad(0.5 + 0.5 * np.cos(np.linspace(-np.pi, np.pi, WINDOW + 1)[:-1]), len(around))
   weights, waiting, last, whole = (
     mel_matrix().astype(np.float32),
     [around],
@@ -68,9 +67,10 @@ def log_mel_blocks(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
   )
 
   def rows_of(wave):
-    frames = np.lib.stride_tricks.sliding_window_view(wave, FFT)[::HOP] * hann
-    spectrum = np.abs(scipy.fft.rfft(frames).astype(np.complex64))
-    return np.log(spectrum @ weights + np.float32(LOG_OFFSET))
+    spectrum = np.abs(
+      librosa.stft(wave, n_fft=FFT, hop_length=HOP, win_length=WINDOW, window='hann', center=False)
+    )
+    return np.log(spectrum.T @ weights + np.float32(LOG_OFFSET))
 
   for block in (block for block in blocks if len(block)):
     waiting.append(block.astype(np.float32) / 32768)
