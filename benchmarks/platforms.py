@@ -2,9 +2,9 @@
 
 python -m benchmarks.platforms
 
-It asks uv to resolve setup.cfg for each platform and version of Python, downloads metadata only, and
-writes docs/platforms.json and the block `platforms` of docs/installing.md. That a platform resolves
-does not mean that anything was run there.
+It asks uv to resolve setup.cfg for each platform and version of Python, which downloads metadata
+only, and writes docs/platforms.json and the block `platforms` of docs/installing.md. That a platform
+resolves does not mean that anything was run there.
 """
 
 import configparser

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Sequence
 
 import av
+import librosa
 import numpy as np
 from tqdm import tqdm
 
@@ -68,9 +69,7 @@ def load_predictors(run: str | pathlib.Path | Sequence) -> list[StreamingPredict
   folders = [run] if isinstance(run, (str, pathlib.Path)) else list(run)
   if not folders:
     raise InputError('no run is given')
-  # matplotlib is imported while the model is compiled, which leaves Python idle.
-  plots = 'avjax.reports.plots'
-  threading.Thread(target=importlib.import_module, args=[plots], daemon=True).start()
+  threading.Thread(target=import_ahead, daemon=True).start()
   with tqdm(total=0, desc='loading the model', bar_format='{desc}', leave=False, disable=None):
     predictors = [StreamingPredictor(folder) for folder in folders]
   targets = [target for predictor in predictors for target in predictor.system.targets]
@@ -79,6 +78,12 @@ def load_predictors(run: str | pathlib.Path | Sequence) -> list[StreamingPredict
       f'the runs predict {", ".join(targets)}: give one for each of valence and arousal'
     )
   return predictors
+
+
+def import_ahead():
+  """Imports what a video needs later, while the model is compiled, which leaves Python idle."""
+  librosa.stft  # noqa: B018  (librosa imports its parts, and SciPy with them, when they are used)
+  importlib.import_module('avjax.reports.plots')
 
 
 def predict_with(

@@ -3,6 +3,10 @@
 The spectrogram is computed once; a window is stored as the row at which it starts.
 """
 
+import atexit
+import os
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 
 import librosa
@@ -16,6 +20,12 @@ LOW_HZ, HIGH_HZ = 125.0, 7500.0
 LOG_OFFSET = 0.01
 ROW_SECONDS = 0.010
 BLOCK_ROWS = 6000  # rows computed at a time, which bounds the memory for a long video
+
+# librosa compiles with numba, which keeps what it has compiled in the home folder where librosa's
+# own is not writable, and fails where neither is. librosa imports numba when it is first used.
+if 'NUMBA_CACHE_DIR' not in os.environ and not os.access(os.path.expanduser('~'), os.W_OK):
+  os.environ['NUMBA_CACHE_DIR'] = tempfile.mkdtemp(prefix='avjax-numba-')
+  atexit.register(shutil.rmtree, os.environ['NUMBA_CACHE_DIR'], ignore_errors=True)
 
 
 def mel_matrix() -> np.ndarray:
