@@ -3,8 +3,8 @@
 python -m benchmarks.platforms
 
 It asks uv to resolve setup.cfg for each platform and version of Python, which downloads metadata
-only, and writes docs/platforms.json and the block `platforms` of docs/installing.md. That a platform
-resolves does not mean that anything was run there.
+only, and writes docs/platforms.json and the block `platforms` of docs/installing.md. That a
+platform resolves does not mean that anything was run there.
 """
 
 import configparser
