@@ -37,15 +37,18 @@ def main(argv: list[str]) -> None:
   # JAX is imported only now that the command line has been accepted.
   command_line.start_jax()
   import jax
+  from tqdm import tqdm
 
   from avjax.weights.exported import ExportedModel, export_run
 
-  if arguments.check:
-    folder = pathlib.Path(arguments.check)
-    difference = ExportedModel(folder).check(arguments.tolerance)
-  else:
-    folder = pathlib.Path(arguments.output)
-    difference = export_run(arguments.run, folder)
+  folder = pathlib.Path(arguments.check or arguments.output)
+  doing = f'{"checking" if arguments.check else "exporting to"} {folder} ...'
+  with tqdm(total=0, desc=doing, bar_format='{desc}', leave=False, disable=None):
+    if arguments.check:
+      difference = ExportedModel(folder).check(arguments.tolerance)
+    else:
+      difference = export_run(arguments.run, folder)
+  if arguments.run:
     for path in sorted(folder.iterdir()):
       print(f'{path!s:<40}{path.stat().st_size:>14,} bytes')
   print(

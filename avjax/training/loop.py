@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import pathlib
+import threading
 import time
 
 import jax
 import numpy as np
 
+from avjax.data import dataset
 from avjax.errors import InputError
 from avjax.evaluation.results import mean_score, score, write_results
 from avjax.evaluation.series import predict_records
@@ -45,6 +47,8 @@ def train(config, workdir, stop: StopSignal):
   """
   workdir = pathlib.Path(workdir)
   plan = prepare(config, workdir)
+  # TensorFlow, which the first batch needs, is imported while JAX draws or restores the variables.
+  threading.Thread(target=dataset.tensorflow).start()
   run, notes = restore_or_begin(plan, workdir)
   with contextlib.ExitStack() as stack:
     stack.enter_context(run_folder.locked(workdir))
