@@ -29,6 +29,6 @@ def test_demo(tmp_path):
   assert {row['stage'] for row in rows} == {1, 2, 3}
   results = json.loads((tmp_path / 'run' / 'results_validation.json').read_text())
   for target in ('valence', 'arousal'):
-    assert results[target]['ccc'] >= 0.65
+    assert results[target]['ccc'] >= 0.7
     printed = re.search(rf'^{target} +(\S+) +(\S+) +(\S+)$', done.stdout, re.M)
     assert float(printed.group(1)) == pytest.approx(results[target]['ccc'], abs=5e-4)
