@@ -10,7 +10,7 @@ import pathlib
 import signal
 import sys
 
-from avjax import errors
+from avjax import errors, files
 from avjax.errors import InputError
 
 # fmt: off
@@ -103,7 +103,7 @@ def find_videos(where):
   """
   videos = [where]
   if where.is_dir():
-    videos = sorted(path for path in where.iterdir() if path.suffix.lower() in ENDINGS)
+    videos = [path for path in files.visible(where) if path.suffix.lower() in ENDINGS]
   if not videos:
     raise InputError(f'{where} holds no videos')
   if not all(path.exists() for path in videos):
