@@ -5,6 +5,7 @@ interrupted.
 """
 
 import argparse
+import collections
 import contextlib
 import itertools
 import os
@@ -15,7 +16,7 @@ import sys
 from avjax import errors, files
 from avjax.data import manifest, records
 from avjax.errors import InputError
-from data_prep import clips, contents, features, shards
+from data_prep import clips, contents, features, parallel, shards
 from data_prep.sources import SOURCES
 
 TOLERABLE = {
@@ -129,6 +130,7 @@ def main(argv=None):
     staging = args.data_dir / f'{manifest.NAME}.incomplete'
     shutil.rmtree(staging, ignore_errors=True)  # left by a build that was killed
     try:
+      check_features(shards.recorded(splits), args.workers)
       made, clips_seen = shards.write(
         splits, layout, staging, workers=args.workers, max_shard_mib=args.max_shard_mib
       )
@@ -187,6 +189,17 @@ def keep(target, splits, known, seen, workers):
       contents.write(target.parent, known)
   print(f'{target} is complete and made from the same source with the same settings: nothing to do')
   return 0
+
+
+def check_features(jobs, workers):
+  """Checks all feature files, which takes seconds, before any video is decoded, which takes hours.
+
+  Raises InputError for the first that does not fit.
+  """
+  jobs = [job for job in jobs if job.features]
+  if jobs:
+    with parallel.ordered(clips.check_features, jobs, workers, 'checked clip') as checked:
+      collections.deque(checked, maxlen=0)
 
 
 def summary(made, target):
