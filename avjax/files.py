@@ -1,5 +1,6 @@
-"""Reads and writes files: JSON, SHA-256, writing in one step, locking a folder."""
+"""Reads and writes files: folders, text, JSON, SHA-256, writing in one step, locking a folder."""
 
+import codecs
 import contextlib
 import errno
 import fcntl
@@ -7,9 +8,29 @@ import hashlib
 import json
 import os
 import pathlib
+import re
+import shutil
 import tempfile
 
-from avjax.errors import InputError
+from avjax.errors import InputError, one_line
+
+# What macOS, Windows and file servers leave in folders, in lower case; also all names with a dot.
+NOT_OF_THE_USER = frozenset(
+  {
+    '__macosx',
+    'icon\r',
+    'thumbs.db',
+    'ehthumbs.db',
+    'desktop.ini',
+    '$recycle.bin',
+    'system volume information',
+    'lost+found',
+    '@eadir',
+    '#recycle',
+  }
+)
+TEMPORARY = '.avjax-'  # begins the name of a folder that `temporary_folder` makes
+PARTIAL = '.partial'  # ends the name of a file that `replacing` has not finished
 
 
 def existing_folder(path):
@@ -18,6 +39,36 @@ def existing_folder(path):
   if not path.is_dir():
     raise InputError(f'{path} is not a folder')
   return path
+
+
+def visible(folder):
+  """Returns the entries of a folder in order of name, without those that no person put there.
+
+  Left out are .DS_Store, ._NAME and other names that begin with a dot, and NOT_OF_THE_USER.
+  """
+  return sorted(
+    entry
+    for entry in pathlib.Path(folder).iterdir()
+    if not entry.name.startswith('.') and entry.name.lower() not in NOT_OF_THE_USER
+  )
+
+
+def read_text(path):
+  """Returns the text of a file in UTF-8, or in UTF-16 if it begins with the mark of that.
+
+  Byte order marks are left out: Windows writes one at the beginning, and a file joined from several
+  has one in the middle. Raises InputError if the file cannot be read as text.
+  """
+  try:
+    content = pathlib.Path(path).read_bytes()
+    utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode('utf-16' if utf16 else 'utf-8').replace('\ufeff', '')
+  except OSError as error:
+    raise InputError(f'{path} cannot be read as text: {error.strerror}') from error
+  except UnicodeDecodeError as error:
+    raise InputError(
+      f'{path} cannot be read as text: {one_line(error)}; save it as UTF-8'
+    ) from error
 
 
 def check_readable(path):
@@ -47,7 +98,7 @@ def read_json(path, hint='is its folder the --workdir of a run?'):
   Raises InputError if the file is damaged or, with the hint, if it cannot be opened.
   """
   try:
-    found = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
+    found = json.loads(pathlib.Path(path).read_bytes())  # in any encoding of Unicode
     if not isinstance(found, dict):
       raise ValueError('it is not a JSON object')
     return found
@@ -75,14 +126,84 @@ def replacing(path):
   """Yields the path of a partial file that then replaces `path`.
 
   A reader sees the old file or all of the new one. The bytes are on the disk before the name is,
-  so that a power cut leaves no empty file.
+  so that a power cut leaves no empty file. If writing fails, the partial file is removed; if the
+  process is killed, `remove_partial` removes it.
   """
   path = pathlib.Path(path)
-  partial = path.with_name(path.name + '.partial')
-  yield partial
-  with partial.open('rb') as file:
-    os.fsync(file.fileno())
-  partial.replace(path)
+  partial = path.with_name(path.name + PARTIAL)
+  with partial.open('ab') as locked_file:
+    try:
+      lock(locked_file.fileno())
+      yield partial
+      with partial.open('rb') as file:
+        os.fsync(file.fileno())
+      partial.replace(path)
+    except BaseException:
+      partial.unlink(missing_ok=True)
+      raise
+
+
+def remove_partial(path):
+  """Removes what a process that was killed in `replacing(path)` has left.
+
+  It stays while another process is writing it, and where the file system has no locks.
+  """
+  partial = pathlib.Path(path).with_name(pathlib.Path(path).name + PARTIAL)
+  with contextlib.suppress(OSError), partial.open('rb') as file:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    partial.unlink()
+
+
+@contextlib.contextmanager
+def temporary_folder(parent):
+  """Yields a new folder in `parent`, which is removed in the end with what is left in it.
+
+  Those that killed processes have left in parent are removed first. A folder in use is locked, so
+  that no other process takes it for one of them.
+  """
+  remove_abandoned(parent)
+  while True:
+    folder = pathlib.Path(tempfile.mkdtemp(dir=parent, prefix=TEMPORARY))
+    try:
+      handle = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+      continue  # before it was locked, another process took it for abandoned
+    lock(handle)
+    if folder.is_dir():
+      break
+    os.close(handle)
+  try:
+    yield folder
+  finally:
+    shutil.rmtree(folder, ignore_errors=True)
+    os.close(handle)
+
+
+def remove_abandoned(parent):
+  """Removes the temporary folders in `parent` that no process has locked any more.
+
+  They stay where the file system has no locks.
+  """
+  for folder in pathlib.Path(parent).glob(f'{TEMPORARY}*'):
+    # Eight of these characters are what tempfile puts after a prefix.
+    if not re.fullmatch('[a-z0-9_]{8}', folder.name.removeprefix(TEMPORARY)):
+      continue
+    with contextlib.suppress(OSError):
+      handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+      try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder)
+      finally:
+        os.close(handle)
+
+
+def lock(handle):
+  """Locks an open file or folder for this process, as soon as no other process has it locked.
+
+  On a file system without locks it does nothing.
+  """
+  with contextlib.suppress(OSError):
+    fcntl.flock(handle, fcntl.LOCK_EX)
 
 
 @contextlib.contextmanager
@@ -96,8 +217,8 @@ def in_one_step(path):
   check_free(path)
   try:
     nearest = next(folder for folder in path.absolute().parents if folder.is_dir())
-    with tempfile.TemporaryDirectory(dir=nearest, prefix='.avjax-') as temporary:
-      partial = pathlib.Path(temporary) / 'new'
+    with temporary_folder(nearest) as temporary:
+      partial = temporary / 'new'
       yield partial
       path.parent.mkdir(parents=True, exist_ok=True)
       check_free(path)  # again, since making it may have taken minutes

@@ -9,7 +9,7 @@ import pathlib
 import signal
 import sys
 
-from avjax import command_line, errors
+from avjax import command_line, errors, files
 from avjax.errors import InputError
 
 # fmt: off
@@ -99,7 +99,7 @@ def find_videos(where):
   """
   videos = [where]
   if where.is_dir():
-    videos = sorted(path for path in where.iterdir() if path.suffix.lower() in ENDINGS)
+    videos = [path for path in files.visible(where) if path.suffix.lower() in ENDINGS]
   if not videos:
     raise InputError(f'{where} holds no videos')
   if not all(path.exists() for path in videos):

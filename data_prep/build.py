@@ -6,9 +6,7 @@ interrupted.
 
 import argparse
 import collections
-import functools
-import hashlib
-import importlib.metadata
+import contextlib
 import itertools
 import os
 import pathlib
@@ -18,7 +16,7 @@ import sys
 from avjax import errors, files
 from avjax.data import manifest, records
 from avjax.errors import InputError
-from data_prep import clips, features, parallel
+from data_prep import clips, contents, features, parallel, shards
 from data_prep.sources import SOURCES
 
 TOLERABLE = {
@@ -26,7 +24,6 @@ TOLERABLE = {
   'out_of_range': 'annotations outside [-1, 1], which then count as missing',
   'length': f'annotations and videos that differ by more than {clips.MAX_LENGTH_DIFFERENCE} frames',
 }
-PACKAGES = ('av', 'librosa', 'numpy', 'pillow', 'tensorflow-datasets')
 
 
 def parse_args(argv=None):
@@ -122,18 +119,24 @@ def main(argv=None):
   layout = records.Layout(
     args.length, args.stride, args.face, features.widths(itertools.chain(*splits.values()))
   )
-  source = fingerprint(splits, args.tolerate)
   target = args.data_dir / manifest.NAME / manifest.VERSION
+  known = contents.read(target.parent)
+  source, seen = contents.fingerprint(splits, args.tolerate, known)
+  wanted = {'layout': vars(layout), 'source': source, 'max_shard_mib': args.max_shard_mib}
   with files.locked(args.data_dir, busy=f'another build is writing to {args.data_dir}'):
     if target.exists():
-      return keep(target, layout, source, max_shard_mib=args.max_shard_mib)
+      check_same(target, wanted)
+      return keep(target, splits, known, seen, args.workers)
     staging = args.data_dir / f'{manifest.NAME}.incomplete'
     shutil.rmtree(staging, ignore_errors=True)  # left by a build that was killed
     try:
-      made = build(splits, layout, staging, workers=args.workers, max_shard_mib=args.max_shard_mib)
-      made['source'], made['max_shard_mib'] = source, args.max_shard_mib
-      manifest.write_manifest(staging / manifest.NAME / manifest.VERSION, made)
+      check_features(shards.recorded(splits), args.workers)
+      made, clips_seen = shards.write(
+        splits, layout, staging, workers=args.workers, max_shard_mib=args.max_shard_mib
+      )
+      manifest.write_manifest(staging / manifest.NAME / manifest.VERSION, made | wanted)
       target.parent.mkdir(exist_ok=True)
+      contents.write(target.parent, seen | clips_seen)
       (staging / manifest.NAME / manifest.VERSION).rename(target)
     except KeyboardInterrupt:
       print('interrupted: nothing was kept; the same command starts again', file=sys.stderr)
@@ -144,108 +147,59 @@ def main(argv=None):
   return 0
 
 
-def fingerprint(splits, tolerate):
-  """Computes a SHA-256 that identifies the source data.
-
-  It covers names and sizes of the videos, which crops there are, annotations and the bytes of
-  feature files. Paths and times are left out, so it does not change when a data set is moved.
-  """
-  digest = hashlib.sha256(repr(tolerate).encode())
-  for split, jobs in splits.items():
-    for job in jobs:
-      broken = sorted(name for name in job.unreadable if name.startswith(f'{job.clip.name}/'))
-      video = job.clip.video
-      digest.update(repr((split, job.clip.name, video.name, video.stat().st_size, broken)).encode())
-      digest.update(job.crop_ids.tobytes())
-      if job.labels is not None:
-        digest.update(job.labels.tobytes() + job.annotated.tobytes())
-      for name, path in job.features.items():  # by content: two backbones may give equal sizes
-        digest.update(f'{name} {files.sha256(path)}'.encode())
-  return digest.hexdigest()
-
-
-def keep(target, layout, source, *, max_shard_mib):
-  """Keeps records that are there already, if they have the same settings and source.
-
-  Raises InputError for anything else.
-  """
+def check_same(target, wanted):
+  """Raises InputError unless the records that are there have these entries in their manifest."""
   if not (target / manifest.MANIFEST).is_file():
     raise InputError(
       f'{target} exists but has no {manifest.MANIFEST}, so it was not made by this program; '
       'remove it'
     )
   found = manifest.check_sizes(target)
-  wanted = {'layout': vars(layout), 'source': source, 'max_shard_mib': max_shard_mib}
   differing = [key for key, value in wanted.items() if found.get(key) != value]
   if differing:
     raise InputError(
       f'{target} holds records with a different {" and ".join(differing)}; '
       'remove it or choose another --data_dir'
     )
+
+
+def keep(target, splits, known, seen, workers):
+  """Keeps records that are there already, if videos and crops still are what they were made from.
+
+  Args:
+    target: folder of the records.
+    splits: {split: jobs} of their source.
+    known: contents of the source's files when they were made.
+    seen: contents of the feature files now.
+    workers: processes that read files whose times have changed.
+
+  Raises InputError for clips that have changed.
+  """
+  jobs = shards.recorded(splits)
+  if any(job.clip.name not in known for job in jobs):
+    print(f'no {contents.NAME} in {target.parent}: changes within videos and crops are not noticed')
+  clips_seen, changed = contents.compare(jobs, known, workers)
+  errors.raise_if_any(
+    f'clips have other videos or crops than {target} was made from',
+    changed,
+    '; remove it or choose another --data_dir',
+  )
+  if known != (known := known | seen | clips_seen):
+    with contextlib.suppress(OSError):  # it only saves time, and others may share these records
+      contents.write(target.parent, known)
   print(f'{target} is complete and made from the same source with the same settings: nothing to do')
   return 0
 
 
-def build(splits, layout, staging, *, workers, max_shard_mib):
-  """Decodes all clips in a pool of processes, and writes the shards under staging.
+def check_features(jobs, workers):
+  """Checks all feature files, which takes seconds, before any video is decoded, which takes hours.
 
-  Returns the manifest.
+  Raises InputError for the first that does not fit.
   """
-  kept = {split: {job.clip.name: 0 for job in members} for split, members in splits.items()}
-  splits = {
-    split: [job for job in members if job.labels is None or job.annotated.any()]
-    for split, members in splits.items()
-  }
-  tally = collections.Counter()
-
-  def examples(split, decoded):
-    for clip in itertools.islice(decoded, len(splits[split])):
-      kept[split][clip.name] = len(clip.frames)
-      tally.update(
-        faces_missing=int((~clip.face_present).sum()) - clip.unreadable,
-        crops_unreadable=clip.unreadable,
-        audio_absent=int((~clip.audio_present).sum()),
-        rows_beyond_video=clip.cut,
-      )
-      for record in clips.clip_records(clip, layout):
-        tally['log_mel_bytes'] += record['log_mel'].nbytes
-        tally['max_rows'] = max(tally['max_rows'], len(record['log_mel']))
-        yield f'{clip.name}/{record["window"]}', record
-
-  decode = functools.partial(clips.decode_clip, layout=layout)
-  with parallel.ordered(
-    decode, list(itertools.chain(*splits.values())), workers, 'clip'
-  ) as decoded:
-    # Imported late, so that the workers and the checks above start without TensorFlow.
-    from data_prep import tfds_builder
-
-    # TFDS refuses an empty split. It writes the others one after another, so all can share one
-    # stream of clips.
-    filled = {split: examples(split, decoded) for split, members in splits.items() if members}
-    shards = tfds_builder.write(layout, filled, staging, max_shard_mib)
-  folder = staging / manifest.NAME / manifest.VERSION
-  described = {
-    path.name: {'records': n, 'bytes': path.stat().st_size, 'sha256': files.sha256(path)}
-    for split, counts in shards.items()
-    for n, path in zip(
-      counts, sorted(folder.glob(f'{manifest.NAME}-{split}.tfrecord-*')), strict=True
-    )
-  }
-  return {
-    'layout': vars(layout),
-    'max_rows': tally['max_rows'],
-    'log_mel_bytes': tally['log_mel_bytes'],
-    'chunks': {
-      split: {'records': sum(shards.get(split, [])), 'clips': kept[split]} for split in splits
-    },
-    'shards': described,
-    'metadata': {path.name: files.sha256(path) for path in sorted(folder.glob('*.json'))},
-    'masked': {
-      name: tally[name]
-      for name in ('audio_absent', 'crops_unreadable', 'faces_missing', 'rows_beyond_video')
-    },
-    'versions': {name: importlib.metadata.version(name) for name in PACKAGES},
-  }
+  jobs = [job for job in jobs if job.features]
+  if jobs:
+    with parallel.ordered(clips.check_features, jobs, workers, 'checked clip') as checked:
+      collections.deque(checked, maxlen=0)
 
 
 def summary(made, target):

@@ -93,19 +93,13 @@ def decode_clip(job: Job, layout: Layout) -> DecodedClip:
   n = len(timeline.times)
   if not job.ignore_length:
     check_lengths(job, n)
-  for path in job.features.values():  # never cut to length: any row may be the missing one
-    rows = len(features.open_rows(path))
-    if rows != n:
-      raise InputError(
-        f'{path} has {rows} rows, but {job.clip.video} has {n} frames; '
-        'write one row for each decoded frame'
-      )
+  check_rows(job, n)
+  kept, beyond = kept_frames(job, n), 0
   if job.labels is None:
     labels, annotated = np.zeros((n, 2), np.float32), np.zeros(n, bool)
-    kept, beyond = np.arange(n), 0
   else:
     labels, annotated = job.labels[:n], job.annotated[:n]
-    kept, beyond = np.flatnonzero(annotated), int(job.annotated[n:].sum())
+    beyond = int(job.annotated[n:].sum())
   frames = (kept + 1).astype(np.int32)
   images, face_present, broken = faces.read_faces(
     job.clip.crops, frames, layout.face, job.unreadable
@@ -126,6 +120,37 @@ def decode_clip(job: Job, layout: Layout) -> DecodedClip:
     unreadable=broken,
     cut=beyond,
   )
+
+
+def kept_frames(job: Job, n: int) -> np.ndarray:
+  """Returns which of the n frames of a clip come into records: (k,) indices from 0, ascending."""
+  return np.arange(n) if job.annotated is None else np.flatnonzero(job.annotated[:n])
+
+
+def check_features(job: Job) -> None:
+  """Checks the feature files of a clip without decoding its video, if its header counts the frames.
+
+  Raises InputError where a file has another number of rows than the video has frames, or a number
+  that is not finite in a row that is kept. Only decode_clip can tell that a header is wrong.
+  """
+  with video.opened(job.clip.video) as (_, stream):
+    n = stream.frames
+  if any(len(features.open_rows(path)) != n for path in job.features.values()):
+    n = len(video.read_timeline(job.clip.video).times)
+  check_rows(job, n)
+  for path in job.features.values():
+    features.read_rows(path, kept_frames(job, n))
+
+
+def check_rows(job: Job, n: int) -> None:
+  """Raises InputError where a feature file has not one row for each of the n decoded frames."""
+  for path in job.features.values():  # never cut to length: any row may be the missing one
+    rows = len(features.open_rows(path))
+    if rows != n:
+      raise InputError(
+        f'{path} has {rows} rows, but {job.clip.video} has {n} frames; '
+        'write one row for each decoded frame'
+      )
 
 
 def check_lengths(job: Job, n: int) -> None:

@@ -20,7 +20,7 @@ def verify(data_dir: str | os.PathLike[str]) -> str:
 
   Raises InputError, naming what is damaged.
   """
-  folder, made = manifest.version_folder(data_dir), manifest.check_sizes(data_dir)
+  folder, made = manifest.version_folder(data_dir), manifest.check_sizes(data_dir, 'DIR')
   for name, digest in made['metadata'].items():
     if not (folder / name).is_file() or files.sha256(folder / name) != digest:
       raise InputError(f'{folder / name} is missing or changed; {manifest.REMEDY}')

@@ -34,11 +34,17 @@ class Records:
 
   manifest is what `avjax.data.manifest.read_manifest` returns. Raises InputError where shards are
   missing or cut short, or where the records are not of the sizes in `layout`: a mapping with
-  length, stride, face and perhaps features, such as config.data.
+  length, stride, face and perhaps features, such as config.data. option is that of the command
+  which names data_dir, for messages.
   """
 
-  def __init__(self, data_dir: str | os.PathLike[str], layout: Mapping[str, Any]):
-    self.manifest = manifest.check_sizes(data_dir)
+  def __init__(
+    self,
+    data_dir: str | os.PathLike[str],
+    layout: Mapping[str, Any],
+    option: str = '--config.data.dir',
+  ):
+    self.manifest = manifest.check_sizes(data_dir, option)
     for name in ('length', 'stride', 'face'):
       stored, wanted = self.manifest['layout'][name], layout[name]
       if stored != wanted:

@@ -13,15 +13,19 @@ REMEDY = 'copy it again, or build the records again in another folder'
 
 
 def version_folder(data_dir: str | os.PathLike[str]) -> pathlib.Path:
-  """Returns the folder of the shards, given that folder or the one two levels above it."""
+  """Returns the folder of the shards, given it or a folder one or two levels above it."""
   data_dir = pathlib.Path(data_dir)
-  return data_dir if (data_dir / MANIFEST).is_file() else data_dir / NAME / VERSION
+  folders = data_dir, data_dir / VERSION, data_dir / NAME / VERSION
+  return next((folder for folder in folders if (folder / MANIFEST).is_file()), folders[-1])
 
 
-def read_manifest(data_dir: str | os.PathLike[str]) -> dict[str, Any]:
+def read_manifest(
+  data_dir: str | os.PathLike[str], option: str = '--config.data.dir'
+) -> dict[str, Any]:
   """Returns the manifest of a finished data set as a dict.
 
-  Raises InputError if there is none, with the command that makes one, or if it is damaged.
+  Raises InputError if there is none, with the option of the command that names another data_dir and
+  the command that makes one, or if it is damaged.
 
   layout    length, stride, face and features of records.Layout
   max_rows  the largest R of all records
@@ -37,9 +41,10 @@ def read_manifest(data_dir: str | os.PathLike[str]) -> dict[str, Any]:
   """
   path = version_folder(data_dir) / MANIFEST
   if not path.exists():
+    here = '' if os.path.isabs(data_dir) else f', seen from {os.getcwd()}'
     raise InputError(
-      f'{data_dir} holds no finished records; make them with '
-      f'python -m data_prep.build --source AFFWILD2 --data_dir {data_dir}'
+      f'{data_dir} holds no finished records{here}; name their folder with {option}, or make them '
+      f'with python -m data_prep.build --source AFFWILD2 --data_dir {data_dir}'
     )
   files.check_readable(path)
   try:
@@ -52,13 +57,15 @@ def read_manifest(data_dir: str | os.PathLike[str]) -> dict[str, Any]:
   return manifest
 
 
-def check_sizes(data_dir: str | os.PathLike[str]) -> dict[str, Any]:
+def check_sizes(
+  data_dir: str | os.PathLike[str], option: str = '--config.data.dir'
+) -> dict[str, Any]:
   """Compares the shards with the manifest without reading them, and returns the manifest.
 
-  Raises InputError naming a shard that is missing, cut short or unknown. It is fast enough for
-  every start.
+  Raises InputError as `read_manifest` does, and naming a shard that is missing, cut short or
+  unknown. It is fast enough for every start.
   """
-  folder, manifest = version_folder(data_dir), read_manifest(data_dir)
+  folder, manifest = version_folder(data_dir), read_manifest(data_dir, option)
   for name, shard in manifest['shards'].items():
     path = folder / name
     if not path.is_file():

@@ -151,9 +151,10 @@ def read_predictions(folder: pathlib.Path, target: str) -> dict[str, dict[int, f
   return {
     path.stem: {
       int(row['frame']): float(row[target])
-      for row in csv.DictReader(path.read_text(encoding='utf-8').splitlines())
+      for row in csv.DictReader(files.read_text(path).splitlines())
     }
-    for path in sorted(folder.glob('*.csv'))
+    for path in files.visible(folder)
+    if path.suffix == '.csv'
   }
 
 
@@ -210,6 +211,8 @@ def gather(
   folder = pathlib.Path(folder)
   wanted = submission.read_template(template) if template else None
   runs, unfinished = find_runs(folder)
+  for name in ('summary.json', 'submission_best.txt', 'submission_mean.txt'):
+    files.remove_partial(folder / name)
   summary = summarize(runs)
   files.write_json(folder / 'summary.json', summary)
   (folder / 'summary.md').write_text(table(summary) + '\n', encoding='utf-8')

@@ -8,6 +8,7 @@ with nothing in the last two columns.
 from __future__ import annotations
 
 import csv
+import io
 import itertools
 import pathlib
 import re
@@ -27,19 +28,17 @@ def read_rows(path: str | pathlib.Path) -> Iterator[tuple[int, str, str, str]]:
   All but the line number are strings as in the file.
   """
   try:
-    with open(path, newline='', encoding='utf-8-sig') as file:
-      rows = csv.reader(file)
-      header = next(rows, [])
-      if header != HEADER:
-        raise InputError(
-          f'{path}, line 1: expected the header {",".join(HEADER)!r}, '
-          f'found {",".join(header)[:60]!r}'
-        )
-      for number, row in enumerate(rows, 2):
-        if len(row) != 3:
-          raise InputError(f'{path}, line {number}: expected 3 columns, found {len(row)}')
-        yield number, *row
-  except (OSError, UnicodeDecodeError, csv.Error) as error:
+    rows = csv.reader(io.StringIO(files.read_text(path), newline=''))
+    header = next(rows, [])
+    if header != HEADER:
+      raise InputError(
+        f'{path}, line 1: expected the header {",".join(HEADER)!r}, found {",".join(header)[:60]!r}'
+      )
+    for number, row in enumerate(rows, 2):
+      if len(row) != 3:
+        raise InputError(f'{path}, line {number}: expected 3 columns, found {len(row)}')
+      yield number, *row
+  except csv.Error as error:
     raise InputError(f'{path} cannot be read: {error}') from error
 
 

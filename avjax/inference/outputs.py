@@ -9,12 +9,11 @@ import contextlib
 import csv
 import os
 import pathlib
-import tempfile
 from collections.abc import Iterator
 
 import numpy as np
 
-from avjax import errors
+from avjax import errors, files
 from avjax.errors import InputError
 from avjax.inference.prediction import VideoPrediction
 from avjax.reports import clip_page
@@ -58,8 +57,8 @@ def partial_folder(output: str | pathlib.Path) -> Iterator[pathlib.Path]:
   with errors.writing(output):
     pathlib.Path(output).mkdir(parents=True, exist_ok=True)
     try:
-      with tempfile.TemporaryDirectory(dir=output, prefix='.avjax-') as folder:
-        yield pathlib.Path(folder)
+      with files.temporary_folder(output) as folder:
+        yield folder
     finally:
       with contextlib.suppress(OSError):  # a folder that is not empty stays
         pathlib.Path(output).rmdir()

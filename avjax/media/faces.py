@@ -1,5 +1,6 @@
 """Reads the aligned crops of faces that come with a data set."""
 
+import os
 import pathlib
 import warnings
 from collections.abc import Collection, Sequence
@@ -8,11 +9,13 @@ import numpy as np
 from PIL import Image
 
 from avjax.errors import InputError
+from avjax.files import read_text
 
 # Pillow warns of images of more than 89 million pixels; `open_crop` rejects them in one line.
 warnings.simplefilter('ignore', Image.DecompressionBombWarning)
 
 MAX_CROP_SIDE = 4096  # pixels; the official crops have 112
+CROP_ENDINGS = ('jpg', 'jpeg', 'png')
 KNOWN_UNREADABLE = frozenset({'40-30-1280x720/06926.jpg'})  # broken in the official archive
 UNREADABLE_LIST = 'unreadable.txt'
 
@@ -20,12 +23,30 @@ UNREADABLE_LIST = 'unreadable.txt'
 def list_crops(folder: pathlib.Path) -> dict[int, pathlib.Path]:
   """Returns {frame id: path} of the crops of one clip; 00001.jpg belongs to frame 1, other files
   are ignored.
+
+  Raises InputError where they are counted from 0, or where two belong to one frame.
   """
-  return {
-    int(path.stem): path
-    for path in sorted(folder.iterdir())
-    if path.suffix.lower() in ('.jpg', '.png') and path.stem.isascii() and path.stem.isdigit()
-  }
+  crops: dict[int, pathlib.Path] = {}
+  for name in filter(is_crop, sorted(os.listdir(folder))):  # names sort faster than paths
+    frame = int(name.rpartition('.')[0])
+    if frame in crops:
+      raise InputError(
+        f'{folder} has two crops of frame {frame}, {crops[frame].name} and {name}; '
+        'remove one of them'
+      )
+    crops[frame] = folder / name
+  if 0 in crops:
+    raise InputError(
+      f'{folder} has a crop {crops[0].name}, but crops are counted from 1, which is that of the '
+      'first frame; give each crop the next number, or remove this one if the others are right'
+    )
+  return crops
+
+
+def is_crop(name: str) -> bool:
+  """Tells whether a file with this name is the crop of a frame."""
+  stem, _, ending = name.rpartition('.')
+  return ending.lower() in CROP_ENDINGS and stem.isascii() and stem.isdigit()
 
 
 def read_unreadable(source: pathlib.Path) -> frozenset[str]:
@@ -34,7 +55,8 @@ def read_unreadable(source: pathlib.Path) -> frozenset[str]:
   These are KNOWN_UNREADABLE and the names in SOURCE/unreadable.txt.
   """
   path = source / UNREADABLE_LIST
-  return KNOWN_UNREADABLE.union(path.read_text().split() if path.is_file() else ())
+  names = read_text(path).replace('\\', '/').split() if path.is_file() else ()
+  return KNOWN_UNREADABLE.union(names)
 
 
 def open_crop(path: pathlib.Path) -> Image.Image:

@@ -73,7 +73,7 @@ def check_folder(config: ConfigDict, workdir: str | pathlib.Path, manifest: dict
     elif workdir.exists():
       # If open_folder was killed, it can have left these and nothing else.
       unfinished = {VERSIONS, f'{VERSIONS}.partial', f'{CONFIG}.partial'}
-      if {entry.name for entry in workdir.iterdir()} - unfinished:
+      if {entry.name for entry in files.visible(workdir)} - unfinished:
         raise InputError(f'{workdir} is not empty and holds no run of avjax; use another --workdir')
   except OSError as error:
     raise InputError(f'--workdir {workdir}: {error.strerror}') from error
@@ -112,7 +112,10 @@ def open_folder(
     origins: {part: metadata of the weights that it starts from}.
   """
   workdir = pathlib.Path(workdir)
-  if (workdir / CONFIG).exists() or not sharding.is_primary():
+  if not sharding.is_primary():
+    return
+  remove_remnants(workdir)
+  if (workdir / CONFIG).exists():
     return
   packages = {name: importlib.metadata.version(name) for name in PACKAGES}
   versions = {
@@ -129,6 +132,13 @@ def open_folder(
     files.write_json(workdir / CONFIG, json.loads(config.to_json()))
   except OSError as error:
     raise InputError(f'--workdir {workdir}: {error.strerror}') from error
+
+
+def remove_remnants(workdir: str | pathlib.Path) -> None:
+  """Removes the files of a run that killed processes have left half written."""
+  results = map(results_name, ('validation', 'test'))
+  for name in (CONFIG, VERSIONS, METRICS, *results):
+    files.remove_partial(pathlib.Path(workdir, name))
 
 
 def json_sha256(mapping: dict) -> str:

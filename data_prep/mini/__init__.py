@@ -125,7 +125,8 @@ def generate(
   output = pathlib.Path(output)
   if read_settings(output / DONE) == settings:
     return counts
-  occupied = output.exists() and any(files.existing_folder(output).iterdir())
+  files.remove_partial(output / BEGUN)
+  occupied = output.exists() and files.visible(files.existing_folder(output))
   if occupied and read_settings(output / BEGUN) != settings:
     raise InputError(
       f'{output} is not empty and not a mini data set of these settings; name another folder'

@@ -15,11 +15,19 @@ from avjax.media import faces
 from data_prep import features
 from data_prep.clips import Clip, Job, list_crop_ids
 from data_prep.sources import Source, register
-from data_prep.sources.annotations import read_annotation
+from data_prep.sources.annotations import find_annotations, find_sets, read_annotation
+from data_prep.sources.folders import (
+  LEVELS,
+  clip_folders,
+  files_within,
+  folders_within,
+  has_name,
+  plain_name,
+)
 
 VIDEO_FOLDERS = ('batch1', 'batch2', 'new_vids', 'batch3')
 CROP_FOLDERS = ('cropped_aligned', 'cropped_aligned_new_50_vids')
-TEST_LISTS = 'test_set/names_of_videos_in_each_test_set'
+TEST_FOLDERS = ('names_of_videos_in_each_test_set', 'test_set')
 VIDEO_ENDINGS = ('.mp4', '.avi')
 
 
@@ -32,25 +40,24 @@ class AffWild2(Source):
       '--videos',
       nargs='+',
       metavar='DIR',
-      help=f'folders of videos (default: those of {", ".join(VIDEO_FOLDERS)} in SOURCE or '
-      'SOURCE/videos)',
+      help=f'folders of videos (default: those called {", ".join(VIDEO_FOLDERS)} in SOURCE)',
     )
     parser.add_argument(
       '--crops',
       nargs='+',
       metavar='DIR',
-      help=f'folders of aligned crops (default: those of {", ".join(CROP_FOLDERS)} in SOURCE)',
+      help=f'folders of aligned crops (default: those called {", ".join(CROP_FOLDERS)} in SOURCE)',
     )
     parser.add_argument(
       '--annotations',
       metavar='DIR',
-      help="folder of annotations (default: '<N>th ABAW Annotations' in SOURCE)",
+      help='folder of annotations (default: VA_Estimation_Challenge or VA_Set in SOURCE)',
     )
     parser.add_argument(
       '--test_list',
       metavar='FILE',
-      help=f'list of test clips, one a line (default: SOURCE/{TEST_LISTS}/Valence_Arousal_*.txt, '
-      'if there is one)',
+      help=f'list of test clips, one a line (default: {TEST_FOLDERS[0]}/Valence_Arousal_*.txt in '
+      'SOURCE, if there is one)',
     )
 
   def plan(self, args):
@@ -94,75 +101,61 @@ class Roots:
 
 
 def find_roots(source, videos=None, crops=None, annotations=None, test_list=None):
-  """Finds the parts of Aff-Wild2 under `source` by their official names.
+  """Finds the parts of Aff-Wild2 under `source` by their official names, up to LEVELS below it.
 
   A path that is given is used instead.
 
   Args:
     source: the folder that holds the data set.
-    videos: folders that hold videos, directly or one level down.
-    crops: folders of aligned crops, each with one folder per clip.
-    annotations: the '<N>th ABAW Annotations' folder, under any name, or its
-      VA_Estimation_Challenge.
+    videos: folders that hold videos, directly or up to two levels down.
+    crops: folders of aligned crops, with one folder per clip, directly or up to two levels down.
+    annotations: a folder that holds the annotations of valence and arousal, such as
+      '<N>th ABAW Annotations', under any name.
     test_list: text file with one clip name a line.
 
   Raises InputError where a part is missing or there are several candidates.
   """
   source = files.existing_folder(source)
-  videos = (
-    [files.existing_folder(path) for path in videos]
-    if videos
-    else [
-      root / name
-      for root in (source, source / 'videos')
-      for name in VIDEO_FOLDERS
-      if (root / name).is_dir()
-    ]
+  below = list(folders_within(source, LEVELS))[1:]
+  return Roots(
+    find_folders(source, below, videos, names=VIDEO_FOLDERS, option='--videos'),
+    find_folders(source, below, crops, names=CROP_FOLDERS, option='--crops'),
+    find_annotations(files.existing_folder(annotations or source)),
+    find_test_list(below, test_list),
   )
-  crops = (
-    [files.existing_folder(path) for path in crops]
-    if crops
-    else [source / name for name in CROP_FOLDERS if (source / name).is_dir()]
-  )
-  if annotations:
-    annotations = files.existing_folder(annotations)
-  else:
-    found = sorted(
-      path
-      for path in visible(source)
-      if re.fullmatch(r'\d+\w\w ABAW Annotations', path.name) and path.is_dir()
-    )
-    if len(found) != 1:
-      what = 'several sets of annotations' if found else "no '<N>th ABAW Annotations' folder"
-      raise InputError(f'{source} holds {what}; name the one to use with --annotations')
-    annotations = found[0]
-  if (annotations / 'VA_Estimation_Challenge').is_dir():
-    annotations = annotations / 'VA_Estimation_Challenge'
-  for name in ('Train_Set', 'Validation_Set'):
-    files.existing_folder(annotations / name)
-  if not videos:
+
+
+def find_folders(source, below, given, *, names, option):
+  """Returns the folders that are given, or else those `below` source that have one of the names."""
+  if given:
+    return tuple(files.existing_folder(path) for path in given)
+  found = tuple(path for path in below if has_name(path, names))
+  if not found:
     raise InputError(
-      f'{source} holds none of the video folders {", ".join(VIDEO_FOLDERS)}; '
-      'name them with --videos'
+      f'{source} holds none of the folders {", ".join(names)}, nor does a folder up to '
+      f'{LEVELS - 1} levels below it; name folders with {option}, or another --source'
     )
-  if not crops:
+  return found
+
+
+def find_test_list(below, given):
+  """Returns the list of test clips that is given or else is in its official folder, or None."""
+  if given:
+    files.check_readable(given)
+    return pathlib.Path(given)
+  lists = [
+    path
+    for folder in below
+    if has_name(folder, TEST_FOLDERS)
+    for path in files.visible(folder)
+    if path.suffix.lower() == '.txt' and plain_name(path.name).startswith('valencearousal')
+  ]
+  if len(lists) > 1:
     raise InputError(
-      f'{source} holds none of the crop folders {", ".join(CROP_FOLDERS)}; name them with --crops'
+      f'there are several lists of test clips, {", ".join(map(str, lists[:3]))}; '
+      'name the one to use with --test_list'
     )
-  if test_list:
-    test_list = pathlib.Path(test_list)
-    if not test_list.is_file():
-      raise InputError(
-        f'{test_list} is not a file: --test_list names a text file with one clip a line'
-      )
-  else:
-    lists = sorted((source / TEST_LISTS).glob('Valence_Arousal_*.txt'))
-    if len(lists) > 1:
-      raise InputError(
-        f'{lists[0].parent} holds {len(lists)} lists; name the one to use with --test_list'
-      )
-    test_list = lists[0] if lists else None
-  return Roots(tuple(videos), tuple(crops), annotations, test_list)
+  return lists[0] if lists else None
 
 
 def list_clips(roots, ignore_unlisted=False):
@@ -172,47 +165,58 @@ def list_clips(roots, ignore_unlisted=False):
   ignore_unlisted) where a video or a folder of crops belongs to no clip; also where a name occurs
   twice.
   """
-  places = [
-    place for root in roots.videos for place in [root, *filter(pathlib.Path.is_dir, visible(root))]
-  ]
   videos = unique(
-    (path.stem, path)
-    for place in places
-    for path in visible(place)
-    if path.suffix.lower() in VIDEO_ENDINGS
+    ((path.stem, path) for path in files_within(roots.videos, VIDEO_ENDINGS)), '--videos'
   )
-  crops = unique(
-    (path.name, path) for root in roots.crops for path in visible(root) if path.is_dir()
-  )
+  crops = unique(((path.name, path) for path in clip_folders(roots.crops)), '--crops')
   listed = [
     (path.stem, (path, partition))
-    for partition, name in (('train', 'Train_Set'), ('validation', 'Validation_Set'))
-    for path in visible(roots.annotations / name)
-    if path.suffix == '.txt'
+    for partition, folder in find_sets(roots.annotations).items()
+    for path in files_within([folder], ('.txt',))
   ]
   if roots.test_list:
-    listed += [(name, (None, 'test')) for name in roots.test_list.read_text().split()]
-  listed = unique(listed)
+    listed += [(name, (None, 'test')) for name in read_test_list(roots.test_list)]
+  listed = unique(listed, '--annotations or --test_list')
 
   video_of = {name: videos.get(name, videos.get(base_name(name))) for name in listed}
-  errors.raise_if_any('clips have no video', [name for name in listed if video_of[name] is None])
   errors.raise_if_any(
-    'clips have no folder of crops', [name for name in listed if name not in crops]
+    'clips have no video',
+    [name for name in listed if video_of[name] is None],
+    looked_in(roots.videos, '--videos'),
+  )
+  errors.raise_if_any(
+    'clips have no folder of crops',
+    [name for name in listed if name not in crops],
+    looked_in(roots.crops, '--crops'),
   )
   if not ignore_unlisted:
+    where = 'are not in the test list' if roots.test_list else 'there is no --test_list'
     hint = '; to leave them out, add --tolerate unlisted'
     used = set(video_of.values())
     errors.raise_if_any(
-      'videos have no annotation and are not in the test list',
+      f'videos have no annotation and {where}',
       [name for name, path in videos.items() if path not in used],
       hint,
     )
     errors.raise_if_any(
-      'folders of crops have no annotation and are not in the test list',
+      f'folders of crops have no annotation and {where}',
       [name for name in crops if name not in listed],
       hint,
     )
   return [Clip(name, video_of[name], crops[name], *listed[name]) for name in sorted(listed)]
+
+
+def looked_in(roots, option):
+  """Returns the end of a message about what is not in any of these folders."""
+  return f'; looked in {", ".join(map(str, roots))}; name all such folders with {option}'
+
+
+def read_test_list(path):
+  """Reads the names of test clips; they may be written as paths or with the ending of a file."""
+  names = re.split(r'[\s,;]+', files.read_text(path).replace('\\', '/'))
+  names = [name.strip('"\'').rstrip('/').split('/')[-1] for name in names]
+  endings = '|'.join(map(re.escape, (*VIDEO_ENDINGS, '.txt')))
+  return [re.sub(f'({endings})$', '', name, flags=re.IGNORECASE) for name in names if name]
 
 
 def split_clips(clips):
@@ -246,16 +250,18 @@ def base_name(clip_name):
   return re.sub(r'_(left|right)$', '', clip_name)
 
 
-def visible(path):
-  """Returns the entries of a folder in order of name, without .DS_Store and other dot files."""
-  return sorted(entry for entry in path.iterdir() if not entry.name.startswith('.'))
+def unique(pairs, options):
+  """Returns a dict of (name, value) pairs.
 
-
-def unique(pairs):
+  Raises InputError, naming the options, where two have the same name.
+  """
   found = {}
   for name, value in pairs:
     if name in found:
-      raise InputError(f'{name} occurs twice: {describe(found[name])} and {describe(value)}')
+      raise InputError(
+        f'{name} occurs twice: {describe(found[name])} and {describe(value)}; '
+        f'remove one of them, or name what to use with {options}'
+      )
     found[name] = value
   return found
 

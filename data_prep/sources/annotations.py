@@ -1,4 +1,4 @@
-"""Reads text files of valence and arousal.
+"""Finds and reads text files of valence and arousal.
 
 They have a header line, then one `valence,arousal` line for every frame of the video.
 """
@@ -7,9 +7,51 @@ import math
 
 import numpy as np
 
-from avjax.errors import InputError, one_line
+from avjax import files
+from avjax.errors import InputError
+from data_prep.sources.folders import LEVELS, folders_within, has_name, plain_name, subfolders
 
 NOT_ANNOTATED = -5  # what the organisers write where there is no annotation
+
+# Names of the two sets of annotations; releases before 2021 have the others.
+SETS = {
+  'train': ('Train_Set', 'Training_Set'),
+  'validation': ('Validation_Set', 'Val_Set', 'Valid_Set'),
+}
+
+
+def find_annotations(folder):
+  """Returns the folder with the sets of annotations of valence and arousal, at most LEVELS below.
+
+  Releases have those of other tasks beside it. Its name then begins with VA.
+  """
+  candidates = [path for path in folders_within(folder, LEVELS) if find_sets(path)]
+  candidates = [path for path in candidates if plain_name(path.name).startswith('va')] or candidates
+  if len(candidates) > 1:
+    raise InputError(
+      f'{folder} holds several sets of annotations, {", ".join(map(str, candidates[:3]))}; '
+      'name the one to use with --annotations'
+    )
+  if not candidates:
+    raise InputError(
+      f'{folder} holds no annotations: neither it nor a folder up to {LEVELS} levels below it has '
+      f'folders {" and ".join(names[0] for names in SETS.values())}, such as '
+      "'8th ABAW Annotations/VA_Estimation_Challenge'; name it with --annotations"
+    )
+  for partition, names in SETS.items():
+    if partition not in find_sets(candidates[0]):
+      raise InputError(f'{candidates[0]} holds no folder {names[0]}; unpack the annotations again')
+  return candidates[0]
+
+
+def find_sets(folder):
+  """Returns {partition: folder of its annotations} of the sets that are directly in a folder."""
+  return {
+    partition: path
+    for path in subfolders(folder)
+    for partition, names in SETS.items()
+    if has_name(path, names) and not has_name(folder, names)
+  }
 
 
 def read_annotation(path, ignore_out_of_range=False):
@@ -27,10 +69,7 @@ def read_annotation(path, ignore_out_of_range=False):
   Raises InputError naming file and line for anything else: another header, another number of
   columns, text, NaN.
   """
-  try:
-    header, *lines = path.read_text(encoding='utf-8-sig').rstrip().splitlines() or ['']
-  except (OSError, UnicodeDecodeError) as error:
-    raise InputError(f'{path} cannot be read as text: {one_line(error)}') from error
+  header, *lines = files.read_text(path).rstrip().splitlines() or ['']
   if [word.strip().lower() for word in header.split(',')] != ['valence', 'arousal']:
     raise InputError(
       f"{path}, line 1: expected the header 'valence,arousal', found {header[:40]!r}"

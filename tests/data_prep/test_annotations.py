@@ -49,7 +49,7 @@ def test_another_header_is_refused(tmp_path, text):
 
 def test_a_file_that_is_no_text_is_refused(tmp_path):
   with pytest.raises(InputError, match='cannot be read as text'):
-    read_annotation(write(tmp_path, b'\xff\xfe\x00\x01'))
+    read_annotation(write(tmp_path, b'\xff\xff\x00\x01'))
   with pytest.raises(InputError, match='cannot be read as text'):
     read_annotation(tmp_path / 'missing.txt')
 

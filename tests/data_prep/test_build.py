@@ -5,6 +5,7 @@ found.
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import sys
 
 import numpy as np
 import pytest
-from official_set import MISSING_CROPS, SIZES
+from official_set import ANNOTATIONS, MISSING_CROPS, SIZES
 
 from avjax.data import manifest, records
 from avjax.errors import InputError
@@ -164,6 +165,89 @@ def test_a_finished_set_is_kept_and_another_never_overwritten(official, built, b
   with pytest.raises(InputError, match='a different source'):
     build.main(['--source', str(broken), '--data_dir', str(built), *SIZES])
   assert contents(built) == before
+
+
+def build_again(source, data_dir, capfd):
+  """Returns what a build into a folder of finished records prints, or the error's text."""
+  try:
+    assert build.main(['--source', str(source), '--data_dir', str(data_dir), *SIZES]) == 0
+  except InputError as error:
+    return str(error)
+  return ''.join(capfd.readouterr())
+
+
+def rewrite(path, change):
+  """Changes the bytes of a file, but neither its name nor its size."""
+  data = bytearray(path.read_bytes())
+  change(data)
+  path.write_bytes(data)
+
+
+def test_a_file_of_equal_size_with_other_contents_is_noticed(official, built, tmp_path, capfd):
+  made, whole = shutil.copytree(built, tmp_path / 'records'), contents(built)
+
+  def swap_two(data):
+    data[-600], data[-601] = data[-601] ^ 1, data[-600] ^ 1
+
+  def another_label(data):
+    at = data.index(b'0.03,-0.03')
+    data[at : at + 10] = b'0.05,-0.05'
+
+  for path, change, words in (
+    ('batch1/104.avi', swap_two, '1 clips have other videos or crops than .* from: 104; remove it'),
+    (
+      'batch1/10-25-64x48.avi',
+      swap_two,
+      '2 clips have other videos .*: 10-25-64x48_left, 10-25-64x48_right; remove it or choose',
+    ),
+    ('cropped_aligned/300/00007.jpg', swap_two, '1 clips have other videos or crops .*: 300;'),
+    (f'{ANNOTATIONS}/Train_Set/102.txt', another_label, 'records with a different source; remove'),
+    ('batch1/1035.avi', swap_two, 'nothing to do'),  # no annotated frame: in no record
+  ):
+    source = pathlib.Path(shutil.copytree(official, tmp_path / 'source'))
+    rewrite(source / path, change)
+    assert re.search(words, build_again(source, made, capfd)), path
+    shutil.rmtree(source)
+    assert contents(made) == whole
+
+
+def test_a_copied_source_is_the_same_and_read_once(official, built, tmp_path, capfd, monkeypatch):
+  made = shutil.copytree(built, tmp_path / 'records')
+  moved = shutil.copytree(official, tmp_path / 'copy', copy_function=shutil.copyfile)
+  for path in moved.rglob('*'):
+    os.utime(path, (1e9, 1e9))
+  for read_again in ('compared clips: 8 of 8', ''):
+    printed = build_again(moved, made, capfd)
+    assert 'nothing to do' in printed
+    assert ('compared clips' in printed) == bool(read_again) and read_again in printed
+  before = (made / 'affwild2/source.json').read_bytes()
+  monkeypatch.setattr('avjax.files.write_json', lambda *_: (_ for _ in ()).throw(PermissionError()))
+  assert 'nothing to do' in build_again(official, made, capfd)  # of records that others share
+  assert (made / 'affwild2/source.json').read_bytes() == before
+
+
+def test_records_without_a_list_of_contents_are_kept(official, built, tmp_path, capfd):
+  made = shutil.copytree(built, tmp_path / 'records')
+  (made / 'affwild2/source.json').unlink()
+  printed = build_again(official, made, capfd)
+  assert 'no source.json in' in printed and 'nothing to do' in printed
+  (made / 'affwild2/source.json').write_text('[')
+  assert 'source.json is damaged; remove it' in build_again(official, made, capfd)
+
+
+def test_records_are_found_one_or_two_levels_down_or_the_option_is_named(built, monkeypatch):
+  for folder in (built, built / 'affwild2', built / 'affwild2/1.0.0'):
+    assert manifest.version_folder(folder) == built / 'affwild2/1.0.0'
+  monkeypatch.chdir(built.parent)
+  for option in ('--config.data.dir', '--data_dir'):
+    with pytest.raises(
+      InputError,
+      match=f'^gone holds no finished records, seen from {built.parent}; name their folder with '
+      f'{option}, or make them with python -m data_prep.build --source AFFWILD2 --data_dir gone$',
+    ):
+      manifest.check_sizes('gone', option)
+  with pytest.raises(InputError, match=f'^{built.parent}/gone holds no finished records; name'):
+    manifest.check_sizes(built.parent / 'gone')
 
 
 def test_verify_names_the_damaged_shard(built, tmp_path):

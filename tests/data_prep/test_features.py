@@ -2,6 +2,9 @@
 is refused.
 """
 
+import contextlib
+import types
+
 import numpy as np
 import pytest
 from official_set import CLIPS, SIZES
@@ -130,6 +133,51 @@ def test_what_does_not_fit_is_refused(official, folder):
     InputError, match=r'--features clip: .* has no 104.npy; each clip needs a file of its own'
   ):
     decode(official, folder)
+
+
+@pytest.mark.parametrize(
+  'change, words',
+  [
+    (lambda rows: rows[:-1], r'104.npy has 19 rows, but .*104.avi has 20 frames'),
+    (lambda rows: np.concatenate([rows, rows]), r'104.npy has 40 rows, but .* has 20 frames'),
+    (
+      lambda rows: np.where(rows == 21, np.nan, rows),
+      r'104.npy has a number that is not finite in the row of frame 20',
+    ),
+  ],
+)
+def test_all_of_them_are_checked_before_any_clip_is_decoded(
+  official, folder, tmp_path, capfd, change, words
+):
+  np.save(folder / '104.npy', change(np.load(folder / '104.npy')))
+  command = ['--source', str(official), '--data_dir', str(tmp_path / 'records'), *SIZES]
+  with pytest.raises(InputError, match=words):
+    build.main([*command, '--features', f'clip={folder}', '--workers', '1'])
+  printed = capfd.readouterr().err.splitlines()
+  assert printed and all(line.startswith('checked clips: ') for line in printed)
+  assert list((tmp_path / 'records').iterdir()) == []
+
+
+def test_only_rows_of_annotated_frames_are_checked(official, folder):
+  rows = np.load(folder / '102.npy')
+  rows[[0, 44]] = np.nan  # frames 1 and 45 are not annotated
+  np.save(folder / '102.npy', rows)
+  clips.check_features(jobs(official, folder)['102'])
+
+
+def test_a_header_that_counts_no_frames_is_not_trusted(official, folder, monkeypatch):
+  monkeypatch.setattr(
+    clips.video,
+    'opened',
+    lambda path: contextlib.nullcontext((None, types.SimpleNamespace(frames=0))),
+  )
+  with pytest.raises(InputError, match=r'has 20 frames'):
+    np.save(folder / '104.npy', np.load(folder / '104.npy')[:-1])
+    job = jobs(official, folder)['104']
+    monkeypatch.setattr(
+      clips.video, 'read_timeline', lambda path: types.SimpleNamespace(times=np.arange(20))
+    )
+    clips.check_features(job)
 
 
 def test_they_are_never_cut_or_lent(official, folder):

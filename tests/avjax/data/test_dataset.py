@@ -1,6 +1,7 @@
 """Tests that folds come from the manifest, and that a damaged shard is named."""
 
 import json
+import pathlib
 import shutil
 
 import numpy as np
@@ -90,3 +91,17 @@ def test_a_damaged_manifest_says_what_to_do(records, tmp_path, change, words):
   path.write_text(change(path.read_text()))
   with pytest.raises(InputError, match=words):
     manifest.read_manifest(copy)
+
+
+def test_evaluation_away_from_the_records_names_its_option(tmp_path, monkeypatch):
+  """The old run was trained on --config.data.dir=records, relative to another folder."""
+  from avjax.evaluation.results import evaluate_run
+
+  run = pathlib.Path(__file__).parents[2] / 'data/made_by_656e7a9/run'
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(
+    InputError,
+    match=f'^records holds no finished records, seen from {tmp_path}; name their folder with '
+    '--data_dir, or make them',
+  ):
+    evaluate_run(run, 'validation')

@@ -1,0 +1,146 @@
+"""Tests that what a killed process leaves half written is removed at the next start, and that
+nothing else is.
+"""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from avjax import files
+from avjax.errors import InputError
+from avjax.inference.outputs import partial_folder
+from avjax.runs import folder as run_folder
+
+ROOT = pathlib.Path(__file__).parents[3]
+PROGRAM = """
+import pathlib
+import sys
+import time
+from avjax import files
+with files.{function}(pathlib.Path(sys.argv[1])) as partial:
+  (partial / 'half' if partial.is_dir() else partial).write_text('half')
+  print('begun', flush=True)
+  time.sleep(600)
+"""
+
+
+@pytest.fixture
+def begin():
+  """Returns begin(function, path): starts a process that is half way through writing path."""
+  running = []
+
+  def start(function, path):
+    process = subprocess.Popen(
+      [sys.executable, '-c', PROGRAM.format(function=function), str(path)],
+      stdout=subprocess.PIPE,
+      text=True,
+      cwd=ROOT,
+    )
+    running.append(process)
+    assert process.stdout.readline() == 'begun\n'
+    return process
+
+  yield start
+  for process in running:
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def kill(process):
+  process.send_signal(signal.SIGKILL)
+  process.wait()
+
+
+def names(folder):
+  return sorted(path.name for path in folder.iterdir())
+
+
+def test_folders_of_killed_processes_are_removed_at_the_next_start(tmp_path, begin):
+  mine = ['.avjax-notes', '.avjax-Results1', 'avjax-12345678', '.avjax-a_file_']
+  for name in mine[:-1]:
+    (tmp_path / name).mkdir()
+  (tmp_path / mine[-1]).write_text('mine')
+  at_work, killed = begin('temporary_folder', tmp_path), begin('in_one_step', tmp_path / 'model')
+  before = set(names(tmp_path))
+  kill(killed)
+  assert set(names(tmp_path)) == before  # nobody could clean up
+  with partial_folder(tmp_path) as folder:
+    assert len(before - set(names(tmp_path))) == 1  # that of the killed process, not of the other
+    assert folder.name in names(tmp_path)
+  kill(at_work)
+  with files.in_one_step(tmp_path / 'model') as partial:
+    partial.write_text('whole')
+  assert names(tmp_path) == sorted([*mine, 'model'])
+
+
+def test_a_partial_file_is_removed_unless_it_is_being_written(tmp_path, begin):
+  path, other = tmp_path / 'results_test.json', tmp_path / 'notes.partial'
+  other.write_text('mine')
+  process = begin('replacing', path)
+  run_folder.remove_remnants(tmp_path)
+  assert names(tmp_path) == ['notes.partial', 'results_test.json.partial']
+  kill(process)
+  run_folder.remove_remnants(tmp_path)
+  assert names(tmp_path) == ['notes.partial']
+
+
+def test_a_run_begins_without_what_a_killed_one_left(tmp_path):
+  for name in ('config.json', 'metrics.jsonl.partial', 'versions.json.partial', 'mine.partial'):
+    (tmp_path / name).write_text('{')
+  run_folder.open_folder(None, tmp_path, {}, {})
+  assert names(tmp_path) == ['config.json', 'mine.partial']
+
+
+def test_a_mini_set_that_was_killed_at_once_is_begun_again(tmp_path, monkeypatch):
+  from data_prep import mini
+
+  monkeypatch.setattr(mini, 'find_places', lambda *_: pytest.fail('it begins', pytrace=False))
+  (tmp_path / 'mini.partial.json.partial').write_text('{')
+  with pytest.raises(pytest.fail.Exception, match='it begins'):
+    mini.generate(tmp_path, videos=17)
+  assert names(tmp_path) == ['mini.partial.json']
+
+
+def test_a_write_that_fails_leaves_the_old_file_alone(tmp_path):
+  files.write_text(tmp_path / 'a', 'old')
+  with pytest.raises(ZeroDivisionError), files.replacing(tmp_path / 'a') as partial:
+    partial.write_text('half')
+    _ = 1 / 0
+  assert names(tmp_path) == ['a'] and (tmp_path / 'a').read_text() == 'old'
+
+
+def test_many_processes_in_one_folder_keep_their_own(tmp_path):
+  """Each start removes what it takes for abandoned; none of it may be another's in this moment."""
+  program = (
+    'import sys\nfrom avjax import files\n'
+    'for _ in range(300):\n'
+    '  with files.temporary_folder(sys.argv[1]) as folder:\n'
+    "    (folder / 'a').write_text('b')\n"
+    "    assert (folder / 'a').read_text() == 'b'\n"
+  )
+  running = [
+    subprocess.Popen([sys.executable, '-c', program, str(tmp_path)], cwd=ROOT) for _ in range(4)
+  ]
+  assert [process.wait() for process in running] == [0] * 4
+  assert names(tmp_path) == []
+
+
+def test_text_is_read_with_and_without_marks(tmp_path):
+  path = tmp_path / 'list.txt'
+  for encoding in ('utf-8', 'utf-8-sig', 'utf-16', 'utf-16-le', 'utf-16-be'):
+    mark = '\ufeff' if encoding.endswith('e') else ''
+    path.write_bytes(f'{mark}Größe\r\n'.encode(encoding))
+    assert files.read_text(path) == 'Größe\r\n', encoding
+  path.write_bytes(b'\xe9')
+  with pytest.raises(InputError, match=r'list.txt cannot be read as text: .*; save it as UTF-8'):
+    files.read_text(path)
+  os.remove(path)
+  with pytest.raises(InputError, match=r'cannot be read as text: No such file or directory$'):
+    files.read_text(path)
+  path.write_bytes('\ufeff{"a": 1}'.encode())
+  assert files.read_json(path) == {'a': 1}
