@@ -8,7 +8,6 @@ import argparse
 import collections
 import contextlib
 import itertools
-import os
 import pathlib
 import shutil
 import sys
@@ -88,7 +87,7 @@ def add_options(parser):
   parser.add_argument(
     '--workers',
     type=int,
-    default=os.cpu_count(),
+    default=parallel.core_count(),
     help='processes that decode clips (default: one per core)',
   )
   parser.add_argument(

@@ -17,6 +17,11 @@ import tqdm
 from avjax.errors import InputError
 
 
+def core_count():
+  """Returns how many cores this process may use; macOS tells only how many there are."""
+  return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+
+
 @contextlib.contextmanager
 def ordered(function, items, workers, unit):
   """Gives an iterator over function(item) for each item, in order, computed by `workers` processes.

@@ -19,6 +19,7 @@ from typing import Any
 
 from avjax import files
 from avjax.errors import InputError
+from data_prep import parallel
 from data_prep.mini.latents import DEFAULT_DIALS, PRESETS, Dials
 from data_prep.mini.video import BROKEN_FRAME, Places, Video, make_video
 
@@ -144,7 +145,7 @@ def generate(
   jobs.sort(key=lambda job: -job[1].frame_count(seconds) * len(job[1].clips))
   # Spawned, not forked: the caller may hold threads, as a test does that has imported JAX.
   with concurrent.futures.ProcessPoolExecutor(
-    workers or len(os.sched_getaffinity(0)), multiprocessing.get_context('spawn')
+    workers or parallel.core_count(), multiprocessing.get_context('spawn')
   ) as pool:
     list(pool.map(make_video, *zip(*jobs, strict=True)))
   write_lists(output, table, seconds)
