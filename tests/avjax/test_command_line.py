@@ -180,7 +180,7 @@ def test_a_config_without_a_run():
   """The conversion of published weights reads a config in this way."""
   words = ['--config=configs/lfan.py:mini', '--config.seed=3']
   config = command_line.load_config(words)
-  assert (config.model.fusion.name, config.crop, config.seed) == ('lfan', 20, 3)
+  assert (config.model.fusion.name, config.crop, config.seed) == ('lfan', 22, 3)
   for words, message in (
     (['--config=configs/lfan.py:fold=all'], 'describes 6 runs'),
     (['--config=configs/lfan.py', '--workdir=W'], "unknown flag '--workdir'"),
