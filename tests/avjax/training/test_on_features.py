@@ -88,7 +88,8 @@ def start(config, workdir, records, *overrides):
 @pytest.mark.parametrize('config', zoo.ON_FEATURES)
 def test_train_evaluate_and_export(config, featured, tmp_path):
   workdir = tmp_path / 'run'
-  budget = [PIXELS, '--config.schedule.max_epochs=6', '--config.schedule.patience=6']
+  keys = ('max_epochs', 'max_stage_epochs', 'patience')
+  budget = [PIXELS, *(f'--config.schedule.{key}=6' for key in keys)]
   assert start(config, workdir, featured, *budget) == 0
   rows = [json.loads(row) for row in (workdir / 'metrics.jsonl').read_text().splitlines()]
   assert len(rows) == 6 and {row['stage'] for row in rows} == {

@@ -10,4 +10,19 @@ def get_config(argument=''):
   config.model.audio.update({'widths': (1, 1, 1, 1, 1, 1), 'hidden': 8, 'features': 4})
   config.model.temporal.update({'visual': (4,), 'audio': (4,)})
   config.schedule.update({'max_epochs': 2, 'max_stage_epochs': 1, 'reload_best': True})
+  # What the small size of version 0.1.0 had.
+  config.model.temporal.norm = True
+  config.schedule.patience = 1
+  visual = {
+    'group1': ('visual/output/', 'visual/stage[234]/'),
+    'group2': ('visual/stage1/',),
+    'group3': ('visual/input/',),
+  }
+  audio = {
+    'group1': ('audio/fc', 'audio/conv4'),
+    'group2': ('audio/conv3',),
+    'group3': ('audio/conv[12]/',),
+  }
+  for tower, groups in (('ir50', visual), ('resnet50', visual), ('vggish', audio)):
+    config.unfreezing[tower].update(groups)
   return config
