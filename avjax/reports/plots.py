@@ -136,7 +136,8 @@ def curves(history, targets, path):
     label='best mean',
   )
   axes[0].set_ylabel(f'validation {metric.upper()}')
-  axes[0].legend(loc='lower right', frameon=False)
+  # Above the axes, where neither a curve nor the name of a stage can be.
+  axes[0].legend(loc='lower right', bbox_to_anchor=(1, 1), ncols=len(targets) + 1, frameon=False)
   draw_loss(axes[1], history)
   axes[1].set_ylabel('training loss')
   draw_rate(axes[2], history)
