@@ -48,6 +48,18 @@ def make_parser():
   parser.add_argument(
     '--overlay', action='store_true', help='also write a video with face and values drawn in'
   )
+  parser.add_argument(
+    '--film', type=int, metavar='N', help='which film track, from 1, where there are several'
+  )
+  parser.add_argument(
+    '--sound', type=int, metavar='N', help='which sound track, from 1, where there are several'
+  )
+  parser.add_argument(
+    '--rotate',
+    default='auto',
+    choices=('auto', '0', '90', '180', '270'),
+    help='degrees by which the film is turned clockwise; auto turns it where faces are turned',
+  )
   return parser
 
 
@@ -61,33 +73,31 @@ def main(argv):
   command_line.start_jax()
   from avjax.inference import video
   from avjax.inference.outputs import display, output_paths, summary
+  from avjax.media.decoder import Decoder
 
   for name in ('SIGTERM', 'SIGHUP'):  # end like Ctrl-C, so that half-made files are removed
     if hasattr(signal, name):
       signal.signal(getattr(signal, name), signal.default_int_handler)
-  path, refused = pathlib.Path(arguments.videos), 0
+  options = vars(arguments).copy()
+  runs = options.pop('run')
+  path, refused = pathlib.Path(options.pop('videos')), 0
   try:
-    predictors = video.load_predictors(arguments.run)
-    for path in videos:
-      try:
-        prediction = video.predict_with(
-          predictors,
-          path,
-          output=arguments.output,
-          face=arguments.face,
-          crops=arguments.crops,
-          stride=arguments.stride,
-          overlay=arguments.overlay,
-        )
-      except InputError as error:  # the other videos are still predicted
-        if len(videos) == 1:
-          raise
-        errors.print_error(error)
-        refused += 1
-      else:
-        print(summary(prediction, path, output_paths(path, arguments.output, arguments.overlay)))
+    with Decoder() as decoder:  # it starts while the model is loaded
+      predictors = video.load_predictors(runs)
+      for path in videos:
+        try:
+          prediction = video.predict_with(predictors, path, decoder=decoder, **options)
+        except InputError as error:  # the other videos are still predicted
+          if len(videos) == 1:
+            raise
+          errors.print_error(error)
+          refused += 1
+        else:
+          print(summary(prediction, path, output_paths(path, arguments.output, arguments.overlay)))
   except KeyboardInterrupt:
-    print(f'interrupted: nothing of {display(path)} was kept', file=sys.stderr)
+    outputs = output_paths(path, arguments.output, arguments.overlay).values()
+    kept = ', '.join(display(output) for output in outputs if output.exists()) or 'nothing'
+    print(f'interrupted: {kept} of {display(path)} was kept', file=sys.stderr)
     return INTERRUPTED
   return 2 if refused else 0
 

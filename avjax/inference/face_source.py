@@ -7,7 +7,8 @@ from PIL import Image
 
 from avjax import files
 from avjax.errors import InputError
-from avjax.media import detection, faces, tracking, video
+from avjax.inference import orientation
+from avjax.media import detection, faces, tracking
 
 DETECTION_SIDE = 640  # pixels of the longer side of the frames in which faces are looked for
 LOOKS_PER_SECOND = 12.5  # between two looks a face moves little, and in a straight line
@@ -50,6 +51,19 @@ class GivenFaces:
     return [f'{self.unreadable} of the crops cannot be read: no face in their frames']
 
 
+class NoFaces:
+  """Stands for the faces of sound without a film, n rows of it: there are none."""
+
+  any_face, notes = False, ()
+
+  def __init__(self, n):
+    self.boxes = np.full((n, 4), np.nan)
+
+  def face(self, frame, image):
+    """Returns None; frame and image are those of the other classes."""
+    del frame, image
+
+
 class FoundFaces:
   """Finds one person's face in a video and follows it.
 
@@ -60,31 +74,59 @@ class FoundFaces:
 
   def __init__(self, timeline, clock):
     """Prepares the search in a video; `clock` measures the stages 'decode' and 'faces'."""
-    n = len(timeline.times)
-    self.times, self.clock, self.cuts, self.any_face = timeline.times, clock, 0, False
-    self.sizes = np.ones((n, 2))  # of the frames, as shares of their longer side
+    self.times, self.clock, self.any_face, self.turned = timeline.times, clock, False, ''
+    self.begin()
+
+  def begin(self):
+    """Forgets what was found."""
+    n = len(self.times)
+    self.cuts, self.sizes = 0, np.ones((n, 2))  # of the frames, as shares of their longer side
     self.boxes, self.points = np.full((n, 4), np.nan), np.full((n, 5, 2), np.nan)
 
-  def find(self, path, which, progress):
-    """Decodes the whole video once, and follows the chosen face.
+  def find(self, source, which, upright, progress):
+    """Decodes the whole video, and follows the chosen face.
 
-    which: the face, as `tracking.choose` takes it. progress: a tqdm, updated per frame.
+    Args:
+      source: a FilmSource.
+      which: the face, as `tracking.choose` takes it.
+      upright: whether to set `source.turn`, and look once more, where the film is turned.
+      progress: a tqdm, updated per frame.
     """
+    tracks = tracking.link(self.times, self.look(source, progress))
+    if upright:
+      source.turn = self.turn(source, tracks)
+    if source.turn and upright:
+      self.turned = (
+        f'the faces are not upright: the film is turned by {source.turn} degrees clockwise; '
+        '--rotate 0 leaves it as it is'
+      )
+      self.begin()
+      progress.total += len(self.times)
+      tracks = tracking.link(self.times, self.look(source, progress))
     # Places are shares of the longer side until the end, since the size of the frames may change on
     # the way.
-    track = tracking.choose(tracking.link(self.times, self.look(path, self.times, progress)), which)
+    track = tracking.choose(tracks, which)
     self.any_face = track is not None
     if self.any_face:
       self.boxes[track.frames], self.points[track.frames] = track.boxes, track.points
     self.boxes /= np.tile(self.sizes, 2)
     self.points /= self.sizes[:, None]
 
-  def look(self, path, times, progress):
+  def turn(self, source, tracks):
+    """Returns the degrees by which a film with these tracks of faces is to be turned clockwise."""
+    frames = {frame for track in tracks for frame in track.numbers}
+    if len(frames) >= len(self.times) / 2:
+      return orientation.turn_of_tracks(tracks)
+    # In a turned film the detector may miss the faces.
+    return orientation.turn_of_frames(source.frames(DETECTION_SIDE), len(self.times))
+
+  def look(self, source, progress):
     """Yields (frame, boxes, points) for the frames in which faces are looked for.
 
     These are the frame nearest to each time at which a look is due, the last frame, and both sides
     of a cut.
     """
+    times = self.times
     looked = -1  # the last frame looked at
     due = 0.0  # the time of the next look
     before = None  # the image of the frame before
@@ -93,7 +135,7 @@ class FoundFaces:
       boxes, points, _ = detection.detect(image)
       return frame, boxes / max(image.shape[:2]), points / max(image.shape[:2])
 
-    images = itertools.islice(video.read_frames(path, DETECTION_SIDE), len(times))
+    images = itertools.islice(source.frames(DETECTION_SIDE), len(times))
     for frame, image in enumerate(self.clock.each('decode', images)):
       with self.clock('faces', 1):
         self.sizes[frame] = np.array(image.shape[1::-1]) / max(image.shape[:2])
@@ -122,10 +164,11 @@ class FoundFaces:
   @property
   def notes(self):
     """Remarks for people."""
-    cuts = f'{self.cuts} {"cut" if self.cuts == 1 else "cuts"}'
-    if not self.cuts:
-      return []
-    return [f'at least {cuts}: across a cut the face is followed only by its place and size']
+    notes = [self.turned] if self.turned else []
+    if self.cuts:
+      cuts = f'{self.cuts} {"cut" if self.cuts == 1 else "cuts"}'
+      notes.append(f'at least {cuts}: across a cut the face is followed only by its place and size')
+    return notes
 
 
 def is_cut(before, image):

@@ -1,4 +1,4 @@
-"""Writes what is predicted for a video: a CSV, a figure and a page, all of them or none.
+"""Writes what is predicted for a video: a CSV, a figure and a page.
 
 It also makes the summary that avjax.predict prints.
 """
@@ -64,41 +64,53 @@ def partial_folder(output: str | pathlib.Path) -> Iterator[pathlib.Path]:
         pathlib.Path(output).rmdir()
 
 
-def write(
+def write_table(
   result: VideoPrediction,
   path: pathlib.Path,
   partial: pathlib.Path,
   outputs: dict[str, pathlib.Path],
 ) -> None:
-  """Writes the files under `partial`, then moves all of them into place.
+  """Writes the CSV and the figure under `partial`, then moves both into place.
+
+  They come before the page, so that they are there if its video cannot be written.
 
   Args:
     result: what is predicted.
     path: the video.
-    partial: what `partial_folder` yields; it holds clip.mp4 and, if wanted, overlay.mp4.
+    partial: what `partial_folder` yields.
     outputs: what `output_paths` returns.
   """
   write_csv(result, path, partial / 'csv')
   from avjax.reports import plots  # with matplotlib, which takes a second to import
 
   plots.clip(result, display(path), partial / 'clip.png')
-  clip_page.write(partial / 'html', display(path), partial / 'clip.mp4', result)
-  made = {
-    'csv': partial / 'csv',
-    'png': partial / 'clip.png',
-    'html': partial / 'html',
-    'overlay': partial / 'overlay.mp4',
-  }
   check_absent(outputs)  # again, since predicting takes long
-  moved = []
+  move(partial / 'csv', outputs['csv'])
   try:
-    for kind, target in outputs.items():
-      made[kind].replace(target)
-      moved.append(target)
+    move(partial / 'clip.png', outputs['png'])
   except OSError:
-    for target in moved:
-      target.unlink()
+    outputs['csv'].unlink()
     raise
+
+
+def write_page(
+  result: VideoPrediction,
+  path: pathlib.Path,
+  partial: pathlib.Path,
+  outputs: dict[str, pathlib.Path],
+) -> None:
+  """Writes the page under `partial`, which holds its video clip.mp4, then moves it into place.
+
+  The arguments are those of `write_table`.
+  """
+  clip_page.write(partial / 'html', display(path), partial / 'clip.mp4', result)
+  move(partial / 'html', outputs['html'])
+
+
+def move(made: pathlib.Path, target: pathlib.Path) -> None:
+  """Moves a file that was made to its place, unless somebody else has written one there."""
+  check_absent({'': target})
+  made.replace(target)
 
 
 def write_csv(result: VideoPrediction, path: pathlib.Path, target: pathlib.Path) -> None:
@@ -116,7 +128,7 @@ def write_csv(result: VideoPrediction, path: pathlib.Path, target: pathlib.Path)
       'the model had no input; face_found and audio_present 0 or 1; gates: share of trust, '
       '0 to 1\n'
     )
-    writer = csv.writer(file)
+    writer = csv.writer(file, lineterminator='\n')  # as the comments above have it
     gates = {
       f'gate_{name.replace("/", "_")}_{k}': scores[:, k]
       for name, scores in result.gates.items()

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import importlib
 import pathlib
 import threading
 from collections.abc import Sequence
 
-import av
 import librosa
 import numpy as np
 from tqdm import tqdm
 
 from avjax.errors import InputError
-from avjax.inference.face_source import FoundFaces, GivenFaces
-from avjax.inference.outputs import check_absent, display, output_paths, partial_folder, write
+from avjax.inference.face_source import FoundFaces, GivenFaces, NoFaces
+from avjax.inference.outputs import (
+  check_absent,
+  display,
+  move,
+  output_paths,
+  partial_folder,
+  write_page,
+  write_table,
+)
 from avjax.inference.overlay import draw
 from avjax.inference.prediction import VideoPrediction
+from avjax.inference.remarks import interruptions, missing_input, unusual_rate
+from avjax.inference.source import open_source
 from avjax.inference.stream import BLOCK_FRAMES, StreamingPredictor
 from avjax.inference.timing import Clock
-from avjax.media import audio, video
+from avjax.media import audio
+from avjax.media.decoder import Decoder
 from avjax.media.writer import ClipWriter
 from avjax.system.start import own_settings
 from avjax.targets import TARGETS
@@ -29,18 +38,27 @@ from avjax.targets import TARGETS
 CUT_FROM = 1920  # pixels of the longer side of the frames that faces are cut from
 PAGE_SIDE = 640  # pixels of the longer side of the page's video
 OVERLAY_SIDE = 1280  # pixels of the longer side of the overlay
-USUAL_RATES = (10, 70)  # frames per second of Aff-Wild2; another rate gets a remark
-STILL_SECONDS = 1.0  # a frame that is shown for longer gets a remark
+TURNS = ('auto', '0', '90', '180', '270')  # degrees clockwise
 
 
 @own_settings()
 def predict_video(
-  path, run, output=None, face='largest', crops=None, stride=None, overlay=False
+  path,
+  run,
+  output=None,
+  face='largest',
+  crops=None,
+  stride=None,
+  overlay=False,
+  *,
+  film=None,
+  sound=None,
+  rotate='auto',
 ) -> VideoPrediction:
-  """Predicts valence and arousal for every frame of a video.
+  """Predicts valence and arousal for every frame of a video, or from the voice of a sound file.
 
   Args:
-    path: the video.
+    path: the video, or a file of sound alone.
     run: folder of a run or of an exported model, or a list of two, one for valence and one for
       arousal.
     output: folder for CLIP.csv, CLIP.png and CLIP.html, or None; nothing is overwritten.
@@ -49,19 +67,28 @@ def predict_video(
     stride: frames from one window to the next, by default as in the run. A smaller stride makes
       smoother curves, and fusion takes longer in proportion.
     overlay: whether to also write a video with the face and the values drawn in.
+    film, sound: which track of film or sound is read, from 1, where there are several; by default
+      the one that players take.
+    rotate: degrees by which the film is turned clockwise, 0, 90, 180 or 270; 'auto' turns a film
+      in which the faces are turned.
 
   Raises InputError if `path` is not a video or `run` is not a run, if an output exists, or if no
   frame has a face or sound that the model uses.
   """
-  return predict_with(
-    load_predictors(run),
-    path,
-    output=output,
-    face=face,
-    crops=crops,
-    stride=stride,
-    overlay=overlay,
-  )
+  with Decoder() as decoder:  # it starts while the model is loaded
+    return predict_with(
+      load_predictors(run),
+      path,
+      decoder=decoder,
+      output=output,
+      face=face,
+      crops=crops,
+      stride=stride,
+      overlay=overlay,
+      film=film,
+      sound=sound,
+      rotate=rotate,
+    )
 
 
 def load_predictors(run: str | pathlib.Path | Sequence) -> list[StreamingPredictor]:
@@ -87,50 +114,60 @@ def import_ahead():
 
 
 def predict_with(
-  predictors, path, *, output=None, face='largest', crops=None, stride=None, overlay=False
+  predictors,
+  path,
+  *,
+  decoder=None,
+  output=None,
+  face='largest',
+  crops=None,
+  stride=None,
+  overlay=False,
+  film=None,
+  sound=None,
+  rotate='auto',
 ) -> VideoPrediction:
-  """Predicts as `predict_video` does, with runs that `load_predictors` has loaded."""
+  """Predicts as `predict_video` does, with runs that `load_predictors` has loaded.
+
+  decoder: a Decoder, or None for one of its own.
+  """
   path, clock = pathlib.Path(path), Clock()
-  check_options(predictors, output=output, face=face, stride=stride)
+  check_options(predictors, output, face, stride, film, sound, rotate)
   outputs = output_paths(path, output, overlay)
   check_absent(outputs)
-  timeline = read_timeline(path)
-  sound = video.SoundReader(path)
-  collections.deque(
-    sound, maxlen=0
-  )  # reads the track to its end: only then start and gaps are known
-  first_rows, audio_present = audio.place(timeline, sound)
-  for predictor in predictors:
-    predictor.begin(timeline.times, audio_present, stride, clock)
-
-  passes = 2 - bool(crops) + overlay  # over the frames, which the progress bar counts
   with contextlib.ExitStack() as stack:
-    stack.enter_context(writing_errors(path))
-    total = passes * len(timeline.times)
+    turn = 0 if rotate == 'auto' else int(rotate)
+    source = open_source(
+      decoder or stack.enter_context(Decoder()), path, film=film, sound=sound, turn=turn
+    )
+    timeline = source.timeline
+    first_rows, audio_present = audio.place(timeline, source.sound)
+    for predictor in predictors:
+      predictor.begin(timeline.times, audio_present, stride, clock)
+    total = (2 - bool(crops) + overlay) * len(timeline.times)  # frames of all passes
     bar = tqdm(total=total, desc=path.name, unit='frame', leave=False, disable=None)
     progress = stack.enter_context(bar)
-    if crops:
-      person = GivenFaces(crops, len(timeline.times))
-    else:
-      person = FoundFaces(timeline, clock)
-      person.find(path, face, progress)
-    check_input(path, predictors, person, audio_present)
+    person = find_person(source, clock, face, crops, rotate, progress)
+    check_input(source, predictors, person, audio_present)
     partial = stack.enter_context(partial_folder(output)) if output else None
-    log_mel_windows = clock.each('sound', audio.windows(sound, first_rows))
+    log_mel_windows = clock.each('sound', audio.windows(source.sound, first_rows))
     page_video = contextlib.nullcontext()
     if output:
-      page_video = ClipWriter(partial / 'clip.mp4', path, timeline, PAGE_SIDE)
+      page_video = ClipWriter(partial / 'clip.mp4', source.sound, timeline, PAGE_SIDE)
     with page_video as writer:
-      feed(predictors, path, person, log_mel_windows, writer, clock, progress)
-    prediction = collect_prediction(predictors, timeline, person, clock)
+      feed(predictors, source, person, log_mel_windows, writer, clock, progress)
+    prediction = collect_prediction(predictors, source, person, clock)
     if output:
-      if overlay:
-        write_overlay(partial / 'overlay.mp4', path, timeline, prediction, progress)
-      write(prediction, path, partial, outputs)
+      write_table(prediction, path, partial, outputs)
+      check_written(writer, path, 'page', output)
+      write_page(prediction, path, partial, outputs)
+    if overlay and output:
+      write_overlay(partial / 'overlay.mp4', source, prediction, progress, output)
+      move(partial / 'overlay.mp4', outputs['overlay'])
   return prediction
 
 
-def check_options(predictors, *, output, face, stride):
+def check_options(predictors, output, face, stride, film, sound, rotate):
   """Raises InputError for an option of `predict_video` that is out of its range."""
   if output is not None and not str(output):
     raise InputError('--output is empty; name a folder')
@@ -147,36 +184,45 @@ def check_options(predictors, *, output, face, stride):
   is_number = number.isascii() and number.isdigit() and int(number)
   if face not in ('largest', 'left', 'right') and not is_number:
     raise InputError(f'face {face} is not one of largest, left, right and a number from 1')
+  for name, number in (('film', film), ('sound', sound)):
+    if number is not None and (not isinstance(number, int) or number < 1):
+      raise InputError(f'--{name} is the number of a track, from 1, not {number!r}')
+  if str(rotate) not in TURNS:
+    raise InputError(f'--rotate is one of {", ".join(TURNS)}, not {rotate!r}')
 
 
-def read_timeline(path) -> video.Timeline:
-  """Reads the times of a video's frames; InputError where two of them are the same."""
-  timeline = video.read_timeline(path)
-  same = np.flatnonzero(np.diff(timeline.times) <= 0)
-  if len(same):
-    raise InputError(
-      f'{path}: frames {same[0] + 1} and {same[0] + 2} are shown at the same time; '
-      'convert it with ffmpeg -i IN OUT'
-    )
-  return timeline
+def find_person(source, clock, face, crops, rotate, progress):
+  """Returns whose face is read: from a folder of crops, or found in the film."""
+  count = len(source.timeline.times)
+  if crops:
+    if not source.has_film:
+      raise InputError(f'{source.path} holds no film to which --crops could belong')
+    return GivenFaces(crops, count)
+  if not source.has_film:
+    progress.update(count)
+    return NoFaces(count)
+  person = FoundFaces(source.timeline, clock)
+  person.find(source, face, rotate == 'auto', progress)
+  return person
 
 
-def check_input(path, predictors, person, audio_present):
+def check_input(source, predictors, person, audio_present):
   """Raises InputError where no frame of a video has anything that a model uses."""
   has_face, has_sound = np.array([person.any_face]), audio_present.any(keepdims=True)
   if not any(predictor.system.inputs.has_input(has_face, has_sound) for predictor in predictors):
+    face = 'no face is found in it' if source.has_film else 'it holds no film with a face'
     missing = '' if has_sound else ' and it has no sound'
-    raise InputError(f'{path}: no face is found in it{missing}; there is nothing to predict from')
+    raise InputError(f'{source.path}: {face}{missing}; there is nothing to predict from')
 
 
-def feed(predictors, path, person, log_mel_windows, writer, clock, progress):
+def feed(predictors, source, person, log_mel_windows, writer, clock, progress):
   """Decodes the video and feeds the predictors, block by block.
 
   The writer of the page's video, if there is one, gets each frame.
   """
-  count = len(person.boxes)
+  path, count = source.path, len(person.boxes)
   crops, windows = [], []
-  for frame, image in enumerate(clock.each('decode', video.read_frames(path, CUT_FROM))):
+  for frame, image in enumerate(clock.each('decode', source.frames(CUT_FROM))):
     if frame == count:
       raise InputError(f'{path} has more frames than its {count} time stamps')
     crops.append(person.face(frame, image))
@@ -194,27 +240,24 @@ def feed(predictors, path, person, log_mel_windows, writer, clock, progress):
     raise InputError(f'{path} is damaged: {decoded} of its {count} frames can be decoded')
 
 
-def write_overlay(target, path, timeline, prediction: VideoPrediction, progress):
+def write_overlay(target, source, prediction: VideoPrediction, progress, output):
   """Writes the video with the face and the values drawn in."""
-  with ClipWriter(target, path, timeline, OVERLAY_SIDE) as writer:
-    for frame, image in enumerate(video.read_frames(path, OVERLAY_SIDE)):
+  with ClipWriter(target, source.sound, source.timeline, OVERLAY_SIDE) as writer:
+    for frame, image in enumerate(source.frames(OVERLAY_SIDE)):
       writer.add(draw(image, prediction, frame))
       progress.update()
+  check_written(writer, source.path, 'overlay', output)
 
 
-@contextlib.contextmanager
-def writing_errors(path):
-  """Turns what FFmpeg raises while a video is written into an InputError.
-
-  Errors of reading are InputErrors already.
-  """
-  try:
-    yield
-  except av.error.FFmpegError as error:
-    raise InputError(f'the output video of {path} cannot be written: {error.strerror}') from error
+def check_written(writer, path, what, output):
+  """Raises InputError where a ClipWriter has failed; the files before it are there."""
+  if writer.error:
+    raise InputError(
+      f'{path}: its {what} cannot be written ({writer.error}); the files without it are in {output}'
+    )
 
 
-def collect_prediction(predictors, timeline, person, clock: Clock) -> VideoPrediction:
+def collect_prediction(predictors, source, person, clock: Clock) -> VideoPrediction:
   """Joins what the predictors give for one video."""
   series = [predictor.series() for predictor in predictors]
   first, found, gates = series[0], {}, {}
@@ -227,7 +270,9 @@ def collect_prediction(predictors, timeline, person, clock: Clock) -> VideoPredi
     f'{" and ".join(predictor.system.targets)}'
     for predictor in predictors
   ]
-  notes += [*missing_input(first), *person.notes, *interruptions(timeline), *unusual_rate(timeline)]
+  timeline = source.timeline
+  notes += [*source.notes, *missing_input(first), *person.notes]
+  notes += [*interruptions(timeline), *unusual_rate(timeline)]
   return VideoPrediction(
     frames=first.frames,
     times=timeline.times,
@@ -239,40 +284,3 @@ def collect_prediction(predictors, timeline, person, clock: Clock) -> VideoPredi
     notes=notes,
     speed=clock.speed(),
   )
-
-
-def missing_input(series) -> list[str]:
-  """Returns remarks on frames without a face or sound."""
-  notes, n = [], len(series.frames)
-  if not series.face_present.all():
-    notes.append(f'no face in {n - series.face_present.sum():,} of {n:,} frames')
-  if not series.audio_present.any():
-    notes.append('no sound')
-  elif not series.audio_present.all():
-    notes.append(f'no sound in {n - series.audio_present.sum():,} of {n:,} frames')
-  return notes
-
-
-def interruptions(timeline: video.Timeline) -> list[str]:
-  """Returns remarks on where a video shows no new frame for long: it may be damaged."""
-  times = timeline.times
-  gaps = np.diff(times)
-  still = np.flatnonzero(gaps > max(STILL_SECONDS, 3 * np.median(gaps))) if len(gaps) else []
-  notes = [
-    f'no new frame for {times[k + 1] - times[k]:.1f} s after {times[k]:.1f} s' for k in still[:3]
-  ]
-  if len(still) > 3:
-    notes.append(f'and {len(still) - 3} more times')
-  end = timeline.start + times[-1] + 1 / timeline.mean_rate
-  duration = timeline.container_duration
-  if duration and duration > end + STILL_SECONDS:
-    notes.append(f'the file says that it lasts {duration:.1f} s; its frames end after {end:.1f} s')
-  return notes
-
-
-def unusual_rate(timeline: video.Timeline) -> list[str]:
-  """Returns a remark on a frame rate unlike those of Aff-Wild2."""
-  rate = timeline.mean_rate
-  if USUAL_RATES[0] <= rate <= USUAL_RATES[1]:
-    return []
-  return [f'{rate:.3g} frames a second, unlike what the model was trained on']

@@ -13,7 +13,8 @@ import librosa
 import numpy as np
 
 from avjax.data.records import MEL_BANDS, NO_SOUND, WINDOW_ROWS
-from avjax.media.video import SAMPLE_RATE, Sound, SoundReader, Timeline
+from avjax.media.mixing import SAMPLE_RATE
+from avjax.media.video import Sound, SoundReader, Timeline
 
 WINDOW, HOP, FFT = 400, 160, 512  # samples: 25 ms, 10 ms
 LOW_HZ, HIGH_HZ = 125.0, 7500.0

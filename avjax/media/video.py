@@ -1,24 +1,22 @@
 """Decodes video files with PyAV: exact frame times, frames and sound."""
 
-import contextlib
 import dataclasses
 import os
-import pathlib
 from collections.abc import Iterator
 
 import av
 import numpy as np
 
-from avjax.errors import InputError, one_line
+from avjax.errors import InputError
+from avjax.media.container import check_size, film_track, opened, sound_track
+from avjax.media.mixing import SAMPLE_RATE, Mixer
+from avjax.media.picture import Converter
 
 # A longer pause between two blocks of sound is a gap; a shorter one is the container's rounding.
 GAP_SECONDS = 0.1
-SAMPLE_RATE = 16_000
+# A longer one is a mistake of the time stamps: the sound goes on without a pause.
+LONGEST_GAP = 3600.0
 SILENCE = 60 * SAMPLE_RATE  # how many samples of a gap in the sound are made at a time
-MAX_PIXELS = 8192 * 8192  # a decoded frame of this size takes 200 MB as RGB
-
-# FFmpeg would report damage on stderr, line by line; what matters is raised as an InputError.
-av.logging.set_level(av.logging.PANIC)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,66 +62,74 @@ class SoundReader:
   """Iterates over the samples of a sound track in blocks, (k,) int16 at 16 kHz each.
 
   It does not keep them. At the end, its start, gaps, count and peak are those of `Sound`; start is
-  None if there is no track, or nothing in it can be decoded.
+  None if there is no track, or nothing in it can be decoded. `remarks` says what people should know
+  about the track.
+
+  track: the number of the sound track, from 1; None chooses as players do.
   """
 
-  def __init__(self, path: str | os.PathLike[str]):
-    self.path = path
+  def __init__(self, path: str | os.PathLike[str], track: int | None = None):
+    self.path, self.track = path, track
 
   def __iter__(self) -> Iterator[np.ndarray]:
-    self.start, self.gaps, self.count, self.peak = None, [], 0, 0
+    self.start, self.gaps, self.count, self.peak, self.remarks = None, [], 0, 0, []
     for block in self.decode():
       if len(block):
         self.count, self.peak = self.count + len(block), max(self.peak, largest(block))
         yield block
 
   def decode(self):
-    """Yields blocks of samples, some of them empty, with zeros in the gaps of the track.
-
-    Mixed as 16-bit integers, they equal FFmpeg's own to the bit; PyAV's float mix of two channels
-    is louder by sqrt 2.
-    """
-    with opened(self.path) as (container, _):
-      stream = container.streams.best('audio')
-      if stream is None:
-        return
-      resampler, end, count = new_resampler(), 0.0, 0
-      for packet in container.demux(stream):
-        try:
-          frames = packet.decode()
-        except av.error.InvalidDataError:
-          continue  # a damaged packet is skipped, as FFmpeg does
-        for frame in frames:
-          time = end if frame.time is None else frame.time
-          blocks = []
-          if self.start is None:
-            self.start = float(time)
-          elif time - end > GAP_SECONDS:
-            # The sound after a gap is placed at its own time, not where the last block ended.
-            blocks += flushed(resampler)
-            missing = max(
-              round((time - self.start) * SAMPLE_RATE) - count - sum(map(len, blocks)), 0
-            )
-            yield from blocks
-            for first in range(0, missing, SILENCE):
-              yield np.zeros(min(SILENCE, missing - first), np.int16)
-            count, blocks = count + sum(map(len, blocks)) + missing, []
-            self.gaps.append((end - self.start, time - self.start))
-            resampler = new_resampler()
-          end = time + frame.samples / frame.sample_rate
-          blocks += [block.to_ndarray()[0] for block in resampler.resample(frame)]
-          count += sum(map(len, blocks))
-          yield from blocks
-      if self.start is not None:
-        yield from flushed(resampler)
+    """Yields blocks of samples, with zeros in the gaps of the track."""
+    mixer, end, jumps = Mixer(), 0.0, []
+    with opened(self.path) as container:
+      stream = sound_track(self.path, container, self.track)
+      for frame in sound_frames(container, stream):
+        time = end if frame.time is None else frame.time
+        if self.start is None:
+          self.start = float(time)
+        elif GAP_SECONDS < time - end <= LONGEST_GAP:
+          # The sound after a gap is placed at its own time, not where the last block ended.
+          yield from mixer.flush()
+          missing = max(round((time - self.start) * SAMPLE_RATE) - self.count, 0)
+          for first in range(0, missing, SILENCE):
+            yield np.zeros(min(SILENCE, missing - first), np.int16)
+          self.gaps.append((end - self.start, time - self.start))
+        elif time - end > LONGEST_GAP:
+          jumps.append(time - end)
+        end = time + frame.samples / frame.sample_rate
+        yield from mixer.add(frame)
+      yield from mixer.flush()
+    if mixer.cancelled:
+      self.remarks.append(
+        f'the channels of the sound cancel out in {mixer.cancelled / SAMPLE_RATE:.1f} s: '
+        'the loudest one is taken there'
+      )
+    if jumps:
+      self.remarks.append(
+        f'a pause of {max(jumps):,.0f} s in the time stamps of the sound is passed over'
+      )
 
 
-def read_timeline(path: str | os.PathLike[str]) -> Timeline:
+def sound_frames(container, stream) -> Iterator[av.AudioFrame]:
+  """Yields the decoded frames of an audio stream; none for None.
+
+  A damaged packet is skipped, as FFmpeg does.
+  """
+  for packet in container.demux(stream) if stream is not None else ():
+    try:
+      yield from packet.decode()
+    except av.error.InvalidDataError:
+      continue
+
+
+def read_timeline(path: str | os.PathLike[str], film: int | None = None) -> Timeline:
   """Returns the Timeline of the frames that decoding `path` gives.
 
+  film: the number of the film track, from 1; None chooses as players do.
   Raises InputError where it is not a video or is cut short.
   """
-  with opened(path) as (container, stream):
+  with opened(path) as container:
+    stream = needed_film(path, container, film)
     # The packets themselves are not kept: they are the whole file.
     packets = [
       (packet.pts, packet.is_keyframe, packet.is_discard or packet.is_corrupt)
@@ -147,7 +153,8 @@ def read_timeline(path: str | os.PathLike[str]) -> Timeline:
     container_duration = container.duration / av.time_base if container.duration else None
   # AVI packets may hold two frames or none, and edit lists hide some: only decoding shows it.
   if not trusted:
-    with opened(path) as (container, stream):
+    with opened(path) as container:
+      stream = needed_film(path, container, film)
       ticks = [frame.pts for frame in container.decode(stream)]
   if not ticks:
     raise InputError(f'{path} holds no frames')
@@ -166,39 +173,37 @@ def read_timeline(path: str | os.PathLike[str]) -> Timeline:
   return Timeline(times, float(ticks[0] * base), next(fits, None), container_duration)
 
 
-def read_frames(path: str | os.PathLike[str], longest: int | None = None) -> Iterator[np.ndarray]:
-  """Yields the frames of a video in order as (H,W,3) uint8 RGB, upright.
+def read_frames(
+  path: str | os.PathLike[str],
+  longest: int | None = None,
+  film: int | None = None,
+  turn: int = 0,
+) -> Iterator[np.ndarray]:
+  """Yields the frames of a video in order as (H,W,3) uint8 RGB, upright, in the colours of SDR.
 
   Raises InputError for a frame of more than MAX_PIXELS pixels.
 
-  longest: most pixels of the longer side; larger frames are made smaller. None leaves them as they
-  are.
+  Args:
+    path: the video.
+    longest: most pixels of the longer side; larger frames are made smaller. None leaves them as
+      they are.
+    film: the number of the film track, from 1; None chooses as players do.
+    turn: degrees by which the images are turned clockwise: 0, 90, 180 or 270.
   """
-  with opened(path) as (container, stream):
-    stream.thread_type, rotation, matrix = 'AUTO', None, None
+  with opened(path) as container:
+    stream, converter = needed_film(path, container, film), Converter(longest, turn)
+    stream.thread_type = 'AUTO'
     for frame in container.decode(stream):
       check_size(path, frame)
-      wide = frame.width * float(stream.sample_aspect_ratio or 1)  # pixels need not be square
-      scale = min(longest / max(wide, frame.height), 1) if longest else 1
-      size = [max(round(side * scale), 1) for side in (wide, frame.height)]
-      if size != [frame.width, frame.height]:
-        frame = frame.reformat(*size, interpolation='AREA')
-      image = frame.to_ndarray(format='rgb24')
-      # Read only where it changes: side_data keeps its frame alive until the next garbage
-      # collection.
-      if frame.rotation != rotation:
-        rotation, matrix = frame.rotation, frame.side_data.get('DISPLAYMATRIX')
-        matrix = matrix and bytes(matrix)
-      yield upright(image, matrix) if matrix else image
+      yield converter.image(frame, float(stream.sample_aspect_ratio or 1))
 
 
-def upright(image: np.ndarray, matrix: bytes) -> np.ndarray:
-  """Returns an image turned and mirrored by a display matrix, the bytes of 9 int32."""
-  # A pixel at (x, y) is shown at (a x + c y, b x + d y).
-  a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5]
-  if abs(b) > abs(a):
-    image, a, d = image.transpose(1, 0, 2), c, b
-  return np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+def needed_film(path, container, number):
+  """Returns the chosen film track of a container; InputError where it has none."""
+  stream = film_track(path, container, number)
+  if stream is None:
+    raise InputError(f'{path} holds no video stream')
+  return stream
 
 
 def largest(samples: np.ndarray) -> int:
@@ -206,58 +211,9 @@ def largest(samples: np.ndarray) -> int:
   return max(int(samples.max()), -int(samples.min()))
 
 
-def read_sound(path: str | os.PathLike[str]) -> Sound | None:
+def read_sound(path: str | os.PathLike[str], track: int | None = None) -> Sound | None:
   """Returns the Sound of a video, or None where no sound can be decoded."""
-  reader = SoundReader(path)
+  reader = SoundReader(path, track)
   blocks = list(reader)
   samples = np.concatenate(blocks) if blocks else np.zeros(0, np.int16)
   return Sound(samples, reader.start, tuple(reader.gaps)) if samples.size else None
-
-
-def new_resampler():
-  """Returns a resampler to one channel of int16 samples at 16 kHz."""
-  return av.AudioResampler(format='s16', layout='mono', rate=SAMPLE_RATE)
-
-
-def flushed(resampler):
-  """Returns the blocks of samples that a resampler still holds."""
-  return [block.to_ndarray()[0] for block in resampler.resample(None)]
-
-
-def address(path: str | os.PathLike[str]) -> str:
-  """Returns the absolute path of a file for FFmpeg.
-
-  FFmpeg would take the 12 of a relative path 12:30.mp4 for the name of a protocol.
-  """
-  return str(pathlib.Path(path).absolute())
-
-
-@contextlib.contextmanager
-def opened(path: str | os.PathLike[str]):
-  """Opens a video file as (container, video stream).
-
-  Raises InputError for everything that FFmpeg cannot read.
-  """
-  try:
-    with av.open(address(path)) as container:
-      stream = container.streams.best('video')
-      if stream is None or container.format.name == 'tty':  # FFmpeg plays text files, too
-        raise InputError(f'{path} holds no video stream')
-      check_size(path, stream.codec_context)
-      yield container, stream
-  except InputError:
-    raise
-  except (av.error.FFmpegError, OSError, ValueError) as error:
-    reason = getattr(error, 'strerror', None) or one_line(error)
-    raise InputError(f'{path} cannot be read as a video: {reason}') from error
-
-
-def check_size(path, image):
-  """Raises InputError for an image of more than MAX_PIXELS pixels.
-
-  image: anything with width and height.
-  """
-  if image.width * image.height > MAX_PIXELS:
-    raise InputError(
-      f'{path} is {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are read'
-    )

@@ -11,7 +11,10 @@ import av
 import cv2
 import numpy as np
 
-from avjax.media.video import SAMPLE_RATE, SoundReader, Timeline, address
+from avjax.media.container import address
+from avjax.media.decoder import DecodedSound
+from avjax.media.mixing import SAMPLE_RATE
+from avjax.media.video import SoundReader, Timeline
 
 CLOCK = 90_000  # ticks of the frames' times in a second
 ENCODER = {'preset': 'veryfast', 'crf': '28'}
@@ -21,10 +24,12 @@ class ClipWriter:
   """Writes a smaller copy of a video, with the same times and its sound. A context manager.
 
   It takes the frames in order; the first one is at time 0. Memory does not grow with the length.
+  Where the file cannot be written, `error` says why, and what follows is dropped: the predictions
+  are worth more than the copy.
 
   Args:
     path: the file to write.
-    source: the video, whose sound is copied.
+    sound: the sound of the video, a SoundReader or DecodedSound, which is read once more.
     timeline: the Timeline of the video.
     longest: most pixels of the longer side.
   """
@@ -32,28 +37,38 @@ class ClipWriter:
   def __init__(
     self,
     path: str | os.PathLike[str],
-    source: str | os.PathLike[str],
+    sound: SoundReader | DecodedSound,
     timeline: Timeline,
     longest: int,
   ):
     self.path, self.timeline, self.longest, self.count = path, timeline, longest, 0
-    self.reader = SoundReader(source)
-    self.sound, self.heard = iter(self.reader), 0
+    self.reader, self.error = sound, None
+    self.sound, self.heard = iter(sound), 0
 
   def __enter__(self):
-    self.container = av.open(
-      address(self.path), 'w', format='mp4', options={'movflags': 'faststart'}
-    )
-    self.video = self.track = None
+    self.container = self.video = self.track = None
+    with self.keeping_error():
+      self.container = av.open(
+        address(self.path), 'w', format='mp4', options={'movflags': 'faststart'}
+      )
     return self
 
   def __exit__(self, kind, *exception):
-    if kind is None:
-      self.close()
-    elif self.container:
-      # The error that ended the context is the one to report.
-      with contextlib.suppress(av.error.FFmpegError):
+    if kind is None and self.error is None:
+      with self.keeping_error():
+        self.close()
+    if self.container:
+      # The error that came first is the one to report.
+      with contextlib.suppress(av.error.FFmpegError, OSError):
         self.container.close()
+
+  @contextlib.contextmanager
+  def keeping_error(self):
+    """Keeps the error that FFmpeg or the system raises in `error`, in words."""
+    try:
+      yield
+    except (av.error.FFmpegError, OSError) as error:
+      self.error = error.strerror or str(error)
 
   def open_streams(self, image):
     """Opens the streams, once the size of the frames is known.
@@ -74,10 +89,13 @@ class ClipWriter:
       self.track.bit_rate = 48_000
 
   def add(self, image: np.ndarray) -> None:
-    """Writes the next frame, (H,W,3) uint8 RGB.
+    """Writes the next frame, (H,W,3) uint8 RGB."""
+    if self.error is None:
+      with self.keeping_error():
+        self.write(image)
 
-    Raises OSError or another error of FFmpeg where it cannot be written.
-    """
+  def write(self, image):
+    """Writes the next frame and the sound up to it."""
     if self.video is None:
       self.open_streams(image)
     if tuple(self.size) != image.shape[1::-1]:
@@ -108,9 +126,8 @@ class ClipWriter:
 
   def close(self):
     """Writes what the encoders still hold; the sound ends with the last frame."""
-    if self.container:
-      for stream in (self.video, self.track):
-        if stream is not None:
-          self.container.mux(stream.encode())
-      self.container.close()
-      self.container = None
+    for stream in (self.video, self.track):
+      if stream is not None:
+        self.container.mux(stream.encode())
+    self.container.close()
+    self.container = None

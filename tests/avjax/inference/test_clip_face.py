@@ -2,6 +2,8 @@
 a stub that finds it.
 """
 
+import types
+
 import numpy as np
 import pytest
 from tqdm import tqdm
@@ -35,9 +37,9 @@ def follow(monkeypatch):
 
   def run(images, times):
     looks.clear()
-    monkeypatch.setattr(video, 'read_frames', lambda path, longest: iter(images))
+    source = types.SimpleNamespace(frames=lambda longest: iter(images), turn=0)
     found = FoundFaces(video.Timeline(np.array(times, float), 0.0, None), Clock())
-    found.find('film', 'largest', tqdm(disable=True))
+    found.find(source, 'largest', False, tqdm(disable=True))
     return found, len(looks)
 
   monkeypatch.setattr(detection, 'detect', detect)

@@ -28,7 +28,7 @@ def test_the_page_s_film_keeps_picture_and_sound_together(tmp_path):
       pts=np.arange(50) * 40 + max(-delay, 0) * 1000,
     )
     timeline = video.read_timeline(source)
-    with ClipWriter(tmp_path / 'out.mp4', source, timeline, 32) as writer:
+    with ClipWriter(tmp_path / 'out.mp4', video.SoundReader(source), timeline, 32) as writer:
       for image in video.read_frames(source):
         writer.add(image)
     made = video.read_timeline(tmp_path / 'out.mp4')

@@ -12,7 +12,7 @@ import pytest
 from official_set import tone, write_video
 
 from avjax.errors import InputError
-from avjax.media import audio, video
+from avjax.media import audio, container, video
 
 
 @pytest.mark.parametrize('ending', ['.mp4', '.avi'])
@@ -172,7 +172,7 @@ def test_an_mp4_whose_end_is_missing_is_cut_short(tmp_path):
 def test_far_too_large_pictures_are_refused(tmp_path, monkeypatch):
   path = tmp_path / 'clip.mp4'
   write_video(path, 2)
-  monkeypatch.setattr(video, 'MAX_PIXELS', 64 * 48 - 1)
+  monkeypatch.setattr(container, 'MAX_PIXELS', 64 * 48 - 1)
   with pytest.raises(InputError, match='is 64 x 48 pixels'):
     next(video.read_frames(path))
 

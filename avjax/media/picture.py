@@ -1,0 +1,85 @@
+"""Turns decoded frames into upright RGB images with the colours that a screen would show."""
+
+import av
+import numpy as np
+from av.filter import Graph
+from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc, VideoReformatter
+
+HDR = {ColorTrc.SMPTE2084: 'PQ', ColorTrc.ARIB_STD_B67: 'HLG'}  # transfer curves
+# AVFrameSideDataType: the display matrix, and more numbers than there are kinds.
+DISPLAY_MATRIX, SIDE_DATA_KINDS = 6, 64
+UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
+# Pictures larger than those of standard definition have the matrix of BT.709, unless they say
+# otherwise, and the others that of BT.601. It is what players assume.
+SD_WIDTH, SD_HEIGHT = 1024, 576
+
+
+class Converter:
+  """Converts the frames of a video one after the other.
+
+  Args:
+    longest: most pixels of the longer side; larger frames are made smaller. None leaves them as
+      they are.
+    turn: degrees by which images are turned clockwise, after the file's own display matrix: 0, 90,
+      180 or 270.
+  """
+
+  def __init__(self, longest: int | None = None, turn: int = 0):
+    self.longest, self.turn = longest, turn
+    self.rotation, self.matrix = None, None
+    # One for all frames, since its table for HDR takes seconds to compute.
+    self.reformatter = VideoReformatter()
+
+  def image(self, frame: av.VideoFrame, aspect: float) -> np.ndarray:
+    """Returns a frame as (H,W,3) uint8 RGB; aspect: width of a pixel over its height."""
+    # Read only where it changes, since it takes milliseconds.
+    if frame.rotation != self.rotation:
+      self.rotation, self.matrix = frame.rotation, display_matrix(frame)
+    wide = frame.width * aspect
+    scale = min(self.longest / max(wide, frame.height), 1) if self.longest else 1
+    size = [max(round(side * scale), 1) for side in (wide, frame.height)]
+    colours = colour_options(frame)
+    if size != [frame.width, frame.height]:
+      frame = frame.reformat(*size, interpolation='AREA')
+    image = self.reformatter.reformat(frame, format='rgb24', **colours).to_ndarray()
+    if self.matrix:
+      image = upright(image, self.matrix)
+    return np.ascontiguousarray(np.rot90(image, -self.turn // 90))
+
+
+def colour_options(frame: av.VideoFrame) -> dict:
+  """Returns the options of VideoReformatter.reformat that give a frame the colours of SDR BT.709.
+
+  Range and matrix are those that the frame states. FFmpeg maps the tones of HDR so that its
+  reference white, 203 cd/m2, becomes the white of SDR.
+  """
+  if frame.color_trc in HDR or frame.color_primaries == ColorPrimaries.BT2020:
+    return {'dst_color_trc': ColorTrc.BT709, 'dst_color_primaries': ColorPrimaries.BT709}
+  if frame.colorspace == UNSPECIFIED and (frame.width > SD_WIDTH or frame.height > SD_HEIGHT):
+    return {'src_colorspace': Colorspace.ITU709}
+  return {}
+
+
+def display_matrix(frame: av.VideoFrame) -> bytes | None:
+  """Returns the display matrix of a frame, 9 int32, or None where it has none.
+
+  A filter removes all other side data first: PyAV's table of them crashes where one has metadata,
+  such as the name of a PNG's colour profile, and knows not all kinds.
+  """
+  graph = Graph()
+  kinds = (kind for kind in range(SIDE_DATA_KINDS) if kind != DISPLAY_MATRIX)
+  filters = [graph.add('sidedata', f'mode=delete:type={kind}') for kind in kinds]
+  graph.link_nodes(graph.add_buffer(template=frame), *filters, graph.add('buffersink'))
+  graph.configure()
+  graph.push(frame)
+  matrix = graph.pull().side_data.get('DISPLAYMATRIX')
+  return matrix and bytes(matrix)
+
+
+def upright(image: np.ndarray, matrix: bytes) -> np.ndarray:
+  """Returns an image turned and mirrored by a display matrix, the bytes of 9 int32."""
+  # A pixel at (x, y) is shown at (a x + c y, b x + d y).
+  a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5]
+  if abs(b) > abs(a):
+    image, a, d = image.transpose(1, 0, 2), c, b
+  return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
