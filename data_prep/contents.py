@@ -7,6 +7,7 @@ be others, the files are read once more and the new times are kept. source.json 
 records, whose bytes do not depend on times.
 """
 
+import contextlib
 import hashlib
 import json
 import pathlib
@@ -54,8 +55,20 @@ def times_of(paths: Sequence[pathlib.Path]) -> str:
   """Returns a digest of the names, sizes and modification times of files."""
   digest = hashlib.sha256()
   for path in paths:
-    found = path.stat()
-    digest.update(f'{path.name} {found.st_size} {found.st_mtime_ns}\n'.encode())
+    digest.update(f'{path.name} '.encode())
+    with contextlib.suppress(OSError):  # decoding tells what cannot be read, or masks a listed crop
+      found = path.stat()
+      digest.update(f'{found.st_size} {found.st_mtime_ns}'.encode())
+  return digest.hexdigest()
+
+
+def sha256_of(paths: Sequence[pathlib.Path]) -> str:
+  """Returns the SHA-256 of the bytes of files in order; one that cannot be read counts as empty."""
+  digest = hashlib.sha256()
+  for path in paths:
+    with contextlib.suppress(OSError), path.open('rb') as file:
+      while block := file.read(1 << 20):
+        digest.update(block)
   return digest.hexdigest()
 
 
@@ -64,7 +77,7 @@ def examine(paths: Sequence[pathlib.Path], known: Contents | None = None) -> Con
   times = times_of(paths)  # taken first, so that a change while they are read is noticed later
   if known and known['times'] == times:
     return known
-  return Contents(times=times, sha256=files.sha256(*paths))
+  return Contents(times=times, sha256=sha256_of(paths))
 
 
 def clip_files(job: Job) -> list[pathlib.Path]:

@@ -41,10 +41,10 @@ def read_manifest(
   """
   path = version_folder(data_dir) / MANIFEST
   if not path.exists():
-    here = '' if os.path.isabs(data_dir) else f', seen from {os.getcwd()}'
+    where = '' if os.path.isabs(data_dir) else f' (in {os.getcwd()})'
     raise InputError(
-      f'{data_dir} holds no finished records{here}; name their folder with {option}, or make them '
-      f'with python -m data_prep.build --source AFFWILD2 --data_dir {data_dir}'
+      f'{data_dir} holds no finished records{where}; name their folder with {option}, or make '
+      f'them: python -m data_prep.build --source AFFWILD2 --data_dir {data_dir}'
     )
   files.check_readable(path)
   try:

@@ -37,8 +37,8 @@ def list_crops(folder: pathlib.Path) -> dict[int, pathlib.Path]:
     crops[frame] = folder / name
   if 0 in crops:
     raise InputError(
-      f'{folder} has a crop {crops[0].name}, but crops are counted from 1, which is that of the '
-      'first frame; give each crop the next number, or remove this one if the others are right'
+      f'{folder} has a crop {crops[0].name}, but crops are counted from 1, the first frame; '
+      'give each the next number, or remove this one if the others are right'
     )
   return crops
 

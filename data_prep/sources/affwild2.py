@@ -208,7 +208,8 @@ def list_clips(roots, ignore_unlisted=False):
 
 def looked_in(roots, option):
   """Returns the end of a message about what is not in any of these folders."""
-  return f'; looked in {", ".join(map(str, roots))}; name all such folders with {option}'
+  shown = ', '.join(map(str, roots[:2])) + (', ...' if len(roots) > 2 else '')
+  return f'; looked in {shown}; name all such folders with {option}'
 
 
 def read_test_list(path):

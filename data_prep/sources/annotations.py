@@ -34,9 +34,8 @@ def find_annotations(folder):
     )
   if not candidates:
     raise InputError(
-      f'{folder} holds no annotations: neither it nor a folder up to {LEVELS} levels below it has '
-      f'folders {" and ".join(names[0] for names in SETS.values())}, such as '
-      "'8th ABAW Annotations/VA_Estimation_Challenge'; name it with --annotations"
+      f'{folder} holds no folders {" and ".join(names[0] for names in SETS.values())}, nor does a '
+      f'folder up to {LEVELS} levels below it; name that of the annotations with --annotations'
     )
   for partition, names in SETS.items():
     if partition not in find_sets(candidates[0]):

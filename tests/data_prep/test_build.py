@@ -18,7 +18,7 @@ from official_set import ANNOTATIONS, MISSING_CROPS, SIZES
 from avjax.data import manifest, records
 from avjax.errors import InputError
 from avjax.media import audio, video
-from data_prep import build, verify
+from data_prep import build, shards, verify
 from data_prep.sources import affwild2
 
 LAYOUT = records.Layout(12, 8, 16)
@@ -226,6 +226,30 @@ def test_a_copied_source_is_the_same_and_read_once(official, built, tmp_path, ca
   assert (made / 'affwild2/source.json').read_bytes() == before
 
 
+def test_files_that_cannot_be_read_are_left_to_decoding(broken):
+  """A crop may be a folder or a dangling link; it is named there, or masked if it is listed."""
+  crops = broken / 'cropped_aligned/104'
+  for name, make in (
+    ('00007.jpg', pathlib.Path.mkdir),
+    ('00008.jpg', lambda path: path.symlink_to('nowhere')),
+  ):
+    (crops / name).unlink()
+    make(crops / name)
+    args = build.parse_args(['--source', str(broken), '--data_dir', 'unused'])
+    (job,) = (
+      job for job in shards.recorded(affwild2.AffWild2().plan(args)) if job.clip.name == '104'
+    )
+    with pytest.raises(InputError, match=f'104/{name} cannot be read as an image'):
+      shards.decode(job, LAYOUT)
+    with (broken / 'unreadable.txt').open('a') as file:
+      file.write(f'104/{name}\n')
+  (job,) = (
+    job for job in shards.recorded(affwild2.AffWild2().plan(args)) if job.clip.name == '104'
+  )
+  clip, _ = shards.decode(job, LAYOUT)
+  assert np.flatnonzero(~clip.face_present).tolist() == [6, 7]
+
+
 def test_records_without_a_list_of_contents_are_kept(official, built, tmp_path, capfd):
   made = shutil.copytree(built, tmp_path / 'records')
   (made / 'affwild2/source.json').unlink()
@@ -242,8 +266,8 @@ def test_records_are_found_one_or_two_levels_down_or_the_option_is_named(built, 
   for option in ('--config.data.dir', '--data_dir'):
     with pytest.raises(
       InputError,
-      match=f'^gone holds no finished records, seen from {built.parent}; name their folder with '
-      f'{option}, or make them with python -m data_prep.build --source AFFWILD2 --data_dir gone$',
+      match=rf'^gone holds no finished records \(in {built.parent}\); name their folder with '
+      f'{option}, or make them: python -m data_prep.build --source AFFWILD2 --data_dir gone$',
     ):
       manifest.check_sizes('gone', option)
   with pytest.raises(InputError, match=f'^{built.parent}/gone holds no finished records; name'):

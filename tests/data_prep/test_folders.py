@@ -144,9 +144,8 @@ def test_options_name_the_folders_around_as_well(broken):
     ),
     (
       lambda s: move(s, f'{ANNOTATIONS}', 'a/b/c/d/VA_Set'),
-      'holds no annotations: neither it nor a folder up to 4 levels below it has folders Train_Set '
-      "and Validation_Set, such as '8th ABAW Annotations/VA_Estimation_Challenge'; "
-      'name it with --annotations',
+      'holds no folders Train_Set and Validation_Set, nor does a folder up to 4 levels below it; '
+      'name that of the annotations with --annotations',
     ),
     (
       lambda s: shutil.rmtree(s / ANNOTATIONS / 'Validation_Set'),
@@ -239,8 +238,8 @@ def test_crops_that_are_counted_from_0_are_refused(broken, name):
     (crops / f'{k:05d}.jpg').rename(crops / (name if k == 1 else f'{k - 1:05d}.jpg'))
   with pytest.raises(
     InputError,
-    match=f'104 has a crop {name}, but crops are counted from 1, which is that of the first '
-    'frame; give each crop the next number, or remove this one',
+    match=f'104 has a crop {name}, but crops are counted from 1, the first frame; '
+    'give each the next number, or remove this one',
   ):
     plan(broken)
 
