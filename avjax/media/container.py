@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+from collections.abc import Iterator
 
 import av
 from av.stream import Disposition
@@ -130,6 +131,16 @@ def choose(path, tracks, best, number, kind):
     have = f'{len(tracks)} track{"s" * (len(tracks) != 1)}' if tracks else 'no track'
     raise InputError(f'{path} has no {kind} track {number}: it holds {have} of {kind}')
   return tracks[number - 1]
+
+
+def packets_of(container, stream) -> Iterator[av.Packet]:
+  """Yields the packets of a stream, and an empty one at the end.
+
+  A stream that begins only on the way, of which the file's header does not know, is passed over:
+  PyAV would fail at the end of the file, where it looks for the last packets of all streams.
+  """
+  with contextlib.suppress(IndexError):
+    yield from container.demux(stream)
 
 
 def check_size(path, image):

@@ -3,12 +3,21 @@
 import av
 import numpy as np
 from av.filter import Graph
-from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc, VideoReformatter
+from av.video.reformatter import ColorPrimaries, ColorTrc, VideoReformatter
 
 HDR = {ColorTrc.SMPTE2084: 'PQ', ColorTrc.ARIB_STD_B67: 'HLG'}  # transfer curves
 # AVFrameSideDataType: the display matrix, and more numbers than there are kinds.
 DISPLAY_MATRIX, SIDE_DATA_KINDS = 6, 64
-UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
+# Transfer curves of SDR that FFmpeg converts, if the primaries are those of BT.2020.
+SDR = (
+  ColorTrc.UNSPECIFIED,
+  ColorTrc.BT709,
+  ColorTrc.SMPTE170M,
+  ColorTrc.BT2020_10,
+  ColorTrc.BT2020_12,
+)
+# AVColorSpace: matrices from luma and chroma to RGB.
+BT709, UNSPECIFIED, RESERVED, SMPTE170M, BT2020, BT2020_CONSTANT = 1, 2, 3, 6, 9, 10
 # Pictures larger than those of standard definition have the matrix of BT.709, unless they say
 # otherwise, and the others that of BT.601. It is what players assume.
 SD_WIDTH, SD_HEIGHT = 1024, 576
@@ -38,25 +47,32 @@ class Converter:
     wide = frame.width * aspect
     scale = min(self.longest / max(wide, frame.height), 1) if self.longest else 1
     size = [max(round(side * scale), 1) for side in (wide, frame.height)]
-    colours = colour_options(frame)
+    frame.colorspace = matrix_of(frame)
     if size != [frame.width, frame.height]:
       frame = frame.reformat(*size, interpolation='AREA')
-    image = self.reformatter.reformat(frame, format='rgb24', **colours).to_ndarray()
+    image = self.reformatter.reformat(frame, format='rgb24', **colour_options(frame)).to_ndarray()
     if self.matrix:
       image = upright(image, self.matrix)
     return np.ascontiguousarray(np.rot90(image, -self.turn // 90))
 
 
+def matrix_of(frame: av.VideoFrame) -> int:
+  """Returns the number of the matrix by which the colours of a frame are to be read."""
+  if frame.colorspace in (UNSPECIFIED, RESERVED):
+    is_large = frame.width > SD_WIDTH or frame.height > SD_HEIGHT
+    return BT709 if is_large else SMPTE170M
+  # FFmpeg does not convert constant luminance; its neighbour comes near.
+  return BT2020 if frame.colorspace == BT2020_CONSTANT else frame.colorspace
+
+
 def colour_options(frame: av.VideoFrame) -> dict:
   """Returns the options of VideoReformatter.reformat that give a frame the colours of SDR BT.709.
 
-  Range and matrix are those that the frame states. FFmpeg maps the tones of HDR so that its
-  reference white, 203 cd/m2, becomes the white of SDR.
+  FFmpeg maps the tones of HDR so that its reference white, 203 cd/m2, becomes the white of SDR.
   """
-  if frame.color_trc in HDR or frame.color_primaries == ColorPrimaries.BT2020:
+  wide = frame.color_primaries == ColorPrimaries.BT2020 and frame.color_trc in SDR
+  if wide or frame.color_trc in HDR:
     return {'dst_color_trc': ColorTrc.BT709, 'dst_color_primaries': ColorPrimaries.BT709}
-  if frame.colorspace == UNSPECIFIED and (frame.width > SD_WIDTH or frame.height > SD_HEIGHT):
-    return {'src_colorspace': Colorspace.ITU709}
   return {}
 
 

@@ -8,7 +8,7 @@ import av
 import numpy as np
 
 from avjax.errors import InputError
-from avjax.media.container import check_size, film_track, opened, sound_track
+from avjax.media.container import check_size, film_track, opened, packets_of, sound_track
 from avjax.media.mixing import SAMPLE_RATE, Mixer
 from avjax.media.picture import Converter
 
@@ -115,7 +115,7 @@ def sound_frames(container, stream) -> Iterator[av.AudioFrame]:
 
   A damaged packet is skipped, as FFmpeg does.
   """
-  for packet in container.demux(stream) if stream is not None else ():
+  for packet in packets_of(container, stream) if stream is not None else ():
     try:
       yield from packet.decode()
     except av.error.InvalidDataError:
@@ -133,7 +133,7 @@ def read_timeline(path: str | os.PathLike[str], film: int | None = None) -> Time
     # The packets themselves are not kept: they are the whole file.
     packets = [
       (packet.pts, packet.is_keyframe, packet.is_discard or packet.is_corrupt)
-      for packet in container.demux(stream)
+      for packet in packets_of(container, stream)
       if packet.size
     ]
     # The header of an MP4 counts its frames, so a file that ends early is noticed.
@@ -155,7 +155,7 @@ def read_timeline(path: str | os.PathLike[str], film: int | None = None) -> Time
   if not trusted:
     with opened(path) as container:
       stream = needed_film(path, container, film)
-      ticks = [frame.pts for frame in container.decode(stream)]
+      ticks = [frame.pts for frame in frames_of(container, stream)]
   if not ticks:
     raise InputError(f'{path} holds no frames')
   if None in ticks:  # a stream may have no times, such as raw H.264
@@ -193,9 +193,15 @@ def read_frames(
   with opened(path) as container:
     stream, converter = needed_film(path, container, film), Converter(longest, turn)
     stream.thread_type = 'AUTO'
-    for frame in container.decode(stream):
+    for frame in frames_of(container, stream):
       check_size(path, frame)
       yield converter.image(frame, float(stream.sample_aspect_ratio or 1))
+
+
+def frames_of(container, stream) -> Iterator[av.VideoFrame]:
+  """Yields the decoded frames of a video stream."""
+  for packet in packets_of(container, stream):
+    yield from packet.decode()
 
 
 def needed_film(path, container, number):
