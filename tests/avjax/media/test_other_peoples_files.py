@@ -238,9 +238,9 @@ def test_tracks_are_counted_and_chosen(tmp_path):
 def test_hdr_becomes_sdr(tmp_path, curve):
   """The film of BT.2100 that shows the white of SDR at 203 cd/m2 comes back as it was in SDR."""
   sdr = np.asarray(Image.open(ROOT / 'tests/data/astronaut.jpg').resize((128, 128)))
-  hdr_film(tmp_path / 'hdr.mp4', sdr, curve)
-  assert container.read_contents(tmp_path / 'hdr.mp4').hdr == curve
-  (image,) = video.read_frames(tmp_path / 'hdr.mp4')
+  hdr_film(tmp_path / 'hdr.mkv', sdr, curve)
+  assert container.read_contents(tmp_path / 'hdr.mkv').hdr == curve
+  (image,) = video.read_frames(tmp_path / 'hdr.mkv')
   difference = np.abs(image.astype(float) - sdr)
   assert difference.mean() < 4 and abs(image.std() / sdr.std() - 1) < 0.03
 
