@@ -62,13 +62,16 @@ def read_text(path):
   try:
     content = pathlib.Path(path).read_bytes()
     utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    return content.decode('utf-16' if utf16 else 'utf-8').replace('\ufeff', '')
+    text = content.decode('utf-16' if utf16 else 'utf-8').replace('\ufeff', '')
   except OSError as error:
     raise InputError(f'{path} cannot be read as text: {error.strerror}') from error
   except UnicodeDecodeError as error:
     raise InputError(
       f'{path} cannot be read as text: {one_line(error)}; save it as UTF-8'
     ) from error
+  if '\0' in text:  # UTF-16 without its mark, or no text at all
+    raise InputError(f'{path} cannot be read as text: it holds zero bytes; save it as UTF-8')
+  return text
 
 
 def check_readable(path):

@@ -41,7 +41,7 @@ def read_manifest(
   """
   path = version_folder(data_dir) / MANIFEST
   if not path.exists():
-    where = '' if os.path.isabs(data_dir) else f' (in {os.getcwd()})'
+    where = '' if os.path.isabs(data_dir) else ', seen from this folder'
     raise InputError(
       f'{data_dir} holds no finished records{where}; name their folder with {option}, or make '
       f'them: python -m data_prep.build --source AFFWILD2 --data_dir {data_dir}'

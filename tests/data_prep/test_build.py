@@ -266,7 +266,7 @@ def test_records_are_found_one_or_two_levels_down_or_the_option_is_named(built, 
   for option in ('--config.data.dir', '--data_dir'):
     with pytest.raises(
       InputError,
-      match=rf'^gone holds no finished records \(in {built.parent}\); name their folder with '
+      match='^gone holds no finished records, seen from this folder; name their folder with '
       f'{option}, or make them: python -m data_prep.build --source AFFWILD2 --data_dir gone$',
     ):
       manifest.check_sizes('gone', option)

@@ -162,8 +162,8 @@ CASES = {
   # Annotations
   'annotation: empty': (write(LABELS), BUILD, '102.txt'),
   'annotation: binary': (write(LABELS, bytes(range(256))), BUILD, '102.txt'),
-  'annotation: UTF-16': (
-    edit(LABELS, lambda data: data.decode().encode('utf-16')),
+  'annotation: UTF-16 without a mark': (
+    edit(LABELS, lambda data: data.decode().encode('utf-16-le')),
     BUILD,
     '102.txt',
   ),

@@ -101,7 +101,7 @@ def test_evaluation_away_from_the_records_names_its_option(tmp_path, monkeypatch
   monkeypatch.chdir(tmp_path)
   with pytest.raises(
     InputError,
-    match=rf'^records holds no finished records \(in {tmp_path}\); name their folder with '
+    match='^records holds no finished records, seen from this folder; name their folder with '
     '--data_dir, or make them: ',
   ):
     evaluate_run(run, 'validation')

@@ -136,9 +136,10 @@ def test_text_is_read_with_and_without_marks(tmp_path):
     mark = '\ufeff' if encoding.endswith('e') else ''
     path.write_bytes(f'{mark}Größe\r\n'.encode(encoding))
     assert files.read_text(path) == 'Größe\r\n', encoding
-  path.write_bytes(b'\xe9')
-  with pytest.raises(InputError, match=r'list.txt cannot be read as text: .*; save it as UTF-8'):
-    files.read_text(path)
+  for content in (b'\xe9', 'Größe'.encode('utf-16-le'), 'list'.encode('utf-16-le')):
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r'list.txt cannot be read as text: .*; save it as UTF-8'):
+      files.read_text(path)
   os.remove(path)
   with pytest.raises(InputError, match=r'cannot be read as text: No such file or directory$'):
     files.read_text(path)
