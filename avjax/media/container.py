@@ -115,9 +115,12 @@ def film_track(path, container, number: int | None):
 def sound_track(path, container, number: int | None):
   """Returns the chosen sound track of a container, or None where it has none.
 
-  Raises InputError where there is no track of this number.
+  Raises InputError where there is no track of this number, or there is sound but no decoder for it.
   """
-  return choose(path, sound_tracks(container), container.streams.best('audio'), number, 'sound')
+  tracks = sound_tracks(container)
+  if container.streams.audio and not tracks:
+    raise InputError(f'{path} has sound that FFmpeg cannot decode; convert its sound, or remove it')
+  return choose(path, tracks, container.streams.best('audio'), number, 'sound')
 
 
 def choose(path, tracks, best, number, kind):
