@@ -133,8 +133,7 @@ def check_features(job: Job) -> None:
   Raises InputError where a file has another number of rows than the video has frames, or a number
   that is not finite in a row that is kept. Only decode_clip can tell that a header is wrong.
   """
-  with video.opened(job.clip.video) as (_, stream):
-    n = stream.frames
+  n = video.frames_in_header(job.clip.video)
   if any(len(features.open_rows(path)) != n for path in job.features.values()):
     n = len(video.read_timeline(job.clip.video).times)
   check_rows(job, n)

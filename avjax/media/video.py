@@ -122,6 +122,12 @@ def sound_frames(container, stream) -> Iterator[av.AudioFrame]:
       continue
 
 
+def frames_in_header(path: str | os.PathLike[str]) -> int:
+  """Returns how many frames a video has by its header; 0 where the header does not say."""
+  with opened(path) as container:
+    return needed_film(path, container, None).frames
+
+
 def read_timeline(path: str | os.PathLike[str], film: int | None = None) -> Timeline:
   """Returns the Timeline of the frames that decoding `path` gives.
 
