@@ -18,6 +18,7 @@ from avjax.data.splits import fold_chunks
 from avjax.errors import InputError
 
 SHUFFLE_BUFFER = 256  # records in memory: 2 MB each at 48 pixels and L = 300
+PARSED_AT_ONCE = 8  # records
 
 
 @functools.cache
@@ -134,8 +135,13 @@ class Records:
       )
       data = data.shuffle(SHUFFLE_BUFFER, seed=seed, reshuffle_each_iteration=False)
     data = data.skip(skip * batch_size)
-    data = data.map(self._parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    data = data.map(self._parse, num_parallel_calls=PARSED_AT_ONCE, deterministic=True)
     data = data.batch(batch_size).prefetch(2)
+    # The thread that tunes sleeps twice as long each time, and the end of the data waits for it to
+    # wake: up to 20 s after an epoch of 40 s.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    data = data.with_options(options)
     try:
       yield from data.as_numpy_iterator()
     except tf.errors.OpError as error:

@@ -24,7 +24,7 @@ from avjax.inference.timing import Clock
 from avjax.media import faces
 from avjax.models.audio_visual import FEATURES, MODALITIES
 from avjax.runs.load import load_best
-from avjax.system import System
+from avjax.system import System, compilation
 from avjax.weights.exported import read_exported
 
 BLOCK_FRAMES = 16  # frames that go through the towers at once
@@ -50,7 +50,8 @@ class StreamingPredictor:
         )
       self.variables = jax.device_put(variables)
       self.length, self.stride = self.config.data.length, self.config.data.stride
-      self.encode, self.decode = jax.jit(self.system.encode), jax.jit(self.system.decode)
+      self.encode = compilation.jit(self.system.encode)
+      self.decode = compilation.jit(self.system.decode)
       self.warm_up()
 
   def warm_up(self):

@@ -1,4 +1,4 @@
-"""Keeps compiled programs on disk, so that a command compiles only when it is first started."""
+"""Compiles programs, and keeps them on disk, so that a command compiles only at its first start."""
 
 import hashlib
 import importlib.metadata
@@ -6,12 +6,25 @@ import math
 import pathlib
 import platform
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import platformdirs
 
 LARGEST = 4 << 30  # bytes of the folder; what was used longest ago is deleted first
 SHORTEST = 0.1  # seconds of compilation that are worth keeping
+
+
+def jit(function: Callable, **arguments) -> Any:
+  """Returns jax.jit(function, **arguments), compiled for a CPU at LLVM's second level.
+
+  At XLA's default, the third, random numbers take eight times as long to compile, and nothing here
+  runs faster.
+  """
+  on_cpu = jax.default_backend() == 'cpu'
+  options = {'xla_backend_optimization_level': 2} if on_cpu else None
+  return jax.jit(function, compiler_options=options, **arguments)
 
 
 def keep_compiled_programs() -> None:

@@ -12,6 +12,7 @@ import optax
 from flax import traverse_util
 
 from avjax.models.layers import everything_trainable
+from avjax.system import compilation
 from avjax.targets import losses
 
 
@@ -108,4 +109,4 @@ def make_train_step(system, is_trainable, optimizer: optax.GradientTransformatio
     params = traverse_util.unflatten_dict({**frozen, **moved}, sep='/')
     return State(params, batch_stats, opt_state), metrics
 
-  return jax.jit(step, donate_argnums=0)
+  return compilation.jit(step, donate_argnums=0)

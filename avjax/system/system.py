@@ -16,7 +16,7 @@ from avjax.config import Config
 from avjax.errors import InputError, one_line
 from avjax.models.audio_visual import MODALITIES, AudioVisual, check_settings
 from avjax.models.layers import nothing_trainable
-from avjax.system import steps
+from avjax.system import compilation, steps
 from avjax.system.inputs import Inputs
 from avjax.targets import losses
 
@@ -86,17 +86,19 @@ class System:
 
   def init(self, seed: int):
     """Draws the variables, {'params', 'batch_stats'}, from the seed."""
+    return compilation.jit(self._draw)(jax.random.key(seed))
+
+  def _draw(self, key):
     inputs = jax.tree.map(lambda x: jnp.zeros(x.shape), self.inputs.prepare(self.inputs.blank()))
     mask = jnp.ones((1, 1), bool)
-    draw = jax.jit(lambda key: self.model.init(key, *inputs, mask, nothing_trainable))
-    variables = draw(jax.random.key(seed))
+    variables = self.model.init(key, *inputs, mask, nothing_trainable)
     return {name: variables.get(name, {}) for name in ('params', 'batch_stats')}
 
   @functools.cached_property
   def shapes(self):
     """The variables as jax.ShapeDtypeStruct; InputError for sizes that do not go together."""
     try:
-      return jax.eval_shape(lambda: self.init(0))
+      return jax.eval_shape(self._draw, jax.random.key(0))
     except (AssertionError, ArithmeticError, LookupError, TypeError, ValueError) as error:
       raise InputError(f'the model of the config cannot be built: {one_line(error)}') from error
 
@@ -144,7 +146,7 @@ class System:
   @functools.cached_property
   def predict_step(self):
     """The jitted `predict`."""
-    return jax.jit(self.predict)
+    return compilation.jit(self.predict)
 
   def make_train_step(self, is_trainable, optimizer: optax.GradientTransformation):
     """Returns the jitted training step of one stage; see `steps.make_train_step`."""

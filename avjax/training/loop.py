@@ -87,7 +87,7 @@ def run_stages(plan: Plan, run: RunState, checkpoints, history, stop, mesh):
   """
   config, schedule, batches_per_epoch = plan.config, run.schedule, plan.batches_per_epoch
   metric = criterion(config.targets)
-  stage, seconds = None, 0.0
+  stage, seconds, best_series = None, 0.0, None
   try:
     while not schedule.done:
       if stage != schedule.stage:  # one compilation per stage
@@ -104,7 +104,8 @@ def run_stages(plan: Plan, run: RunState, checkpoints, history, stop, mesh):
       updates = summarize_updates(run.log)  # waits for the device
       speed = progress.done / (time.perf_counter() - start)
 
-      scores = score(validate(plan, run.state.variables, stop, mesh), config.targets)
+      series = validate(plan, run.state.variables, stop, mesh)
+      scores = score(series, config.targets)
       value = mean_score(scores, config.targets)
       if not np.isfinite([updates['train_loss'], value]).all():
         loss = updates['train_loss']
@@ -114,7 +115,7 @@ def run_stages(plan: Plan, run: RunState, checkpoints, history, stop, mesh):
       rate = schedule.rate(batches_per_epoch - 1, batches_per_epoch)
       event = schedule.observe(value)
       if event == 'improved':
-        run.best = jax.device_get(run.state.variables)
+        run.best, best_series = jax.device_get(run.state.variables), series
         run.best_meta = {'epoch': epoch, metric: value}
         checkpoints.save(checkpoints.best, schedule.epoch, run.best, run.best_meta)
       if schedule.stage != stage:  # the next starts from the best, with a fresh optimizer
@@ -132,7 +133,9 @@ def run_stages(plan: Plan, run: RunState, checkpoints, history, stop, mesh):
       run.end_epoch()
       # Saved last: after a kill, a line of metrics may be written again but is never missing.
       save(plan, run, checkpoints)
-    return validate(plan, run.best, stop, mesh)
+    if best_series is None:  # the best epoch was trained before this process started
+      best_series = validate(plan, run.best, stop, mesh)
+    return best_series
   except Stopped:
     if not schedule.done:
       save(plan, run, checkpoints)
