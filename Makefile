@@ -27,7 +27,7 @@ clean-demo:
 	rm -rf $(DEMO)
 
 test: install
-	$(RUN) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(RUN) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 20
 
 # Checks style, format and, where packages meet, types; pyproject.toml has the rules.
 lint: install
