@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import math
+import os
 import pathlib
 import platform
 import warnings
@@ -14,17 +15,17 @@ import platformdirs
 
 LARGEST = 4 << 30  # bytes of the folder; what was used longest ago is deleted first
 SHORTEST = 0.1  # seconds of compilation that are worth keeping
+LEVEL = 'xla_backend_optimization_level'
 
 
 def jit(function: Callable, **arguments) -> Any:
   """Returns jax.jit(function, **arguments), compiled for a CPU at LLVM's second level.
 
   At XLA's default, the third, random numbers take eight times as long to compile, and nothing here
-  runs faster.
+  runs faster. A level in XLA_FLAGS is kept.
   """
-  on_cpu = jax.default_backend() == 'cpu'
-  options = {'xla_backend_optimization_level': 2} if on_cpu else None
-  return jax.jit(function, compiler_options=options, **arguments)
+  chosen = LEVEL in os.environ.get('XLA_FLAGS', '') or jax.default_backend() != 'cpu'
+  return jax.jit(function, compiler_options=None if chosen else {LEVEL: 2}, **arguments)
 
 
 def keep_compiled_programs() -> None:
