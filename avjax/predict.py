@@ -5,6 +5,7 @@ the same as arrays.
 """
 
 import argparse
+import contextlib
 import pathlib
 import signal
 import sys
@@ -73,27 +74,26 @@ def main(argv):
   command_line.start_jax()
   from avjax.inference import video
   from avjax.inference.outputs import display, output_paths, summary
-  from avjax.media.decoder import Decoder
 
   for name in ('SIGTERM', 'SIGHUP'):  # end like Ctrl-C, so that half-made files are removed
     if hasattr(signal, name):
       signal.signal(getattr(signal, name), signal.default_int_handler)
   options = vars(arguments).copy()
   runs = options.pop('run')
-  path, refused = pathlib.Path(options.pop('videos')), 0
+  del options['videos']
+  path, refused = videos[0], 0
   try:
-    with Decoder() as decoder:  # it starts while the model is loaded
-      predictors = video.load_predictors(runs)
+    found = video.predict_videos(runs, videos, options.pop('stride'), **options)
+    with contextlib.closing(found):
       for path in videos:
-        try:
-          prediction = video.predict_with(predictors, path, decoder=decoder, **options)
-        except InputError as error:  # the other videos are still predicted
-          if len(videos) == 1:
-            raise
-          errors.print_error(error)
-          refused += 1
-        else:
+        prediction = next(found)
+        if not isinstance(prediction, InputError):
           print(summary(prediction, path, output_paths(path, arguments.output, arguments.overlay)))
+        elif len(videos) == 1:
+          raise prediction
+        else:  # the other videos are still predicted
+          errors.print_error(prediction)
+          refused += 1
   except KeyboardInterrupt:
     outputs = output_paths(path, arguments.output, arguments.overlay).values()
     kept = ', '.join(display(output) for output in outputs if output.exists()) or 'nothing'

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import importlib
 import pathlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 
 import librosa
 import numpy as np
 from tqdm import tqdm
 
 from avjax.errors import InputError
-from avjax.inference.face_source import FoundFaces, GivenFaces, NoFaces
+from avjax.inference.looking import LookedAt, look_at
 from avjax.inference.outputs import (
-  check_absent,
   display,
   move,
-  output_paths,
   partial_folder,
   write_page,
   write_table,
@@ -26,7 +25,6 @@ from avjax.inference.outputs import (
 from avjax.inference.overlay import draw
 from avjax.inference.prediction import VideoPrediction
 from avjax.inference.remarks import interruptions, missing_input, unusual_rate
-from avjax.inference.source import open_source
 from avjax.inference.stream import BLOCK_FRAMES, StreamingPredictor
 from avjax.inference.timing import Clock
 from avjax.media import audio
@@ -38,7 +36,6 @@ from avjax.targets import TARGETS
 CUT_FROM = 1920  # pixels of the longer side of the frames that faces are cut from
 PAGE_SIDE = 640  # pixels of the longer side of the page's video
 OVERLAY_SIDE = 1280  # pixels of the longer side of the overlay
-TURNS = ('auto', '0', '90', '180', '270')  # degrees clockwise
 
 
 @own_settings()
@@ -75,20 +72,47 @@ def predict_video(
   Raises InputError if `path` is not a video or `run` is not a run, if an output exists, or if no
   frame has a face or sound that the model uses.
   """
-  with Decoder() as decoder:  # it starts while the model is loaded
-    return predict_with(
-      load_predictors(run),
-      path,
-      decoder=decoder,
-      output=output,
-      face=face,
-      crops=crops,
-      stride=stride,
-      overlay=overlay,
-      film=film,
-      sound=sound,
-      rotate=rotate,
-    )
+  looked_at = {
+    'output': output,
+    'face': face,
+    'crops': crops,
+    'overlay': overlay,
+    'film': film,
+    'sound': sound,
+    'rotate': rotate,
+  }
+  (prediction,) = predict_videos(run, [path], stride, **looked_at)
+  if isinstance(prediction, InputError):
+    raise prediction
+  return prediction
+
+
+def predict_videos(
+  run, paths, stride, **options
+) -> Generator[VideoPrediction | InputError, None, None]:
+  """Yields the prediction of each video, or why there is none.
+
+  Faces are looked for in the first while the model is loaded.
+
+  Args:
+    run: as in `predict_video`.
+    paths: the videos.
+    stride: as in `predict_video`.
+    options: what `look_at` takes.
+  """
+  # At the end the decoder stops first, so that what looks at the first video does not go on.
+  with concurrent.futures.ThreadPoolExecutor(1) as pool, Decoder() as decoder:
+    first = pool.submit(look_at, decoder, paths[0], **options)
+    predictors = load_predictors(run)
+    for path in paths:
+      try:
+        looked = first.result() if path is paths[0] else look_at(decoder, path, **options)
+        with looked:
+          found = predict_with(predictors, looked, stride)
+      except InputError as error:
+        yield error
+      else:
+        yield found
 
 
 def load_predictors(run: str | pathlib.Path | Sequence) -> list[StreamingPredictor]:
@@ -113,44 +137,22 @@ def import_ahead():
   importlib.import_module('avjax.reports.plots')
 
 
-def predict_with(
-  predictors,
-  path,
-  *,
-  decoder=None,
-  output=None,
-  face='largest',
-  crops=None,
-  stride=None,
-  overlay=False,
-  film=None,
-  sound=None,
-  rotate='auto',
-) -> VideoPrediction:
-  """Predicts as `predict_video` does, with runs that `load_predictors` has loaded.
+def predict_with(predictors, looked: LookedAt, stride=None) -> VideoPrediction:
+  """Predicts for a video in which the person has been found, and writes the files of it.
 
-  decoder: a Decoder, or None for one of its own.
+  predictors: what `load_predictors` returns.
   """
-  path, clock = pathlib.Path(path), Clock()
-  check_options(predictors, output, face, stride, film, sound, rotate)
-  outputs = output_paths(path, output, overlay)
-  check_absent(outputs)
+  check_stride(predictors, stride)
+  source, person, outputs = looked.source, looked.person, looked.outputs
+  clock, progress = looked.clock, looked.progress
+  path, timeline = source.path, source.timeline
+  output = next((target.parent for target in outputs.values()), None)
+  for predictor in predictors:
+    predictor.begin(timeline.times, looked.audio_present, stride, clock)
+  check_input(source, predictors, person, looked.audio_present)
   with contextlib.ExitStack() as stack:
-    turn = 0 if rotate == 'auto' else int(rotate)
-    source = open_source(
-      decoder or stack.enter_context(Decoder()), path, film=film, sound=sound, turn=turn
-    )
-    timeline = source.timeline
-    first_rows, audio_present = audio.place(timeline, source.sound)
-    for predictor in predictors:
-      predictor.begin(timeline.times, audio_present, stride, clock)
-    total = (2 - bool(crops) + overlay) * len(timeline.times)  # frames of all passes
-    bar = tqdm(total=total, desc=path.name, unit='frame', leave=False, disable=None)
-    progress = stack.enter_context(bar)
-    person = find_person(source, clock, face, crops, rotate, progress)
-    check_input(source, predictors, person, audio_present)
     partial = stack.enter_context(partial_folder(output)) if output else None
-    log_mel_windows = clock.each('sound', audio.windows(source.sound, first_rows))
+    log_mel_windows = clock.each('sound', audio.windows(source.sound, looked.first_rows))
     page_video = contextlib.nullcontext()
     if output:
       page_video = ClipWriter(partial / 'clip.mp4', source.sound, timeline, PAGE_SIDE)
@@ -161,16 +163,14 @@ def predict_with(
       write_table(prediction, path, partial, outputs)
       check_written(writer, path, 'page', output)
       write_page(prediction, path, partial, outputs)
-    if overlay and output:
+    if 'overlay' in outputs:
       write_overlay(partial / 'overlay.mp4', source, prediction, progress, output)
       move(partial / 'overlay.mp4', outputs['overlay'])
   return prediction
 
 
-def check_options(predictors, output, face, stride, film, sound, rotate):
-  """Raises InputError for an option of `predict_video` that is out of its range."""
-  if output is not None and not str(output):
-    raise InputError('--output is empty; name a folder')
+def check_stride(predictors, stride):
+  """Raises InputError for a stride that is no whole number, or longer than the windows of a run."""
   if stride is not None and not isinstance(stride, int):
     raise InputError(f'a stride is a whole number of frames, not {stride!r}')
   for predictor in predictors:
@@ -180,30 +180,6 @@ def check_options(predictors, output, face, stride, film, sound, rotate):
         f'a stride of {taken} frames is out of range: '
         f'it is 1 to {predictor.length} for {predictor.folder}'
       )
-  number = str(face)
-  is_number = number.isascii() and number.isdigit() and int(number)
-  if face not in ('largest', 'left', 'right') and not is_number:
-    raise InputError(f'face {face} is not one of largest, left, right and a number from 1')
-  for name, number in (('film', film), ('sound', sound)):
-    if number is not None and (not isinstance(number, int) or number < 1):
-      raise InputError(f'--{name} is the number of a track, from 1, not {number!r}')
-  if str(rotate) not in TURNS:
-    raise InputError(f'--rotate is one of {", ".join(TURNS)}, not {rotate!r}')
-
-
-def find_person(source, clock, face, crops, rotate, progress):
-  """Returns whose face is read: from a folder of crops, or found in the film."""
-  count = len(source.timeline.times)
-  if crops:
-    if not source.has_film:
-      raise InputError(f'{source.path} holds no film to which --crops could belong')
-    return GivenFaces(crops, count)
-  if not source.has_film:
-    progress.update(count)
-    return NoFaces(count)
-  person = FoundFaces(source.timeline, clock)
-  person.find(source, face, rotate == 'auto', progress)
-  return person
 
 
 def check_input(source, predictors, person, audio_present):

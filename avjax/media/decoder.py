@@ -38,13 +38,14 @@ class Decoder:
   """
 
   def __init__(self):
-    self.numbers = itertools.count()
+    self.numbers, self.left = itertools.count(), False
     self.start()
 
   def __enter__(self):
     return self
 
   def __exit__(self, *exception):
+    self.left = True  # another thread may still be reading
     self.stop()
 
   def start(self):
@@ -86,6 +87,8 @@ class Decoder:
 
   def items(self, kind: str, path: str | os.PathLike[str], **options) -> Iterator[tuple]:
     """Yields the items (header, array) of what SOURCES[kind] makes of a file."""
+    if self.left:
+      raise InputError(f'{path} is not read to its end')
     if self.child.poll() is not None:
       self.stop()
       self.start()

@@ -21,8 +21,10 @@ import avjax
 import avjax.inference.video as predict
 from avjax.errors import InputError
 from avjax.evaluation.results import evaluate_run
+from avjax.inference.looking import look_at
 from avjax.inference.video import interruptions, load_predictors, predict_with
 from avjax.media import detection, faces, video
+from avjax.media.decoder import Decoder
 from avjax.reports import plots
 from avjax.weights.exported import export_run
 from configs import grjca
@@ -117,7 +119,10 @@ def test_each_frame_goes_through_the_towers_once(clip, tiny_run, monkeypatch):
   predictor.encode = lambda variables, batch: (
     seen.append(batch['faces'].shape[1]) or encode(variables, batch)
   )
-  predict_with([predictor], clip[0], crops=clip[1])
+  options = dict.fromkeys(('output', 'film', 'sound'))
+  options |= {'face': 'largest', 'crops': clip[1], 'overlay': False, 'rotate': 'auto'}
+  with Decoder() as decoder, look_at(decoder, clip[0], **options) as looked:
+    predict_with([predictor], looked)
   assert sum(seen) == 32  # 30 frames in two blocks of 16, though windows of 12 every 8 hold 48
   assert predictor.features['visual'] == [] and predictor.count == 30
 

@@ -1,0 +1,94 @@
+"""Opens a video and finds a person's face in it: what can be done before a model is there."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import pathlib
+
+import numpy as np
+from tqdm import tqdm
+
+from avjax.errors import InputError
+from avjax.inference.face_source import FoundFaces, GivenFaces, NoFaces
+from avjax.inference.outputs import check_absent, output_paths
+from avjax.inference.source import FilmSource, SoundSource, open_source
+from avjax.inference.timing import Clock
+from avjax.media import audio
+from avjax.media.decoder import Decoder
+
+TURNS = ('auto', '0', '90', '180', '270')  # degrees clockwise
+
+
+@dataclasses.dataclass
+class LookedAt:
+  """Holds a video in whose frames the person's face has been found. A context manager.
+
+  first_rows, audio_present: what `audio.place` returns.
+  outputs: {kind: path} of the files to write.
+  progress: the bar of all passes over the video; it is closed at the end of the context.
+  """
+
+  source: FilmSource | SoundSource
+  person: FoundFaces | GivenFaces | NoFaces
+  first_rows: np.ndarray
+  audio_present: np.ndarray
+  outputs: dict[str, pathlib.Path]
+  clock: Clock
+  progress: tqdm
+
+  def __enter__(self) -> LookedAt:
+    return self
+
+  def __exit__(self, *exception):
+    self.progress.close()
+
+
+def look_at(
+  decoder: Decoder, path, *, output, face, crops, overlay, film, sound, rotate
+) -> LookedAt:
+  """Opens a video and finds whose face is read, with arguments of `predict_video`."""
+  path, clock = pathlib.Path(path), Clock()
+  check_options(output, face, film, sound, rotate)
+  outputs = output_paths(path, output, overlay)
+  check_absent(outputs)
+  turn = 0 if rotate == 'auto' else int(rotate)
+  source = open_source(decoder, path, film=film, sound=sound, turn=turn)
+  placed = audio.place(source.timeline, source.sound)
+  total = (2 - bool(crops) + overlay) * len(source.timeline.times)  # frames of all passes
+  with contextlib.ExitStack() as stack:
+    bar = tqdm(total=total, desc=path.name, unit='frame', leave=False, disable=None)
+    progress = stack.enter_context(bar)
+    person = find_person(source, clock, face, crops, rotate, progress)
+    stack.pop_all()
+  return LookedAt(source, person, *placed, outputs, clock, progress)
+
+
+def check_options(output, face, film, sound, rotate):
+  """Raises InputError for an option of `predict_video` that is out of its range."""
+  if output is not None and not str(output):
+    raise InputError('--output is empty; name a folder')
+  number = str(face)
+  is_number = number.isascii() and number.isdigit() and int(number)
+  if face not in ('largest', 'left', 'right') and not is_number:
+    raise InputError(f'face {face} is not one of largest, left, right and a number from 1')
+  for name, number in (('film', film), ('sound', sound)):
+    if number is not None and (not isinstance(number, int) or number < 1):
+      raise InputError(f'--{name} is the number of a track, from 1, not {number!r}')
+  if str(rotate) not in TURNS:
+    raise InputError(f'--rotate is one of {", ".join(TURNS)}, not {rotate!r}')
+
+
+def find_person(source, clock, face, crops, rotate, progress):
+  """Returns whose face is read: from a folder of crops, or found in the film."""
+  count = len(source.timeline.times)
+  if crops:
+    if not source.has_film:
+      raise InputError(f'{source.path} holds no film to which --crops could belong')
+    return GivenFaces(crops, count)
+  if not source.has_film:
+    progress.update(count)
+    return NoFaces(count)
+  person = FoundFaces(source.timeline, clock)
+  person.find(source, face, rotate == 'auto', progress)
+  return person
