@@ -156,7 +156,10 @@ def read_timeline(path: str | os.PathLike[str], film: int | None = None) -> Time
       and len(set(ticks)) == len(packets)
     )
     base, rates = stream.time_base, [stream.average_rate, stream.guessed_rate, stream.base_rate]
-    container_duration = container.duration / av.time_base if container.duration else None
+    # FFmpeg makes the length of an AVI shorter that was cut, but not the count of its frames.
+    counted = stream.frames / stream.average_rate if stream.average_rate else 0
+    said = max(counted, (container.duration or 0) / av.time_base)
+    container_duration = float(said) or None
   # AVI packets may hold two frames or none, and edit lists hide some: only decoding shows it.
   if not trusted:
     with opened(path) as container:

@@ -1,7 +1,9 @@
 """Makes damaged and odd variants of media files, from a seed."""
 
+import concurrent.futures
 import fractions
 import itertools
+import multiprocessing
 import pathlib
 
 import av
@@ -80,12 +82,36 @@ def boxes(data, rng):
   return data[:place] + box + data[place + size :]
 
 
-def remux(source, target, rng):
+class Remuxer:
+  """Calls `remux` in a child process, since FFmpeg's muxers abort on some of it."""
+
+  def __enter__(self):
+    self.pool = self.start()
+    return self
+
+  def __exit__(self, *exception):
+    self.pool.shutdown()
+
+  def start(self):
+    """Returns a pool of one process."""
+    return concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context('spawn'))
+
+  def __call__(self, source, target, seed):
+    """Returns what `remux` returns; False where it aborts."""
+    try:
+      return self.pool.submit(remux, source, target, seed).result()
+    except concurrent.futures.process.BrokenProcessPool:
+      self.pool = self.start()
+      return False
+
+
+def remux(source, target, seed):
   """Writes the packets of a film into another container, with something changed on the way.
 
   Packets are dropped, exchanged or moved in time, the clock is wrong, or streams change places.
   Returns False where FFmpeg does not write such a file.
   """
+  rng = np.random.default_rng(seed)
   action = rng.integers(6)
   try:
     with av.open(str(source)) as old, av.open(str(target), 'w') as new:
@@ -125,23 +151,24 @@ def variants(films, folder, count, seed):
     seed: of everything random.
   """
   made = 0
-  for number in itertools.count():
-    if made == count:
-      return
-    rng = np.random.default_rng([seed, number])
-    original = films[rng.integers(len(films))]
-    path, what = folder / f'variant{original.suffix}', ''
-    if rng.random() < 0.4:  # in another container first, which may be damaged, too
-      path = folder / f'variant{ENDINGS[rng.integers(len(ENDINGS))]}'
-      if not remux(original, path, rng):
-        continue
-      what = 'remux '
-    else:
-      path.write_bytes(pathlib.Path(original).read_bytes())
-    if not what or rng.random() < 0.5:
-      change = BYTES[rng.integers(len(BYTES))]
-      path.write_bytes(change(path.read_bytes(), rng))
-      what += change.__name__
-    made += 1
-    yield f'{number}: {what} of {original.name} in {path.suffix}', original, path
-    path.unlink()
+  with Remuxer() as remuxer:
+    for number in itertools.count():
+      if made == count:
+        return
+      rng = np.random.default_rng([seed, number])
+      original = films[rng.integers(len(films))]
+      path, what = folder / f'variant{original.suffix}', ''
+      if rng.random() < 0.4:  # in another container first, which may be damaged, too
+        path = folder / f'variant{ENDINGS[rng.integers(len(ENDINGS))]}'
+        if not remuxer(original, path, [seed, number, 1]):
+          continue
+        what = 'remux '
+      else:
+        path.write_bytes(pathlib.Path(original).read_bytes())
+      if not what or rng.random() < 0.5:
+        change = BYTES[rng.integers(len(BYTES))]
+        path.write_bytes(change(path.read_bytes(), rng))
+        what += change.__name__
+      made += 1
+      yield f'{number}: {what} of {original.name} in {path.suffix}', original, path
+      path.unlink()

@@ -12,6 +12,7 @@ import pytest
 from official_set import tone, write_video
 
 from avjax.errors import InputError
+from avjax.inference.remarks import interruptions
 from avjax.media import audio, container, video
 
 
@@ -167,6 +168,15 @@ def test_an_mp4_whose_end_is_missing_is_cut_short(tmp_path):
   os.truncate(path, path.stat().st_size // 2)
   with pytest.raises(InputError, match=r'is cut short: [0-9]+ of its 30 frames are there'):
     video.read_timeline(path)
+
+
+def test_an_avi_that_was_cut_says_how_long_it_was(tmp_path):
+  write_video(tmp_path / 'clip.avi', 40, tone(40))
+  whole = (tmp_path / 'clip.avi').read_bytes()
+  (tmp_path / 'clip.avi').write_bytes(whole[: len(whole) // 4])
+  timeline = video.read_timeline(tmp_path / 'clip.avi')
+  assert len(timeline.times) < 15 and timeline.container_duration == 1.6
+  assert any('lasts 1.6 s' in note for note in interruptions(timeline))
 
 
 def test_far_too_large_pictures_are_refused(tmp_path, monkeypatch):
