@@ -24,6 +24,7 @@ from data_prep.sources import affwild2
 
 EPOCHS = 6  # of each run, whatever its validation CCC
 IN_ONE_STAGE = 4  # epochs until the next group is unfrozen; on features there is only one stage
+RATE = 2e-3  # of each run: twice that of the configs, since there are fewer epochs
 ON_FEATURES = ('charon', 'ctyunai')
 SIDE = 12  # pixels per side of the faces that stand for the features of a backbone
 
@@ -132,6 +133,7 @@ def main():
       ('max_epochs', EPOCHS),
       ('max_stage_epochs', IN_ONE_STAGE),
       ('patience', EPOCHS),
+      ('rate_max', RATE),
     )
   ]
 

@@ -208,8 +208,8 @@ def shrink(config):
   # better, and reloading the best state after each would undo most of the training.
   config.schedule.update(
     {
-      'rate_max': 2e-3,
-      'rate_min': 2e-4,
+      'rate_max': 1e-3,
+      'rate_min': 1e-4,
       'warmup_epochs': 1,
       'patience': 0,
       'factor': 0.3,
