@@ -253,11 +253,15 @@ def test_tracks_are_counted_and_chosen(tmp_path):
 # Colours.
 
 
+@pytest.mark.parametrize('primaries', [9, 2])
 @pytest.mark.parametrize('curve', ['PQ', 'HLG'])
-def test_hdr_becomes_sdr(tmp_path, curve):
-  """The film of BT.2100 that shows the white of SDR at 203 cd/m2 comes back as it was in SDR."""
+def test_hdr_becomes_sdr(tmp_path, curve, primaries):
+  """The film of BT.2100 that shows the white of SDR at 203 cd/m2 comes back as it was in SDR.
+
+  It has the primaries of BT.2020, also where it does not say so.
+  """
   sdr = np.asarray(Image.open(ROOT / 'tests/data/astronaut.jpg').resize((128, 128)))
-  hdr_film(tmp_path / 'hdr.mkv', sdr, curve)
+  hdr_film(tmp_path / 'hdr.mkv', sdr, curve, primaries)
   assert container.read_contents(tmp_path / 'hdr.mkv').hdr == curve
   (image,) = video.read_frames(tmp_path / 'hdr.mkv')
   difference = np.abs(image.astype(float) - sdr)
