@@ -95,6 +95,17 @@ def test_the_library_neither_follows_nor_changes_the_settings_of_its_host(made, 
     np.testing.assert_array_equal(found.predictions[target], values)
 
 
+def test_commands_compile_as_users_have_them(made, film, tmp_path):
+  """Without XLA_FLAGS, of which the tests set some, programs are compiled at the second level."""
+  plain = {'XLA_FLAGS': ''}
+  done = run(film, '--run', made, '--output', tmp_path / 'out', module='avjax.predict', env=plain)
+  assert (done.returncode, done.stderr) == (0, '')
+  done = run(made, '--output', tmp_path / 'model', module='avjax.export', env=plain)
+  assert (done.returncode, done.stderr) == (0, '')
+  done = run('--check', tmp_path / 'model', module='avjax.export', env=plain)
+  assert (done.returncode, done.stderr) == (0, '')
+
+
 def no_device(made, film, records, tmp_path):
   """Commands that use JAX, with arguments that they accept."""
   new = tmp_path / 'new'
