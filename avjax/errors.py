@@ -93,6 +93,8 @@ def run_command(main, *args):
   `| head`, the command ends quietly with OUTPUT_CLOSED.
   """
   prepare_streams()
+  # It may name what a notebook draws with, which matplotlib refuses elsewhere. Commands draw files.
+  os.environ.pop('MPLBACKEND', None)
   # matplotlib logs a warning where it finds no home folder, and when it lists the fonts.
   logging.getLogger('matplotlib').setLevel(logging.ERROR)
   try:

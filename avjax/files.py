@@ -12,6 +12,8 @@ import re
 import shutil
 import tempfile
 
+import platformdirs
+
 from avjax.errors import InputError, one_line
 
 # What macOS, Windows and file servers leave in folders, in lower case; also all names with a dot.
@@ -39,6 +41,28 @@ def existing_folder(path):
   if not path.is_dir():
     raise InputError(f'{path} is not a folder')
   return path
+
+
+def user_cache(program):
+  """Returns the folder in which a program keeps what it can make again for this user.
+
+  It is None where there is no home folder; otherwise it need not exist.
+  """
+  try:
+    folder = platformdirs.user_cache_path(program)
+  except RuntimeError:
+    return None
+  return folder if folder.is_absolute() else None  # older versions of platformdirs leave ~ in it
+
+
+def may_write_in(folder):
+  """Tells whether files can be written in a folder, which is made if need be."""
+  try:
+    pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()
+  except OSError:
+    return False
+  return True
 
 
 def visible(folder):

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 import librosa
 import numpy as np
 
+from avjax import files
 from avjax.data.records import MEL_BANDS, NO_SOUND, WINDOW_ROWS
 from avjax.media.mixing import SAMPLE_RATE
 from avjax.media.video import Sound, SoundReader, Timeline
@@ -22,11 +23,27 @@ LOG_OFFSET = 0.01
 ROW_SECONDS = 0.010
 BLOCK_ROWS = 6000  # rows computed at a time, which bounds the memory for a long video
 
-# librosa compiles with numba, which keeps what it has compiled in the home folder where librosa's
-# own is not writable, and fails where neither is. librosa imports numba when it is first used.
-if 'NUMBA_CACHE_DIR' not in os.environ and not os.access(os.path.expanduser('~'), os.W_OK):
-  os.environ['NUMBA_CACHE_DIR'] = tempfile.mkdtemp(prefix='avjax-numba-')
-  atexit.register(shutil.rmtree, os.environ['NUMBA_CACHE_DIR'], ignore_errors=True)
+
+def give_librosa_folders() -> None:
+  """Names temporary folders where librosa, or numba with which it compiles, would find none.
+
+  librosa fails without a home folder, and numba where it can write neither to its own folder nor to
+  that of librosa. It must be called before librosa is first used, which imports both.
+  """
+  if files.user_cache('librosa') is None:
+    os.environ['XDG_CACHE_HOME'] = temporary_cache()
+  if not files.may_write_in(os.environ.get('NUMBA_CACHE_DIR') or files.user_cache('numba')):
+    os.environ['NUMBA_CACHE_DIR'] = temporary_cache()
+
+
+def temporary_cache() -> str:
+  """Returns a new folder, which is removed when Python ends."""
+  folder = tempfile.mkdtemp(prefix='avjax-cache-')
+  atexit.register(shutil.rmtree, folder, ignore_errors=True)
+  return folder
+
+
+give_librosa_folders()
 
 
 def mel_matrix() -> np.ndarray:

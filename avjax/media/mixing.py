@@ -30,8 +30,8 @@ class Mixer:
       done, self.format = self.flush(), format_
       # Mixed as 16-bit integers, the samples equal FFmpeg's own to the bit; PyAV's float mix of two
       # channels is louder by sqrt 2.
-      self.mix = Resampled(format='s16', layout='mono')
-      self.channels = Resampled(format='s16p') if frame.layout.nb_channels > 1 else self.mix
+      self.mix = Resampled(layout='mono')
+      self.channels = Resampled() if frame.layout.nb_channels > 1 else self.mix
     for resampled in {self.mix, self.channels}:
       resampled.add(frame)
     while min(self.mix.count, self.channels.count) >= BLOCK:
@@ -65,17 +65,18 @@ class Mixer:
 class Resampled:
   """Holds the samples of a sound track that are resampled and wait to be taken, count of them.
 
-  format, layout: those of the samples; without a layout it is that of the track.
+  layout: that of the samples; None leaves that of the track.
   """
 
-  def __init__(self, format, layout=None):
-    self.resampler = av.AudioResampler(format, layout, SAMPLE_RATE)
+  def __init__(self, layout=None):
+    # The channels of a sample lie side by side, since PyAV crashes on more than 7 separate ones.
+    self.resampler = av.AudioResampler('s16', layout, SAMPLE_RATE)
     self.parts, self.count = [], 0
 
   def add(self, frame):
     """Resamples a frame; None ends the track."""
     for block in self.resampler.resample(frame):
-      self.parts.append(block.to_ndarray())
+      self.parts.append(block.to_ndarray().reshape(-1, block.layout.nb_channels).T)
       self.count += self.parts[-1].shape[1]
 
   def take(self, count):

@@ -70,6 +70,8 @@ def colour_options(frame: av.VideoFrame) -> dict:
 
   FFmpeg maps the tones of HDR so that its reference white, 203 cd/m2, becomes the white of SDR.
   """
+  if frame.color_trc in HDR and frame.color_primaries == ColorPrimaries.UNSPECIFIED:
+    frame.color_primaries = ColorPrimaries.BT2020  # all HDR has these
   wide = frame.color_primaries == ColorPrimaries.BT2020 and frame.color_trc in SDR
   if wide or frame.color_trc in HDR:
     return {'dst_color_trc': ColorTrc.BT709, 'dst_color_primaries': ColorPrimaries.BT709}

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import platformdirs
+
+from avjax import files
 
 LARGEST = 4 << 30  # bytes of the folder; what was used longest ago is deleted first
 SHORTEST = 0.1  # seconds of compilation that are worth keeping
@@ -40,17 +41,15 @@ def keep_compiled_programs() -> None:
   chosen = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
   if chosen == '' or '://' in (chosen or ''):  # nothing is kept, or not on this machine
     return
-  folder = pathlib.Path(chosen or platformdirs.user_cache_path('avjax') / 'compiled' / _machine())
   if not chosen:
-    if not folder.is_absolute():  # there is no home folder
+    own = files.user_cache('avjax')
+    if own is None:
       return
-    jax.config.update('jax_compilation_cache_dir', str(folder))
+    chosen = own / 'compiled' / _machine()
+    jax.config.update('jax_compilation_cache_dir', str(chosen))
     jax.config.update('jax_compilation_cache_max_size', LARGEST)
     jax.config.update('jax_persistent_cache_min_compile_time_secs', SHORTEST)
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / 'written').touch()
-  except OSError:
+  if not files.may_write_in(chosen):
     jax.config.update('jax_compilation_cache_max_size', -1)  # a limit would need notes of each use
     jax.config.update('jax_persistent_cache_min_compile_time_secs', math.inf)
 

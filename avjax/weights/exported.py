@@ -54,7 +54,7 @@ def export_program(system: System, variables: Any) -> jax_export.Exported:
 
   def predict(flat, *values):
     batch = dict(zip(specs, values, strict=True))
-    return system.predict_step(traverse_util.unflatten_dict(flat, sep='/'), batch)
+    return system.predict(traverse_util.unflatten_dict(flat, sep='/'), batch)
 
   sizes = ['clips', 'rows'] if 'log_mel' in specs else ['clips']
   bounds = [f'rows >= {WINDOW_ROWS}'] if 'log_mel' in specs else []

@@ -95,6 +95,17 @@ def test_the_library_neither_follows_nor_changes_the_settings_of_its_host(made, 
     np.testing.assert_array_equal(found.predictions[target], values)
 
 
+def test_commands_compile_as_users_have_them(made, film, tmp_path):
+  """Without XLA_FLAGS, of which the tests set some, programs are compiled at the second level."""
+  plain = {'XLA_FLAGS': ''}
+  done = run(film, '--run', made, '--output', tmp_path / 'out', module='avjax.predict', env=plain)
+  assert (done.returncode, done.stderr) == (0, '')
+  done = run(made, '--output', tmp_path / 'model', module='avjax.export', env=plain)
+  assert (done.returncode, done.stderr) == (0, '')
+  done = run('--check', tmp_path / 'model', module='avjax.export', env=plain)
+  assert (done.returncode, done.stderr) == (0, '')
+
+
 def no_device(made, film, records, tmp_path):
   """Commands that use JAX, with arguments that they accept."""
   new = tmp_path / 'new'
@@ -153,6 +164,37 @@ def test_no_home_and_a_cache_that_cannot_be_written(made, film, tmp_path):
   )
   assert (done.returncode, done.stderr) == (0, '')
   assert sorted(path.name for path in tmp_path.iterdir()) == ['out']
+
+
+@pytest.mark.parametrize(
+  'name, value',
+  [('HOME', ''), ('XDG_CACHE_HOME', '/dev/null'), ('NUMBA_CACHE_DIR', '/dev/null')],
+)
+def test_a_user_whom_the_system_does_not_know(made, film, tmp_path, name, value):
+  """As under a number that has no name, in an installation that cannot be written."""
+  (tmp_path / 'site').mkdir()
+  (tmp_path / 'site/sitecustomize.py').write_text(
+    'import pwd\n\n\ndef unknown(number):\n  raise KeyError(number)\n\n\npwd.getpwuid = unknown\n'
+  )
+  variables = {
+    'PYTHONPATH': f'{ROOT}:{tmp_path / "site"}',
+    # not librosa's own folder
+    'NUMBA_CACHE_LOCATOR_CLASSES': 'UserProvidedCacheLocator,UserWideCacheLocator',
+    'HOME': str(tmp_path),
+    name: value,
+  }
+  (tmp_path / 'here').mkdir()
+  words = (film, '--run', made, '--output', tmp_path / 'out')
+  done = run(*words, module='avjax.predict', cwd=tmp_path / 'here', env=variables)
+  assert (done.returncode, done.stderr) == (0, '')
+  assert not list((tmp_path / 'here').iterdir())
+
+
+def test_a_backend_of_notebooks_is_passed_over(made, film, tmp_path):
+  """Notebooks hand on in MPLBACKEND what they draw with, also where it is not installed."""
+  done = run(film, '--run', made, '--output', tmp_path / 'out', module='avjax.predict',
+             env={'MPLBACKEND': 'module://a_notebook.that_is_not_here'})  # fmt: skip
+  assert (done.returncode, done.stderr) == (0, '')
 
 
 @pytest.mark.parametrize('module', ['avjax.predict', 'avjax.evaluate', 'data_prep.verify'])

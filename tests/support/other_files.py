@@ -111,13 +111,14 @@ def yuv_film(path, image, matrix, full_range, states):
   write_planes(path, 'libx264', {'crf': '1'}, 'yuv420p', planes, colours)
 
 
-def hdr_film(path, image, curve):
+def hdr_film(path, image, curve, primaries=9):
   """Writes a film of one frame in HEVC and BT.2100, in 10 bits, as phones do.
 
   Args:
     path: the file.
     image: (H,W,3) uint8 RGB in SDR; its white is shown at 203 cd/m2.
     curve: a key of CURVES.
+    primaries: what the file says of them, in FFmpeg's numbers: 9 is BT.2020, 2 nothing.
   """
   light = (image / 255) ** 2.4 @ (np.linalg.inv(BT2020) @ BT709).T * SDR_WHITE
   weights, number = MATRICES['2020']
@@ -125,7 +126,8 @@ def hdr_film(path, image, curve):
   y, cb, cr = luma_chroma(encoded, weights)
   planes = [64 + 876 * y, 512 + 896 * cb, 512 + 896 * cr]
   colours = {
-    'colorspace': number, 'color_range': 1, 'color_primaries': 9, 'color_trc': CURVES[curve]
+    'colorspace': number, 'color_range': 1, 'color_primaries': primaries,
+    'color_trc': CURVES[curve],
   }  # fmt: skip
   options = {'crf': '4', 'x265-params': 'log-level=none'}
   write_planes(path, 'libx265', options, 'yuv420p10le', planes, colours)

@@ -200,6 +200,25 @@ def test_channels_in_opposite_phase_are_heard(tmp_path, leak):
   assert reader.remarks == []
 
 
+@pytest.mark.parametrize('layout', ['5.1', '7.1', 'hexadecagonal', '22.2'])
+def test_sound_of_many_channels_is_heard(tmp_path, layout):
+  """The mix of equal channels is each of them; two in opposite phase are heard as one.
+
+  PyAV crashes on 8 channels and more where they are apart.
+  """
+  path, (wave, rate, _) = tmp_path / 'many.mkv', tone_of(440, layout=layout)
+  write_sounds(path, [[(wave, rate, layout)]])
+  with Decoder() as decoder:
+    samples = np.concatenate(list(decoder.sound(path)))
+  assert np.abs(samples / 32768 - wave[0]).max() < 1e-3
+  wave[1] *= -1
+  wave[2:] = 0
+  write_sounds(path, [[(wave, rate, layout)]])
+  with Decoder() as decoder:
+    samples = np.concatenate(list(decoder.sound(path)))
+  assert np.abs(samples / 32768 - wave[0]).max() < 1e-3
+
+
 def test_a_wild_time_stamp_in_the_sound_adds_no_hours(tmp_path):
   path = tmp_path / 'wild.mkv'
   write_sounds(path, [[tone_of(440)]], jump=36_000)
@@ -234,11 +253,15 @@ def test_tracks_are_counted_and_chosen(tmp_path):
 # Colours.
 
 
+@pytest.mark.parametrize('primaries', [9, 2])
 @pytest.mark.parametrize('curve', ['PQ', 'HLG'])
-def test_hdr_becomes_sdr(tmp_path, curve):
-  """The film of BT.2100 that shows the white of SDR at 203 cd/m2 comes back as it was in SDR."""
+def test_hdr_becomes_sdr(tmp_path, curve, primaries):
+  """The film of BT.2100 that shows the white of SDR at 203 cd/m2 comes back as it was in SDR.
+
+  It has the primaries of BT.2020, also where it does not say so.
+  """
   sdr = np.asarray(Image.open(ROOT / 'tests/data/astronaut.jpg').resize((128, 128)))
-  hdr_film(tmp_path / 'hdr.mkv', sdr, curve)
+  hdr_film(tmp_path / 'hdr.mkv', sdr, curve, primaries)
   assert container.read_contents(tmp_path / 'hdr.mkv').hdr == curve
   (image,) = video.read_frames(tmp_path / 'hdr.mkv')
   difference = np.abs(image.astype(float) - sdr)

@@ -57,3 +57,10 @@ def test_nothing_is_kept_where_nothing_is_to_be_kept(run, tmp_path):
 @pytest.mark.skipif(not os.path.exists('/proc/self'), reason='no file system that none may write')
 def test_a_home_that_cannot_be_written_is_no_hindrance(run):
   assert run(XDG_CACHE_HOME='/proc/self') == ['1.6209068298339844', 'False']
+
+
+def test_a_user_without_a_home_is_no_hindrance(run, tmp_path):
+  (tmp_path / 'sitecustomize.py').write_text(
+    'import pwd\n\n\ndef unknown(number):\n  raise KeyError(number)\n\n\npwd.getpwuid = unknown\n'
+  )
+  assert run(HOME='', PYTHONPATH=str(tmp_path)) == ['1.6209068298339844', 'False']
