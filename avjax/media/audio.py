@@ -32,7 +32,8 @@ def give_librosa_folders() -> None:
   """
   if files.user_cache('librosa') is None:
     os.environ['XDG_CACHE_HOME'] = temporary_cache()
-  if not files.may_write_in(os.environ.get('NUMBA_CACHE_DIR') or files.user_cache('numba')):
+  numba = os.environ.get('NUMBA_CACHE_DIR') or files.user_cache('numba')
+  if numba is None or not files.may_write_in(numba):
     os.environ['NUMBA_CACHE_DIR'] = temporary_cache()
 
 
