@@ -12,7 +12,7 @@ def get_config(argument=''):
   config.schedule.update({'max_epochs': 2, 'max_stage_epochs': 1, 'reload_best': True})
   # What the small size of version 0.1.0 had.
   config.model.temporal.norm = True
-  config.schedule.patience = 1
+  config.schedule.update({'rate_max': 2e-3, 'rate_min': 2e-4, 'patience': 1})
   visual = {
     'group1': ('visual/output/', 'visual/stage[234]/'),
     'group2': ('visual/stage1/',),
