@@ -206,14 +206,16 @@ def restore_or_begin(plan: Plan, workdir):
 
   Its arrays are on the host.
   """
-  variables = plan.initial_variables()
-  settings = plan.schedule_settings
+  settings, shapes = plan.schedule_settings, plan.system.shapes
   if not plan.source:
-    return RunState(plan.initial_state(0, variables), Schedule(len(plan.stages), **settings)), []
+    state = plan.initial_state(0, plan.initial_variables())
+    return RunState(state, Schedule(len(plan.stages), **settings)), []
   with contextlib.closing(Checkpoints(plan.source, read_only=True)) as saved:
     state, meta, best, notes = saved.restore_last(
-      lambda meta: jax.eval_shape(lambda: plan.initial_state(meta['schedule']['stage'], variables)),
-      lambda meta: jax.eval_shape(lambda: variables),
+      lambda meta: jax.eval_shape(
+        lambda variables: plan.initial_state(meta['schedule']['stage'], variables), shapes
+      ),
+      lambda meta: shapes,
     )
   run = RunState.from_meta(state, meta, settings)
   if best:
