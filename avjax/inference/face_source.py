@@ -93,11 +93,11 @@ class FoundFaces:
       progress: a tqdm, updated per frame.
     """
     tracks = tracking.link(self.times, self.look(source, progress))
-    if upright:
-      source.turn = self.turn(source, tracks)
-    if source.turn and upright:
+    turn = self.turn(source, tracks) if upright else 0
+    if turn:
+      source.turn = turn
       self.turned = (
-        f'the faces are not upright: the film is turned by {source.turn} degrees clockwise; '
+        f'the faces are not upright: the film is turned by {turn} degrees clockwise; '
         '--rotate 0 leaves it as it is'
       )
       self.begin()

@@ -104,6 +104,7 @@ def predict_videos(
   with concurrent.futures.ThreadPoolExecutor(1) as pool, Decoder() as decoder:
     first = pool.submit(look_at, decoder, paths[0], **options)
     predictors = load_predictors(run)
+    check_stride(predictors, stride)
     for path in paths:
       try:
         looked = first.result() if path is paths[0] else look_at(decoder, path, **options)
@@ -142,7 +143,6 @@ def predict_with(predictors, looked: LookedAt, stride=None) -> VideoPrediction:
 
   predictors: what `load_predictors` returns.
   """
-  check_stride(predictors, stride)
   source, person, outputs = looked.source, looked.person, looked.outputs
   clock, progress = looked.clock, looked.progress
   path, timeline = source.path, source.timeline
