@@ -46,14 +46,21 @@ def parse(argv):
   return values, named
 
 
+def collect_garbage_less_often():
+  """Makes Python look for cycles less often.
+
+  JAX's imports and traces make a million objects that stay. Looking among them as often as Python
+  does takes a tenth of a command's start.
+  """
+  gc.set_threshold(100_000, 20, 50)
+
+
 def start_jax(cluster=None):
   """Starts JAX for a command whose command line has been accepted: see avjax/system/start.py.
 
   cluster: the arguments of `sharding.start` if this is one process of several, else None.
   """
-  # Imports and traces make a million objects that stay. Looking for cycles among them as often as
-  # Python does takes a tenth of the start.
-  gc.set_threshold(100_000, 20, 50)
+  collect_garbage_less_often()
   with as_input_error('JAX does not start'):  # it reads its variables when it is imported
     from avjax.system import start
   start.start(cluster)

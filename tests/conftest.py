@@ -1,6 +1,5 @@
 """Shares fixtures and options among the suites."""
 
-import gc
 import importlib.metadata
 import json
 import os
@@ -24,10 +23,6 @@ if 'PYTEST_XDIST_WORKER' not in os.environ:
   os.environ['JAX_COMPILATION_CACHE_DIR'] = _cache.name
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.1'
 
-# Traces make millions of objects that stay: looking for cycles among them so often as Python does
-# takes a fifth of the time of a test.
-gc.set_threshold(100_000, 20, 50)
-
 sys.path[:0] = [
   str(pathlib.Path(__file__).parent / folder)
   for folder in ('support', 'avjax/models', 'avjax/system')
@@ -36,6 +31,9 @@ sys.path[:0] = [
 
 import shapes  # noqa: E402  (found only now, and JAX must see the settings above)
 
+from avjax import command_line  # noqa: E402
+
+command_line.collect_garbage_less_often()  # a fifth of the time of the tests of models
 SHAPE_CHECKS = shapes.install()
 
 
