@@ -7,9 +7,9 @@ Writes docs/evidence.json, the figures of the demo, and the blocks `evidence`, `
 
 Every row is scored on the validation partition of fold 0, whose subjects are not in training. The
 controls are early concatenation in place of the fusion, training labels taken from another clip,
-the best constant, and a ridge regression on simple features. GRJCA and
-the ridge are also tried on VARIATIONS of the set, on which no setting was chosen. Runs that are
-finished in FOLDER are not repeated. None of this says anything about Aff-Wild2.
+the best constant, and a ridge regression on simple features. GRJCA and the ridge are also tried on
+VARIATIONS of the set, on which no setting was chosen. Runs that are finished in FOLDER are not
+repeated. None of this says anything about Aff-Wild2.
 """
 
 import argparse
@@ -227,10 +227,7 @@ def table(rows):
 
 def variations_table(variations):
   """Formats the CCC of valence and arousal on each variation as a Markdown table."""
-  lines = [
-    '| set | GRJCA, seed 0 | ridge on simple features |',
-    '|---|---|---|',
-  ]
+  lines = ['| set | GRJCA, seed 0 | ridge on simple features |', '|---|---|---|']
   for name, rows in variations.items():
     options = ' '.join(VARIATIONS[name])
     cells = [f'{row["valence"]["ccc"]:.2f} / {row["arousal"]["ccc"]:.2f}' for row in rows.values()]

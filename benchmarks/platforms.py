@@ -34,26 +34,17 @@ def resolve(platform, macos, python):
   """Returns the version of JAX that would be installed, or the package that has no wheel there."""
   settings = configparser.ConfigParser()
   settings.read(ROOT / 'setup.cfg')
+  command = [sys.executable, '-m', 'uv', 'pip', 'compile', '--no-header', '--no-annotate']
+  # promise, which tensorflow-datasets needs, is plain Python and has no wheel anywhere.
+  command += ['--only-binary', ':all:', '--no-binary', 'promise']
+  command += ['--python-platform', platform, '--python-version', python]
+  environment = {**os.environ, 'UV_PYTHON_DOWNLOADS': 'never'}
+  if macos:
+    environment['MACOSX_DEPLOYMENT_TARGET'] = macos
   found = subprocess.run(
-    [
-      *(sys.executable, '-m', 'uv', 'pip', 'compile', '--no-header', '--no-annotate'),
-      # promise, which tensorflow-datasets needs, is plain Python and has no wheel anywhere.
-      *(
-        '--only-binary',
-        ':all:',
-        '--no-binary',
-        'promise',
-        '--python-platform',
-        platform,
-        '--python-version',
-        python,
-      ),
-      *('--constraint', 'constraints.txt', '-'),
-    ],
+    [*command, '--constraint', 'constraints.txt', '-'],
     cwd=ROOT,
-    env=os.environ
-    | {'UV_PYTHON_DOWNLOADS': 'never'}
-    | ({'MACOSX_DEPLOYMENT_TARGET': macos} if macos else {}),
+    env=environment,
     input=settings['options']['install_requires'],
     capture_output=True,
     text=True,
