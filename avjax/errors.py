@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import gc
 import io
 import logging
 import os
@@ -111,6 +112,7 @@ def run_command(main, *args):
     status = OUTPUT_CLOSED
   if not is_writable(sys.stdout):  # what is left in its buffer must not fail again at the end
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+  gc.freeze()  # else Python looks through JAX's million objects once more: .9 s
   sys.exit(status)
 
 

@@ -9,7 +9,6 @@ import pathlib
 import threading
 from collections.abc import Generator, Sequence
 
-import librosa
 import numpy as np
 from tqdm import tqdm
 
@@ -134,7 +133,7 @@ def load_predictors(run: str | pathlib.Path | Sequence) -> list[StreamingPredict
 
 def import_ahead():
   """Imports what a video needs later, while the model is compiled, which leaves Python idle."""
-  librosa.stft  # noqa: B018  (librosa imports its parts, and SciPy with them, when they are used)
+  audio.log_mel(np.zeros(1, np.int16))  # librosa imports and compiles its parts when they are used
   importlib.import_module('avjax.reports.plots')
 
 
