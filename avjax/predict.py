@@ -5,7 +5,6 @@ the same as arrays.
 """
 
 import argparse
-import contextlib
 import pathlib
 import signal
 import sys
@@ -70,9 +69,8 @@ def main(argv):
   videos = find_videos(pathlib.Path(arguments.videos))
   if arguments.crops and len(videos) > 1:
     raise InputError('--crops takes a single video')
-  # JAX and OpenCV are imported only now that the command line has been accepted.
-  command_line.start_jax()
-  from avjax.inference import video
+  # OpenCV, and then JAX, are imported only now that the command line has been accepted.
+  from avjax.inference.looking import look_at_all
   from avjax.inference.outputs import display, output_paths, summary
 
   for name in ('SIGTERM', 'SIGHUP'):  # end like Ctrl-C, so that half-made files are removed
@@ -83,8 +81,12 @@ def main(argv):
   del options['videos']
   path, refused = videos[0], 0
   try:
-    found = video.predict_videos(runs, videos, options.pop('stride'), **options)
-    with contextlib.closing(found):
+    stride = options.pop('stride')
+    with look_at_all(videos, **options) as looks:
+      command_line.start_jax()
+      from avjax.inference.video import predict_videos
+
+      found = predict_videos(runs, looks, stride)
       for path in videos:
         prediction = next(found)
         if not isinstance(prediction, InputError):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import pathlib
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from tqdm import tqdm
@@ -42,6 +44,27 @@ class LookedAt:
 
   def __exit__(self, *exception):
     self.progress.close()
+
+
+@contextlib.contextmanager
+def look_at_all(paths: Sequence, **options) -> Iterator[Iterator[LookedAt | InputError]]:
+  """Yields an iterator of what is found in each video, or of why it cannot be read.
+
+  In the first, faces are looked for at once, in a thread, so that a model can be loaded meanwhile;
+  in the others when the iterator comes to them. options: as `look_at` takes them.
+  """
+  # At the end the decoder stops first, so that what looks at the first video does not go on.
+  with concurrent.futures.ThreadPoolExecutor(1) as pool, Decoder() as decoder:
+    first = pool.submit(look_at, decoder, paths[0], **options)
+
+    def each():
+      for path in paths:
+        try:
+          yield first.result() if path is paths[0] else look_at(decoder, path, **options)
+        except InputError as error:
+          yield error
+
+    yield each()
 
 
 def look_at(

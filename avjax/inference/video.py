@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import importlib
 import pathlib
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 
 import numpy as np
 from tqdm import tqdm
 
 from avjax.errors import InputError
-from avjax.inference.looking import LookedAt, look_at
+from avjax.inference.looking import LookedAt, look_at_all
 from avjax.inference.outputs import (
   display,
   move,
@@ -27,7 +26,6 @@ from avjax.inference.remarks import interruptions, missing_input, unusual_rate
 from avjax.inference.stream import BLOCK_FRAMES, StreamingPredictor
 from avjax.inference.timing import Clock
 from avjax.media import audio
-from avjax.media.decoder import Decoder
 from avjax.media.writer import ClipWriter
 from avjax.system.start import own_settings
 from avjax.targets import TARGETS
@@ -80,39 +78,33 @@ def predict_video(
     'sound': sound,
     'rotate': rotate,
   }
-  (prediction,) = predict_videos(run, [path], stride, **looked_at)
+  with look_at_all([path], **looked_at) as looks:
+    (prediction,) = predict_videos(run, looks, stride)
   if isinstance(prediction, InputError):
     raise prediction
   return prediction
 
 
 def predict_videos(
-  run, paths, stride, **options
+  run, looks: Iterable[LookedAt | InputError], stride
 ) -> Generator[VideoPrediction | InputError, None, None]:
   """Yields the prediction of each video, or why there is none.
 
-  Faces are looked for in the first while the model is loaded.
-
-  Args:
-    run: as in `predict_video`.
-    paths: the videos.
-    stride: as in `predict_video`.
-    options: what `look_at` takes.
+  looks: what `look_at_all` yields. run, stride: as in `predict_video`.
   """
-  # At the end the decoder stops first, so that what looks at the first video does not go on.
-  with concurrent.futures.ThreadPoolExecutor(1) as pool, Decoder() as decoder:
-    first = pool.submit(look_at, decoder, paths[0], **options)
-    predictors = load_predictors(run)
-    check_stride(predictors, stride)
-    for path in paths:
-      try:
-        looked = first.result() if path is paths[0] else look_at(decoder, path, **options)
-        with looked:
-          found = predict_with(predictors, looked, stride)
-      except InputError as error:
-        yield error
-      else:
-        yield found
+  predictors = load_predictors(run)
+  check_stride(predictors, stride)
+  for looked in looks:
+    if isinstance(looked, InputError):
+      yield looked
+      continue
+    try:
+      with looked:
+        found = predict_with(predictors, looked, stride)
+    except InputError as error:
+      yield error
+    else:
+      yield found
 
 
 def load_predictors(run: str | pathlib.Path | Sequence) -> list[StreamingPredictor]:

@@ -7,7 +7,7 @@ from official_set import tone, write_video
 
 import avjax
 from avjax.errors import InputError
-from avjax.inference import video
+from avjax.inference import looking, video
 from avjax.media.decoder import Decoder
 
 
@@ -27,7 +27,7 @@ def test_a_model_that_is_refused_ends_the_look_at_the_film(tmp_path, monkeypatch
     raise InputError(f'{run} holds no valid model')
 
   write_video(tmp_path / 'film.mp4', 12, tone(12))
-  monkeypatch.setattr(video, 'look_at', endless)
+  monkeypatch.setattr(looking, 'look_at', endless)
   monkeypatch.setattr(video, 'load_predictors', refuse)
   with pytest.raises(InputError, match='none holds no valid model'):
     avjax.predict_video(tmp_path / 'film.mp4', 'none')
