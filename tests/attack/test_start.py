@@ -166,13 +166,17 @@ def whole_command(module, official, output):
 
 @pytest.mark.parametrize('module', ['data_prep.build', 'avjax.predict', 'avjax.export'])
 @pytest.mark.parametrize('way', ['python -m', 'console command'])
-def test_whole_commands_and_their_processes(stranger, official, tmp_path, module, way, full):
+def test_whole_commands_and_their_processes(
+  stranger, official, tmp_path, module, way, full, record
+):
   short = {('python -m', 'avjax.predict'), ('console command', 'data_prep.build')}
   if not full and (way, module) not in short:
     pytest.skip('in the long form only')
   words = ['-m', module] if way == 'python -m' else script(tmp_path, module)
   words = [*words, *whole_command(module, official, tmp_path / 'output')]
+  files = len(list(stranger.iterdir()))
   done = start(words, stranger, XLA_FLAGS='--xla_backend_optimization_level=1')
+  record(f'{way}, {module}: Python files in the folder, run', [files, len(traces(stranger))])
   assert traces(stranger) == [], done.stderr
   assert done.returncode == 0, done.stderr
 
