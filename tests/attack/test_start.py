@@ -233,3 +233,34 @@ def test_a_folder_that_the_person_names_stays_on_the_path(tmp_path):
   assert start(words, tmp_path).stderr == (
     "error: the config file own.py does not run: ModuleNotFoundError: No module named 'mine'\n"
   )
+
+
+def test_settings_of_matplotlib_in_the_folder(stranger, tmp_path):
+  """They do not change figures; nor does one hang that can never be read."""
+  words = ['-m', 'avjax.predict', EXAMPLES / 'clip.mp4', '--run', EXAMPLES / 'run', '--output']
+  for name in ('usual', 'changed'):
+    done = start([*words, tmp_path / name], stranger)
+    assert (done.returncode, done.stderr) == (0, '')
+    (stranger / 'matplotlibrc').write_text('figure.facecolor: red\nbackend: module://jax\n')
+  figures = [(tmp_path / name / 'clip.png').read_bytes() for name in ('usual', 'changed')]
+  assert figures[0] == figures[1]
+  (stranger / 'matplotlibrc').unlink()
+  os.mkfifo(stranger / 'matplotlibrc')
+  assert start(['-m', 'avjax.predict', '--help'], stranger).returncode == 0
+  assert traces(stranger) == []
+
+
+def test_settings_of_numba_in_the_folder(stranger, tmp_path):
+  """They could name a folder of compiled code, which numba runs."""
+  (stranger / '.numba_config.yaml').write_text(f'cache_dir: {stranger / "cache"}\n')
+  clip, run = str(EXAMPLES / 'clip.mp4'), str(EXAMPLES / 'run')
+  done = start(['-m', 'avjax.predict', clip, '--run', run, '--output', tmp_path / 'new'], stranger)
+  assert (done.returncode, done.stderr) == (
+    2,
+    'error: the current folder holds settings of numba, .numba_config.yaml; '
+    'start in another folder\n',
+  )
+  (tmp_path / 'tool.py').write_text(f'import avjax\navjax.predict_video({clip!r}, {run!r})\n')
+  done = start([tmp_path / 'tool.py'], stranger)
+  assert done.returncode == 0, done.stderr
+  assert not (stranger / 'cache').exists() and not (tmp_path / 'new').exists()
