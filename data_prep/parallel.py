@@ -23,6 +23,27 @@ def core_count():
 
 
 @contextlib.contextmanager
+def spawned_pool(workers, initializer=None):
+  """Gives a pool of processes that find packages where this process does.
+
+  They are spawned, not forked: FFmpeg, librosa, TensorFlow and the caller hold threads and locks.
+  """
+  # A spawned process gets this one's sys.path, but only after its first imports. Without the
+  # variable it would look for those in the current folder, which may be a stranger's.
+  before = os.environ.get('PYTHONSAFEPATH')
+  os.environ['PYTHONSAFEPATH'] = '1'
+  try:
+    context = multiprocessing.get_context('spawn')
+    with concurrent.futures.ProcessPoolExecutor(workers, context, initializer) as pool:
+      yield pool
+  finally:
+    if before is None:
+      del os.environ['PYTHONSAFEPATH']
+    else:
+      os.environ['PYTHONSAFEPATH'] = before
+
+
+@contextlib.contextmanager
 def ordered(function, items, workers, unit):
   """Gives an iterator over function(item) for each item, in order, computed by `workers` processes.
 
@@ -30,10 +51,7 @@ def ordered(function, items, workers, unit):
   are taken. The iterator raises what the function raises. Leaving the context early drops the work
   that has not begun.
   """
-  # Spawned, not forked: FFmpeg, librosa and TensorFlow hold threads and locks.
-  with concurrent.futures.ProcessPoolExecutor(
-    min(workers, len(items)), multiprocessing.get_context('spawn'), prepare_worker
-  ) as pool:
+  with spawned_pool(min(workers, len(items)), prepare_worker) as pool:
     try:
       yield progress(results(pool, function, items, workers + 2), len(items), unit)
     except concurrent.futures.process.BrokenProcessPool:

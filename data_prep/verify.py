@@ -45,5 +45,10 @@ def verify(data_dir: str | os.PathLike[str]) -> str:
   return f'OK: {len(made["shards"])} shards, {records:,} records, {size / 1e6:,.1f} MB in {folder}'
 
 
-if __name__ == '__main__':
+def run():
+  """Runs the console command avjax-verify."""
   errors.run_command(main)
+
+
+if __name__ == '__main__':
+  run()

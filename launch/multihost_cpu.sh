@@ -20,7 +20,7 @@ port=${PORT:-$((20000 + RANDOM % 20000))}
 export JAX_PLATFORMS=cpu XLA_FLAGS="${XLA_FLAGS:-} --xla_force_host_platform_device_count=$devices"
 children=()
 for ((i = 0; i < processes; i++)); do
-  command=("${PYTHON:-.venv/bin/python}" -m avjax.main "--coordinator=localhost:$port" "--processes=$processes" "--process=$i" "$@")
+  command=("${PYTHON:-.venv/bin/python}" -m avjax.main "--coordinator=127.0.0.1:$port" "--processes=$processes" "--process=$i" "$@")
   if [ -n "$dry_run" ]; then
     echo "JAX_PLATFORMS=$JAX_PLATFORMS XLA_FLAGS=$XLA_FLAGS ${command[*]}"
   else

@@ -39,9 +39,9 @@ SHAPE_CHECKS = shapes.install()
 
 def pytest_addoption(parser):
   parser.addoption(
-    '--full', action='store_true', help='the long form of tests/fault, as `make fault` runs it'
+    '--full', action='store_true', help='the long form, as `make fault` and `make attack` run it'
   )
-  parser.addoption('--record', help='JSON file that takes the figures of tests/fault')
+  parser.addoption('--record', help='JSON file that takes the figures of a suite')
 
 
 def pytest_collection_modifyitems(items):
@@ -63,7 +63,7 @@ def full(request):
 
 @pytest.fixture
 def record(request):
-  """Returns record(name, value), which keeps a figure that a test of tests/fault has measured."""
+  """Returns record(name, value), which keeps a figure that a test has measured."""
   path = request.config.getoption('--record')
 
   def keep(name, value):

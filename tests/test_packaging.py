@@ -3,6 +3,7 @@
 import configparser
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,18 @@ COMMANDS = {
   'avjax-pretrained': 'avjax.pretrained',
   'avjax-submission': 'avjax.submission',
   'avjax-prepare': 'data_prep.build',
+  'avjax-verify': 'data_prep.verify',
 }
+
+
+def test_every_package_has_its_hashes():
+  """hashes.txt names what constraints.txt names, each with a SHA-256 at least, and no address."""
+  text = (ROOT / 'hashes.txt').read_text()
+  found = re.findall(
+    r'^(\S.*?) \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)', text, re.MULTILINE
+  )
+  assert [name for name, _ in found] == (ROOT / 'constraints.txt').read_text().splitlines()
+  assert ''.join(f'{name} \\\n{hashes}' for name, hashes in found) == text
 
 
 @pytest.fixture(scope='module')

@@ -25,16 +25,17 @@ BLOCK_ROWS = 6000  # rows computed at a time, which bounds the memory for a long
 
 
 def give_librosa_folders() -> None:
-  """Names temporary folders where librosa, or numba with which it compiles, would find none.
+  """Names the folders of librosa, and of numba with which it compiles: temporary ones if need be.
 
-  librosa fails without a home folder, and numba where it can write neither to its own folder nor to
-  that of librosa. It must be called before librosa is first used, which imports both.
+  librosa fails without a home folder, and numba where it can write to no folder. numba also runs
+  what it finds in its folder, and would take the name of that from a file in the current one. It
+  must be called before librosa is first used, which imports both.
   """
   if files.user_cache('librosa') is None:
     os.environ['XDG_CACHE_HOME'] = temporary_cache()
   numba = os.environ.get('NUMBA_CACHE_DIR') or files.user_cache('numba')
-  if numba is None or not files.may_write_in(numba):
-    os.environ['NUMBA_CACHE_DIR'] = temporary_cache()
+  usable = numba is not None and files.may_write_in(numba)
+  os.environ['NUMBA_CACHE_DIR'] = str(numba) if usable else temporary_cache()
 
 
 def temporary_cache() -> str:

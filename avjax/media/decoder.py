@@ -23,7 +23,8 @@ from avjax.errors import InputError
 from avjax.media import video
 from avjax.media.container import Contents, read_contents
 
-# The child finds packages where its parent does.
+# The child finds packages where its parent does; it is started with -P, so that until then it does
+# not look in the current folder, which may be a stranger's.
 START = (
   'import json, sys; sys.path = json.loads(sys.argv[1]); import avjax.media.decoder as d; d.serve()'
 )
@@ -52,7 +53,7 @@ class Decoder:
     """Starts the child."""
     self.waiting = {}  # {stream: messages that have come while another stream was read}
     self.child = subprocess.Popen(
-      [sys.executable, '-c', START, json.dumps(sys.path)],
+      [sys.executable, '-P', '-c', START, json.dumps(sys.path)],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       stderr=subprocess.DEVNULL,  # the C library writes there before a crash

@@ -6,6 +6,7 @@ devices, so that the order of the data is the same however many processes there 
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +23,9 @@ def start(
 ) -> None:
   """Joins the processes of one run. Must be called before any other use of JAX.
 
-  On a TPU slice, under Slurm or under Open MPI, JAX finds the arguments by itself.
+  On a TPU slice, under Slurm or under Open MPI, JAX finds the arguments by itself. Process 0
+  listens for the others on all its addresses, but only on this machine's own if `coordinator` is
+  one of these, such as 127.0.0.1.
 
   Args:
     coordinator: host:port of process 0.
@@ -33,12 +36,22 @@ def start(
   """
   try:
     jax.config.update('jax_cpu_collectives_implementation', 'gloo')  # of no effect on accelerators
-    jax.distributed.initialize(coordinator, processes, process)
+    bind = coordinator if is_local(coordinator) else None
+    jax.distributed.initialize(coordinator, processes, process, coordinator_bind_address=bind)
   except (RuntimeError, ValueError, TypeError) as error:
     raise InputError(
       f'the processes of this run do not find each other: {error}; '
       'give --coordinator, --processes and --process'
     ) from error
+
+
+def is_local(coordinator: str | None) -> bool:
+  """Tells whether host:port names this machine in a way that no other machine can use."""
+  host = (coordinator or '').rpartition(':')[0].strip('[]')
+  try:
+    return host == 'localhost' or ipaddress.ip_address(host).is_loopback
+  except ValueError:  # the name of a host
+    return False
 
 
 def is_primary() -> bool:

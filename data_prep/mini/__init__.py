@@ -9,10 +9,8 @@ latents.py, face.py and voice.py invent, and film.py encodes it. `python -m data
 command.
 """
 
-import concurrent.futures
 import dataclasses
 import json
-import multiprocessing
 import os
 import pathlib
 from typing import Any
@@ -143,10 +141,7 @@ def generate(
       place.mkdir(parents=True, exist_ok=True)
   # The longest first, so that all processes end at about the same time.
   jobs.sort(key=lambda job: -job[1].frame_count(seconds) * len(job[1].clips))
-  # Spawned, not forked: the caller may hold threads, as a test does that has imported JAX.
-  with concurrent.futures.ProcessPoolExecutor(
-    workers or parallel.core_count(), multiprocessing.get_context('spawn')
-  ) as pool:
+  with parallel.spawned_pool(workers or parallel.core_count()) as pool:
     list(pool.map(make_video, *zip(*jobs, strict=True)))
   write_lists(output, table, seconds)
   os.replace(output / BEGUN, output / DONE)
