@@ -4,9 +4,9 @@ The page is one HTML file, clip_page.html with the data and the video in it, and
 """
 
 import base64
-import html
 
 import numpy as np
+from markupsafe import Markup
 
 import avjax
 from avjax.reports import legend, templates
@@ -24,10 +24,10 @@ def write(path, title, video, prediction):
     video: path of an H.264/AAC MP4 whose time 0 is prediction.times[0].
     prediction: a VideoPrediction; its notes are shown under the title.
   """
-  mark = '<data>'  # no value can contain it, because all of them are escaped
+  mark = Markup('<data>')  # no value can contain it, because all of them are escaped
   page = templates.fill(
     'clip_page.html',
-    title=html.escape(title),
+    title=title,
     version=avjax.__version__,
     target_style=legend.target_style(),
     notes=templates.list_items(prediction.notes),

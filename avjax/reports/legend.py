@@ -1,5 +1,7 @@
 """Defines the words and colours with which figures and pages show targets and gates."""
 
+from markupsafe import Markup
+
 from avjax.targets import TARGETS
 
 # Of texts, lines and grids in PNG files; pages have CSS variables instead.
@@ -17,12 +19,13 @@ def target_style():
       f'@media (prefers-color-scheme: dark) {{ :root {{ --{name}: {target.dark_colour}; }} }}',
       f'.key.{name} {{ border-color: var(--{name}); border-top-style: {line}; }}',
     ]
-  return '<style>\n' + '\n'.join(rules) + '\n</style>'
+  return Markup('<style>\n{}\n</style>').format('\n'.join(rules))
 
 
 def target_keys(targets):
   """Returns the names of targets as HTML, each after a sample of its line."""
-  return ''.join(f'<span><i class="key {target}"></i>{target}</span>' for target in targets)
+  key = Markup('<span><i class="key {0}"></i>{0}</span>')
+  return Markup('').join(key.format(target) for target in targets)
 
 
 def _parse(name):

@@ -1,10 +1,10 @@
 """Writes the report of a training run: one HTML page that needs no other file and no network."""
 
-import html
 import math
 import pathlib
 
 import numpy as np
+from markupsafe import Markup
 
 import avjax
 from avjax import errors, files
@@ -55,11 +55,13 @@ def write(workdir, config, results, series, *, parameter_count, has_input):
   title = f'{system}, {" and ".join(targets)}, fold {results["fold"]}'
   page = templates.fill(
     'run_report.html',
-    title=html.escape(title),
+    title=title,
     notes=templates.list_items(notes),
     headline=_headline(results, targets, parameter_count),
     curves=_curves(history, results, targets),
-    scatter=''.join(_scatter(results, series, i, target) for i, target in enumerate(targets)),
+    scatter=templates.join(
+      _scatter(results, series, i, target) for i, target in enumerate(targets)
+    ),
     ranking=_ranking(results, targets, series, ranked),
     keys=legend.target_keys(targets),
     score=criterion(targets).upper(),
@@ -91,14 +93,16 @@ def _headline(results, targets, parameter_count):
   """Returns the boxes at the top: the metrics of each target, and facts about the run."""
   boxes = []
   for target in targets:
-    numbers = ''.join(
-      f'<div class="{metric}"><dt>{metric.upper()}</dt>'
-      f'<dd>{_number(results[target][metric])}</dd></div>'
+    numbers = templates.join(
+      Markup('<div class="{}"><dt>{}</dt><dd>{}</dd></div>').format(
+        metric, metric.upper(), _number(results[target][metric])
+      )
       for metric in TARGETS[target].metrics
     )
     boxes.append(
-      f'<div class="panel score"><h2><i class="key {target}"></i> {target}</h2>'
-      f'<dl>{numbers}</dl></div>'
+      Markup(
+        '<div class="panel score"><h2><i class="key {0}"></i> {0}</h2><dl>{1}</dl></div>'
+      ).format(target, numbers)
     )
   facts = {
     'clips': f'{results["clips"]:,}',
@@ -107,19 +111,23 @@ def _headline(results, targets, parameter_count):
     'fold': results['fold'],
     'parameters': f'{parameter_count:,}',
   }
-  numbers = ''.join(f'<div><dt>{name}</dt><dd>{value}</dd></div>' for name, value in facts.items())
-  return ''.join(boxes) + f'<div class="panel facts"><dl>{numbers}</dl></div>'
+  fact = Markup('<div><dt>{}</dt><dd>{}</dd></div>')
+  numbers = templates.join(fact.format(*pair) for pair in facts.items())
+  return templates.join(
+    [*boxes, Markup('<div class="panel facts"><dl>{}</dl></div>').format(numbers)]
+  )
 
 
 def _figure(caption, plot, kind=''):
-  """A figure of the page. caption and plot are HTML; kind is a class that sets its shape."""
-  return f'<figure class="{kind}"><figcaption>{caption}</figcaption>{plot}</figure>'
+  """A figure of the page. caption and plot are Markup; kind is a class that sets its shape."""
+  figure = Markup('<figure class="{}"><figcaption>{}</figcaption>{}</figure>')
+  return figure.format(kind, caption, plot)
 
 
 def _curves(history, results, targets):
   """Returns figures of validation scores, training loss and rate, from lines of metrics.jsonl."""
   if not history:
-    return '<p>This folder holds no metrics.jsonl.</p>'
+    return Markup('<p>This folder holds no metrics.jsonl.</p>')
   keys, score = legend.target_keys(targets), f'validation {criterion(targets).upper()}'
   return (
     _curve(
@@ -128,7 +136,7 @@ def _curves(history, results, targets):
       plots.draw_scores,
       targets,
       best=results['best_epoch'] + 1,
-      caption=f'<span class="legend"><b>{score}</b>{keys}</span>',
+      caption=Markup('<span class="legend"><b>{}</b>{}</span>').format(score, keys),
     )
     + _curve(history, 'training loss', plots.draw_loss)
     + _curve(history, 'learning rate', plots.draw_rate)
@@ -150,7 +158,7 @@ def _curve(history, name, draw, *arguments, best=None, caption=None):
     x_ticks=svg.ticks(axes.xaxis, 8, integer=True),
     y_ticks=svg.ticks(axes.yaxis, 5),
   )
-  return _figure(caption or f'<b>{name}</b>', plot)
+  return _figure(caption or Markup('<b>{}</b>').format(name), plot)
 
 
 def _scatter(results, series, i, target):
@@ -160,10 +168,9 @@ def _scatter(results, series, i, target):
   axes, score = svg.page_axes(), _score(target, results[target][TARGETS[target].metrics[0]])
   plots.draw_scatter(axes, prediction, annotation, target)
   label = f'{target}: prediction against annotation of {len(annotation)} frames, {score}'
-  caption = (
-    f'<b><i class="key {target}"></i> {target}</b>, {score}: '
-    'annotation (across) and prediction (up)'
-  )
+  caption = Markup(
+    '<b><i class="key {0}"></i> {0}</b>, {1}: annotation (across) and prediction (up)'
+  ).format(target, score)
   plot = svg.to_html(axes, label, x_ticks=_ticks(target), y_ticks=_ticks(target))
   return _figure(caption, plot, 'square')
 
@@ -177,8 +184,9 @@ def _traces(results, targets, series, ranked):
       _trace(results, series, clip, i, target) for clip in clips for i, target in enumerate(targets)
     ]
     if figures:
-      sections.append(f'<h3>{title}</h3><div class="grid pairs">{"".join(figures)}</div>')
-  return ''.join(sections)
+      section = Markup('<h3>{}</h3><div class="grid pairs">{}</div>')
+      sections.append(section.format(title, templates.join(figures)))
+  return templates.join(sections)
 
 
 def _trace(results, series, clip, i, target):
@@ -200,7 +208,7 @@ def _trace(results, series, clip, i, target):
     x_unit=' s',
     y_ticks=_ticks(target),
   )
-  return _figure(f'<b>{html.escape(clip)}</b> {target} {score}', plot, 'low')
+  return _figure(Markup('<b>{}</b> {} {}').format(clip, target, score), plot, 'low')
 
 
 def _score(target, value):
@@ -230,36 +238,37 @@ def _ranking(results, targets, series, ranked):
   sorted_by = (means or scores)[0]
   cells = []
   for head in heads:
-    order = ' aria-sort="descending"' if head == sorted_by else ''
-    cells.append(f'<th scope="col"{order}><button type="button">{head}</button></th>')
-  lines = [f'<thead><tr><th scope="col">rank</th>{"".join(cells)}</tr></thead><tbody>']
+    order = Markup(' aria-sort="descending"') if head == sorted_by else ''
+    cell = Markup('<th scope="col"{}><button type="button">{}</button></th>')
+    cells.append(cell.format(order, head))
+  rows = []
   for rank, clip in enumerate(ranked, 1):
-    cells = _ranking_cells(results, targets, series[clip], clip)
-    lines.append(f'<tr><td>{rank}</td>{"".join(cells)}</tr>')
-  return '<table id="ranking">' + '\n'.join(lines) + '</tbody></table>'
+    row = templates.join(_ranking_cells(results, targets, series[clip], clip))
+    rows.append(Markup('<tr><td>{}</td>{}</tr>\n').format(rank, row))
+  return Markup(
+    '<table id="ranking"><thead><tr><th scope="col">rank</th>{}</tr></thead>'
+    '<tbody>\n{}</tbody></table>'
+  ).format(templates.join(cells), templates.join(rows))
 
 
 def _ranking_cells(results, targets, s, clip):
   """Returns the cells of one clip; the page sorts by data-value."""
-  name = html.escape(clip)
-  cells = [f'<th scope="row" data-value="{name}">{name}</th>']
+  cells = [Markup('<th scope="row" data-value="{0}">{0}</th>').format(clip)]
+  number = Markup('<td data-value="{}">{}</td>')
+  scored = Markup(
+    '<td class="scored" style="--bar: var(--{}); --share: {:.1%}" data-value="{}">{}</td>'
+  )
   scores = [results[target]['per_clip'][clip] for target in targets]
   for target, score in zip(targets, scores, strict=True):
     key = _sort_key(score)
-    cells.append(
-      f'<td class="scored" style="--bar: var(--{target}); --share: {max(float(key), 0):.1%}"'
-      f' data-value="{key}">{_number(score)}</td>'
-    )
+    cells.append(scored.format(target, max(float(key), 0), key, _number(score)))
   if len(targets) > 1:
     mean = float(np.mean(scores))
-    cells.append(f'<td data-value="{_sort_key(mean)}">{_number(mean)}</td>')
+    cells.append(number.format(_sort_key(mean), _number(mean)))
   frames = s.annotated.sum()
-  cells.append(f'<td data-value="{frames}">{frames:,}</td>')
-  cells += [
-    f'<td data-value="{mask.mean():.4f}">{mask.mean():.0%}</td>'
-    for mask in (s.face_present, s.audio_present)
-  ]
-  return cells
+  cells.append(number.format(frames, f'{frames:,}'))
+  shares = (mask.mean() for mask in (s.face_present, s.audio_present))
+  return cells + [number.format(f'{share:.4f}', f'{share:.0%}') for share in shares]
 
 
 def _sort_key(value):
@@ -277,7 +286,7 @@ def _gates(series, has_input):
     scores = scores[np.isfinite(scores).all(axis=1)]
     if len(scores):
       rows += _gate_rows(name, scores)
-  return templates.fill('gates.html', rows=''.join(rows)) if rows else ''
+  return templates.fill('gates.html', rows=templates.join(rows)) if rows else ''
 
 
 def _gate_rows(name, scores):
@@ -290,23 +299,21 @@ def _gate_rows(name, scores):
   rows = []
   for k, (word, mean, spread) in enumerate(zip(words, means, spreads, strict=True)):
     low, high = max(mean - spread, 0) * 1000, min(mean + spread, 1) * 1000
-    bar = (
+    bar = Markup(
       '<svg class="bar" viewBox="0 0 1000 10" preserveAspectRatio="none" aria-hidden="true">'
-      f'<path class="whole" d="M0 5H1000"/><path class="mean" d="M0 5H{mean * 1000:.0f}"/>'
-      f'<path class="spread" d="M{low:.0f} 5H{high:.0f}M{low:.0f} 2v6M{high:.0f} 2v6"/></svg>'
-    )
+      '<path class="whole" d="M0 5H1000"/><path class="mean" d="M0 5H{mean:.0f}"/>'
+      '<path class="spread" d="M{low:.0f} 5H{high:.0f}M{low:.0f} 2v6M{high:.0f} 2v6"/></svg>'
+    ).format(mean=mean * 1000, low=low, high=high)
     highest = (scores.argmax(axis=1) == k).mean()
-    rows.append(
-      f'<tr{"" if k else " class=first"}><th scope="row">{gate}: {word}</th>'
-      f'<td class="wide">{bar}</td><td>{mean:.3f}</td><td>{spread:.3f}</td>'
-      f'<td>{highest:.0%}</td></tr>'
+    row = Markup(
+      '<tr class="{}"><th scope="row">{}: {}</th><td class="wide">{}</td>'
+      '<td>{:.3f}</td><td>{:.3f}</td><td>{:.0%}</td></tr>'
     )
+    rows.append(row.format('' if k else 'first', gate, word, bar, mean, spread, highest))
   return rows
 
 
 def _rows(values):
   """Returns {name: value} as the rows of a table."""
-  return ''.join(
-    f'<tr><th scope="row">{html.escape(str(name))}</th><td>{html.escape(str(value))}</td></tr>'
-    for name, value in values.items()
-  )
+  row = Markup('<tr><th scope="row">{}</th><td>{}</td></tr>')
+  return templates.join(row.format(*pair) for pair in values.items())

@@ -1,11 +1,11 @@
 """Turns figures of matplotlib into inline SVG for a page, with the texts on them as HTML."""
 
-import html
 import io
 import re
 
 import matplotlib
 import numpy as np
+from markupsafe import Markup
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
@@ -32,6 +32,8 @@ SVG_STYLE = {
 SVG_ELEMENT = re.compile(
   r'<(?:path d="([^"]*)"|use [^>]*?x="([^"]*)" y="([^"]*)")[^>]*? style="([^"]*)"/>'
 )
+PATH = Markup('<path d="{}" style="{}"/>')
+DOT = Markup('<path class="dot" d="{}" style="{}"/>')
 
 
 def page_axes():
@@ -79,11 +81,12 @@ def to_html(axes, label, *, x_ticks=(), y_ticks=(), x_unit=''):
   words = [(kind, style, text.replace('-', MINUS)) for kind, style, text in words]
   for text in axes.texts:
     style = f'{share(text.xy[0], y)[0]};color:var(--{CSS_VARIABLES[text.get_color()]})'
-    words.append(('vertical', style, html.escape(text.get_text())))
+    words.append(('vertical', style, text.get_text()))
   for tick in y_ticks:
     axes.axhline(tick, color=GRID if tick else GREY, lw=0.8, zorder=0)
-  spans = (f'<span class="{kind}" style="{style}">{text}</span>' for kind, style, text in words)
-  return f'<div class="plot">{_to_svg(axes, label)}{"".join(spans)}</div>'
+  span = Markup('<span class="{}" style="{}">{}</span>')
+  spans = Markup('').join(span.format(*word) for word in words)
+  return Markup('<div class="plot">{}{}</div>').format(_to_svg(axes, label), spans)
 
 
 def _to_svg(axes, label):
@@ -102,17 +105,15 @@ def _to_svg(axes, label):
   drawn = re.sub('<defs>.*?</defs>', '', file.getvalue(), flags=re.DOTALL)
   paths = []
   for outline, x, y, style in SVG_ELEMENT.findall(drawn):
-    kind = 'class="dot" ' if x else ''
+    element = DOT if x else PATH
     outline = f'M {x} {y} ' if x else outline.replace('\n', '')
     outline = re.sub(r'(\.\d)\d+', r'\1', outline)
     # A step of length 0 after each move draws a dot: a marker that is not stretched with the SVG,
     # or a single frame between gaps.
     outline = re.sub(r'(M [^ ]+ [^ ]+ )', r'\1h0', outline)
-    paths.append(f'<path {kind}d="{outline}" style="{style}"/>')
-  drawn = ''.join(paths)
-  for colour, variable in CSS_VARIABLES.items():
-    drawn = drawn.replace(colour, f'var(--{variable})')
-  return (
-    f'<svg viewBox="0 0 {SVG_SIDE} {SVG_SIDE}" preserveAspectRatio="none" role="img"'
-    f' aria-label="{html.escape(label)}">{drawn}</svg>'
-  )
+    for colour, variable in CSS_VARIABLES.items():
+      style = style.replace(colour, f'var(--{variable})')
+    paths.append(element.format(outline, style))
+  return Markup(
+    '<svg viewBox="0 0 {0} {0}" preserveAspectRatio="none" role="img" aria-label="{1}">{2}</svg>'
+  ).format(SVG_SIDE, label, Markup('').join(paths))

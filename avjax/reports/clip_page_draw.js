@@ -1,4 +1,3 @@
-<script>
 'use strict';
 const at = id => document.getElementById(id);
 const data = JSON.parse(at('data').textContent);
@@ -272,4 +271,3 @@ function drawAll() {
   drawGround();
   show(shown, true);
 }
-</script>

@@ -1,4 +1,3 @@
-<script>
 'use strict';
 // What changes with time, and what happens on clicks and keys.
 
@@ -182,4 +181,3 @@ addEventListener('DOMContentLoaded', () => {  // the video's blocks follow this 
   });
   video.src = URL.createObjectURL(new Blob(blocks, {type: 'video/mp4'}));
 });
-</script>
