@@ -15,8 +15,8 @@ from PIL import Image
 import avjax
 from avjax.errors import InputError
 from avjax.inference import orientation
-from avjax.inference.source import LONGEST_GAP
 from avjax.media import writer
+from avjax.media.bounds import LONGEST_GAP
 
 ASTRONAUT = pathlib.Path(__file__).parents[2] / 'data/astronaut.jpg'
 
@@ -201,9 +201,11 @@ def test_a_crash_in_one_file_of_a_folder_leaves_the_others(tiny_run, tmp_path, m
   """The decoder aborts on the second of three files, as the C library does after a double free."""
   (tmp_path / 'site').mkdir()
   (tmp_path / 'site/sitecustomize.py').write_text(
-    'import os, av\n'
-    'whole = av.open\n'
-    'av.open = lambda path, *rest: os.abort() if "bad" in path else whole(path, *rest)\n'
+    'import builtins, os\n'
+    'whole = open\n'
+    'builtins.open = lambda path, *rest, **named: (\n'
+    '  os.abort() if str(path).endswith("bad.mp4") else whole(path, *rest, **named)\n'
+    ')\n'
   )
   monkeypatch.setenv('PYTHONPATH', str(tmp_path / 'site'))
   (tmp_path / 'films').mkdir()
