@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 from fault.harness import ROOT
 from official_set import tone, write_video
-from other_files import hdr_film, tone_of, write_sounds, yuv_film
+from other_files import (
+  tone_of,
+  write_sounds,
+)
 from PIL import Image, ImageCms, ImageOps
 
 from avjax.errors import InputError
@@ -252,45 +255,6 @@ def test_tracks_are_counted_and_chosen(tmp_path):
                          ('sound track 4: it holds 3 tracks of sound', {'sound': 4})):  # fmt: skip
     with pytest.raises(InputError, match=words):
       container.read_contents(path, **options)
-
-
-# Colours.
-
-
-@pytest.mark.parametrize('primaries', [9, 2])
-@pytest.mark.parametrize('curve', ['PQ', 'HLG'])
-def test_hdr_becomes_sdr(tmp_path, curve, primaries):
-  """The film of BT.2100 that shows the white of SDR at 203 cd/m2 comes back as it was in SDR.
-
-  It has the primaries of BT.2020, also where it does not say so.
-  """
-  sdr = np.asarray(Image.open(ROOT / 'tests/data/astronaut.jpg').resize((128, 128)))
-  hdr_film(tmp_path / 'hdr.mkv', sdr, curve, primaries)
-  assert container.read_contents(tmp_path / 'hdr.mkv').hdr == curve
-  (image,) = video.read_frames(tmp_path / 'hdr.mkv')
-  difference = np.abs(image.astype(float) - sdr)
-  assert difference.mean() < 4 and abs(image.std() / sdr.std() - 1) < 0.03
-
-
-@pytest.mark.parametrize('full_range', [False, True])
-@pytest.mark.parametrize('matrix, size', [('601', 64), ('709', 64), ('709', 720), ('2020', 64)])
-def test_ranges_and_matrices(tmp_path, full_range, matrix, size):
-  """Six colours of a film in full or limited range and in each matrix, stated by the file.
-
-  What states no matrix has that of BT.709 in high definition, otherwise that of BT.601.
-  """
-  colours = np.array(
-    [[200, 60, 40], [40, 180, 60], [50, 70, 210], [128, 128, 128], [250, 250, 250], [10, 10, 10]]
-  )
-  image = np.repeat(np.repeat(colours[None], size, axis=1), size, axis=0).astype(np.uint8)
-  stated = [True] if full_range or matrix == '2020' else [True, False]
-  for states in stated:
-    if not states and (matrix == '709') != (size == 720):
-      continue
-    yuv_film(tmp_path / 'clip.mp4', image, matrix, full_range, states)
-    (found,) = video.read_frames(tmp_path / 'clip.mp4')
-    middle = found[size // 2, size // 2 :: size]
-    assert np.abs(middle.astype(int) - colours).max() <= 3, (states, middle)
 
 
 @pytest.mark.parametrize('turn', [0, 90, 180, 270])
