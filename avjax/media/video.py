@@ -94,7 +94,7 @@ class SoundReader:
     mixer, end, passed_over, longest = Mixer(), 0.0, 0.0, 0.0  # in seconds
     with opened(self.path) as container:
       stream = sound_track(self.path, container, self.track)
-      for frame in sound_frames(container, stream):
+      for frame in sound_frames(self.path, container, stream):
         bounds.check_rate(self.path, frame.sample_rate)
         time = end if frame.time is None else frame.time - passed_over
         if self.start is None:
@@ -139,16 +139,22 @@ class SoundReader:
       ) from error
 
 
-def sound_frames(container, stream) -> Iterator[av.AudioFrame]:
+def sound_frames(path, container, stream) -> Iterator[av.AudioFrame]:
   """Yields the decoded frames of an audio stream; none for None.
 
-  A damaged packet is skipped, as FFmpeg does.
+  A damaged packet is skipped, as FFmpeg does. Raises InputError where the sound changes on the way
+  as FFmpeg does not decode it, such as an Ogg of several, one after the other.
   """
-  for packet in packets_of(container, stream) if stream is not None else ():
-    try:
-      yield from packet.decode()
-    except av.error.InvalidDataError:
-      continue
+  try:
+    for packet in packets_of(container, stream) if stream is not None else ():
+      try:
+        yield from packet.decode()
+      except av.error.InvalidDataError:
+        continue
+  except (av.error.PatchWelcomeError, av.error.ArgumentError) as error:
+    raise InputError(
+      f'{path} has sound that FFmpeg cannot decode to its end; convert its sound, or remove it'
+    ) from error
 
 
 def frames_in_header(path: str | os.PathLike[str]) -> int:

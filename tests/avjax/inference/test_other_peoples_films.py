@@ -134,7 +134,7 @@ def test_several_tracks_are_said_and_chosen(tiny_run, tmp_path):
   assert np.abs(first.valence - second.valence).max() > 1e-4
   for words, arguments in (
     ('has no sound track 3: it holds 2 tracks of sound', ['--sound', '3']),
-    ('--film is the number of a track, from 1, not 0', ['--film', '0']),
+    ('--film is the number of a track, from 1 to 9999, not 0', ['--film', '0']),
   ):
     done = call(path, '--run', tiny_run, '--output', tmp_path / 'o', *arguments,
                 module='avjax.predict')  # fmt: skip

@@ -50,6 +50,32 @@ def test_channels_that_cannot_be_mixed_are_said_in_words(tmp_path, channels):
     read_film(tmp_path / 'voice.wav')
 
 
+def test_an_ogg_of_several_sounds(tmp_path):
+  """One after the other: what FFmpeg decodes is heard to its end, other changes are said."""
+  flac, opus = (
+    {'codec': 'flac', 'rate': 16_000, 'layout': 'mono'},
+    {'codec': 'libopus', 'rate': 48_000, 'layout': 'stereo'},
+  )
+  for name, options in (('flac', flac), ('opus', opus)):
+    wave, rate, layout = tone_of(440, options['rate'], options['layout'])
+    with av.open(str(tmp_path / name), 'w', format='ogg') as file:
+      stream = file.add_stream(options['codec'], rate=rate, layout=layout)
+      stream.codec_context.format = 's16'
+      for first in range(0, rate, 960):
+        block = np.rint(wave[:, first : first + 960] * 32_767).astype(np.int16)
+        block = np.ascontiguousarray(block.T.reshape(1, -1))
+        frame = av.AudioFrame.from_ndarray(block, format='s16', layout=layout)
+        frame.sample_rate, frame.pts = rate, first
+        file.mux(stream.encode(frame))
+      file.mux(stream.encode())
+  one, other = ((tmp_path / name).read_bytes() for name in ('flac', 'opus'))
+  (tmp_path / 'twice.ogg').write_bytes(one + one)
+  assert abs(read_film(tmp_path / 'twice.ogg')[0].sound.count - 32_000) < 100
+  (tmp_path / 'mixed.ogg').write_bytes(one + other)
+  with pytest.raises(InputError, match='mixed.ogg has sound that FFmpeg cannot decode to its end;'):
+    read_film(tmp_path / 'mixed.ogg')
+
+
 def sounds_at(path, starts, film=0):
   """Writes 0.1 s of tone at each of these seconds, and a film of some frames."""
   wave = (tone_of(440)[0][:, :1600] * 32_767).astype(np.int16)
