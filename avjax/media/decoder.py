@@ -17,6 +17,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 
+import cv2
 import numpy as np
 
 from avjax.errors import InputError
@@ -27,6 +28,8 @@ from avjax.media.container import Contents, read_contents
 START = (
   'import json, sys; sys.path = json.loads(sys.argv[1]); import avjax.media.decoder as d; d.serve()'
 )
+# NumPy would start a thread for each core, whose stacks count as memory.
+ONE_THREAD = {'OPENBLAS_NUM_THREADS': '1', 'OMP_NUM_THREADS': '1'}
 NOTHING = np.zeros(0, np.uint8)
 
 
@@ -54,6 +57,7 @@ class Decoder:
     self.waiting = {}  # {stream: messages that have come while another stream was read}
     self.child = subprocess.Popen(
       [sys.executable, '-c', START, json.dumps(sys.path)],
+      env=os.environ | ONE_THREAD,
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       stderr=subprocess.DEVNULL,  # the C library writes there before a crash
@@ -201,6 +205,7 @@ SOURCES = {
 def serve() -> None:
   """Answers what a Decoder asks, until it is gone."""
   signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
+  cv2.setNumThreads(1)
   with os.fdopen(os.dup(sys.stdout.fileno()), 'wb') as replies:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # nothing else may come between the messages
     streams = {}
