@@ -10,7 +10,8 @@ import numpy as np
 from avjax.data import windows
 from avjax.data.records import Layout
 from avjax.errors import InputError
-from avjax.media import audio, faces, video
+from avjax.media import audio, faces
+from avjax.media.decoder import Decoder
 from data_prep import features
 
 # Annotation, crops and decoded video may differ by this many frames; officially they do by a few.
@@ -89,7 +90,13 @@ def decode_clip(job: Job, layout: Layout) -> DecodedClip:
   Raises InputError where a file is broken, where lengths differ by more than MAX_LENGTH_DIFFERENCE
   frames, or where features have another number of rows than the video has frames.
   """
-  timeline = video.read_timeline(job.clip.video)
+  with Decoder() as decoder:
+    return decode_with(decoder, job, layout)
+
+
+def decode_with(decoder: Decoder, job: Job, layout: Layout) -> DecodedClip:
+  """Does what `decode_clip` does."""
+  timeline = decoder.timeline(job.clip.video)
   n = len(timeline.times)
   if not job.ignore_length:
     check_lengths(job, n)
@@ -104,7 +111,8 @@ def decode_clip(job: Job, layout: Layout) -> DecodedClip:
   images, face_present, broken = faces.read_faces(
     job.clip.crops, frames, layout.face, job.unreadable
   )
-  log_mel, window_starts, audio_present = audio.hear(timeline, video.SoundReader(job.clip.video))
+  sound = decoder.sound(job.clip.video, until=timeline.heard_until)
+  log_mel, window_starts, audio_present = audio.hear(timeline, sound)
   return DecodedClip(
     name=job.clip.name,
     frames=frames,
@@ -133,9 +141,10 @@ def check_features(job: Job) -> None:
   Raises InputError where a file has another number of rows than the video has frames, or a number
   that is not finite in a row that is kept. Only decode_clip can tell that a header is wrong.
   """
-  n = video.frames_in_header(job.clip.video)
-  if any(len(features.open_rows(path)) != n for path in job.features.values()):
-    n = len(video.read_timeline(job.clip.video).times)
+  with Decoder() as decoder:
+    n = decoder.frames_in_header(job.clip.video)
+    if any(len(features.open_rows(path)) != n for path in job.features.values()):
+      n = len(decoder.timeline(job.clip.video).times)
   check_rows(job, n)
   for path in job.features.values():
     features.read_rows(path, kept_frames(job, n))

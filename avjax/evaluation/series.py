@@ -14,11 +14,12 @@ import numpy as np
 
 from avjax import targets
 from avjax.data.windows import Merger
-from avjax.errors import InputError
+from avjax.errors import InputError, one_line
 from avjax.system import System, sharding
 
 # Besides the labels, the record fields that are equal in every window that covers a frame.
 CONSTANT_FIELDS = ('times', 'annotated', 'face_present', 'audio_present')
+WIDEST = 1_000_000  # frames of a moving average: more than 9 hours at 30 frames a second
 
 
 @dataclasses.dataclass
@@ -169,10 +170,12 @@ def smoothing_widths(smooth: int | Sequence[int], names: Sequence[str]) -> list[
     not smooth. Raises InputError for anything else.
   """
   widths = list(smooth) if isinstance(smooth, list | tuple) else [smooth] * len(names)
-  if len(widths) != len(names) or not all(type(width) is int and width >= 1 for width in widths):
+  valid = all(type(width) is int and 1 <= width <= WIDEST for width in widths)
+  if len(widths) != len(names) or not valid:
     each = f', or {len(names)} of them, for {" and ".join(names)}' if len(names) > 1 else ''
     raise InputError(
-      f'config.smooth {smooth!r} is out of range: it takes a number of frames, at least 1{each}'
+      f'config.smooth {one_line(repr(smooth))} is out of range: it takes a number of frames, '
+      f'1 to {WIDEST}{each}'
     )
   return widths
 

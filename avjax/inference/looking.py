@@ -6,12 +6,13 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import pathlib
+import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from tqdm import tqdm
 
-from avjax.errors import InputError
+from avjax.errors import InputError, one_line
 from avjax.inference.face_source import FoundFaces, GivenFaces, NoFaces
 from avjax.inference.outputs import check_absent, output_paths
 from avjax.inference.source import FilmSource, SoundSource, open_source
@@ -19,6 +20,7 @@ from avjax.inference.timing import Clock
 from avjax.media import audio
 from avjax.media.decoder import Decoder
 
+NUMBER = re.compile('[1-9][0-9]{0,3}')  # of a face or a track
 TURNS = ('auto', '0', '90', '180', '270')  # degrees clockwise
 
 
@@ -91,15 +93,17 @@ def check_options(output, face, film, sound, rotate):
   """Raises InputError for an option of `predict_video` that is out of its range."""
   if output is not None and not str(output):
     raise InputError('--output is empty; name a folder')
-  number = str(face)
-  is_number = number.isascii() and number.isdigit() and int(number)
-  if face not in ('largest', 'left', 'right') and not is_number:
-    raise InputError(f'face {face} is not one of largest, left, right and a number from 1')
+  if face not in ('largest', 'left', 'right') and not NUMBER.fullmatch(str(face)):
+    raise InputError(
+      f'face {one_line(face)} is not one of largest, left, right and a number from 1 to 9999'
+    )
   for name, number in (('film', film), ('sound', sound)):
-    if number is not None and (not isinstance(number, int) or number < 1):
-      raise InputError(f'--{name} is the number of a track, from 1, not {number!r}')
+    if number is not None and (not isinstance(number, int) or not NUMBER.fullmatch(str(number))):
+      raise InputError(
+        f'--{name} is the number of a track, from 1 to 9999, not {one_line(repr(number))}'
+      )
   if str(rotate) not in TURNS:
-    raise InputError(f'--rotate is one of {", ".join(TURNS)}, not {rotate!r}')
+    raise InputError(f'--rotate is one of {", ".join(TURNS)}, not {one_line(repr(rotate))}')
 
 
 def find_person(source, clock, face, crops, rotate, progress):

@@ -11,7 +11,7 @@ from avjax.errors import InputError
 from avjax.media.container import Contents
 from avjax.media.decoder import Decoder
 from avjax.media.mixing import SAMPLE_RATE
-from avjax.media.video import LONGEST_GAP, Timeline
+from avjax.media.video import Timeline
 
 SOUND_RATE = 25.0  # frames per second where there is no film
 DARK = 180, 320, 3  # height, width and channels of the picture that is shown with sound alone
@@ -31,7 +31,7 @@ class FilmSource:
     self.decoder, self.path, self.contents, self.turn = decoder, path, contents, turn
     self.timeline = decoder.timeline(path, contents.film)
     check_times(path, self.timeline)
-    self.sound = read_sound(decoder, path, contents)
+    self.sound = read_sound(decoder, path, contents, self.timeline.heard_until)
     self.notes = [*several(contents), *self.sound.remarks]
     if contents.hdr:
       self.notes.append(f'HDR ({contents.hdr}): its tones are mapped to those of SDR')
@@ -85,28 +85,24 @@ def open_source(
   return FilmSource(decoder, path, contents, turn)
 
 
-def read_sound(decoder, path, contents):
-  """Returns the sound of a file, read to its end: only then start, gaps and remarks are known."""
-  sound = decoder.sound(path, contents.sound)
+def read_sound(decoder, path, contents, until=None):
+  """Returns the sound of a file, read to its end: only then start, gaps and remarks are known.
+
+  until: as video.SoundReader takes it.
+  """
+  sound = decoder.sound(path, contents.sound, until)
   for _ in sound:
     pass
   return sound
 
 
 def check_times(path, timeline: Timeline) -> None:
-  """Raises InputError where two frames have the same time, or one is shown for very long."""
-  times, gaps = timeline.times, np.diff(timeline.times)
-  same = np.flatnonzero(gaps <= 0)
+  """Raises InputError where two frames have the same time."""
+  same = np.flatnonzero(np.diff(timeline.times) <= 0)
   if len(same):
     raise InputError(
       f'{path}: frames {same[0] + 1} and {same[0] + 2} are shown at the same time; '
       'convert it with ffmpeg -i IN OUT'
-    )
-  if len(gaps) and gaps.max() > LONGEST_GAP:
-    first = gaps.argmax()
-    raise InputError(
-      f'{path}: no new frame for {gaps[first]:,.0f} s after {times[first]:.1f} s; at most '
-      f'{LONGEST_GAP:,.0f} s are read; cut it there with ffmpeg -i IN -t SECONDS OUT'
     )
 
 

@@ -3,16 +3,42 @@
 import contextlib
 import dataclasses
 import os
-import pathlib
+import re
+import stat
 from collections.abc import Iterator
 
 import av
 from av.stream import Disposition
 
 from avjax.errors import InputError, one_line
+from avjax.media import bounds
 from avjax.media.picture import HDR
 
-MAX_PIXELS = 8192 * 8192  # a decoded frame of this size takes 200 MB as RGB
+# FFmpeg's names of what is read: containers of film and sound, streams without one, and pictures.
+# Left out is what names other files, such as playlists and lists of pictures (concat, hls, dash,
+# sdp, image2, vobsub, mlv), what has no mark by which it could be known, text, and devices.
+FORMATS = (
+  'aa aac aax ac3 adx aea aiff amr ape apng asf au av1 avi avs2 avs3 bmp_pipe bonk caf cavsvideo '
+  'cine dhav dirac dnxhd dsf dss dts dtshd dv eac3 evc flac flic flv frm gif gxf h261 h263 h264 '
+  'hevc iamf iff ircam ivf ivr j2k_pipe jpeg_pipe jpegls_pipe jpegxl_anim jpegxl_pipe kux lc3 '
+  'live_flv loas lvf lxf m4v matroska,webm mjpeg mjpeg_2000 mlp mmf mov,mp4,m4a,3gp,3g2,mj2 mp3 '
+  'mpc mpc8 mpeg mpegts mpegvideo mpjpeg mtv mxf mxg nc nistsphere nsv nut nuv obu ogg oma osq '
+  'pam_pipe pbm_pipe pgm_pipe pgmyuv_pipe png_pipe ppm_pipe pva pvf qcp qoa qoi_pipe r3d rm roq '
+  'rpl ser shn sol sox spdif swf tak tiff_pipe truehd tta ty vc1 vc1test vivo voc vqf vvc w64 wav '
+  'webp_pipe wsd wtv wv xwma yuv4mpegpipe'
+)
+# FFmpeg gets an open file in place of a name, and may use no protocol but that for open files: no
+# contents of a file can make it open another one, and no name can choose its format.
+OPTIONS = {
+  'format_whitelist': FORMATS.replace(' ', ','),
+  'protocol_whitelist': 'fd',
+  'enable_drefs': '0',  # of MOV: names of files in which its frames are
+  'use_absolute_path': '0',
+  'max_pixels': str(bounds.CODED_PIXELS),
+}
+LANGUAGE = re.compile('[A-Za-z0-9-]{1,35}')  # a tag of BCP 47
+# What FFmpeg says where no format fits.
+UNKNOWN = (av.error.ArgumentError, av.error.InvalidDataError)
 
 # FFmpeg's reports of damage stay unheard, as PyAV has it by default. With av.logging.set_level they
 # would go through Python, and the threads of a decoder that is closed early would wait for the
@@ -36,14 +62,6 @@ class Contents:
   hdr: str
 
 
-def address(path: str | os.PathLike[str]) -> str:
-  """Returns the absolute path of a file for FFmpeg.
-
-  FFmpeg would take the 12 of a relative path 12:30.mp4 for the name of a protocol.
-  """
-  return str(pathlib.Path(path).absolute())
-
-
 @contextlib.contextmanager
 def opened(path: str | os.PathLike[str]):
   """Opens a media file as an av.container.InputContainer.
@@ -51,15 +69,35 @@ def opened(path: str | os.PathLike[str]):
   Raises InputError for everything that FFmpeg cannot read, also later in the context.
   """
   try:
-    with av.open(address(path)) as container:
-      if container.format.name == 'tty':  # FFmpeg plays text files, too
-        raise InputError(f'{path} holds no video stream')
+    with regular_file(path) as file, container_in(path, file) as container:
       yield container
   except InputError:
     raise
+  except MemoryError as error:
+    raise InputError(
+      f'{path} cannot be read as a video: it takes {bounds.TOO_MUCH_MEMORY}'
+    ) from error
   except (av.error.FFmpegError, OSError, ValueError) as error:
     reason = getattr(error, 'strerror', None) or one_line(error)
     raise InputError(f'{path} cannot be read as a video: {reason}') from error
+
+
+def regular_file(path):
+  """Opens a file for reading; InputError for a pipe, device, socket or folder, which may block."""
+  if not stat.S_ISREG(os.stat(path).st_mode):
+    raise InputError(f'{path} cannot be read as a video: it is not a regular file')
+  return open(path, 'rb', buffering=0)
+
+
+def container_in(path, file):
+  """Returns the container in an open file; InputError where it has none of FORMATS."""
+  try:
+    return av.open('fd:', 'r', None, OPTIONS | {'fd': str(file.fileno())})
+  except UNKNOWN as error:
+    raise InputError(
+      f'{path} cannot be read as a video: it is damaged, or none of the kinds of files that are '
+      'read; convert it or leave it out'
+    ) from error
 
 
 def read_contents(
@@ -74,12 +112,17 @@ def read_contents(
     films, sounds = film_tracks(container), sound_tracks(container)
     chosen = film_track(path, container, film)
     return Contents(
-      tuple(stream.language or '' for stream in films),
-      tuple(stream.language or '' for stream in sounds),
+      tuple(map(language_of, films)),
+      tuple(map(language_of, sounds)),
       number_of(chosen, films),
       number_of(sound_track(path, container, sound), sounds),
       HDR.get(chosen.codec_context.color_trc, '') if chosen is not None else '',
     )
+
+
+def language_of(stream) -> str:
+  """Returns the language of a stream, '' where its tag is none."""
+  return stream.language if LANGUAGE.fullmatch(stream.language or '') else ''
 
 
 def number_of(stream, tracks):
@@ -108,7 +151,10 @@ def film_track(path, container, number: int | None):
   """
   stream = choose(path, film_tracks(container), container.streams.best('video'), number, 'film')
   if stream is not None:
-    check_size(path, stream.codec_context)
+    decoder = stream.codec_context
+    bounds.check_size(path, decoder)
+    decoder.thread_count = bounds.thread_count(decoder)
+    decoder.options = {'max_pixels': OPTIONS['max_pixels']}
   return stream
 
 
@@ -143,15 +189,6 @@ def packets_of(container, stream) -> Iterator[av.Packet]:
   PyAV would fail at the end of the file, where it looks for the last packets of all streams.
   """
   with contextlib.suppress(IndexError):
-    yield from container.demux(stream)
-
-
-def check_size(path, image):
-  """Raises InputError for an image of more than MAX_PIXELS pixels.
-
-  image: anything with width and height.
-  """
-  if image.width * image.height > MAX_PIXELS:
-    raise InputError(
-      f'{path} is {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are read'
-    )
+    for packet in container.demux(stream):
+      bounds.note_progress()
+      yield packet

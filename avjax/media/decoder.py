@@ -17,10 +17,11 @@ import sys
 import traceback
 from collections.abc import Iterator
 
+import cv2
 import numpy as np
 
 from avjax.errors import InputError
-from avjax.media import video
+from avjax.media import bounds, video
 from avjax.media.container import Contents, read_contents
 
 # The child finds packages where its parent does; it is started with -P, so that until then it does
@@ -28,6 +29,8 @@ from avjax.media.container import Contents, read_contents
 START = (
   'import json, sys; sys.path = json.loads(sys.argv[1]); import avjax.media.decoder as d; d.serve()'
 )
+# NumPy would start a thread for each core, whose stacks count as memory.
+ONE_THREAD = {'OPENBLAS_NUM_THREADS': '1', 'OMP_NUM_THREADS': '1'}
 NOTHING = np.zeros(0, np.uint8)
 
 
@@ -35,7 +38,8 @@ class Decoder:
   """Reads media files in a child process. A context manager.
 
   The child starts at once, is used for one file after the other, and is replaced where it has
-  died. All methods raise InputError where a file cannot be read, or where the child dies of it.
+  died. Its memory and its time are limited as `bounds` says. All methods raise InputError where a
+  file cannot be read, or where the child dies of it.
   """
 
   def __init__(self):
@@ -54,6 +58,7 @@ class Decoder:
     self.waiting = {}  # {stream: messages that have come while another stream was read}
     self.child = subprocess.Popen(
       [sys.executable, '-P', '-c', START, json.dumps(sys.path)],
+      env=os.environ | ONE_THREAD,
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       stderr=subprocess.DEVNULL,  # the C library writes there before a crash
@@ -72,6 +77,11 @@ class Decoder:
     ((header, _),) = self.items('contents', path, film=film, sound=sound)
     return Contents(**header)
 
+  def frames_in_header(self, path) -> int:
+    """Returns what `video.frames_in_header` does."""
+    ((header, _),) = self.items('frames_in_header', path)
+    return header['count']
+
   def timeline(self, path, film: int | None = None) -> video.Timeline:
     """Returns what `video.read_timeline` does."""
     ((header, times),) = self.items('timeline', path, film=film)
@@ -82,9 +92,9 @@ class Decoder:
     for _, image in self.items('frames', path, longest=longest, film=film, turn=turn):
       yield image
 
-  def sound(self, path, track: int | None = None) -> 'DecodedSound':
+  def sound(self, path, track: int | None = None, until: float | None = None) -> 'DecodedSound':
     """Returns what behaves as video.SoundReader."""
-    return DecodedSound(self, path, track)
+    return DecodedSound(self, path, track, until)
 
   def items(self, kind: str, path: str | os.PathLike[str], **options) -> Iterator[tuple]:
     """Yields the items (header, array) of what SOURCES[kind] makes of a file."""
@@ -135,6 +145,8 @@ class Decoder:
     status = self.child.wait()
     if status == -getattr(signal, 'SIGKILL', 0):
       return 'its decoder was killed, probably for lack of memory'
+    if status == -getattr(signal, 'SIGPROF', 0):
+      return f'its decoder got no further in {bounds.MOST_SECONDS} s'
     names = {-number: number.name for number in signal.Signals}
     return f'its decoder crashed ({names.get(status, status)})'
 
@@ -142,11 +154,11 @@ class Decoder:
 class DecodedSound:
   """Iterates over the blocks of a sound track, with the attributes of video.SoundReader."""
 
-  def __init__(self, decoder, path, track):
-    self.decoder, self.path, self.track = decoder, path, track
+  def __init__(self, decoder, path, track, until):
+    self.decoder, self.path, self.options = decoder, path, {'track': track, 'until': until}
 
   def __iter__(self) -> Iterator[np.ndarray]:
-    for header, block in self.decoder.items('sound', self.path, track=self.track):
+    for header, block in self.decoder.items('sound', self.path, **self.options):
       vars(self).update(header)
       if len(block):
         yield block
@@ -157,6 +169,10 @@ class DecodedSound:
 
 def contents(path, **options):
   yield dataclasses.asdict(read_contents(path, **options)), NOTHING
+
+
+def frames_in_header(path):
+  yield {'count': video.frames_in_header(path)}, NOTHING
 
 
 def timeline(path, film):
@@ -170,20 +186,27 @@ def frames(path, **options):
     yield {}, image
 
 
-def sound(path, track):
-  reader = video.SoundReader(path, track)
+def sound(path, **options):
+  reader = video.SoundReader(path, **options)
   for block in reader:
     yield {'start': reader.start}, block
   names = ('start', 'gaps', 'count', 'peak', 'remarks')
   yield {name: getattr(reader, name) for name in names}, NOTHING
 
 
-SOURCES = {'contents': contents, 'timeline': timeline, 'frames': frames, 'sound': sound}
+SOURCES = {
+  'contents': contents,
+  'frames_in_header': frames_in_header,
+  'timeline': timeline,
+  'frames': frames,
+  'sound': sound,
+}
 
 
 def serve() -> None:
   """Answers what a Decoder asks, until it is gone."""
   signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
+  cv2.setNumThreads(1)
   with os.fdopen(os.dup(sys.stdout.fileno()), 'wb') as replies:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # nothing else may come between the messages
     streams = {}
@@ -194,6 +217,7 @@ def serve() -> None:
         streams.pop(number).close()
         continue
       if 'kind' in request:
+        bounds.limit_memory(request['path'])
         streams[number] = SOURCES[request['kind']](request['path'], **request['options'])
       message, array = answer(streams[number])
       write_message(replies, {'stream': number, **message}, array)
@@ -201,11 +225,14 @@ def serve() -> None:
 
 def answer(stream):
   """Returns (message, array) for the next item of a stream."""
+  bounds.limit_time()
   try:
     header, array = next(stream, (None, NOTHING))
     return {'header': header}, array
   except InputError as error:
     return {'error': str(error)}, NOTHING
+  except MemoryError:  # of NumPy; `container.opened` reports that of FFmpeg, with the file's name
+    return {'error': f'reading the video takes {bounds.TOO_MUCH_MEMORY}'}, NOTHING
   except Exception:
     return {'bug': traceback.format_exc()}, NOTHING
 

@@ -1,6 +1,7 @@
 """Turns decoded frames into upright RGB images with the colours that a screen would show."""
 
 import av
+import cv2
 import numpy as np
 from av.filter import Graph
 from av.video.reformatter import ColorPrimaries, ColorTrc, VideoReformatter
@@ -8,14 +9,29 @@ from av.video.reformatter import ColorPrimaries, ColorTrc, VideoReformatter
 HDR = {ColorTrc.SMPTE2084: 'PQ', ColorTrc.ARIB_STD_B67: 'HLG'}  # transfer curves
 # AVFrameSideDataType: the display matrix, and more numbers than there are kinds.
 DISPLAY_MATRIX, SIDE_DATA_KINDS = 6, 64
-# Transfer curves of SDR that FFmpeg converts, if the primaries are those of BT.2020.
+# Transfer curves of SDR. Screens show all of them much alike, as a power of 2.4.
 SDR = (
   ColorTrc.UNSPECIFIED,
   ColorTrc.BT709,
   ColorTrc.SMPTE170M,
+  ColorTrc.IEC61966_2_1,
   ColorTrc.BT2020_10,
   ColorTrc.BT2020_12,
 )
+GAMMA = 2.4
+# From light in wider primaries than those of BT.709 to light in these; white stays white, by the
+# adaptation of Bradford. SMPTE 432 is Display P3, and SMPTE 431 has the white of cinemas.
+WIDE = {
+  ColorPrimaries.BT2020: ((1.66049, -0.58764, -0.07285), (-0.12455, 1.1329, -0.00835),
+                          (-0.01815, -0.10058, 1.11873)),
+  ColorPrimaries.SMPTE431: ((1.15751, -0.15496, -0.00255), (-0.04150, 1.04557, -0.00407),
+                            (-0.01805, -0.07858, 1.09663)),
+  ColorPrimaries.SMPTE432: ((1.22494, -0.22494, 0.0), (-0.04206, 1.04206, 0.0),
+                            (-0.01964, -0.07864, 1.09827)),
+}  # fmt: skip
+TO_LIGHT = (np.arange(256, dtype=np.float32) / 255) ** GAMMA
+# By the square root of light, which keeps dark colours apart.
+FROM_LIGHT = np.rint(255 * (np.arange(2**14) / (2**14 - 1)) ** (2 / GAMMA)).astype(np.uint8)
 # AVColorSpace: matrices from luma and chroma to RGB.
 BT709, UNSPECIFIED, RESERVED, SMPTE170M, BT2020, BT2020_CONSTANT = 1, 2, 3, 6, 9, 10
 # Pictures larger than those of standard definition have the matrix of BT.709, unless they say
@@ -51,6 +67,8 @@ class Converter:
     if size != [frame.width, frame.height]:
       frame = frame.reformat(*size, interpolation='AREA')
     image = self.reformatter.reformat(frame, format='rgb24', **colour_options(frame)).to_ndarray()
+    if frame.color_primaries in WIDE and frame.color_trc in SDR:
+      image = narrowed(image, np.float32(WIDE[frame.color_primaries]))
     if self.matrix:
       image = upright(image, self.matrix)
     return np.ascontiguousarray(np.rot90(image, -self.turn // 90))
@@ -66,16 +84,27 @@ def matrix_of(frame: av.VideoFrame) -> int:
 
 
 def colour_options(frame: av.VideoFrame) -> dict:
-  """Returns the options of VideoReformatter.reformat that give a frame the colours of SDR BT.709.
+  """Returns the options of VideoReformatter.reformat that give HDR the colours of SDR BT.709.
 
   FFmpeg maps the tones of HDR so that its reference white, 203 cd/m2, becomes the white of SDR.
   """
-  if frame.color_trc in HDR and frame.color_primaries == ColorPrimaries.UNSPECIFIED:
+  if frame.color_trc not in HDR:
+    return {}
+  if frame.color_primaries == ColorPrimaries.UNSPECIFIED:
     frame.color_primaries = ColorPrimaries.BT2020  # all HDR has these
-  wide = frame.color_primaries == ColorPrimaries.BT2020 and frame.color_trc in SDR
-  if wide or frame.color_trc in HDR:
-    return {'dst_color_trc': ColorTrc.BT709, 'dst_color_primaries': ColorPrimaries.BT709}
-  return {}
+  return {'dst_color_trc': ColorTrc.BT709, 'dst_color_primaries': ColorPrimaries.BT709}
+
+
+def narrowed(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+  """Returns an image (H,W,3) uint8 of wide primaries in those of BT.709.
+
+  Colours that these cannot show are clipped. FFmpeg would move the others, too, to make room.
+
+  matrix: (3,3) float32, one of WIDE.
+  """
+  light = cv2.transform(cv2.LUT(image, TO_LIGHT), matrix)
+  root = np.sqrt(np.clip(light, 0, 1, out=light), out=light)
+  return FROM_LIGHT[np.rint(root * (len(FROM_LIGHT) - 1)).astype(np.uint16)]
 
 
 def display_matrix(frame: av.VideoFrame) -> bytes | None:

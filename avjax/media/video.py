@@ -8,14 +8,15 @@ import av
 import numpy as np
 
 from avjax.errors import InputError
-from avjax.media.container import check_size, film_track, opened, packets_of, sound_track
+from avjax.media import bounds
+from avjax.media.bounds import LONGEST_GAP
+from avjax.media.container import film_track, opened, packets_of, sound_track
 from avjax.media.mixing import SAMPLE_RATE, Mixer
 from avjax.media.picture import Converter
 
 # A longer pause between two blocks of sound is a gap; a shorter one is the container's rounding.
 GAP_SECONDS = 0.1
-# A longer one is a mistake of the time stamps: the sound goes on without a pause.
-LONGEST_GAP = 3600.0
+HEARD_AFTER = 2.0  # seconds of sound that are read after the last frame; its window lasts 0.98 s
 SILENCE = 60 * SAMPLE_RATE  # how many samples of a gap in the sound are made at a time
 
 
@@ -33,6 +34,11 @@ class Timeline:
   def mean_rate(self) -> float:
     """Frames per second on average; 25 where there is only one frame."""
     return (len(self.times) - 1) / self.times[-1] if len(self.times) > 1 else 25.0
+
+  @property
+  def heard_until(self) -> float:
+    """Seconds from the container's zero after which no frame needs the sound."""
+    return self.start + float(self.times[-1]) + HEARD_AFTER
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,60 +72,89 @@ class SoundReader:
   about the track.
 
   track: the number of the sound track, from 1; None chooses as players do.
+  until: seconds from the container's zero after which the sound is not read; None reads it all.
+  Raises InputError for a sound that lasts longer than bounds.LONGEST.
   """
 
-  def __init__(self, path: str | os.PathLike[str], track: int | None = None):
-    self.path, self.track = path, track
+  def __init__(
+    self, path: str | os.PathLike[str], track: int | None = None, until: float | None = None
+  ):
+    self.path, self.track, self.until = path, track, np.inf if until is None else until
 
   def __iter__(self) -> Iterator[np.ndarray]:
     self.start, self.gaps, self.count, self.peak, self.remarks = None, [], 0, 0, []
     for block in self.decode():
       if len(block):
         self.count, self.peak = self.count + len(block), max(self.peak, largest(block))
+        bounds.check_length(self.path, self.count / SAMPLE_RATE)
         yield block
 
   def decode(self):
     """Yields blocks of samples, with zeros in the gaps of the track."""
-    mixer, end, jumps = Mixer(), 0.0, []
+    mixer, end, passed_over, longest = Mixer(), 0.0, 0.0, 0.0  # in seconds
     with opened(self.path) as container:
       stream = sound_track(self.path, container, self.track)
-      for frame in sound_frames(container, stream):
-        time = end if frame.time is None else frame.time
+      for frame in sound_frames(self.path, container, stream):
+        bounds.check_rate(self.path, frame.sample_rate)
+        time = end if frame.time is None else frame.time - passed_over
         if self.start is None:
           self.start = float(time)
-        elif GAP_SECONDS < time - end <= LONGEST_GAP:
+        elif time - end > LONGEST_GAP:
+          longest, passed_over = max(longest, time - end), passed_over + time - end
+          time = end
+        elif time - end > GAP_SECONDS:
           # The sound after a gap is placed at its own time, not where the last block ended.
           yield from mixer.flush()
-          missing = max(round((time - self.start) * SAMPLE_RATE) - self.count, 0)
-          for first in range(0, missing, SILENCE):
-            yield np.zeros(min(SILENCE, missing - first), np.int16)
+          yield from self.silence(min(time, self.until))
           self.gaps.append((end - self.start, time - self.start))
-        elif time - end > LONGEST_GAP:
-          jumps.append(time - end)
+        if time >= self.until:
+          break
         end = time + frame.samples / frame.sample_rate
-        yield from mixer.add(frame)
+        yield from self.mixed(mixer, frame)
       yield from mixer.flush()
     if mixer.cancelled:
       self.remarks.append(
         f'the channels of the sound cancel out in {mixer.cancelled / SAMPLE_RATE:.1f} s: '
         'the loudest one is taken there'
       )
-    if jumps:
+    if longest:
       self.remarks.append(
-        f'a pause of {max(jumps):,.0f} s in the time stamps of the sound is passed over'
+        f'a pause of {longest:,.0f} s in the time stamps of the sound is passed over'
       )
 
+  def silence(self, until):
+    """Yields zeros up to a time in seconds from the container's zero."""
+    missing = max(round((until - self.start) * SAMPLE_RATE) - self.count, 0)
+    for first in range(0, missing, SILENCE):
+      yield np.zeros(min(SILENCE, missing - first), np.int16)
 
-def sound_frames(container, stream) -> Iterator[av.AudioFrame]:
+  def mixed(self, mixer, frame):
+    """Returns the blocks that a frame completes; InputError for channels that cannot be mixed."""
+    try:
+      return mixer.add(frame)
+    except (av.error.ArgumentError, NotImplementedError) as error:
+      raise InputError(
+        f'{self.path} has sound of {frame.layout.nb_channels} channels, which cannot '
+        'be mixed; convert its sound to stereo, or remove it'
+      ) from error
+
+
+def sound_frames(path, container, stream) -> Iterator[av.AudioFrame]:
   """Yields the decoded frames of an audio stream; none for None.
 
-  A damaged packet is skipped, as FFmpeg does.
+  A damaged packet is skipped, as FFmpeg does. Raises InputError where the sound changes on the way
+  as FFmpeg does not decode it, such as an Ogg of several, one after the other.
   """
-  for packet in packets_of(container, stream) if stream is not None else ():
-    try:
-      yield from packet.decode()
-    except av.error.InvalidDataError:
-      continue
+  try:
+    for packet in packets_of(container, stream) if stream is not None else ():
+      try:
+        yield from packet.decode()
+      except av.error.InvalidDataError:
+        continue
+  except (av.error.PatchWelcomeError, av.error.ArgumentError) as error:
+    raise InputError(
+      f'{path} has sound that FFmpeg cannot decode to its end; convert its sound, or remove it'
+    ) from error
 
 
 def frames_in_header(path: str | os.PathLike[str]) -> int:
@@ -136,14 +171,16 @@ def read_timeline(path: str | os.PathLike[str], film: int | None = None) -> Time
   """
   with opened(path) as container:
     stream = needed_film(path, container, film)
+    is_mov = container.format.name.startswith('mov')
     # The packets themselves are not kept: they are the whole file.
-    packets = [
-      (packet.pts, packet.is_keyframe, packet.is_discard or packet.is_corrupt)
-      for packet in packets_of(container, stream)
-      if packet.size
-    ]
+    bounds.check_count(path, stream.frames if is_mov else 0)
+    packets = []
+    for packet in packets_of(container, stream):
+      if packet.size:
+        packets.append((packet.pts, packet.is_keyframe, packet.is_discard or packet.is_corrupt))
+        bounds.check_count(path, len(packets))
     # The header of an MP4 counts its frames, so a file that ends early is noticed.
-    if container.format.name.startswith('mov') and len(packets) < stream.frames:
+    if is_mov and len(packets) < stream.frames:
       raise InputError(
         f'{path} is cut short: {len(packets)} of its {stream.frames} frames are there'
       )
@@ -164,14 +201,21 @@ def read_timeline(path: str | os.PathLike[str], film: int | None = None) -> Time
   if not trusted:
     with opened(path) as container:
       stream = needed_film(path, container, film)
-      ticks = [frame.pts for frame in frames_of(container, stream)]
+      ticks = []
+      for frame in frames_of(container, stream):
+        ticks.append(frame.pts)
+        bounds.check_count(path, len(ticks))
   if not ticks:
     raise InputError(f'{path} holds no frames')
   if None in ticks:  # a stream may have no times, such as raw H.264
     rate = float(next(filter(None, rates), 25))
-    return Timeline(np.arange(len(ticks)) / rate, 0.0, rate, container_duration)
+    times = np.arange(len(ticks)) / rate
+    bounds.check_times(path, times)
+    return Timeline(times, 0.0, rate, container_duration)
   ticks = np.sort(np.array(ticks, np.int64))
+  bounds.check_span(path, int(ticks[-1]) - int(ticks[0]))
   times = (ticks - ticks[0]) * float(base)
+  bounds.check_times(path, times)
   # Rounding to the container's clock moves a frame by less than a tick; a dropped frame moves all
   # that follow.
   fits = (
@@ -203,7 +247,7 @@ def read_frames(
     stream, converter = needed_film(path, container, film), Converter(longest, turn)
     stream.thread_type = 'AUTO'
     for frame in frames_of(container, stream):
-      check_size(path, frame)
+      bounds.check_size(path, frame)
       yield converter.image(frame, float(stream.sample_aspect_ratio or 1))
 
 

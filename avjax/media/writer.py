@@ -6,12 +6,12 @@ It is H.264 and AAC, which every browser plays.
 import contextlib
 import fractions
 import os
+import pathlib
 
 import av
 import cv2
 import numpy as np
 
-from avjax.media.container import address
 from avjax.media.decoder import DecodedSound
 from avjax.media.mixing import SAMPLE_RATE
 from avjax.media.video import SoundReader, Timeline
@@ -48,9 +48,10 @@ class ClipWriter:
   def __enter__(self):
     self.container = self.video = self.track = None
     with self.keeping_error():
-      self.container = av.open(
-        address(self.path), 'w', format='mp4', options={'movflags': 'faststart'}
-      )
+      # FFmpeg would take the 12 of a relative path 12:30/clip.mp4 for the name of a protocol.
+      path = str(pathlib.Path(self.path).absolute())
+      options = {'movflags': 'faststart', 'protocol_whitelist': 'file'}
+      self.container = av.open(path, 'w', format='mp4', options=options)
     return self
 
   def __exit__(self, kind, *exception):

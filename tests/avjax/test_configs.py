@@ -109,13 +109,14 @@ def test_smoothing_from_the_command_line(value, wanted):
   check_ranges(config)
 
 
-@pytest.mark.parametrize('value', ['0', '-3', '2.5', 'abc', '20,50,7', '20,0', '20,', 'True', '()'])
+@pytest.mark.parametrize('value', ['0', '-3', '2.5', 'abc', '20,50,7', '20,0', '20,', 'True', '()',
+                                   str(10**30)])  # fmt: skip
 def test_smoothing_that_no_run_can_have(value):
   config = load_config(['--config=configs/grjca.py:target=joint', f'--config.smooth={value}'])
   with pytest.raises(InputError) as error:
     check_ranges(config)
   assert str(error.value) == (
-    f'config.smooth {config.smooth!r} is out of range: it takes a number of frames, at least 1, '
+    f'config.smooth {config.smooth!r} is out of range: it takes a number of frames, 1 to 1000000, '
     'or 2 of them, for valence and arousal'
   )
 

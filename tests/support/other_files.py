@@ -1,9 +1,13 @@
-"""Makes films and sounds as other people's cameras and programs do."""
+"""Makes films as other people's cameras and programs do, and reads films as predict does."""
 
 import fractions
 
 import av
 import numpy as np
+
+from avjax.errors import InputError
+from avjax.inference.source import open_source
+from avjax.media.decoder import Decoder
 
 # Weights of red, green and blue in the luma of a matrix, and FFmpeg's number of it.
 MATRICES = {
@@ -176,3 +180,16 @@ def write_planes(path, codec, options, form, planes, colours):
       target.update(rows.tobytes())
     container.mux(stream.encode(frame))
     container.mux(stream.encode())
+
+
+def read_film(path):
+  """Opens a file as predict does; returns its source and all frames.
+
+  Raises InputError where fewer frames come than there are times, as predict does.
+  """
+  with Decoder() as decoder:
+    source = open_source(decoder, path, film=None, sound=None, turn=0)
+    images = list(source.frames(64))
+  if len(images) < len(source.timeline.times):
+    raise InputError(f'{path} is damaged')
+  return source, images

@@ -15,8 +15,8 @@ from PIL import Image
 import avjax
 from avjax.errors import InputError
 from avjax.inference import orientation
-from avjax.inference.source import LONGEST_GAP
 from avjax.media import writer
+from avjax.media.bounds import LONGEST_GAP
 
 ASTRONAUT = pathlib.Path(__file__).parents[2] / 'data/astronaut.jpg'
 
@@ -134,7 +134,7 @@ def test_several_tracks_are_said_and_chosen(tiny_run, tmp_path):
   assert np.abs(first.valence - second.valence).max() > 1e-4
   for words, arguments in (
     ('has no sound track 3: it holds 2 tracks of sound', ['--sound', '3']),
-    ('--film is the number of a track, from 1, not 0', ['--film', '0']),
+    ('--film is the number of a track, from 1 to 9999, not 0', ['--film', '0']),
   ):
     done = call(path, '--run', tiny_run, '--output', tmp_path / 'o', *arguments,
                 module='avjax.predict')  # fmt: skip
@@ -201,9 +201,11 @@ def test_a_crash_in_one_file_of_a_folder_leaves_the_others(tiny_run, tmp_path, m
   """The decoder aborts on the second of three files, as the C library does after a double free."""
   (tmp_path / 'site').mkdir()
   (tmp_path / 'site/sitecustomize.py').write_text(
-    'import os, av\n'
-    'whole = av.open\n'
-    'av.open = lambda path, *rest: os.abort() if "bad" in path else whole(path, *rest)\n'
+    'import builtins, os\n'
+    'whole = open\n'
+    'builtins.open = lambda path, *rest, **named: (\n'
+    '  os.abort() if str(path).endswith("bad.mp4") else whole(path, *rest, **named)\n'
+    ')\n'
   )
   monkeypatch.setenv('PYTHONPATH', str(tmp_path / 'site'))
   (tmp_path / 'films').mkdir()

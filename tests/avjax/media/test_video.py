@@ -13,7 +13,7 @@ from official_set import tone, write_video
 
 from avjax.errors import InputError
 from avjax.inference.remarks import interruptions
-from avjax.media import audio, container, video
+from avjax.media import audio, bounds, video
 
 
 @pytest.mark.parametrize('ending', ['.mp4', '.avi'])
@@ -182,7 +182,7 @@ def test_an_avi_that_was_cut_says_how_long_it_was(tmp_path):
 def test_far_too_large_pictures_are_refused(tmp_path, monkeypatch):
   path = tmp_path / 'clip.mp4'
   write_video(path, 2)
-  monkeypatch.setattr(container, 'MAX_PIXELS', 64 * 48 - 1)
+  monkeypatch.setattr(bounds, 'MAX_PIXELS', 64 * 48 - 1)
   with pytest.raises(InputError, match='is 64 x 48 pixels'):
     next(video.read_frames(path))
 

@@ -1,0 +1,82 @@
+"""Tests avjax.predict on folders that a stranger has made: each file is read or refused at once."""
+
+import os
+import socket
+
+import pytest
+import tiny
+from fault.harness import call, made_run, one_line
+from official_set import tone, write_video
+
+import avjax
+from avjax.errors import InputError
+
+
+@pytest.fixture(scope='module')
+def tiny_run(tmp_path_factory):
+  """A run on windows of 12 frames every 8, with faces of 16 pixels."""
+  return made_run(tmp_path_factory.mktemp('run') / 'tiny', tiny.get_config())
+
+
+def predict(path, run, output, *rest):
+  return call(path, '--run', run, '--output', output, *rest, module='avjax.predict')
+
+
+def test_what_is_no_film_is_said_and_the_films_are_predicted(tiny_run, tmp_path, monkeypatch):
+  """A pipe, a socket, a folder, a device and a playlist are beside a film, under names of films."""
+  monkeypatch.chdir(tmp_path)
+  films = tmp_path / 'films'
+  films.mkdir()
+  write_video(films / 'honest.mp4', 30, tone(30))
+  write_video(tmp_path / 'private.mp4', 30, tone(30))
+  os.mkfifo(films / 'pipe.mp4')
+  (films / 'folder.mkv').mkdir()
+  (films / 'device.avi').symlink_to('/dev/zero')
+  with socket.socket(socket.AF_UNIX) as listener:
+    listener.bind('films/socket.mov')
+  (films / 'list.ts').write_text(f"ffconcat version 1.0\nfile '{tmp_path}/private.mp4'\n")
+  done = predict(films, tiny_run, tmp_path / 'out')
+  assert done.returncode == 2
+  lines = done.stderr.splitlines()
+  assert len(lines) == 5 and all(line.startswith('error: ') for line in lines)
+  for name in ('pipe.mp4', 'folder.mkv', 'device.avi', 'socket.mov'):
+    assert any(f'{name} cannot be read as a video: it is not a regular file' in x for x in lines)
+  assert any('list.ts cannot be read as a video: it is damaged, or none of the' in x for x in lines)
+  assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == [
+    'honest.csv', 'honest.html', 'honest.png',
+  ]  # fmt: skip
+
+
+@pytest.mark.parametrize('kind', ['pipe', 'file', 'device'])
+def test_an_output_that_is_no_folder(tiny_run, tmp_path, kind):
+  write_video(tmp_path / 'clip.mp4', 12, tone(12))
+  output = tmp_path / 'out'
+  if kind == 'pipe':
+    os.mkfifo(output)
+  elif kind == 'file':
+    output.write_text('mine')
+  else:
+    output = '/dev/null'
+  done = predict(tmp_path / 'clip.mp4', tiny_run, output)
+  assert done.returncode == 2 and one_line(done.stderr) and str(output) in done.stderr
+  assert kind != 'file' or output.read_text() == 'mine'
+
+
+def test_a_pipe_in_the_place_of_an_output(tiny_run, tmp_path):
+  write_video(tmp_path / 'clip.mp4', 12, tone(12))
+  (tmp_path / 'out').mkdir()
+  os.mkfifo(tmp_path / 'out/clip.png')
+  done = predict(tmp_path / 'clip.mp4', tiny_run, tmp_path / 'out')
+  assert done.returncode == 2 and one_line(done.stderr)
+  assert 'clip.png exists and is not overwritten' in done.stderr
+
+
+@pytest.mark.parametrize(
+  'option, value', [('face', '9' * 5000), ('face', '0'), ('face', '1e3'), ('film', 10**30),
+                    ('sound', 10**30), ('rotate', '9' * 5000), ('stride', 10**30)],
+)  # fmt: skip
+def test_numbers_out_of_any_range(tiny_run, tmp_path, option, value):
+  write_video(tmp_path / 'clip.mp4', 12, tone(12))
+  with pytest.raises(InputError) as error:
+    avjax.predict_video(tmp_path / 'clip.mp4', tiny_run, **{option: value})
+  assert option in str(error.value) and len(str(error.value)) < 400
