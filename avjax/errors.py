@@ -81,10 +81,20 @@ def one_line(error):
   return ''.join(filter(str.isprintable, text))[:100] or type(error).__name__
 
 
+def printable(text):
+  """Returns a text with all characters visible: an escape, which moves a cursor, becomes \\x1b.
+
+  Line ends are kept. Names of files and what is written in them may be a stranger's.
+  """
+  return ''.join(
+    c if c.isprintable() or c == '\n' else c.encode('unicode_escape').decode() for c in text
+  )
+
+
 def print_error(error):
   """Prints an InputError as one line on stderr, if anybody still reads that."""
   with contextlib.suppress(OSError):
-    print('error:', ' '.join(str(error).split()), file=sys.stderr)
+    print('error:', printable(' '.join(str(error).split())), file=sys.stderr)
 
 
 def run_command(main, *args):

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from avjax.errors import InputError, one_line
 from avjax.inference.face_source import FoundFaces, GivenFaces, NoFaces
-from avjax.inference.outputs import check_absent, output_paths
+from avjax.inference.outputs import check_absent, display, output_paths
 from avjax.inference.source import FilmSource, SoundSource, open_source
 from avjax.inference.timing import Clock
 from avjax.media import audio
@@ -82,7 +82,7 @@ def look_at(
   placed = audio.place(source.timeline, source.sound)
   total = (2 - bool(crops) + overlay) * len(source.timeline.times)  # frames of all passes
   with contextlib.ExitStack() as stack:
-    bar = tqdm(total=total, desc=path.name, unit='frame', leave=False, disable=None)
+    bar = tqdm(total=total, desc=display(path), unit='frame', leave=False, disable=None)
     progress = stack.enter_context(bar)
     person = find_person(source, clock, face, crops, rotate, progress)
     stack.pop_all()

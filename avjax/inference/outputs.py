@@ -9,6 +9,7 @@ import contextlib
 import csv
 import os
 import pathlib
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -20,6 +21,9 @@ from avjax.reports import clip_page
 from avjax.targets import value_range
 
 LONGEST_NAME = 255  # bytes that a file system takes
+PRIVATE = 0o600  # of the files that show a person's face: other users may not read them
+# What begins a formula in a cell: at the start of a text, or after what separates cells.
+FORMULA = re.compile(r'(^|[,;|"\t]\s*)([=+\-@])')
 
 
 def display(path: str | pathlib.Path) -> str:
@@ -104,12 +108,17 @@ def write_page(
   The arguments are those of `write_table`.
   """
   clip_page.write(partial / 'html', display(path), partial / 'clip.mp4', result)
-  move(partial / 'html', outputs['html'])
+  move(partial / 'html', outputs['html'], PRIVATE)
 
 
-def move(made: pathlib.Path, target: pathlib.Path) -> None:
-  """Moves a file that was made to its place, unless somebody else has written one there."""
+def move(made: pathlib.Path, target: pathlib.Path, mode: int | None = None) -> None:
+  """Moves a file that was made to its place, unless somebody else has written one there.
+
+  mode: the rights of the file; None for those that the person's files have.
+  """
   check_absent({'': target})
+  if mode is not None:
+    made.chmod(mode)
   made.replace(target)
 
 
@@ -121,8 +130,10 @@ def write_csv(result: VideoPrediction, path: pathlib.Path, target: pathlib.Path)
   predictions = result.predictions
   lowest, highest = value_range(predictions)
   with open(target, 'w', newline='', encoding='utf-8') as file:
+    # An apostrophe makes a spreadsheet take the cell for text.
+    texts = (FORMULA.sub(r"\1'\2", text) for text in (display(path), *result.notes))
     file.write(
-      f'# avjax: {display(path)}; {"; ".join(result.notes)}\n'
+      f'# avjax: {"; ".join(texts)}\n'
       f'# frame from 1; time in seconds; {" and ".join(predictions)} from {lowest:g} to '
       f'{highest:g}, empty where '
       'the model had no input; face_found and audio_present 0 or 1; gates: share of trust, '

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from avjax.errors import InputError
 from avjax.inference.looking import LookedAt, look_at_all
 from avjax.inference.outputs import (
+  PRIVATE,
   display,
   move,
   partial_folder,
@@ -156,7 +157,7 @@ def predict_with(predictors, looked: LookedAt, stride=None) -> VideoPrediction:
       write_page(prediction, path, partial, outputs)
     if 'overlay' in outputs:
       write_overlay(partial / 'overlay.mp4', source, prediction, progress, output)
-      move(partial / 'overlay.mp4', outputs['overlay'])
+      move(partial / 'overlay.mp4', outputs['overlay'], PRIVATE)
   return prediction
 
 

@@ -11,6 +11,7 @@ import time
 import numpy as np
 from tqdm import tqdm
 
+from avjax.errors import printable
 from avjax.system import sharding
 from avjax.targets import TARGETS, criterion
 
@@ -27,11 +28,18 @@ def start_logging(path: str | pathlib.Path, primary: bool = True) -> None:
   for handler in list(logger.handlers):
     logger.removeHandler(handler)
     handler.close()
+  logger.addFilter(make_printable)
   logger.addHandler(TerminalHandler())
   if primary:
     to_file = logging.FileHandler(path, encoding='utf-8', errors='backslashreplace')
     to_file.setFormatter(logging.Formatter('%(asctime)s %(message)s'))
     logger.addHandler(to_file)
+
+
+def make_printable(record: logging.LogRecord) -> bool:
+  """Escapes what a line of the log holds from the files of strangers; a filter of `logging`."""
+  record.msg, record.args = printable(record.getMessage()), ()
+  return True
 
 
 class TerminalHandler(logging.Handler):
