@@ -7,7 +7,7 @@ DEMO := demo
 GET_UV := install --quiet --disable-pip-version-check --require-hashes --requirement .venv/uv.txt
 UV := .venv/bin/uv pip install --quiet --compile-bytecode --python $(RUN) --constraint hashes.txt --build-constraint hashes.txt
 
-.PHONY: demo test lint fault attack parity zoo golden install evidence docs constraints clean-demo
+.PHONY: demo test lint fault attack mutants parity zoo golden install evidence docs constraints clean-demo
 
 install: .venv/installed
 
@@ -59,6 +59,11 @@ attack: .venv/with-dev
 	rm -f docs/security.json
 	$(RUN) -m pytest tests/attack --full --record docs/security.json
 	$(RUN) -m benchmarks.suites attack
+
+# Changes the code on purpose in sixty places, and writes in docs/mutants.md which of these changes the
+# tests notice.
+mutants: .venv/with-dev
+	$(RUN) -m benchmarks.mutants
 
 # Tests every system of configs/ in its smallest size, with two steps and a checkpoint each. Then
 # trains each for six epochs on the synthetic set, and writes docs/results.md.

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 from flax import traverse_util
+from ml_collections import ConfigDict
 
 from avjax.system import System, inputs, steps
 from avjax.training import optimizer
@@ -160,6 +161,41 @@ def test_frozen_modules_in_training_mode():
   )
   assert not any(np.array_equal(results['training'][1][path], before[path]) for path in frozen)
   assert results['evaluation'][0] != results['training'][0]
+
+
+@pytest.mark.parametrize('broken', ['loss', 'gradient'])
+def test_an_update_that_is_not_finite_is_skipped(broken, monkeypatch):
+  """The square root of 0 is finite, but its gradient is not; a loss of infinity has gradient 0."""
+
+  def total_loss(targets, outputs, labels, annotated, arguments):
+    zero = 0.0 * outputs.sum()
+    return jnp.inf + 0 * zero if broken == 'loss' else jnp.sqrt(zero)
+
+  monkeypatch.setattr(steps.losses, 'total_loss', total_loss)
+  config = small_config()
+  system, everything = System.from_config(config), TrainableMask(('.*',))
+  tx = optimizer.make_optimizer(everything, {'weight_decay': 1e-3})
+  state = steps.make_state(system.init(0), tx)
+  before = jax.tree.map(np.asarray, state)
+  after, metrics = system.make_train_step(everything, tx)(
+    state, random_batch(config), jax.random.key(1), np.float32(1e-2)
+  )
+  finite = {name: bool(np.isfinite(x)) for name, x in metrics.items()}
+  assert finite == {'loss': broken != 'loss', 'gradient_norm': broken != 'gradient'}
+  jax.tree.map(np.testing.assert_array_equal, before, jax.tree.map(np.asarray, after))
+
+
+@pytest.mark.parametrize('sign', [-1, 1])
+def test_predictions_of_a_head_without_tanh_are_clipped(sign):
+  config = small_config()
+  config.model.head = ConfigDict({'name': 'linear', 'tanh': False})
+  system, batch = System.from_config(config), random_batch(config)
+  variables = system.init(0)
+  head = variables['params']['head']
+  (bias,) = [path for path in traverse_util.flatten_dict(head) if path[-1] == 'bias']
+  head[bias[0]]['bias'] = jnp.full_like(head[bias[0]]['bias'], 50.0 * sign)
+  found = system.predict_step(variables, {name: batch[name] for name in system.inputs.fields})
+  np.testing.assert_array_equal(found['prediction'], sign)
 
 
 def test_a_padded_row_changes_nothing():

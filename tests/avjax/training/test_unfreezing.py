@@ -165,6 +165,12 @@ def test_stop_patience_ends_a_stage():
   assert drive(schedule, [0.5] + [0.1] * 50) == {0: 'improved', 3: 'released', 7: 'stopped'}
 
 
+def test_an_improvement_resets_what_stop_patience_counts():
+  schedule = Schedule(2, warmup_epochs=0, patience=100, stop_patience=3)
+  scores = [0.5, 0.1, 0.1, 0.6, 0.1, 0.1, 0.1]  # four epochs without a new best, three in a row
+  assert drive(schedule, scores) == {0: 'improved', 3: 'improved', 6: 'released'}
+
+
 def test_groups():
   paths = ['visual/stage3/unit1/conv/kernel', 'visual/stage3/unit11/conv/kernel', 'head/bias']
   first, second = stages(
