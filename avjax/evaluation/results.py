@@ -148,11 +148,13 @@ def evaluate_run(workdir, split, data_dir=None, report=False):
   part = TEST if split == 'test' else records.fold(config.fold)[1]
   if not records.size([part]):
     return None
+  # Not more than there are, since a run of other people may name any number.
+  batch_size = min(config.batch_size, records.size([part]))
   variables, meta = restore_best(workdir, system)
   mesh = sharding.make_mesh()
   batches = tqdm(
-    records.batches([part], config.batch_size),
-    total=-(-records.size([part]) // config.batch_size),
+    records.batches([part], batch_size),
+    total=-(-records.size([part]) // batch_size),
     desc=f'predicting the {split} partition',
     leave=False,
     disable=None,
@@ -162,7 +164,7 @@ def evaluate_run(workdir, split, data_dir=None, report=False):
     system,
     sharding.replicate(variables, mesh),
     mesh,
-    batch_size=config.batch_size,
+    batch_size=batch_size,
     smooth=config.smooth,
   )
   results = write_results(workdir, config, split, series, {'best_epoch': meta['epoch']})

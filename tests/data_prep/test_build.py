@@ -297,6 +297,7 @@ def test_verify_names_the_damaged_shard(built, tmp_path):
   def recount(folder):
     made = json.loads((folder / 'manifest.json').read_text())
     made['shards'][shard]['records'] += 1
+    made['chunks']['chunk2']['records'] += 1
     (folder / 'manifest.json').write_text(json.dumps(made))
 
   for name, change, words in (
