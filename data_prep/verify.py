@@ -3,12 +3,15 @@
 import argparse
 import collections
 import os
+import pathlib
+import tempfile
 
 from absl import logging
 
 from avjax import errors, files
 from avjax.data import manifest
 from avjax.data.dataset import Records
+from avjax.data.records import Layout, tfds_features
 from avjax.errors import InputError
 
 
@@ -36,6 +39,7 @@ def verify(data_dir: str | os.PathLike[str]) -> str:
         f'shard {folder / name} is damaged: its SHA-256 is not that of the manifest; '
         f'{manifest.REMEDY}'
       )
+  check_description(folder / 'features.json', Layout(**made['layout']))
   data = Records(folder, made['layout'], 'DIR')
   for split in made['chunks']:
     collections.deque(data.batches([split], 1), maxlen=0)
@@ -43,6 +47,18 @@ def verify(data_dir: str | os.PathLike[str]) -> str:
     sum(shard[key] for shard in made['shards'].values()) for key in ('records', 'bytes')
   )
   return f'OK: {len(made["shards"])} shards, {records:,} records, {size / 1e6:,.1f} MB in {folder}'
+
+
+def check_description(path: pathlib.Path, layout: Layout) -> None:
+  """Raises InputError unless features.json, if there is one, is what a build of this layout writes.
+
+  avjax does not read it, but TFDS imports every module that it names.
+  """
+  with tempfile.TemporaryDirectory() as folder:
+    tfds_features(layout).save_config(folder)
+    own = files.read_json(pathlib.Path(folder, path.name))
+  if path.exists() and files.read_json(path) != own:
+    raise InputError(f'{path} does not describe the records; {manifest.REMEDY}')
 
 
 if __name__ == '__main__':
