@@ -14,6 +14,7 @@ from avjax.data.dataset import Records
 from avjax.data.names import check_name
 from avjax.data.records import check_layout
 from avjax.errors import InputError
+from avjax.evaluation import protocol
 from avjax.evaluation.results import evaluate_run
 from data_prep import verify
 
@@ -285,3 +286,17 @@ def test_the_manifest_may_have_any_json(records, tmp_path):
   ):
     (folder / 'manifest.json').write_text(text)
     refused(folder, 'manifest.json is damaged')
+
+
+def test_predictions_of_a_clip_that_no_set_has(tmp_path):
+  folder = tmp_path / 'predictions'
+  folder.mkdir()
+  (folder / '=1+1.csv').write_text('frame,valence\n1,0.5\n')
+  with pytest.raises(InputError, match=r"predictions of a clip: '=1\+1' cannot be a name"):
+    protocol.read_predictions(folder, 'valence')
+  (folder / '=1+1.csv').rename(folder / '102.csv')
+  assert protocol.read_predictions(folder, 'valence') == {'102': {1: 0.5}}
+  for text in ('frame,arousal\n1,0.5\n', 'frame,valence\n1\n', 'frame,valence\nx,0.5\n'):
+    (folder / '102.csv').write_text(text)
+    with pytest.raises(InputError, match=r'102.csv is damaged: '):
+      protocol.read_predictions(folder, 'valence')
