@@ -10,6 +10,7 @@ import os
 import pathlib
 import re
 import shutil
+import stat
 import tempfile
 
 import platformdirs
@@ -77,6 +78,16 @@ def visible(folder):
   )
 
 
+def open_regular(path):
+  """Opens a file to read its bytes.
+
+  Raises OSError for what is none, such as a folder, a pipe or a device, whose end may never come.
+  """
+  if not stat.S_ISREG(os.stat(path).st_mode):
+    raise OSError(errno.EINVAL, 'it is a folder, a pipe or a device instead of a file', str(path))
+  return open(path, 'rb')
+
+
 def read_text(path):
   """Returns the text of a file in UTF-8, or in UTF-16 if it begins with the mark of that.
 
@@ -84,7 +95,8 @@ def read_text(path):
   has one in the middle. Raises InputError if the file cannot be read as text.
   """
   try:
-    content = pathlib.Path(path).read_bytes()
+    with open_regular(path) as file:
+      content = file.read()
     utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     text = content.decode('utf-16' if utf16 else 'utf-8').replace('\ufeff', '')
   except OSError as error:
@@ -113,7 +125,7 @@ def sha256(*paths):
   """Returns the SHA-256, as hex digits, of one file, or of the bytes of several in order."""
   total = hashlib.sha256()
   for path in paths:
-    with open(path, 'rb') as file:
+    with open_regular(path) as file:
       while block := file.read(1 << 20):
         total.update(block)
   return total.hexdigest()
@@ -125,7 +137,8 @@ def read_json(path, hint='is its folder the --workdir of a run?'):
   Raises InputError if the file is damaged or, with the hint, if it cannot be opened.
   """
   try:
-    found = json.loads(pathlib.Path(path).read_bytes())  # in any encoding of Unicode
+    with open_regular(path) as file:
+      found = json.loads(file.read())  # in any encoding of Unicode
     if not isinstance(found, dict):
       raise ValueError('it is not a JSON object')
     return found
@@ -176,7 +189,7 @@ def remove_partial(path):
   It stays while another process is writing it, and where the file system has no locks.
   """
   partial = pathlib.Path(path).with_name(pathlib.Path(path).name + PARTIAL)
-  with contextlib.suppress(OSError), partial.open('rb') as file:
+  with contextlib.suppress(OSError), open_regular(partial) as file:
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     partial.unlink()
 

@@ -118,7 +118,11 @@ def main(argv=None):
   layout = records.Layout(
     args.length, args.stride, args.face, features.widths(itertools.chain(*splits.values()))
   )
+  records.check_layout(vars(layout), 'the layout of the records')
   target = args.data_dir / manifest.NAME / manifest.VERSION
+  staging = args.data_dir / f'{manifest.NAME}.incomplete'
+  for folder in (target, staging):
+    manifest.check_inside(args.data_dir, folder)
   known = contents.read(target.parent)
   source, seen = contents.fingerprint(splits, args.tolerate, known)
   wanted = {'layout': vars(layout), 'source': source, 'max_shard_mib': args.max_shard_mib}
@@ -126,7 +130,6 @@ def main(argv=None):
     if target.exists():
       check_same(target, wanted)
       return keep(target, splits, known, seen, args.workers)
-    staging = args.data_dir / f'{manifest.NAME}.incomplete'
     shutil.rmtree(staging, ignore_errors=True)  # left by a build that was killed
     try:
       check_features(shards.recorded(splits), args.workers)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from avjax.data import windows
+from avjax.data.names import check_name
 from avjax.data.records import Layout
 from avjax.errors import InputError
 from avjax.media import audio, faces
@@ -30,6 +31,9 @@ class Clip:
   crops: pathlib.Path
   annotation: pathlib.Path | None
   partition: str
+
+  def __post_init__(self):
+    check_name(self.name, 'a clip of the data set')  # here, since every source makes a Clip
 
 
 @dataclasses.dataclass(frozen=True)

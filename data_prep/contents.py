@@ -9,13 +9,12 @@ records, whose bytes do not depend on times.
 
 import contextlib
 import hashlib
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 from avjax import files
-from avjax.errors import as_input_error
+from avjax.errors import InputError, as_input_error
 from avjax.media import faces
 from data_prep import parallel
 from data_prep.clips import Job
@@ -39,10 +38,13 @@ def read(folder: pathlib.Path) -> Known:
   files.remove_partial(path)
   if not path.exists():
     return {}
+  try:
+    found = files.read_json(path)
+  except InputError as error:
+    raise InputError(f'{error}; remove it') from error
   with as_input_error(f'{path} is damaged; remove it'):
     return {
-      key: Contents(times=value['times'], sha256=value['sha256'])
-      for key, value in json.loads(path.read_bytes()).items()
+      key: Contents(times=value['times'], sha256=value['sha256']) for key, value in found.items()
     }
 
 
@@ -66,7 +68,7 @@ def sha256_of(paths: Sequence[pathlib.Path]) -> str:
   """Returns the SHA-256 of the bytes of files in order; one that cannot be read counts as empty."""
   digest = hashlib.sha256()
   for path in paths:
-    with contextlib.suppress(OSError), path.open('rb') as file:
+    with contextlib.suppress(OSError), files.open_regular(path) as file:
       while block := file.read(1 << 20):
         digest.update(block)
   return digest.hexdigest()

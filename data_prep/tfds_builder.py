@@ -11,7 +11,6 @@ import os
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
-import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from absl import logging
@@ -42,12 +41,7 @@ class Affwild2(tfds.core.GeneratorBasedBuilder):
       # dataset_info.json, whose SHA-256 is in the manifest.
       description='Windows of annotated frames of Aff-Wild2; '
       'data_prep/records.py says what each field is.',
-      features=tfds.features.FeaturesDict(
-        {
-          name: feature(shape, dtype)
-          for name, (shape, dtype) in records.fields(self.layout).items()
-        }
-      ),
+      features=records.tfds_features(self.layout),
     )
 
   def _split_generators(self, dl_manager):
@@ -75,19 +69,6 @@ def sort_fields(example):
   return tf.train.Example.FromString(example).SerializeToString(deterministic=True)
 
 
-def feature(shape, dtype):
-  """Returns the TFDS feature of a field of records.fields."""
-  if dtype is str:
-    return tfds.features.Text()
-  if shape == ():
-    return tfds.features.Scalar(dtype)
-  # Without an encoding every pixel would become an int64 in the record; zlib takes more time than
-  # its smaller files save.
-  return tfds.features.Tensor(
-    shape=shape, dtype=np.dtype(dtype), encoding=tfds.features.Encoding.BYTES
-  )
-
-
 def write(layout, examples, data_dir, max_shard_mib):
   """Writes the TFDS data set under data_dir/affwild2/1.0.0.
 
@@ -111,8 +92,3 @@ def write(layout, examples, data_dir, max_shard_mib):
       download_dir=data_dir, download_config=config, file_format='tfrecord'
     )
   return {split: info.shard_lengths for split, info in builder.info.splits.items()}
-
-
-def count_records(path):
-  """Counts the records of a shard: reads it from end to end and checks every record's checksum."""
-  return sum(1 for _ in tf.data.TFRecordDataset(str(path)))

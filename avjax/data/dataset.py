@@ -14,11 +14,14 @@ import numpy as np
 
 from avjax import files
 from avjax.data import manifest
+from avjax.data.records import MOST_FRAMES, WINDOW_ROWS, Layout, most_bytes, tfds_features
 from avjax.data.splits import fold_chunks
+from avjax.data.tfrecords import count_records
 from avjax.errors import InputError
 
 SHUFFLE_BUFFER = 256  # records in memory: 2 MB each at 48 pixels and L = 300
 PARSED_AT_ONCE = 8  # records
+FIELD_NAMES = 1 << 16  # most bytes of a record that are not of its arrays
 
 
 @functools.cache
@@ -53,6 +56,7 @@ class Records:
           f'records in {data_dir} have {name} {stored}, the config has {wanted}; '
           f'build them with --{name} {wanted}, or pass --config.data.{name}={stored}'
         )
+    self.layout = Layout(**self.manifest['layout'])
     self.folder = manifest.version_folder(data_dir)
     features = layout.get('features', {})
     for name, width in self.widths(features).items():
@@ -87,9 +91,7 @@ class Records:
   @functools.cached_property
   def features(self):
     """The TFDS description of a record, which can parse one."""
-    import tensorflow_datasets as tfds
-
-    return tfds.builder_from_directory(str(self.folder)).info.features
+    return tfds_features(self.layout)
 
   def size(self, splits: Sequence[str]) -> int:
     """Returns the number of records in these splits.
@@ -118,39 +120,78 @@ class Records:
         the shards.
       skip: how many batches are left out at the start.
 
-    log_mel is padded to the longest of the data set. Raises InputError for a damaged shard.
+    log_mel is padded to the longest of the data set. Raises InputError for a damaged shard, and for
+    a record that is of none of the clips of its split, or holds what no build writes.
     """
     tf = tensorflow()
-    shards = [
-      str(self.folder / name)
-      for name in sorted(self.manifest['shards'])
-      if any(name.startswith(f'{manifest.NAME}-{split}.') for split in splits)
-    ]
+    names = [name for name in sorted(self.manifest['shards']) if manifest.split_of(name) in splits]
+    for name in names:
+      self._check_count(name)
+    paths = [str(self.folder / name) for name in names]
     if seed is None:
-      data = tf.data.TFRecordDataset(shards)
+      data = tf.data.TFRecordDataset(paths)
     else:
-      shards = [shards[i] for i in np.random.default_rng(seed).permutation(len(shards))]
-      data = tf.data.Dataset.from_tensor_slices(shards).interleave(
+      paths = [paths[i] for i in np.random.default_rng(seed).permutation(len(paths))]
+      data = tf.data.Dataset.from_tensor_slices(paths).interleave(
         tf.data.TFRecordDataset, cycle_length=8
       )
       data = data.shuffle(SHUFFLE_BUFFER, seed=seed, reshuffle_each_iteration=False)
     data = data.skip(skip * batch_size)
-    data = data.map(self._parse, num_parallel_calls=PARSED_AT_ONCE, deterministic=True)
+    parse = tf.autograph.experimental.do_not_convert(self._parse)  # it has no control flow
+    data = data.map(parse, num_parallel_calls=PARSED_AT_ONCE, deterministic=True)
     data = data.batch(batch_size).prefetch(2)
     # The thread that tunes sleeps twice as long each time, and the end of the data waits for it to
     # wake: up to 20 s after an epoch of 40 s.
     options = tf.data.Options()
     options.autotune.enabled = False
     data = data.with_options(options)
+    clips = {clip for split in splits for clip in self.manifest['chunks'][split]['clips']}
     try:
-      yield from data.as_numpy_iterator()
+      for batch in data.as_numpy_iterator():
+        self._check(batch, clips)
+        yield batch
     except tf.errors.OpError as error:
       changed = (
         path
-        for path in map(pathlib.Path, shards)
+        for path in map(pathlib.Path, paths)
         if files.sha256(path) != self.manifest['shards'][path.name]['sha256']
       )
       raise InputError(f'{next(changed, self.folder)} is damaged; {manifest.REMEDY}') from error
+
+  def _check_count(self, name):
+    """Raises InputError unless a shard has the number of records that is in the manifest."""
+    wanted, path = self.manifest['shards'][name]['records'], self.folder / name
+    if count_records(path, most_bytes(self.layout) + FIELD_NAMES) != wanted:
+      raise InputError(
+        f'shard {path} does not hold the {wanted} records of the manifest; {manifest.REMEDY}'
+      )
+
+  def _check(self, batch, clips):
+    """Raises InputError for a record of none of these clips, or with values that none can have."""
+    for clip in batch['clip']:
+      if clip.decode('utf-8', 'replace') not in clips:
+        raise InputError(
+          f'{self.folder} has a record of {ascii(clip)[1:60]}, which is not a clip of its split in '
+          f'the manifest; {manifest.REMEDY}'
+        )
+    largest = np.finfo(np.float32).max
+    last_start = max(self.manifest['max_rows'] - WINDOW_ROWS, 0)
+    ranges = {
+      'frames': (1, MOST_FRAMES, batch['frames'][batch['real']]),
+      'times': (-largest, largest, batch['times']),
+      'va': (-1, 1, batch['va']),
+      'starts': (0, last_start, batch['starts']),
+      **{
+        name: (-largest, largest, values)
+        for name, values in batch.items()
+        if name == 'log_mel' or name.startswith('features/')
+      },
+    }
+    for name, (least, most, values) in ranges.items():
+      if not ((values >= least) & (values <= most)).all():  # NaN is in no range
+        raise InputError(
+          f'{self.folder} has a record with {name} that no build writes; {manifest.REMEDY}'
+        )
 
   def _parse(self, serialized):
     """Parses one record and pads its log_mel."""

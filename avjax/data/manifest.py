@@ -2,13 +2,18 @@
 
 import os
 import pathlib
+import re
 from typing import Any
 
 from avjax import files
-from avjax.errors import InputError
+from avjax.data import records
+from avjax.data.names import check_name
+from avjax.errors import InputError, as_input_error
 
 NAME, VERSION = 'affwild2', '1.0.0'
 MANIFEST = 'manifest.json'
+FRAMING = 16  # bytes around each record of a shard
+MOST_BYTES = 1 << 50  # of a shard
 REMEDY = 'copy it again, or build the records again in another folder'
 
 
@@ -40,21 +45,72 @@ def read_manifest(
   versions  of the packages that shaped the bytes
   """
   path = version_folder(data_dir) / MANIFEST
-  if not path.exists():
+  if not os.path.lexists(path):
     where = '' if os.path.isabs(data_dir) else ', seen from this folder'
     raise InputError(
       f'{data_dir} holds no finished records{where}; name their folder with {option}, or make '
       f'them: python -m data_prep.build --source AFFWILD2 --data_dir {data_dir}'
     )
+  check_inside(data_dir, path)
   files.check_readable(path)
   try:
     manifest = files.read_json(path)
-    for key in ('layout', 'max_rows', 'chunks', 'shards'):
-      if key not in manifest:
-        raise InputError(f'{path} is damaged: it lacks {key}')
+    with as_input_error(f'{path} is damaged'):
+      check_entries(manifest, f'{path} is damaged')
   except InputError as error:
     raise InputError(f'{error}; {REMEDY}') from error
   return manifest
+
+
+def check_entries(manifest: dict[str, Any], where: str) -> None:
+  """Raises InputError, beginning with `where`, for entries that no manifest of a build has.
+
+  Names are those of `check_name`, sizes those of `records.check_layout`; counts of records fit the
+  sizes of the shards. For an entry that is missing or of another type it may also raise KeyError,
+  TypeError, ValueError or AttributeError.
+  """
+  layout = records.Layout(**manifest['layout'])
+  records.check_layout(vars(layout), f'{where}: layout')
+  for name in (*layout.features, *manifest['chunks'], *manifest.get('metadata', ())):
+    check_name(name, where)
+  in_shards = dict.fromkeys(manifest['chunks'], 0)
+  numbers = {'max_rows': (manifest['max_rows'], records.WINDOW_ROWS * layout.length)}
+  for name, shard in manifest['shards'].items():
+    split = split_of(name)
+    if split not in in_shards:
+      raise InputError(f'{where}: {ascii(name)[:60]} is not a shard of one of its splits')
+    in_shards[split] += shard['records']
+    numbers |= {
+      f'bytes of {name}': (shard['bytes'], MOST_BYTES),
+      f'records of {name}': (shard['records'], shard['bytes'] // FRAMING),
+    }
+  for split, chunk in manifest['chunks'].items():
+    if chunk['records'] != in_shards[split]:
+      raise InputError(f'{where}: the shards of {split} do not have its number of records')
+    for clip, frames in chunk['clips'].items():
+      numbers[f'frames of {check_name(clip, where)}'] = frames, records.MOST_FRAMES
+  for name, (number, most) in numbers.items():
+    if type(number) is not int or not 0 <= number <= most:
+      raise InputError(f'{where}: {name} is not a whole number from 0 to {most}')
+
+
+def split_of(shard: str) -> str:
+  """Returns the split that a shard belongs to by its name, or '' for what is no name of one."""
+  found = re.fullmatch(rf'{NAME}-(.+)\.tfrecord-\d{{5}}-of-\d{{5}}', shard, re.ASCII)
+  return found[1] if found else ''
+
+
+def check_inside(data_dir: str | os.PathLike[str], path: pathlib.Path) -> None:
+  """Raises InputError where a link within data_dir leads out of it; data_dir itself may be a link.
+
+  Records of other people cannot name files of this machine in this way.
+  """
+  data_dir = os.path.realpath(data_dir)
+  if not pathlib.Path(os.path.realpath(path)).is_relative_to(data_dir):
+    raise InputError(
+      f'{path} leads out of {data_dir} by a link; put the file or folder itself there, or name '
+      'the folder that it is in'
+    )
 
 
 def check_sizes(
@@ -68,8 +124,10 @@ def check_sizes(
   folder, manifest = version_folder(data_dir), read_manifest(data_dir, option)
   for name, shard in manifest['shards'].items():
     path = folder / name
+    check_inside(data_dir, path)
     if not path.is_file():
-      raise InputError(f'shard {path} is missing; {REMEDY}')
+      problem = 'is not a file' if path.exists() else 'is missing'
+      raise InputError(f'shard {path} {problem}; {REMEDY}')
     if path.stat().st_size != shard['bytes']:
       raise InputError(
         f'shard {path} has {path.stat().st_size} bytes instead of {shard["bytes"]}; {REMEDY}'

@@ -9,12 +9,23 @@ file (header not counted) and the k-th decoded frame of the video.
 """
 
 import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+
+from avjax.errors import InputError
 
 MEL_BANDS = 64  # mel bands of VGGish
 WINDOW_ROWS = 96  # rows of 10 ms in one input of VGGish: 0.96 s
 NO_SOUND = np.float16(np.log(0.01))  # the log-mel of digital silence
+
+# The largest sizes. Records come from other people too, and no size in them may take the machine.
+MOST = {'length': 4096, 'stride': 4096, 'face': 1024}
+MOST_WIDTH = 65536  # numbers a frame of features of another backbone
+MOST_FRAMES = 2**31 - 1  # of a clip
+MOST_BYTES = 256 << 20  # of one record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,3 +74,54 @@ def fields(layout: Layout) -> dict[str, tuple[tuple[int | None, ...], type]]:
       f'features/{name}': ((length, width), np.float32) for name, width in layout.features.items()
     },
   }
+
+
+def check_layout(layout: Mapping[str, Any], where: str) -> None:
+  """Raises InputError, beginning with `where`, for sizes that records cannot have.
+
+  layout: a mapping with length, stride, face and perhaps features, such as config.data.
+  """
+  features = layout.get('features', {})
+  sizes = [(name, layout[name], most) for name, most in MOST.items()]
+  sizes += [(f'features.{name}', width, MOST_WIDTH) for name, width in features.items()]
+  for name, size, most in sizes:
+    if type(size) is not int or not 1 <= size <= most:
+      raise InputError(f'{where}.{name} is out of range: it takes whole numbers from 1 to {most}')
+  size = most_bytes(Layout(*(layout[name] for name in MOST), features=dict(features)))
+  if size > MOST_BYTES:
+    raise InputError(
+      f'{where} is too large: a record would take {size >> 20:,} MiB, and it takes at most '
+      f'{MOST_BYTES >> 20}; choose a smaller length or face'
+    )
+
+
+def most_bytes(layout: Layout) -> int:
+  """Returns the largest number of bytes that the arrays of one record have together."""
+  most_rows = WINDOW_ROWS * layout.length  # if no two frames share a row
+  return sum(
+    math.prod(most_rows if size is None else size for size in shape) * np.dtype(dtype).itemsize
+    for shape, dtype in fields(layout).values()
+  )
+
+
+def tfds_features(layout: Layout):
+  """Returns the TFDS description of a record, which writes one and parses one.
+
+  It is never read from a file of the records: TFDS imports the modules that such a file names.
+  """
+  import tensorflow_datasets as tfds  # late, since it takes seconds
+
+  def feature(shape, dtype):
+    if dtype is str:
+      return tfds.features.Text()
+    if shape == ():
+      return tfds.features.Scalar(dtype)
+    # Without an encoding every pixel would become an int64 in the record; zlib takes more time than
+    # its smaller files save.
+    return tfds.features.Tensor(
+      shape=shape, dtype=np.dtype(dtype), encoding=tfds.features.Encoding.BYTES
+    )
+
+  return tfds.features.FeaturesDict(
+    {name: feature(shape, dtype) for name, (shape, dtype) in fields(layout).items()}
+  )

@@ -15,7 +15,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from avjax import files
-from avjax.errors import InputError
+from avjax.data.names import check_name
+from avjax.errors import InputError, as_input_error
 from avjax.evaluation import submission
 from avjax.runs import checkpoint
 from avjax.runs import folder as run_folder
@@ -147,15 +148,18 @@ def table(summary: dict[str, dict[str, Any]]) -> str:
 
 
 def read_predictions(folder: pathlib.Path, target: str) -> dict[str, dict[int, float]]:
-  """Reads {clip: {frame id: value}} from the CSVs of a run's split."""
-  return {
-    path.stem: {
-      int(row['frame']): float(row[target])
-      for row in csv.DictReader(files.read_text(path).splitlines())
-    }
-    for path in files.visible(folder)
-    if path.suffix == '.csv'
-  }
+  """Reads {clip: {frame id: value}} from the CSVs of a run's split.
+
+  Raises InputError for a file that is damaged, or whose name no clip has.
+  """
+  predictions = {}
+  for path in files.visible(folder):
+    if path.suffix == '.csv':
+      clip = check_name(path.stem, f'{folder} has the predictions of a clip')
+      with as_input_error(f'{path} is damaged'):
+        rows = csv.DictReader(files.read_text(path).splitlines())
+        predictions[clip] = {int(row['frame']): float(row[target]) for row in rows}
+  return predictions
 
 
 def combine(

@@ -9,8 +9,9 @@ import pathlib
 import numpy as np
 from tqdm import tqdm
 
-from avjax import errors, files
+from avjax import errors, files, ranges
 from avjax.data.dataset import Records
+from avjax.data.records import MOST_BYTES, most_bytes
 from avjax.data.splits import TEST
 from avjax.evaluation.series import predict_records
 from avjax.reports import plots, run_report
@@ -148,11 +149,15 @@ def evaluate_run(workdir, split, data_dir=None, report=False):
   part = TEST if split == 'test' else records.fold(config.fold)[1]
   if not records.size([part]):
     return None
+  ranges.check('', config, {'batch_size': ranges.at_least(1)})
+  # No more than there are, or than is little: a run of other people may name any number.
+  little = MOST_BYTES // most_bytes(records.layout)
+  batch_size = min(config.batch_size, max(records.size([part]), little))
   variables, meta = restore_best(workdir, system)
   mesh = sharding.make_mesh()
   batches = tqdm(
-    records.batches([part], config.batch_size),
-    total=-(-records.size([part]) // config.batch_size),
+    records.batches([part], batch_size),
+    total=-(-records.size([part]) // batch_size),
     desc=f'predicting the {split} partition',
     leave=False,
     disable=None,
@@ -162,7 +167,7 @@ def evaluate_run(workdir, split, data_dir=None, report=False):
     system,
     sharding.replicate(variables, mesh),
     mesh,
-    batch_size=config.batch_size,
+    batch_size=batch_size,
     smooth=config.smooth,
   )
   results = write_results(workdir, config, split, series, {'best_epoch': meta['epoch']})

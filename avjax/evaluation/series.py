@@ -87,6 +87,7 @@ class WindowMerger:
   """
 
   def __init__(self):
+    self.rows: dict[int, int] = {}  # {frame id: row}, so that a high id takes no memory
     self.means, self.constants = Merger(), {}
 
   def add(self, frames, frame_mask, output, fields):
@@ -99,22 +100,25 @@ class WindowMerger:
       fields: {name: (L,...)}, the record's CONSTANT_FIELDS and 'labels'.
     """
     frame_mask = np.asarray(frame_mask, bool)
-    frames = np.asarray(frames)[frame_mask]
-    self.means.add(frames, flatten_output(output, frame_mask))
-    new = self.means.counts[frames] == 1  # no window before covers these frames
+    ids = np.asarray(frames)[frame_mask].tolist()
+    rows = np.array([self.rows.setdefault(frame, len(self.rows)) for frame in ids], np.int64)
+    self.means.add(rows, flatten_output(output, frame_mask))
+    new = self.means.counts[rows] == 1  # no window before covers these frames
     for name, value in fields.items():
       value = np.asarray(value)
       kept = self.constants.get(name, np.zeros((0, *value.shape[1:]), value.dtype))
       missing = len(self.means.counts) - len(kept)
       kept = np.pad(kept, [(0, missing), *[(0, 0)] * (value.ndim - 1)]) if missing else kept
-      kept[frames[new]] = value[frame_mask][new]
+      kept[rows[new]] = value[frame_mask][new]
       self.constants[name] = kept
 
   def series(self, system: System, smooth: int | Sequence[int]) -> Series:
     """Returns the Series of the clip, once all its windows have been added."""
-    frames, means = self.means.means()
-    fields = {name: kept[frames] for name, kept in self.constants.items()}
-    return make_series(frames, means, fields, system, smooth)
+    frames = np.array(list(self.rows), np.int64)
+    order = np.argsort(frames)
+    means = {name: values[order] for name, values in self.means.means()[1].items()}
+    fields = {name: kept[order] for name, kept in self.constants.items()}
+    return make_series(frames[order], means, fields, system, smooth)
 
 
 def flatten_output(output, frame_mask):

@@ -9,12 +9,14 @@ import numpy as np
 from PIL import Image
 
 from avjax.errors import InputError
-from avjax.files import read_text
+from avjax.files import open_regular, read_text
 
 # Pillow warns of images of more than 89 million pixels; `open_crop` rejects them in one line.
 warnings.simplefilter('ignore', Image.DecompressionBombWarning)
 
+FORMATS = 'JPEG', 'PNG'  # whatever its name: for others, Pillow starts programs such as Ghostscript
 MAX_CROP_SIDE = 4096  # pixels; the official crops have 112
+MAX_FRAME = 2**31 - 1  # frame ids are stored as int32
 CROP_ENDINGS = ('jpg', 'jpeg', 'png')
 KNOWN_UNREADABLE = frozenset({'40-30-1280x720/06926.jpg'})  # broken in the official archive
 UNREADABLE_LIST = 'unreadable.txt'
@@ -24,7 +26,8 @@ def list_crops(folder: pathlib.Path) -> dict[int, pathlib.Path]:
   """Returns {frame id: path} of the crops of one clip; 00001.jpg belongs to frame 1, other files
   are ignored.
 
-  Raises InputError where they are counted from 0, or where two belong to one frame.
+  Raises InputError where they are counted from 0, where two belong to one frame, or for a number
+  that no frame has.
   """
   crops: dict[int, pathlib.Path] = {}
   for name in filter(is_crop, sorted(os.listdir(folder))):  # names sort faster than paths
@@ -34,6 +37,8 @@ def list_crops(folder: pathlib.Path) -> dict[int, pathlib.Path]:
         f'{folder} has two crops of frame {frame}, {crops[frame].name} and {name}; '
         'remove one of them'
       )
+    if frame > MAX_FRAME:
+      raise InputError(f'{folder} has a crop {name}, but no video has that many frames; remove it')
     crops[frame] = folder / name
   if 0 in crops:
     raise InputError(
@@ -55,14 +60,14 @@ def read_unreadable(source: pathlib.Path) -> frozenset[str]:
   These are KNOWN_UNREADABLE and the names in SOURCE/unreadable.txt.
   """
   path = source / UNREADABLE_LIST
-  names = read_text(path).replace('\\', '/').split() if path.is_file() else ()
+  names = read_text(path).replace('\\', '/').split() if path.exists() else ()
   return KNOWN_UNREADABLE.union(names)
 
 
 def open_crop(path: pathlib.Path) -> Image.Image:
   """Reads one crop as a PIL image, RGB; InputError if it is broken or above MAX_CROP_SIDE."""
   try:
-    with Image.open(path) as image:
+    with open_regular(path) as file, Image.open(file, formats=FORMATS) as image:
       if max(image.size) > MAX_CROP_SIDE:  # known from the header: nothing has been decoded yet
         raise InputError(
           f'{path} is {image.width} x {image.height} pixels; '

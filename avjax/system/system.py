@@ -13,6 +13,7 @@ import optax
 
 from avjax import ranges, targets
 from avjax.config import Config
+from avjax.data.records import check_layout
 from avjax.errors import InputError, one_line
 from avjax.models.audio_visual import MODALITIES, AudioVisual, check_settings
 from avjax.models.layers import nothing_trainable
@@ -54,6 +55,7 @@ class System:
     ranges.check('loss', config.loss, losses.RANGES)
     for key in config.loss:
       ranges.OneOf(tuple(losses.RANGES)).check(f'loss.{key}', key)
+    check_layout(config.data, 'config.data')
     face = config.data.face
     known = {
       'crop': ranges.Range(lambda crop: 1 <= crop <= face, f'1 to data.face = {face}'),

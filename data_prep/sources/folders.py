@@ -44,11 +44,17 @@ def folders_within(folder: pathlib.Path, levels: int) -> Iterator[pathlib.Path]:
 
 
 def files_within(roots: Iterable[pathlib.Path], endings: Collection[str]) -> list[pathlib.Path]:
-  """Returns the files with one of these endings in folders or up to MOST_NESTED levels down."""
+  """Returns the files with one of these endings in folders or up to MOST_NESTED levels down.
+
+  Raises InputError for a pipe or a device of such a name, and a link that leads nowhere.
+  """
   folders = dict.fromkeys(path for root in roots for path in folders_within(root, MOST_NESTED))
-  return [
+  found = [
     path for folder in folders for path in files.visible(folder) if path.suffix.lower() in endings
   ]
+  for path in found:
+    files.check_readable(path)
+  return found
 
 
 def clip_folders(roots: Iterable[pathlib.Path]) -> list[pathlib.Path]:

@@ -25,6 +25,9 @@ def test_folds_are_those_of_the_manifest(records, tmp_path):
   path = manifest.version_folder(copy) / manifest.MANIFEST
   made = json.loads(path.read_text())
   made['chunks'] = {name: made['chunks'][name] for name in ('chunk0', 'chunk2', 'chunk4', 'test')}
+  name = 'affwild2-chunk5.tfrecord-00000-of-00001'
+  del made['shards'][name]
+  (path.parent / name).unlink()
   path.write_text(json.dumps(made))
   data = Records(copy, LAYOUT)
   assert [data.fold(k) for k in range(3)] == [
@@ -81,7 +84,7 @@ def test_a_seed_is_an_order(records):
     (lambda text: '[]', 'manifest.json is damaged: it is not a JSON object; copy it again'),
     (
       lambda text: text.replace('"chunks"', '"chunk"'),
-      'manifest.json is damaged: it lacks chunks; copy it again',
+      'manifest.json is damaged: it lacks .chunks.; copy it again',
     ),
   ],
 )

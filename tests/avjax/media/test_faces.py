@@ -67,6 +67,45 @@ def test_a_broken_crop_is_refused_unless_listed(folder):
   assert broken == 1 and not faces[1].any()
 
 
+EPS = b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n'
+
+
+def test_a_picture_that_is_not_what_it_is_called_starts_no_program(tmp_path, monkeypatch):
+  """Pillow calls Ghostscript for EPS; only JPEG and PNG are opened, under either name."""
+  monkeypatch.setattr('PIL.EpsImagePlugin.Ghostscript', lambda *_: pytest.fail('started'))
+  path = tmp_path / '00001.jpg'
+  path.write_bytes(EPS)
+  with pytest.raises(InputError, match=r'00001.jpg cannot be read as an image; replace it'):
+    open_crop(path)
+  for wanted, formats in ((True, ('JPEG', 'PNG')), (False, ('BMP', 'GIF', 'PPM', 'TIFF', 'WEBP'))):
+    for kind in formats:
+      Image.new('RGB', (9, 9), (80, 80, 80)).save(path, format=kind)
+      if wanted:
+        assert (fit(open_crop(path), 9) == 80).all(), kind
+      else:
+        with pytest.raises(InputError, match='cannot be read as an image'):
+          open_crop(path)
+
+
+def test_a_pipe_or_a_device_in_place_of_a_file_is_refused(folder):
+  (folder / '00001.jpg').unlink()
+  os.mkfifo(folder / '00001.jpg')
+  (folder / '00002.jpg').unlink()
+  (folder / '00002.jpg').symlink_to('/dev/zero')
+  for frame in (1, 2):
+    with pytest.raises(InputError, match=f'0000{frame}.jpg cannot be read as an image; replace it'):
+      read_faces(folder, [frame], 48)
+  os.mkfifo(folder.parent / 'unreadable.txt')
+  with pytest.raises(InputError, match='unreadable.txt cannot be read as text: it is a folder, a '):
+    read_unreadable(folder.parent)
+
+
+def test_a_number_that_no_frame_has_is_refused(folder):
+  (folder / '4294967297.jpg').touch()
+  with pytest.raises(InputError, match='has a crop 4294967297.jpg, but no video has that many'):
+    list_crops(folder)
+
+
 @pytest.mark.filterwarnings('ignore')
 @pytest.mark.parametrize('side', [5000, 10_000, 20_000])
 def test_a_huge_picture_is_refused_before_it_is_decoded(tmp_path, monkeypatch, side):
