@@ -145,3 +145,24 @@ def test_text_is_read_with_and_without_marks(tmp_path):
     files.read_text(path)
   path.write_bytes('\ufeff{"a": 1}'.encode())
   assert files.read_json(path) == {'a': 1}
+
+
+def test_what_may_never_end_is_not_read(tmp_path):
+  """A pipe that nobody writes to and a device are refused at once, also through a link."""
+  os.mkfifo(tmp_path / 'pipe')
+  (tmp_path / 'zeros').symlink_to('/dev/zero')
+  for name in ('pipe', 'zeros'):
+    path = tmp_path / name
+    for read in (files.read_text, files.read_json, files.check_readable, files.sha256):
+      with pytest.raises(InputError) as error:
+        read(path)
+      assert str(error.value) == f'{path} is a named pipe or a device; give a regular file'
+
+
+def test_reading_is_bounded(tmp_path, monkeypatch):
+  """A file of more bytes than its kind has is refused before it is read."""
+  path = tmp_path / 'large'
+  path.write_bytes(b'{}' + b' ' * (1 << 20))
+  monkeypatch.setattr(files, 'MOST_JSON', 1 << 20)
+  with pytest.raises(InputError, match='is too large: at most 1 MiB are read of such a file$'):
+    files.read_json(path)
