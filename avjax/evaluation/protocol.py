@@ -211,11 +211,10 @@ def gather(
   folder = pathlib.Path(folder)
   wanted = submission.read_template(template) if template else None
   runs, unfinished = find_runs(folder)
-  for name in ('summary.json', 'submission_best.txt', 'submission_mean.txt'):
-    files.remove_partial(folder / name)
+  files.remove_abandoned(folder)
   summary = summarize(runs)
   files.write_json(folder / 'summary.json', summary)
-  (folder / 'summary.md').write_text(table(summary) + '\n', encoding='utf-8')
+  files.write_text(folder / 'summary.md', table(summary) + '\n')
   lines = [table(summary), '', f'summary      {folder / "summary.json"}, {folder / "summary.md"}']
   if unfinished:
     lines.append(f'unfinished   {", ".join(unfinished)}')

@@ -143,7 +143,7 @@ def evaluate_run(workdir, split, data_dir=None, report=False):
   Returns (config, results), or None where the records have no clips of this split.
   """
   config, system = load_system(workdir)
-  run_folder.remove_remnants(workdir)
+  files.remove_abandoned(workdir)
   records = Records(data_dir or config.data.dir, config.data, '--data_dir')
   part = TEST if split == 'test' else records.fold(config.fold)[1]
   if not records.size([part]):

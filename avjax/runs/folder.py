@@ -70,11 +70,9 @@ def check_folder(config: ConfigDict, workdir: str | pathlib.Path, manifest: dict
         raise InputError(
           f'{workdir} holds a run on other records; use another --workdir or its --config.data.dir'
         )
-    elif workdir.exists():
-      # If open_folder was killed, it can have left these and nothing else.
-      unfinished = {VERSIONS, f'{VERSIONS}.partial', f'{CONFIG}.partial'}
-      if {entry.name for entry in files.visible(workdir)} - unfinished:
-        raise InputError(f'{workdir} is not empty and holds no run of avjax; use another --workdir')
+    # If open_folder was killed, it can have left VERSIONS and nothing else.
+    elif workdir.exists() and {entry.name for entry in files.visible(workdir)} - {VERSIONS}:
+      raise InputError(f'{workdir} is not empty and holds no run of avjax; use another --workdir')
   except OSError as error:
     raise InputError(f'--workdir {workdir}: {error.strerror}') from error
 
@@ -114,7 +112,7 @@ def open_folder(
   workdir = pathlib.Path(workdir)
   if not sharding.is_primary():
     return
-  remove_remnants(workdir)
+  files.remove_abandoned(workdir)
   if (workdir / CONFIG).exists():
     return
   packages = {name: importlib.metadata.version(name) for name in PACKAGES}
@@ -132,13 +130,6 @@ def open_folder(
     files.write_json(workdir / CONFIG, json.loads(config.to_json()))
   except OSError as error:
     raise InputError(f'--workdir {workdir}: {error.strerror}') from error
-
-
-def remove_remnants(workdir: str | pathlib.Path) -> None:
-  """Removes the files of a run that killed processes have left half written."""
-  results = map(results_name, ('validation', 'test'))
-  for name in (CONFIG, VERSIONS, METRICS, *results):
-    files.remove_partial(pathlib.Path(workdir, name))
 
 
 def json_sha256(mapping: dict) -> str:
