@@ -9,6 +9,7 @@ from avjax.files.folders import (
 )
 from avjax.files.locks import locked
 from avjax.files.reading import (
+  MOST_JSON,
   check_readable,
   open_regular,
   read_bytes,
@@ -28,6 +29,7 @@ from avjax.files.writing import (
 )
 
 __all__ = [
+  'MOST_JSON',
   'check_free',
   'check_no_links',
   'check_readable',
