@@ -36,7 +36,7 @@ Known = dict[str, Contents]  # {name of a clip, or features/NAME/clip: Contents}
 def read(folder: pathlib.Path) -> Known:
   """Returns what `write` wrote into a folder; nothing where there is no such file."""
   path = folder / NAME
-  files.remove_partial(path)
+  files.remove_abandoned(folder)
   if not path.exists():
     return {}
   with as_input_error(f'{path} is damaged; remove it'):
