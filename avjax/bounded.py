@@ -1,7 +1,8 @@
 """Runs a function on a stranger's file in a child process with limits on memory and time.
 
 The rule for every file that others made: reading it takes at most 20 times its size plus 2 GB of
-memory, and never more than 60 s without progress. What can be bounded from sizes and shapes is
+memory, and never more than 60 s without progress, to which a large file adds a second for each
+10 MB. What can be bounded from sizes and shapes is
 checked before any work. The rest, such as unpickling or running a program, is done here: the child
 limits itself before it opens the file, and a crash of native code ends the child only.
 """
@@ -22,7 +23,7 @@ import numpy as np
 
 from avjax.errors import InputError
 
-SECONDS = 60  # from one item of a child to the next
+SECONDS, PACE = 60, 10_000_000  # from one item of a child to the next; bytes a second
 # What a child may allocate on top of its imports: less than the rule, since what Python and the
 # libraries take, and what the parent keeps, count, too.
 MEMORY, TIMES = 1 << 30, 14
@@ -59,7 +60,7 @@ def stream(
   Raises the InputError that the function raises, and an InputError where the child is killed by its
   limits or crashes. Any other exception is a RuntimeError with the child's traceback.
   """
-  memory = MEMORY + TIMES * size
+  memory, seconds = MEMORY + TIMES * size, SECONDS + size // PACE
   calls = [
     (called.__module__, called.__name__, given)
     for called, *given in filter(None, (prepare, (function, *arguments)))
@@ -68,7 +69,7 @@ def stream(
     stdin.write(content or b'')
     stdin.seek(0)
     child = subprocess.Popen(
-      [sys.executable, '-P', '-c', START, json.dumps([sys.path, memory, SECONDS, calls])],
+      [sys.executable, '-P', '-c', START, json.dumps([sys.path, memory, seconds, calls])],
       stdin=stdin,
       stdout=subprocess.PIPE,
       stderr=subprocess.DEVNULL,  # native code writes there before a crash
@@ -86,7 +87,7 @@ def stream(
       if 'end' in header:
         return
       yield header['item'], array
-    raise InputError(f'{what} {death(child.wait(), memory)}')
+    raise InputError(f'{what} {death(child.wait(), memory, seconds)}')
   finally:
     child.kill()
     child.wait()
@@ -98,10 +99,10 @@ def too_much(memory: int) -> str:
   return f'takes more than {memory / 1e9:.1f} GB of memory'
 
 
-def death(status: int, memory: int) -> str:
+def death(status: int, memory: int, seconds: int) -> str:
   """Returns how a child with this exit status has died."""
   if status == -signal.SIGALRM:
-    return f'makes no progress for {SECONDS} s'
+    return f'makes no progress for {seconds} s, unless this machine is very slow or busy'
   if status == -signal.SIGKILL:
     return 'was killed, probably for lack of memory'
   names = {-number: number.name for number in signal.Signals}

@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import pathlib
-import stat
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,6 +26,7 @@ import avjax
 from avjax import bounded, command_line, files
 from avjax.errors import InputError, as_input_error, one_line
 from avjax.runs import folder as run_folder
+from avjax.runs import settings
 from avjax.runs.load import load_best
 from avjax.system import System
 from avjax.system.values import check_fit
@@ -71,7 +71,7 @@ def read_exported(folder: str | pathlib.Path) -> Exported:
     raise InputError(
       f'{folder} holds no {DESCRIPTION}: it is not a model that python -m avjax.export wrote'
     )
-  check_only_files(folder)
+  files.check_no_links(folder)
   invalid = f'{folder}/{DESCRIPTION} is not of an exported model'
   with as_input_error(invalid):
     description = files.read_json(folder / DESCRIPTION)
@@ -92,25 +92,11 @@ def read_exported(folder: str | pathlib.Path) -> Exported:
       raise InputError(
         f'{folder}: {DESCRIPTION} has been changed: its config is not the one in {WEIGHTS}'
       )
+    settings.check(description['config'])
     config = ConfigDict(description['config'])
     system = System.from_config(config)
     check_fit(str(folder / WEIGHTS), weights, system.shapes)
   return Exported(description, config, system, weights, program)
-
-
-def check_only_files(folder: pathlib.Path) -> None:
-  """Raises InputError where a folder holds a link, a named pipe or a device.
-
-  A link could lead to any file of the person who opens the folder.
-  """
-  for root, folders, names in os.walk(folder):
-    for name in (*folders, *names):
-      mode = os.lstat(os.path.join(root, name)).st_mode
-      if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise InputError(
-          f'{os.path.join(root, name)} is a link, a named pipe or a device, which no exported '
-          'model holds; copy its files to a new folder (cp -rL)'
-        )
 
 
 class ExportedModel:
@@ -130,8 +116,22 @@ class ExportedModel:
   def __call__(self, *inputs: np.ndarray) -> dict[str, Any]:
     return self.exported.call(self.weights, *inputs)
 
+  def run_example(self) -> Iterator[np.ndarray]:
+    """Yields the prediction (1,L,outputs) of each window of `example_inputs`, one at a time."""
+    inputs = example_inputs(self.system.inputs)
+    for i in range(len(inputs[0])):
+      try:
+        yield np.asarray(self(*(x[i : i + 1] for x in inputs))['prediction'])
+      # Weights and a program that do not belong together fail in many ways.
+      except Exception as error:
+        raise InputError(f'the exported model does not run: {one_line(error)}') from error
+
   def check(self, tolerance: float | None = None) -> float:
-    """Runs the model on `example_inputs` and compares it with the prediction in model.json.
+    """Runs the model on `example_inputs`, and returns what `compare` does."""
+    return self.compare(list(self.run_example()), tolerance)
+
+  def compare(self, windows: list[np.ndarray], tolerance: float | None) -> float:
+    """Compares what `run_example` has yielded with the prediction in model.json.
 
     Returns their largest difference; raises InputError if that is more than the tolerance, by
     default OTHER_MACHINE, or if the prediction is not what a model gives.
@@ -139,9 +139,8 @@ class ExportedModel:
     tolerance = OTHER_MACHINE if tolerance is None else tolerance
     try:
       wanted = np.array(self.description['example'], float)
-      found = np.asarray(self(*example_inputs(self.system.inputs))['prediction'])
-    # A description, weights and program that do not belong together fail in many ways.
-    except Exception as error:
+      found = np.concatenate(windows)
+    except Exception as error:  # whatever a description that is none makes NumPy raise
       raise InputError(f'the exported model does not run: {one_line(error)}') from error
     if found.shape != wanted.shape:
       raise InputError(
@@ -183,10 +182,13 @@ def check_in_child(folder: str | pathlib.Path, tolerance: float | None) -> tuple
 
 
 def check_steps(folder: str, tolerance: float | None) -> Iterator[bounded.Item]:
-  """Yields an item once a model is read, and another with the result of its check. In a child."""
-  model = ExportedModel(folder)
+  """Yields an item after each step of a check, the last one with its result. It runs in a child."""
+  model, windows = ExportedModel(folder), []
   yield {}, bounded.NOTHING
-  difference = model.check(tolerance)
+  for window in model.run_example():
+    windows.append(window)
+    yield {}, bounded.NOTHING
+  difference = model.compare(windows, tolerance)
   yield {'difference': difference, 'platform': jax.default_backend()}, bounded.NOTHING
 
 
