@@ -35,24 +35,25 @@ def main(argv: list[str]) -> None:
   if bool(arguments.check) == bool(arguments.run) or bool(arguments.run) != bool(arguments.output):
     raise InputError('give RUN and --output MODEL to export, or only --check MODEL')
   # JAX is imported only now that the command line has been accepted.
-  command_line.start_jax()
+  if arguments.run:
+    command_line.start_jax()
   import jax
   from tqdm import tqdm
 
-  from avjax.weights.exported import ExportedModel, export_run
+  from avjax.weights.exported import check_in_child, export_run
 
   folder = pathlib.Path(arguments.check or arguments.output)
   doing = f'{"checking" if arguments.check else "exporting to"} {folder} ...'
   with tqdm(total=0, desc=doing, bar_format='{desc}', leave=False, disable=None):
     if arguments.check:
-      difference = ExportedModel(folder).check(arguments.tolerance)
+      difference, platform = check_in_child(folder, arguments.tolerance)
     else:
-      difference = export_run(arguments.run, folder)
+      difference, platform = export_run(arguments.run, folder), jax.default_backend()
   if arguments.run:
     for path in sorted(folder.iterdir()):
       print(f'{path!s:<40}{path.stat().st_size:>14,} bytes')
   print(
-    f'{folder} runs here, on {jax.default_backend()}: '
+    f'{folder} runs here, on {platform}: '
     f"its predictions differ from the run's by at most {difference:.1e}"
   )
 

@@ -35,7 +35,7 @@ Known = dict[str, Contents]  # {name of a clip, or features/NAME/clip: Contents}
 def read(folder: pathlib.Path) -> Known:
   """Returns what `write` wrote into a folder; nothing where there is no such file."""
   path = folder / NAME
-  files.remove_partial(path)
+  files.remove_abandoned(folder)
   if not path.exists():
     return {}
   try:

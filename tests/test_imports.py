@@ -10,6 +10,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 ORDER = [
   'errors',
+  'bounded',
   'files',
   'ranges',
   'targets',
@@ -30,6 +31,7 @@ ORDER = [
 COMMANDS = {'main', 'evaluate', 'predict', 'export', 'pretrained', 'submission'}
 NO_JAX = (
   'errors',
+  'bounded',
   'files',
   'ranges',
   'config',

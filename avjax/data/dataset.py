@@ -137,7 +137,7 @@ class Records:
       )
       data = data.shuffle(SHUFFLE_BUFFER, seed=seed, reshuffle_each_iteration=False)
     data = data.skip(skip * batch_size)
-    parse = tf.autograph.experimental.do_not_convert(self._parse)  # it has no control flow
+    parse = tf.autograph.experimental.do_not_convert(self._parse)  # it only costs time here
     data = data.map(parse, num_parallel_calls=PARSED_AT_ONCE, deterministic=True)
     data = data.batch(batch_size).prefetch(2)
     # The thread that tunes sleeps twice as long each time, and the end of the data waits for it to

@@ -18,6 +18,7 @@ from avjax import files
 from avjax.data.names import check_name
 from avjax.errors import InputError, as_input_error
 from avjax.evaluation import submission
+from avjax.evaluation.results import find_predictions
 from avjax.runs import checkpoint
 from avjax.runs import folder as run_folder
 from avjax.targets import TARGETS, metric_names
@@ -38,10 +39,10 @@ def find_runs(folder: str | pathlib.Path) -> tuple[Runs, list[str]]:
   folder = pathlib.Path(folder)
   runs, unfinished = {}, []
   for path in sorted(folder.glob(f'**/{run_folder.CONFIG}')):
-    name = str(path.parent.relative_to(folder))
+    name, config = str(path.parent.relative_to(folder)), run_folder.read_config(path.parent)
     results = path.parent / run_folder.results_name('validation')
     if checkpoint.ended(path.parent) and results.exists():
-      runs[name] = run_folder.read_config(path.parent), check_results(results)
+      runs[name] = config, check_results(results)
     else:
       unfinished.append(name)
   if not runs:
@@ -56,9 +57,7 @@ def check_same_system(folder: pathlib.Path, runs: Runs) -> None:
   The configs may differ in KEYS_OF_ONE_RUN.
   """
   first, *others = runs
-  records = {
-    name: files.read_json(folder / name / run_folder.VERSIONS).get('records') for name in runs
-  }
+  records = {name: run_folder.read_versions(folder / name).get('records') for name in runs}
   for name in others:
     if records[name] != records[first]:
       raise InputError(f'{folder}: {name} and {first} were trained on different records')
@@ -80,11 +79,15 @@ def check_results(path: pathlib.Path) -> dict:
   """Reads the results in a file; InputError where they lack what a table needs."""
   results = files.read_json(path)
   try:
-    _ = results['fold'], results['best_epoch']
-    for target in set(TARGETS) & results.keys():
-      for metric in TARGETS[target].metrics:
-        float(results[target][metric])
-  except (KeyError, TypeError, ValueError) as error:
+    counts = [results['fold'], results['best_epoch']]
+    scores = [
+      results[target][metric]
+      for target in set(TARGETS) & results.keys()
+      for metric in TARGETS[target].metrics
+    ]
+    if {type(x) for x in counts} != {int} or not {type(x) for x in scores} <= {int, float}:
+      raise TypeError('a number')
+  except (KeyError, TypeError) as error:
     raise InputError(
       f'{path} is damaged: it lacks {error}; python -m avjax.evaluate {path.parent} writes it again'
     ) from error
@@ -153,12 +156,11 @@ def read_predictions(folder: pathlib.Path, target: str) -> dict[str, dict[int, f
   Raises InputError for a file that is damaged, or whose name no clip has.
   """
   predictions = {}
-  for path in files.visible(folder):
-    if path.suffix == '.csv':
-      clip = check_name(path.stem, f'{folder} has the predictions of a clip')
-      with as_input_error(f'{path} is damaged'):
-        rows = csv.DictReader(files.read_text(path).splitlines())
-        predictions[clip] = {int(row['frame']): float(row[target]) for row in rows}
+  for path in find_predictions(folder):
+    clip = check_name(path.stem, f'{folder} has the predictions of a clip')
+    with as_input_error(f'{path} is damaged'):
+      rows = csv.DictReader(files.read_text(path).splitlines())
+      predictions[clip] = {int(row['frame']): float(row[target]) for row in rows}
   return predictions
 
 
@@ -215,11 +217,10 @@ def gather(
   folder = pathlib.Path(folder)
   wanted = submission.read_template(template) if template else None
   runs, unfinished = find_runs(folder)
-  for name in ('summary.json', 'submission_best.txt', 'submission_mean.txt'):
-    files.remove_partial(folder / name)
+  files.remove_abandoned(folder)
   summary = summarize(runs)
   files.write_json(folder / 'summary.json', summary)
-  (folder / 'summary.md').write_text(table(summary) + '\n', encoding='utf-8')
+  files.write_text(folder / 'summary.md', table(summary) + '\n')
   lines = [table(summary), '', f'summary      {folder / "summary.json"}, {folder / "summary.md"}']
   if unfinished:
     lines.append(f'unfinished   {", ".join(unfinished)}')

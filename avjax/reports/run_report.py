@@ -73,7 +73,7 @@ def write(workdir, config, results, series, *, parameter_count, has_input):
     version=avjax.__version__,
   )
   with errors.writing(folder):
-    (folder / run_folder.REPORT).write_text(page, encoding='utf-8', errors='replace')
+    files.write_text(folder / run_folder.REPORT, page, errors='replace')
 
 
 def _number(value):

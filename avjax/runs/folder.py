@@ -20,6 +20,7 @@ import avjax
 from avjax import files
 from avjax.config import flatten
 from avjax.errors import InputError
+from avjax.runs import settings
 from avjax.system import sharding
 
 # Files and folders under the folder of a run; those of one split are named by the functions below.
@@ -60,21 +61,19 @@ def check_folder(config: ConfigDict, workdir: str | pathlib.Path, manifest: dict
   check_name(workdir)
   try:
     if (workdir / CONFIG).exists():
-      changed = changed_keys(files.read_json(workdir / CONFIG), json.loads(config.to_json()))
+      changed = changed_keys(read_settings(workdir), json.loads(config.to_json()))
       if changed:
         raise InputError(
           f'{workdir} holds a run with another config (changed: {", ".join(changed[:8])}); '
           'use another --workdir, or the config it was started with'
         )
-      if files.read_json(workdir / VERSIONS).get('records') != json_sha256(manifest):
+      if read_versions(workdir).get('records') != json_sha256(manifest):
         raise InputError(
           f'{workdir} holds a run on other records; use another --workdir or its --config.data.dir'
         )
-    elif workdir.exists():
-      # If open_folder was killed, it can have left these and nothing else.
-      unfinished = {VERSIONS, f'{VERSIONS}.partial', f'{CONFIG}.partial'}
-      if {entry.name for entry in files.visible(workdir)} - unfinished:
-        raise InputError(f'{workdir} is not empty and holds no run of avjax; use another --workdir')
+    # If open_folder was killed, it can have left VERSIONS and nothing else.
+    elif workdir.exists() and {entry.name for entry in files.visible(workdir)} - {VERSIONS}:
+      raise InputError(f'{workdir} is not empty and holds no run of avjax; use another --workdir')
   except OSError as error:
     raise InputError(f'--workdir {workdir}: {error.strerror}') from error
 
@@ -114,7 +113,7 @@ def open_folder(
   workdir = pathlib.Path(workdir)
   if not sharding.is_primary():
     return
-  remove_remnants(workdir)
+  files.remove_abandoned(workdir)
   if (workdir / CONFIG).exists():
     return
   packages = {name: importlib.metadata.version(name) for name in PACKAGES}
@@ -132,13 +131,6 @@ def open_folder(
     files.write_json(workdir / CONFIG, json.loads(config.to_json()))
   except OSError as error:
     raise InputError(f'--workdir {workdir}: {error.strerror}') from error
-
-
-def remove_remnants(workdir: str | pathlib.Path) -> None:
-  """Removes the files of a run that killed processes have left half written."""
-  results = map(results_name, ('validation', 'test'))
-  for name in (CONFIG, VERSIONS, METRICS, *results):
-    files.remove_partial(pathlib.Path(workdir, name))
 
 
 def json_sha256(mapping: dict) -> str:
@@ -179,7 +171,7 @@ def check_fork(
   if any(config.init.values()):
     raise InputError('config.resume continues from the state of a run: give no config.init with it')
   other = pathlib.Path(other)
-  changed = changed_keys(files.read_json(other / CONFIG), json.loads(config.to_json()))
+  changed = changed_keys(read_settings(other), json.loads(config.to_json()))
   changed = [key for key in changed if key != 'resume' and not key.startswith('init.')]
   misfits = [key for key in changed if key.startswith(KEYS_OF_THE_STATE)]
   if misfits:
@@ -187,7 +179,7 @@ def check_fork(
       f'config.resume={other}: its state does not fit, since {", ".join(misfits[:6])} changed; '
       'to take only its weights, python -m avjax.export and config.init.model'
     )
-  versions = files.read_json(other / VERSIONS)
+  versions = read_versions(other)
   if versions.get('records') != json_sha256(manifest):
     raise InputError(
       f'config.resume={other}: it was trained on other records, '
@@ -200,8 +192,42 @@ def check_fork(
 
 def read_config(workdir: str | pathlib.Path) -> ConfigDict:
   """Reads the config of the run in workdir; InputError if there is none."""
+  return ConfigDict(read_settings(workdir))
+
+
+def read_settings(workdir: str | pathlib.Path) -> dict:
+  """Reads the config of the run in workdir as nested dicts; InputError if there is none.
+
+  Every command that takes the folder of a run begins here. The folder may come from somebody else:
+  InputError also if it holds a link (see `files.check_no_links`), or a setting whose type or size
+  no config has.
+  """
+  files.check_no_links(workdir)
   path = pathlib.Path(workdir) / CONFIG
   config = files.read_json(path)
   if 'model' not in config:
     raise InputError(f'{path} is not a config of avjax')
-  return ConfigDict(config)
+  try:
+    settings.check(config)
+  except InputError as error:
+    raise InputError(f'{path}: {error}') from error
+  return config
+
+
+def read_versions(workdir: str | pathlib.Path) -> dict:
+  """Reads what a run was begun with: versions, the digest of its records, origins of its weights.
+
+  Raises InputError if there is no such file, or if it holds anything but texts.
+  """
+  path = pathlib.Path(workdir) / VERSIONS
+  versions = files.read_json(path)
+  origins = versions.get('init', {})
+  texts = [value for name, value in versions.items() if name != 'init']
+  if isinstance(origins, dict) and all(
+    isinstance(origin, dict) and origin.keys() >= {'architecture', 'source', 'source_sha256'}
+    for origin in origins.values()
+  ):
+    texts += [text for origin in origins.values() for text in origin.values()]
+    if all(isinstance(text, str) for text in texts):
+      return versions
+  raise InputError(f'{path} is damaged: it holds something else than texts')

@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import pathlib
+import re
 from collections.abc import Iterator
 
 from avjax import errors, files
 from avjax.errors import InputError, one_line
 from avjax.runs import folder as run_folder
+
+EVENTS = ('', 'improved', 'released', 'stopped')  # of an epoch: what Schedule.observe returns
+COUNTS = ('step', 'epoch', 'stage')
 
 
 class History:
@@ -48,13 +52,15 @@ class History:
   def history(self) -> list[dict]:
     """Returns all lines so far, without a torn last one."""
     lines = []
-    texts = self.path.read_bytes().split(b'\n') if self.path.exists() else [b'']
+    try:
+      texts = files.read_bytes(self.path, files.MOST_JSON).split(b'\n')
+    except FileNotFoundError:
+      return []
     # What comes after the last line end is empty, or torn.
     for number, text in enumerate(texts[:-1], 1):
       try:
-        line = json.loads(text)
-        lines.append({**line, 'epoch': int(line['epoch'])})
-      except (ValueError, TypeError, KeyError) as error:
+        lines.append(read_line(text))
+      except (LookupError, RecursionError, TypeError, ValueError) as error:
         raise InputError(
           f'{self.path}, line {number} is damaged; correct it, or delete it and all lines after it'
         ) from error
@@ -64,9 +70,30 @@ class History:
     """Adds a line. step: batches done so far; values: {'epoch': ..., name: number or string}."""
     if not self.primary:
       return
-    with errors.writing(self.path), self.path.open('a', encoding='utf-8') as file:
+    with errors.writing(self.path), files.open_to_append(self.path) as file:
       file.write(json.dumps({'step': step, **values}) + '\n')
     numbers = {name: value for name, value in values.items() if not isinstance(value, str)}
     with self.event_file():
       self.tensorboard.write_scalars(step, numbers)
       self.tensorboard.flush()
+
+
+def read_line(text: bytes) -> dict:
+  """Returns a line of metrics.jsonl as a dict.
+
+  Raises ValueError, or another error of parsing, unless it has the counts of an epoch from 0,
+  numbers under names, and one of EVENTS: its values are drawn and shown in the report.
+  """
+  line = json.loads(text)
+  for name, value in line.items():
+    if name == 'event':
+      valid = value in EVENTS
+    elif name in COUNTS:
+      valid = type(value) is int and 0 <= value < 2**53
+    else:
+      valid = (type(value) in (int, float) and abs(value) < 1e300) or value != value
+    if not valid or not re.fullmatch(r'\w{1,64}', name):
+      raise ValueError(name)
+  if missing := {*COUNTS, 'rate', 'train_loss', 'event'} - line.keys():
+    raise KeyError(*missing)
+  return line

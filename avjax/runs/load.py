@@ -6,11 +6,15 @@ import contextlib
 import pathlib
 from typing import Any
 
+import jax
+from flax import traverse_util
+
 from avjax.config import Config
 from avjax.errors import InputError, as_input_error
 from avjax.runs import folder as run_folder
 from avjax.runs.checkpoint import Checkpoints
 from avjax.system import System
+from avjax.system.values import check_fit
 
 
 def load_system(workdir: str | pathlib.Path) -> tuple[Config, System]:
@@ -29,9 +33,15 @@ def load_system(workdir: str | pathlib.Path) -> tuple[Config, System]:
 
 
 def restore_best(workdir: str | pathlib.Path, system: System) -> tuple[Any, dict]:
-  """Returns (variables, meta) of the best checkpoint of a run; InputError if it has none yet."""
+  """Returns (variables, meta) of the best checkpoint of a run.
+
+  Raises InputError if it has none yet, or if its values are not finite.
+  """
   with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
-    return checkpoints.restore_best(lambda meta: system.shapes)
+    variables, meta = checkpoints.restore_best(lambda meta: system.shapes)
+  arrays = traverse_util.flatten_dict(jax.device_get(variables), sep='/')
+  check_fit(f'the best checkpoint of {workdir}', arrays, system.shapes)
+  return variables, meta
 
 
 def load_best(workdir: str | pathlib.Path) -> tuple[Config, System, Any, dict]:

@@ -11,6 +11,7 @@ import time
 import jax
 import numpy as np
 
+from avjax import files
 from avjax.data import dataset
 from avjax.errors import InputError
 from avjax.evaluation.results import mean_score, score, write_results
@@ -74,7 +75,8 @@ def train(config, workdir, stop: StopSignal):
       )
       raise
   if sharding.is_primary():
-    plots.curves(history.history(), plan.config.targets, workdir / run_folder.CURVES)
+    with files.replacing(workdir / run_folder.CURVES) as partial:
+      plots.curves(history.history(), plan.config.targets, partial)
   extra = {'best_epoch': run.schedule.best_epoch}
   return write_results(workdir, plan.config, 'validation', series, extra)
 

@@ -17,6 +17,7 @@ from avjax.errors import InputError
 from avjax.evaluation.series import smoothing_widths
 from avjax.models.audio_visual import FEATURES, MODALITIES, TOWERS
 from avjax.runs import folder as run_folder
+from avjax.runs import settings
 from avjax.system import System, steps
 from avjax.training import optimizer, unfreezing
 from avjax.training.unfreezing import TrainableMask
@@ -146,7 +147,8 @@ def feature_names(config: Config) -> list[str]:
 
 
 def check_ranges(config: Config):
-  """Raises InputError, naming the key, for a training setting that no run can have."""
+  """Raises InputError, naming the key, for a setting that no run can have."""
+  settings.check(config)
   ranges.check('', config, RANGES)
   smoothing_widths(config.smooth, config.targets)
   ranges.check('optimizer', config.optimizer, optimizer.RANGES)

@@ -11,6 +11,7 @@ import time
 import numpy as np
 from tqdm import tqdm
 
+from avjax import files
 from avjax.errors import printable
 from avjax.system import sharding
 from avjax.targets import TARGETS, criterion
@@ -31,7 +32,7 @@ def start_logging(path: str | pathlib.Path, primary: bool = True) -> None:
   logger.addFilter(make_printable)
   logger.addHandler(TerminalHandler())
   if primary:
-    to_file = logging.FileHandler(path, encoding='utf-8', errors='backslashreplace')
+    to_file = LogFile(path)
     to_file.setFormatter(logging.Formatter('%(asctime)s %(message)s'))
     logger.addHandler(to_file)
 
@@ -40,6 +41,13 @@ def make_printable(record: logging.LogRecord) -> bool:
   """Escapes what a line of the log holds from the files of strangers; a filter of `logging`."""
   record.msg, record.args = printable(record.getMessage()), ()
   return True
+
+
+class LogFile(logging.FileHandler):
+  """Adds log lines to a file, which `files.open_to_append` opens."""
+
+  def _open(self):
+    return files.open_to_append(self.baseFilename, errors='backslashreplace')
 
 
 class TerminalHandler(logging.Handler):

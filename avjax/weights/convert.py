@@ -19,11 +19,10 @@ from avjax.models.towers.ir50 import IR50
 from avjax.models.towers.resnet50 import ResNet50
 from avjax.models.towers.vggish import VGGish
 from avjax.system import System
+from avjax.system.values import INVALID, is_valid
 from avjax.weights.name_maps import Published
 
 Shapes = dict[str, tuple[int, ...]]  # {'params/...' or 'batch_stats/...': shape}
-
-INVALID = 'values that are not finite in float32, or a negative variance'
 
 
 @dataclasses.dataclass
@@ -113,11 +112,6 @@ def weight_norm_name(name: str) -> str:
   """Returns the older name, weight_g or weight_v, of an array of PyTorch's weight norm."""
   name = re.sub(r'parametrizations\.weight\.original0$', 'weight_g', name)
   return re.sub(r'parametrizations\.weight\.original1$', 'weight_v', name)
-
-
-def is_valid(path: str, x: np.ndarray) -> bool:
-  """Tells whether a float32 array has values that the leaf of our model at `path` can have."""
-  return bool(np.isfinite(x).all() and not (path.endswith('/var') and (x < 0).any()))
 
 
 def find_prefix(source: Iterable[str], first: str, wanted: set[str]) -> str:

@@ -9,7 +9,8 @@ README.md            a model card made from the run's own JSON
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -19,152 +20,137 @@ from typing import Any
 import jax
 import numpy as np
 from flax import traverse_util
-from jax import export as jax_export
 from ml_collections import ConfigDict
 
 import avjax
-from avjax import files
-from avjax.data.records import WINDOW_ROWS
+from avjax import bounded, command_line, files
 from avjax.errors import InputError, as_input_error, one_line
 from avjax.runs import folder as run_folder
+from avjax.runs import settings
 from avjax.runs.load import load_best
 from avjax.system import System
-from avjax.system.inputs import Inputs
+from avjax.system.values import check_fit
 from avjax.targets import criterion, value_range
 from avjax.weights import files as weight_files
 from avjax.weights import stablehlo_check
 from avjax.weights.model_card import model_card
+from avjax.weights.program import PLATFORMS, example_inputs, export_program
 
 WEIGHTS = 'weights.safetensors'
 PROGRAM = 'model.stablehlo'
 DESCRIPTION = 'model.json'
+MOST_PROGRAM = 64 << 20  # bytes; programs of ours have less than one
 
-PLATFORMS = ('cpu', 'cuda', 'tpu')
 # How far predictions may be from those of the run: on the machine that exports, and on another one.
 SAME_MACHINE, OTHER_MACHINE = 1e-5, 1e-3
 
 
-def export_program(system: System, variables: Any) -> jax_export.Exported:
-  """Exports the prediction of a system as a program of (weights, *fields of `system.inputs`).
+@dataclasses.dataclass
+class Exported:
+  """Holds what `read_exported` has read.
 
-  weights is flat, {'params/visual/...': array}, as in the safetensors file. The numbers of windows
-  (`clips`) and of log-mel rows are symbolic.
+  description: what model.json says. system: the System of its config. weights: {name: array}.
+  program: the bytes of model.stablehlo.
   """
-  specs = system.inputs.specs()
 
-  def predict(flat, *values):
-    batch = dict(zip(specs, values, strict=True))
-    return system.predict(traverse_util.unflatten_dict(flat, sep='/'), batch)
-
-  sizes = ['clips', 'rows'] if 'log_mel' in specs else ['clips']
-  bounds = [f'rows >= {WINDOW_ROWS}'] if 'log_mel' in specs else []
-  symbols = jax_export.symbolic_shape(', '.join(sizes), constraints=bounds)
-  symbols = dict(zip(sizes, symbols, strict=True))
-  arguments = [
-    jax.ShapeDtypeStruct([symbols.get(size, size) for size in shape], dtype)
-    for shape, dtype, _ in specs.values()
-  ]
-  weights = jax.eval_shape(lambda: traverse_util.flatten_dict(variables, sep='/'))
-  with nameless_sources():
-    return jax_export.export(jax.jit(predict), platforms=PLATFORMS)(weights, *arguments)
+  description: dict[str, Any]
+  config: ConfigDict
+  system: System
+  weights: dict[str, np.ndarray]
+  program: bytes
 
 
-@contextlib.contextmanager
-def nameless_sources() -> Iterator[None]:
-  """Keeps the paths of this machine's Python files out of a program.
+def read_exported(folder: str | pathlib.Path) -> Exported:
+  """Reads the files of an exported model, without running anything.
 
-  JAX records them with every operation.
-  """
-  settings = {
-    'jax_traceback_in_locations_limit': 0,
-    'jax_hlo_source_file_canonicalization_regex': '.*',
-  }
-  before = {name: getattr(jax.config, name) for name in settings}
-  try:
-    for name, value in settings.items():
-      jax.config.update(name, value)
-    yield
-  finally:
-    for name, value in before.items():
-      jax.config.update(name, value)
-
-
-def example_inputs(inputs: Inputs, clips: int = 2) -> list[np.ndarray]:
-  """Returns inputs to try an exported model with: `clips` windows, the same on every machine."""
-  rng, length, values = np.random.RandomState(0), inputs.length, []
-  for name, (shape, dtype, _) in inputs.specs().items():
-    shape = [{'clips': clips, 'rows': WINDOW_ROWS + length}.get(size, size) for size in shape]
-    if name == 'faces':
-      value = rng.randint(0, 256, shape)
-    elif name == 'starts':
-      value = np.tile(np.arange(length), (clips, 1))
-    elif name == 'real':
-      lengths = np.array([[length], [max(length // 2, 1)]])[:clips]
-      value = np.arange(length) < lengths
-    else:
-      value = rng.uniform(-4.6, 2, shape)
-    values.append(value.astype(dtype))
-  return values
-
-
-def read_exported(
-  folder: str | pathlib.Path,
-) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, str]]:
-  """Returns (description, {name: array}, metadata of the arrays) of an exported model.
-
-  Raises InputError for a damaged file.
+  Raises InputError for a file that is missing, damaged or no file, for a folder that holds links,
+  and for weights that are not those of its config, or not finite.
   """
   folder = pathlib.Path(folder)
-  if not os.path.exists(folder / DESCRIPTION):  # Path.exists raises if a name is too long
+  if not os.path.lexists(folder / DESCRIPTION):  # Path.exists raises if a name is too long
     raise InputError(
       f'{folder} holds no {DESCRIPTION}: it is not a model that python -m avjax.export wrote'
     )
-  with as_input_error(f'{folder}/{DESCRIPTION} is not of an exported model'):
+  files.check_no_links(folder)
+  invalid = f'{folder}/{DESCRIPTION} is not of an exported model'
+  with as_input_error(invalid):
     description = files.read_json(folder / DESCRIPTION)
     checksums = {name: description['sha256'][name] for name in (WEIGHTS, PROGRAM)}
+  files.check_readable(folder / WEIGHTS)
+  files.check_readable(folder / PROGRAM)
+  program = files.read_bytes(folder / PROGRAM, MOST_PROGRAM)
+  found = {WEIGHTS: files.sha256(folder / WEIGHTS), PROGRAM: hashlib.sha256(program).hexdigest()}
   for name, checksum in checksums.items():
-    files.check_readable(folder / name)
-    if files.sha256(folder / name) != checksum:
+    if found[name] != checksum:
       raise InputError(
         f'{folder / name} is damaged: its SHA-256 is not the one in {DESCRIPTION}; '
         'export or copy it again'
       )
-  return description, *weight_files.load(folder / WEIGHTS)
+  weights, metadata = weight_files.load(folder / WEIGHTS)
+  with as_input_error(invalid):
+    if json.loads(metadata.get('config', 'null')) != description['config']:
+      raise InputError(
+        f'{folder}: {DESCRIPTION} has been changed: its config is not the one in {WEIGHTS}'
+      )
+    settings.check(description['config'])
+    config = ConfigDict(description['config'])
+    system = System.from_config(config)
+    check_fit(str(folder / WEIGHTS), weights, system.shapes)
+  return Exported(description, config, system, weights, program)
 
 
 class ExportedModel:
   """Runs an exported model: model(*inputs) -> {'prediction': (B,L,outputs), 'gates': {...}}.
 
   gates is {name: (B,L,K)}. The inputs are those that model.json lists. Raises InputError if a file
-  of the folder is missing or not what model.json says.
+  of the folder is missing or not what model.json says. The program runs in this process and without
+  limits: `check_in_child` is what a stranger's model is tried with.
   """
 
   def __init__(self, folder: str | pathlib.Path):
-    folder = pathlib.Path(folder)
-    self.description, self.weights, _ = read_exported(folder)
-    self.exported = stablehlo_check.read_stablehlo(folder / PROGRAM)
+    read = read_exported(folder)
+    self.description, self.weights, self.system = read.description, read.weights, read.system
+    path = pathlib.Path(folder) / PROGRAM
+    self.exported = stablehlo_check.read_stablehlo(read.program, str(path))
 
   def __call__(self, *inputs: np.ndarray) -> dict[str, Any]:
     return self.exported.call(self.weights, *inputs)
 
+  def run_example(self) -> Iterator[np.ndarray]:
+    """Yields the prediction (1,L,outputs) of each window of `example_inputs`, one at a time."""
+    inputs = example_inputs(self.system.inputs)
+    for i in range(len(inputs[0])):
+      try:
+        yield np.asarray(self(*(x[i : i + 1] for x in inputs))['prediction'])
+      # Weights and a program that do not belong together fail in many ways.
+      except Exception as error:
+        raise InputError(f'the exported model does not run: {one_line(error)}') from error
+
   def check(self, tolerance: float | None = None) -> float:
-    """Runs the model on `example_inputs` and compares it with the prediction in model.json.
+    """Runs the model on `example_inputs`, and returns what `compare` does."""
+    return self.compare(list(self.run_example()), tolerance)
+
+  def compare(self, windows: list[np.ndarray], tolerance: float | None) -> float:
+    """Compares what `run_example` has yielded with the prediction in model.json.
 
     Returns their largest difference; raises InputError if that is more than the tolerance, by
-    default OTHER_MACHINE.
+    default OTHER_MACHINE, or if the prediction is not what a model gives.
     """
     tolerance = OTHER_MACHINE if tolerance is None else tolerance
     try:
       wanted = np.array(self.description['example'], float)
-      inputs = System.from_config(ConfigDict(self.description['config'])).inputs
-      found = np.asarray(self(*example_inputs(inputs))['prediction'])
-    # A description, weights and program that do not belong together fail in many ways.
-    except Exception as error:
+      found = np.concatenate(windows)
+    except Exception as error:  # whatever a description that is none makes NumPy raise
       raise InputError(f'the exported model does not run: {one_line(error)}') from error
     if found.shape != wanted.shape:
       raise InputError(
         f'the exported model predicts an array of shape {list(found.shape)}, '
         f'but its {DESCRIPTION} has one of {list(wanted.shape)}'
+      )
+    if found.dtype != np.float32 or not np.isfinite(found).all():
+      raise InputError(
+        f'the exported model predicts {found.dtype}, or values that are not finite, '
+        'which no model of avjax does'
       )
     difference = float(np.abs(found - wanted).max(initial=0))
     if not difference <= tolerance:  # true for NaN, too
@@ -173,6 +159,37 @@ class ExportedModel:
         f'they differ by {difference:.1e}, more than {tolerance:g}'
       )
     return difference
+
+
+def check_in_child(folder: str | pathlib.Path, tolerance: float | None) -> tuple[float, str]:
+  """Checks an exported model as `ExportedModel.check` does, in a child process with limits.
+
+  Returns the difference and the platform. A program may have a loop without an end, or take any
+  memory, which nothing but running it tells. This process must not have started JAX, since some
+  accelerators serve one process only.
+  """
+  paths = [os.path.join(folder, name) for name in (WEIGHTS, PROGRAM, DESCRIPTION)]
+  size = sum(map(os.path.getsize, filter(os.path.isfile, paths)))
+  *_, (found, _) = bounded.stream(
+    check_steps,
+    os.fspath(folder),
+    tolerance,
+    size=size,
+    what=f'{folder} does not run: it',
+    prepare=(command_line.start_jax,),
+  )
+  return found['difference'], found['platform']
+
+
+def check_steps(folder: str, tolerance: float | None) -> Iterator[bounded.Item]:
+  """Yields an item after each step of a check, the last one with its result. It runs in a child."""
+  model, windows = ExportedModel(folder), []
+  yield {}, bounded.NOTHING
+  for window in model.run_example():
+    windows.append(window)
+    yield {}, bounded.NOTHING
+  difference = model.compare(windows, tolerance)
+  yield {'difference': difference, 'platform': jax.default_backend()}, bounded.NOTHING
 
 
 def export_run(workdir: str | pathlib.Path, output: str | pathlib.Path) -> float:

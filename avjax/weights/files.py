@@ -10,16 +10,20 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import importlib.util
 import json
 import os
 import pathlib
 import re
+import zipfile
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 import safetensors.numpy
 
-from avjax import errors, files
+from avjax import bounded, errors, files
 from avjax.errors import InputError
 
 Arrays = dict[str, np.ndarray]
@@ -30,6 +34,8 @@ Metadata = dict[str, str]
 SHA256_IN_NAME = re.compile(r'-(10086976|(?=\d*[a-f])[0-9a-f]{8,64})\.(pth|pt)$')
 # TensorFlow's older checkpoints, which are one file, end with this magic number.
 TENSORFLOW_ENDING = 0xDB4775248B80FB57.to_bytes(8, 'little')
+# How many times its own size a published file may hold. Some list the same array under two names.
+GROWTH = 4
 
 
 def save(path: str | pathlib.Path, arrays: Arrays, metadata: Metadata) -> None:
@@ -142,19 +148,65 @@ def read_published(path: str | pathlib.Path) -> Arrays:
 
 
 def read_torch(path: pathlib.Path) -> Arrays:
-  """Reads a PyTorch file with PyTorch's weights-only reader, which runs no code.
-
-  The arrays are views of what is stored, so that a small file cannot grow in memory.
-  """
-  try:
-    import torch
-  except ImportError as error:
+  """Reads a PyTorch file with PyTorch's weights-only reader, which runs no code, in a child."""
+  if importlib.util.find_spec('torch') is None:
     raise InputError(
       f'{path} is a PyTorch file: reading it needs torch, '
       "pip install -c constraints.txt -e '.[convert]'"
-    ) from error
+    )
+  return read_in_child(torch_arrays, path, os.path.getsize(path), import_first='torch')
+
+
+def read_tensorflow(path: pathlib.Path) -> Arrays:
+  """Reads a TensorFlow checkpoint in a child; strings in it are arrays, too."""
+  parts = files_of(path)
+  for part in parts:
+    files.check_readable(part)
+  size = sum(map(os.path.getsize, parts))
+  return read_in_child(tensorflow_arrays, path, size, import_first='tensorflow')
+
+
+def read_in_child(function: Callable, path: pathlib.Path, size: int, import_first: str) -> Arrays:
+  """Collects the arrays that function(path) yields in a child process.
+
+  size: bytes of the file. Raises InputError where the arrays take more than GROWTH times as many.
+  """
+  arrays, total = {}, 0
+  items = bounded.stream(
+    function,
+    os.fspath(path),
+    size=size,
+    what=f'{path} cannot be read: it',
+    prepare=(importlib.import_module, import_first),
+  )
+  for header, array in items:
+    total += array.nbytes
+    check_growth(path, total, size)
+    arrays[header['name']] = array
+  return arrays
+
+
+def check_growth(path: str | pathlib.Path, found: int, size: int) -> None:
+  """Raises InputError where a file of `size` bytes holds more than GROWTH times as many."""
+  if found > GROWTH * size:
+    raise InputError(
+      f'{path} holds {found:,} bytes in a file of {size:,}: it is compressed, or holds the same '
+      'numbers many times; save its arrays once and uncompressed, as torch.save does'
+    )
+
+
+def torch_arrays(path: str) -> Iterator[bounded.Item]:
+  """Yields ({'name': ...}, array) of each tensor in a PyTorch file. It runs in a child."""
+  import torch
+
+  if zipfile.is_zipfile(path):
+    with zipfile.ZipFile(path) as archive:
+      stored = sum(entry.file_size for entry in archive.infolist())
+    check_growth(path, stored, os.path.getsize(path))
   try:
     content = torch.load(path, map_location='cpu', weights_only=True)
+  except MemoryError:
+    raise
   except Exception as error:  # whatever a damaged or hostile file makes it raise
     code = re.search(r'GLOBAL (\S+)', str(error))
     reason = (
@@ -163,45 +215,57 @@ def read_torch(path: pathlib.Path) -> Arrays:
       else errors.one_line(error)
     )
     raise InputError(f'{path} cannot be read as a PyTorch state dict: {reason}') from error
-  arrays, seen = {}, set()
-
-  def collect(prefix, value):
-    if isinstance(value, torch.Tensor):
-      if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-        raise InputError(f'{path}: {prefix!r} has {value.numel():,} numbers, more than are stored')
-      value = value.detach()
-      if value.dtype == torch.bfloat16:  # NumPy has no name for it
-        arrays[prefix] = value.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-      else:
-        arrays[prefix] = value.numpy()
-    # A hostile file may store a dict once and refer to it 2^60 times.
-    elif isinstance(value, dict) and id(value) not in seen:
-      seen.add(id(value))
-      for key, nested in value.items():
-        collect(f'{prefix}.{key}' if prefix else str(key), nested)
-
   try:
-    collect('', content)
+    for name, tensor in named_tensors(torch.Tensor, '', content, set()):
+      if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise InputError(f'{path}: {name!r} has {tensor.numel():,} numbers, more than are stored')
+      tensor = tensor.detach()
+      if tensor.dtype == torch.bfloat16:  # NumPy has no name for it
+        array = tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+      else:
+        array = tensor.numpy()
+      yield {'name': name}, array
   except (RuntimeError, TypeError, RecursionError) as error:
     raise InputError(
       f'{path} holds tensors that cannot be read: {errors.one_line(error)}'
     ) from error
-  return arrays
 
 
-def read_tensorflow(path: pathlib.Path) -> Arrays:
-  """Reads a TensorFlow checkpoint; strings in it are arrays, too."""
-  # Imported late: every run imports this module, and only this format needs TensorFlow.
+def named_tensors(kind: type, prefix: str, value: Any, seen: set[int]) -> Iterator[tuple]:
+  """Yields (name, tensor) of all tensors in nested dicts, names joined by dots.
+
+  seen: ids of the dicts so far. A hostile file may store a dict once and refer to it 2^60 times.
+  """
+  if isinstance(value, kind):
+    yield prefix, value
+  elif isinstance(value, dict) and id(value) not in seen:
+    seen.add(id(value))
+    for key, nested in value.items():
+      yield from named_tensors(kind, f'{prefix}.{key}' if prefix else str(key), nested, seen)
+
+
+def tensorflow_arrays(path: str) -> Iterator[bounded.Item]:
+  """Yields ({'name': ...}, array) of each array in a TensorFlow checkpoint. It runs in a child."""
   import tensorflow as tf
 
   try:
-    reader = tf.train.load_checkpoint(str(path))
-    names = reader.get_variable_to_shape_map()
-    return {name: np.asarray(reader.get_tensor(name)) for name in names}
+    reader = tf.train.load_checkpoint(path)
+    for name in reader.get_variable_to_shape_map():
+      array = np.asarray(reader.get_tensor(name))
+      yield {'name': name}, array.astype('S') if array.dtype == object else array
+  except MemoryError:
+    raise
   except Exception as error:  # TensorFlow's errors have no common class below Exception
     raise InputError(
       f'{path} is not a valid TensorFlow checkpoint: {errors.one_line(error)}'
     ) from error
+
+
+def files_of(path: str | pathlib.Path) -> list[str]:
+  """Returns the files of a published file or of the prefix of a TensorFlow checkpoint, in order."""
+  if os.path.isfile(path):
+    return [os.fspath(path)]
+  return [f'{path}.index', *sorted(glob.glob(f'{glob.escape(str(path))}.data-*'))]
 
 
 def sha256_of_source(path: str | pathlib.Path) -> str:
@@ -209,6 +273,4 @@ def sha256_of_source(path: str | pathlib.Path) -> str:
 
   For the prefix of a TensorFlow checkpoint it is that of its index and data files, in order.
   """
-  if os.path.isfile(path):
-    return files.sha256(path)
-  return files.sha256(f'{path}.index', *sorted(glob.glob(f'{glob.escape(str(path))}.data-*')))
+  return files.sha256(*files_of(path))

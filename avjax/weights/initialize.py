@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from flax import traverse_util
 from ml_collections import ConfigDict
 
 from avjax.errors import InputError
 from avjax.models.audio_visual import FEATURES
+from avjax.system.values import misfits
 from avjax.weights import files as weight_files
-from avjax.weights.convert import INVALID, is_valid
 
 # Metadata of a file of weights that say where it comes from.
 ORIGIN = ('architecture', 'source', 'source_sha256', 'licence')
@@ -74,26 +73,6 @@ def initialize(config: ConfigDict, variables: dict) -> tuple[dict, dict[str, dic
   # Flattening drops an empty collection: a model may have no statistics.
   empty = {name: {} for name in variables}
   return empty | traverse_util.unflatten_dict(flat, sep='/'), origins
-
-
-def misfits(arrays: dict[str, np.ndarray], wanted: dict[str, tuple[int, ...]]) -> list[str]:
-  """Lists what differs between the arrays of a file and the shapes that a model wants.
-
-  Each array that it wants must be there, in the right shape, in float32 and with values that
-  weights can have; there must be no others.
-  """
-  differs = []
-  for name, shape in sorted(wanted.items()):
-    found = list(arrays[name].shape) if name in arrays else 'missing'
-    if found != list(shape):
-      differs.append(f'{name} is {found}, not {list(shape)}')
-  differs += [f'{name!r} is not in the model' for name in sorted(arrays.keys() - wanted.keys())]
-  for name, x in sorted(arrays.items()):
-    if x.dtype != np.float32:
-      differs.append(f'{name} is {x.dtype}, not float32')
-    elif not is_valid(name, x):
-      differs.append(f'{name} has {INVALID}')
-  return differs
 
 
 def describe_origins(config: ConfigDict, origins: dict[str, Any]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,24 @@ from avjax.models.audio_visual import FEATURES
 from avjax.runs import folder as run_folder
 from avjax.targets import count_outputs, criterion, metric_names, value_range
 from avjax.weights import files as weight_files
+
+# What begins HTML, an entity, a link, an image, code, a formula or a cell of a table in Markdown;
+# or emphasis, except an underscore within a word; or a list or heading, where a text begins.
+MARKUP = re.compile(
+  r'[\\`*\[\]<>&|~#$]|(?<!\w)_|_(?!\w)|(?<=:)/|(?<=[wW]{3})\.|^[-+=]|^\d(?=\d*[.)])'
+)
+
+
+def as_text(value: Any) -> Any:
+  """Returns a value from JSON in which no string, nor key, means more in Markdown than its text."""
+  if isinstance(value, dict):
+    return {as_text(key): as_text(nested) for key, nested in value.items()}
+  if isinstance(value, list):
+    return [as_text(nested) for nested in value]
+  if not isinstance(value, str):
+    return value
+  text = ' '.join(value.replace('@', '(at)').split())  # pages make links of addresses of mail
+  return MARKUP.sub(lambda found: f'&#{ord(found[0])};', text)
 
 
 def input_words(model: dict) -> str:
@@ -78,6 +97,8 @@ def model_card(workdir: pathlib.Path, description: dict[str, Any]) -> str:
   for name, values in ((run_folder.CONFIG, config), (run_folder.VERSIONS, versions)):
     texts = {key: str(value) for key, value in flatten(values).items()}
     weight_files.check_printable(workdir / name, texts)
+  description = as_text(description)
+  config, versions = description['config'], description['versions']
   m, targets = config['model'], ' and '.join(config['targets'])
   lowest, highest = value_range(config['targets'])
   fusion = ', '.join(f'{key} {value}' for key, value in m['fusion'].items())
@@ -177,7 +198,8 @@ def origin_lines(config: dict, versions: dict) -> list[str]:
 def usage_lines(description: dict[str, Any]) -> list[str]:
   """Returns a program that runs the model, and its inputs."""
   config = description['config']
-  inputs = ', '.join(name.split('/')[-1] for name in description['inputs'])
+  names = [re.sub(r'[^\w/]', '_', name) for name in description['inputs']]  # for code
+  inputs = ', '.join(name.split('/')[-1] for name in names)
   shape = f'(clips, {config["data"]["length"]}, {count_outputs(config["targets"])})'
   return [
     'Without avjax, with jax, numpy and safetensors:',
@@ -193,5 +215,8 @@ def usage_lines(description: dict[str, Any]) -> list[str]:
     f"output['prediction']  # {shape}: {', '.join(config['targets'])}",
     '```',
     '',
-    *(f'- `{name}`: {text}' for name, text in description['inputs'].items()),
+    *(
+      f'- `{name}`: {text}'
+      for name, text in zip(names, description['inputs'].values(), strict=True)
+    ),
   ]

@@ -124,7 +124,7 @@ def generate(
   output = pathlib.Path(output)
   if read_settings(output / DONE) == settings:
     return counts
-  files.remove_partial(output / BEGUN)
+  files.remove_abandoned(output)
   occupied = output.exists() and files.visible(files.existing_folder(output))
   if occupied and read_settings(output / BEGUN) != settings:
     raise InputError(

@@ -21,7 +21,7 @@ from fault.harness import run as run_command
 from flax import traverse_util
 
 import avjax.weights.exported as export
-from avjax import files
+from avjax import bounded, files
 from avjax.errors import InputError
 from avjax.runs.load import load_best
 from avjax.system import System
@@ -380,7 +380,8 @@ def test_damaged_programs_that_reach_the_parser(model, tmp_path):
     for place in [29_010] if i == 0 else [rng.randrange(len(content)) for _ in range(i % 4)]:
       content[place] = 7 if i == 0 else rng.randrange(256)
     path.write_bytes(content)
-  reasons = stablehlo_check.reasons_against([*paths, model / 'model.stablehlo'])
+  programs = [path.read_bytes() for path in paths]
+  reasons = stablehlo_check.reasons_against([*programs, data])
   assert len(reasons) == 201 and reasons[-1] is None
   assert all(
     reason.isprintable() and reason.startswith(('holds no', 'calls'))
@@ -391,25 +392,25 @@ def test_damaged_programs_that_reach_the_parser(model, tmp_path):
     all(reasons[3:200:4]) and sum(map(bool, reasons)) > 100
   )  # a changed constant is a program like another
   with pytest.raises(InputError, match='holds no StableHLO'):
-    stablehlo_check.read_stablehlo(paths[0])
+    stablehlo_check.read_stablehlo(programs[0], 'model.stablehlo')
 
 
-def test_a_parser_that_dies_is_told_of_the_right_file(tmp_path, monkeypatch):
-  (tmp_path / 'reader.py').write_text(
-    'import os, sys\nfor path in sys.argv[1:]:\n'
-    "  os.abort() if path == 'bad' else print('null', flush=True)\n"
-  )
-  monkeypatch.setattr(stablehlo_check, 'READER', tmp_path / 'reader.py')
-  reasons = stablehlo_check.reasons_against(['good', 'bad', 'bad', 'good'])
-  assert [bool(reason) for reason in reasons] == [
-    False,
-    True,
-    True,
-    False,
-  ] and 'ended with -6' in reasons[1]
+def dies_of_bad(sizes):
+  """Stands for `check_programs`; it runs in the child."""
+  for size in sizes:
+    if sys.stdin.buffer.read(size) == b'bad':
+      os.abort()
+    yield {'reason': None}, bounded.NOTHING
 
 
-def test_stablehlo_that_calls_out_or_is_none(tmp_path):
+def test_a_parser_that_dies_is_told_of_the_right_file(monkeypatch):
+  monkeypatch.setattr(stablehlo_check, 'check_programs', dies_of_bad)
+  reasons = stablehlo_check.reasons_against([b'good', b'bad', b'bad', b'good'])
+  assert [bool(reason) for reason in reasons] == [False, True, True, False]
+  assert 'its parser crashed (SIGABRT)' in reasons[1]
+
+
+def test_stablehlo_that_calls_out_or_is_none():
   """Files that are not a program, and one that would call the host, are refused.
 
   They are read directly, so no checksum catches them.
@@ -417,11 +418,9 @@ def test_stablehlo_that_calls_out_or_is_none(tmp_path):
   import jax
   from jax import export as jax_export
 
-  path = tmp_path / 'model.stablehlo'
   for content in (b'', b'\0' * 1000, bytes(range(256)) * 40):
-    path.write_bytes(content)
     with pytest.raises(InputError, match='holds no StableHLO'):
-      stablehlo_check.read_stablehlo(path)
+      stablehlo_check.read_stablehlo(content, 'model.stablehlo')
   x = jax.ShapeDtypeStruct((3, 3), np.float32)
 
   def custom(name):
@@ -434,8 +433,6 @@ def test_stablehlo_that_calls_out_or_is_none(tmp_path):
   ):
     check = jax_export.DisabledSafetyCheck.custom_call
     names = ('shape_assertion.other', 'a "quoted\\" name')
-    path.write_bytes(
-      jax_export.export(jax.jit(program), disabled_checks=list(map(check, names)))(x).serialize()
-    )
+    exported = jax_export.export(jax.jit(program), disabled_checks=list(map(check, names)))(x)
     with pytest.raises(InputError, match=words):
-      stablehlo_check.read_stablehlo(path)
+      stablehlo_check.read_stablehlo(exported.serialize(), 'model.stablehlo')

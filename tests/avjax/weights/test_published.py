@@ -276,7 +276,7 @@ def test_the_command(capsys, tmp_path):
     (('ir50', '--source', '', '--output', tmp_path / 'x'), 'is not a file'),
     (('ir50', '--source', '.', '--output', tmp_path / 'x'), 'is not a file'),
     (('ir50', '--source', '/', '--output', tmp_path / 'x'), 'is not a file'),
-    (('ir50', '--source', 'n' * 300, '--output', tmp_path / 'x'), 'does not exist'),
+    (('ir50', '--source', 'n' * 300, '--output', tmp_path / 'x'), 'File name too long'),
     (('ir50', '--source', source, '--output', tmp_path / ('n' * 300)), 'File name too long'),
     (('ir50', '--source', source, '--output', '.'), 'not overwritten'),
     (
