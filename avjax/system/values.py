@@ -43,7 +43,7 @@ def check_fit(where: str, arrays: Mapping[str, np.ndarray], shapes: dict) -> Non
 
   where: the file or folder that they come from. shapes: nested, as `System.shapes`.
   """
-  flat = traverse_util.flatten_dict(shapes, sep='/')
+  flat: dict[str, Any] = traverse_util.flatten_dict(shapes, sep='/')
   wanted = {name: leaf.shape for name, leaf in flat.items()}
   differs = misfits(arrays, wanted)
   if differs:

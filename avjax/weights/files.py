@@ -199,15 +199,15 @@ def torch_arrays(path: str) -> Iterator[bounded.Item]:
   """Yields ({'name': ...}, array) of each tensor in a PyTorch file. It runs in a child."""
   import torch
 
-  if zipfile.is_zipfile(path):
-    with zipfile.ZipFile(path) as archive:
-      stored = sum(entry.file_size for entry in archive.infolist())
-    check_growth(path, stored, os.path.getsize(path))
   try:
+    if zipfile.is_zipfile(path):
+      with zipfile.ZipFile(path) as archive:
+        stored = sum(entry.file_size for entry in archive.infolist())
+      check_growth(path, stored, os.path.getsize(path))
     content = torch.load(path, map_location='cpu', weights_only=True)
-  except MemoryError:
+  except (InputError, MemoryError):
     raise
-  except Exception as error:  # whatever a damaged or hostile file makes it raise
+  except Exception as error:  # whatever a damaged or hostile file makes them raise
     code = re.search(r'GLOBAL (\S+)', str(error))
     reason = (
       f'it asks to run {code[1]}, which a file of weights does not need'

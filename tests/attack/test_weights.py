@@ -13,6 +13,7 @@ import sys
 import time
 import zipfile
 
+import children
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,30 +72,14 @@ def refused(*arguments, module='avjax.export'):
 # What a child may do.
 
 
-def allocates(count):
-  """Yields once it has allocated `count` bytes; it runs in the child."""
-  yield {'length': len(bytearray(count))}, bounded.NOTHING
-
-
-def ends(how):
-  """Goes wrong after its first item; it runs in the child."""
-  yield {}, np.arange(3)
-  if how == 'loop':
-    while True:
-      pass
-  if how == 'abort':
-    os.abort()
-  if how == 'refuse':
-    raise InputError('refused')
-  raise ZeroDivisionError
-
-
 def test_a_child_has_limits(monkeypatch):
-  (item,) = bounded.stream(allocates, GIGABYTE // 4, size=0, what='it')
+  (item,) = bounded.stream(children.allocates, GIGABYTE // 4, size=0, what='it')
   assert item[0] == {'length': GIGABYTE // 4}
   with pytest.raises(InputError, match='it takes more than 1.1 GB of memory'):
-    list(bounded.stream(allocates, 3 * GIGABYTE, size=0, what='it'))
-  (item,) = bounded.stream(allocates, GIGABYTE + GIGABYTE // 2, size=GIGABYTE // 8, what='it')
+    list(bounded.stream(children.allocates, 3 * GIGABYTE, size=0, what='it'))
+  (item,) = bounded.stream(
+    children.allocates, GIGABYTE + GIGABYTE // 2, size=GIGABYTE // 8, what='it'
+  )
   monkeypatch.setattr(bounded, 'SECONDS', 2)
   for how, error, words in (
     ('loop', InputError, 'it makes no progress for 2 s'),
@@ -102,7 +87,7 @@ def test_a_child_has_limits(monkeypatch):
     ('refuse', InputError, '^refused$'),
     ('bug', RuntimeError, 'ZeroDivisionError'),
   ):
-    items = bounded.stream(ends, how, size=0, what='it')
+    items = bounded.stream(children.ends, how, size=0, what='it')
     assert next(items)[1].tolist() == [0, 1, 2]
     with pytest.raises(error, match=words):
       next(items)
