@@ -113,7 +113,7 @@ def load_predictors(run: str | pathlib.Path | Sequence) -> list[StreamingPredict
   folders = [run] if isinstance(run, (str, pathlib.Path)) else list(run)
   if not folders:
     raise InputError('no run is given')
-  threading.Thread(target=import_ahead, daemon=True).start()
+  threading.Thread(target=import_ahead).start()  # no daemon: LLVM aborts if it is cut off
   with tqdm(total=0, desc='loading the model', bar_format='{desc}', leave=False, disable=None):
     predictors = [StreamingPredictor(folder) for folder in folders]
   targets = [target for predictor in predictors for target in predictor.system.targets]

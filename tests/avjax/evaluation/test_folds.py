@@ -155,7 +155,9 @@ def test_gathered(runs, tmp_path):
   assert done.returncode == 0 and 'is valid: 27 rows of 1 clips' in done.stdout
 
   # Predictions of other records do not stay.
-  (folder / 'valence_fold0' / 'predictions' / 'test' / 'OLD.csv').write_text('frame,valence\n1,0\n')
+  (folder / 'valence_fold0' / 'predictions' / 'test' / 'OLD.csv').write_text(
+    'frame,time,valence\n1,0,0\n'
+  )
   assert gather(folder, '--template', template).returncode == 0
   assert not (folder / 'valence_fold0' / 'predictions' / 'test' / 'OLD.csv').exists()
 
