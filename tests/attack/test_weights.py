@@ -281,8 +281,15 @@ def write_program(model, predict):
 
 
 def endless(weights, *inputs):
-  count = jax.lax.while_loop(lambda n: n >= 0, lambda n: n * 0, jnp.int32(0))
-  return {'prediction': jnp.zeros((inputs[0].shape[0], 12, 2)) + count, 'gates': {}}
+  """Counts to 2^62, adding up what it counts: a loop that no compiler can leave out."""
+
+  def step(state):
+    high, low, total = state
+    return high + (low == 0), low + 1, jnp.sin(total + low)
+
+  state = jnp.int32(0), jnp.int32(1), jnp.float32(0)
+  _, _, total = jax.lax.while_loop(lambda state: state[0] < 2**30, step, state)
+  return {'prediction': jnp.zeros((inputs[0].shape[0], 12, 2)) + total, 'gates': {}}
 
 
 def enormous(weights, *inputs):

@@ -260,7 +260,9 @@ def test_a_link_out_of_the_records_or_a_pipe_in_them(records, tmp_path, name):
     verify.verify(tmp_path / 'records')
   (folder / name).unlink()
   os.mkfifo(folder / name)
-  with pytest.raises(InputError, match='is not a file|is missing or changed|holds no'):
+  with pytest.raises(
+    InputError, match='is not a file|is missing or changed|holds no|is a named pipe'
+  ):
     verify.verify(tmp_path / 'records')
 
 
@@ -291,12 +293,16 @@ def test_the_manifest_may_have_any_json(records, tmp_path):
 def test_predictions_of_a_clip_that_no_set_has(tmp_path):
   folder = tmp_path / 'predictions'
   folder.mkdir()
-  (folder / '=1+1.csv').write_text('frame,valence\n1,0.5\n')
+  (folder / '=1+1.csv').write_text('frame,time,valence\n1,0,0.5\n')
   with pytest.raises(InputError, match=r"predictions of a clip: '=1\+1' cannot be a name"):
     protocol.read_predictions(folder, 'valence')
   (folder / '=1+1.csv').rename(folder / '102.csv')
   assert protocol.read_predictions(folder, 'valence') == {'102': {1: 0.5}}
-  for text in ('frame,arousal\n1,0.5\n', 'frame,valence\n1\n', 'frame,valence\nx,0.5\n'):
+  for text in (
+    'frame,time,arousal\n1,0,0.5\n',
+    'frame,time,valence\n1\n',
+    'frame,time,valence\nx,0,1\n',
+  ):
     (folder / '102.csv').write_text(text)
     with pytest.raises(InputError, match=r'102.csv is damaged: '):
       protocol.read_predictions(folder, 'valence')
