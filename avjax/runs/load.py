@@ -9,8 +9,9 @@ from typing import Any
 from avjax.config import Config
 from avjax.errors import InputError, as_input_error
 from avjax.runs import folder as run_folder
-from avjax.runs.checkpoint import Checkpoints
+from avjax.runs.checkpoint import Checkpoints, check_best
 from avjax.system import System
+from avjax.targets import criterion
 
 
 def load_system(workdir: str | pathlib.Path) -> tuple[Config, System]:
@@ -30,8 +31,13 @@ def load_system(workdir: str | pathlib.Path) -> tuple[Config, System]:
 
 def restore_best(workdir: str | pathlib.Path, system: System) -> tuple[Any, dict]:
   """Returns (variables, meta) of the best checkpoint of a run; InputError if it has none yet."""
+
+  def shapes(meta):
+    check_best(meta, criterion(system.targets))
+    return system.shapes
+
   with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
-    return checkpoints.restore_best(lambda meta: system.shapes)
+    return checkpoints.restore_best(shapes)
 
 
 def load_best(workdir: str | pathlib.Path) -> tuple[Config, System, Any, dict]:
