@@ -12,20 +12,19 @@ import math
 import os
 import pathlib
 import re
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
 from avjax import bounded, files
-from avjax.bounded import MEMORY, NOTHING, TIMES, Item
+from avjax.bounded import MEMORY, TIMES
 from avjax.errors import InputError
+from avjax.runs.array_reader import import_tensorstore, read_all
 from avjax.runs.damage import Damaged
 
 STATE = 'state'  # the folder of the arrays in a checkpoint
 # What Orbax puts into it. Another folder would be an array in the format that avjax never wrote.
 FOLDERS = re.compile(r'd|ocdbt\.process_\d{1,6}|array_metadatas')
-ENDING = '/.zarray'  # of the key with the description of an array
 Wanted = Mapping[str, tuple[list[int], str]]  # {name: shape, type}
 
 
@@ -72,56 +71,3 @@ def size_of(checkpoint: pathlib.Path) -> int:
         raise InputError(f'its {path.relative_to(checkpoint)} is too large')
       total += size
   return total
-
-
-# What runs in the child.
-
-
-def import_tensorstore() -> None:
-  """Imports what `read_all` needs, before the limits apply."""
-  import tensorstore
-
-  assert tensorstore
-
-
-def read_all(folder: str) -> Iterator[Item]:
-  """Reads every array in a folder of state, whose names, shapes and types stdin gives as JSON.
-
-  Yields an item for each, or one with what is wrong ('wrong'), or with TensorStore's error.
-  """
-  import tensorstore
-
-  wanted = json.load(sys.stdin)
-  try:
-    spec = {'driver': 'ocdbt', 'base': f'file://{folder}/'}
-    store = tensorstore.KvStore.open(spec).result()
-    keys = {key.decode('utf-8', 'replace') for key in store.list().result()}
-    described = {key.removesuffix(ENDING) for key in keys if key.endswith(ENDING)}
-    if described != wanted.keys():
-      names = sorted(described ^ wanted.keys())
-      yield (
-        {'wrong': f'{len(names)} arrays are not those of the model, such as {names[0]}'},
-        NOTHING,
-      )
-      return
-    for name, (shape, kind) in wanted.items():
-      found = describe(store.read(name + ENDING).result().value)
-      if found != (shape, np.dtype(kind)):
-        yield {'wrong': f'{name} is not of the shape {shape} and type that the model has'}, NOTHING
-        return
-      array = {'driver': 'zarr', 'kvstore': {**spec, 'path': f'{name}/'}}
-      tensorstore.open(array, read=True).result().read().result()
-      yield {'name': name}, NOTHING
-  except (KeyError, OSError, TypeError, ValueError) as error:
-    yield {'error': str(error)}, NOTHING
-
-
-def describe(text: bytes) -> tuple[list[int], np.dtype] | None:
-  """Returns (shape, type) of an array from its description, the JSON of Zarr 2.
-
-  Returns None for one whose chunks are larger than the array, since memory is reserved for a chunk.
-  """
-  found = json.loads(text)
-  shape, chunks = found['shape'], found['chunks']
-  larger = any(chunk > max(size, 1) for size, chunk in zip(shape, chunks, strict=True))
-  return None if larger else (shape, np.dtype(found['dtype']))

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from avjax import files
 from avjax.errors import InputError
 from avjax.runs import arrays
 from avjax.runs.damage import (
@@ -105,6 +106,7 @@ class Checkpoints:
 
   def __init__(self, workdir: str | pathlib.Path, read_only: bool = False):
     check_name(workdir)
+    files.check_no_links(pathlib.Path(workdir, CHECKPOINTS))  # Orbax follows and deletes them
     self.folder = pathlib.Path(workdir) / CHECKPOINTS  # for messages: as the person named it
     self.last = self._manager('last', read_only)
     self.best = self._manager('best', read_only)

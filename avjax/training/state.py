@@ -22,8 +22,9 @@ def check_meta(meta: dict, stage_count: int) -> None:
   fields = {field.name: kinds.get(str(field.type), bool) for field in dataclasses.fields(Schedule)}
   counts = [meta.get(name) for name in ('batches_done', 'skipped')]
   if isinstance(schedule, dict):
-    valid = schedule.keys() == fields.keys()
-    valid &= all(isinstance(value, fields[name]) for name, value in schedule.items())
+    valid = schedule.keys() == fields.keys() and all(
+      isinstance(value, fields[name]) for name, value in schedule.items()
+    )
     counts += [schedule.get('stage'), schedule.get('epoch')]
     if valid and all(type(x) is int and 0 <= x < 2**40 for x in counts):
       log = np.asarray(meta.get('log'), float).reshape(-1, 2)
