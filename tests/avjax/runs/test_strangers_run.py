@@ -10,7 +10,9 @@ import pytest
 import tensorstore
 import tiny
 from fault.harness import call, made_run
+from orbax.checkpoint import CheckpointManager
 
+from avjax import bounded
 from avjax.errors import InputError
 from avjax.evaluation.results import find_predictions, write_predictions
 from avjax.evaluation.series import Series
@@ -299,3 +301,37 @@ def test_checkpoints_are_only_deleted_in_our_folders(workdir, theirs):
   with pytest.raises(InputError, match=f'is a link{REFUSED}'):
     Checkpoints(workdir)
   assert contents(theirs) == before
+
+
+def test_an_array_that_unpacks_to_any_number_of_bytes(workdir, tmp_path, monkeypatch):
+  """A chunk of some kilobytes that TensorStore would unpack to 512 MiB."""
+  large = {
+    'driver': 'zarr',
+    'kvstore': f'file://{tmp_path}/large',
+    'metadata': {
+      'compressor': {'id': 'zstd', 'level': 1},
+      'dtype': '|u1',
+      'shape': [1 << 29],
+      'chunks': [1 << 29],
+    },
+    'store_data_equal_to_fill_value': True,
+  }
+  store = tensorstore.open(large, create=True).result()
+  store.write(np.zeros(1, np.uint8)).result()
+  packed = (tmp_path / 'large' / '0').read_bytes()
+  assert len(packed) < 1 << 16
+  key = next(key for key in keys(workdir) if key.endswith('/0'))
+  change_arrays(workdir, key, lambda _: packed)
+  monkeypatch.setattr(bounded, 'MEMORY', 1 << 28)
+  monkeypatch.setattr(CheckpointManager, 'restore', only_meta(CheckpointManager.restore))
+  assert 'checkpoints/best/1 ' in restore(workdir)
+
+
+def only_meta(restore):
+  """Returns Orbax's restore of JSON; arrays are refused before it is asked for them."""
+
+  def checked(self, step, args):
+    assert set(args) == {'meta'}
+    return restore(self, step, args=args)
+
+  return checked
