@@ -12,6 +12,7 @@ ORDER = [
   'errors',
   'bounded',
   'files',
+  'bounded',
   'ranges',
   'targets',
   'config',

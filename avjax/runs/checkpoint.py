@@ -13,7 +13,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from avjax import files
 from avjax.errors import InputError
+from avjax.runs import arrays
 from avjax.runs.damage import (
   Damaged,
   check_right_to_read,
@@ -60,6 +62,21 @@ def checksums(tree: Any) -> dict[str, str]:
   }
 
 
+def describe(tree: Any) -> dict[str, tuple[list[int], str]]:
+  """Returns {name that Orbax gives a leaf: (its shape, its type)}, as `arrays.check` takes them."""
+  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+  return {
+    jax.tree_util.keystr(path, simple=True, separator='.'): (list(leaf.shape), str(leaf.dtype))
+    for path, leaf in leaves
+  }
+
+
+def check_best(meta: dict, metric: str) -> None:
+  """Raises Damaged unless the meta of the best variables names their epoch and their score."""
+  if type(meta.get('epoch')) is not int or type(meta.get(metric)) not in (int, float):
+    raise Damaged(f'its meta lacks an epoch or {metric}')
+
+
 def digest(meta: dict) -> str:
   """Computes the SHA-256 of a JSON mapping without its own 'digest'."""
   return json_sha256({name: value for name, value in meta.items() if name != 'digest'})
@@ -68,8 +85,10 @@ def digest(meta: dict) -> str:
 def read_meta(manager: ocp.CheckpointManager, step: int) -> dict:
   """Reads the meta of a step.
 
-  Raises whatever a damaged file makes Orbax raise, or Damaged where its checksum differs.
+  Raises whatever a damaged file makes Orbax raise, Damaged where its checksum differs, or
+  InputError where it is larger than any.
   """
+  arrays.size_of(pathlib.Path(manager.directory, str(step)))
   meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))['meta']
   if meta['digest'] != digest(meta):
     raise Damaged('checksum of its meta differs')
@@ -87,6 +106,7 @@ class Checkpoints:
 
   def __init__(self, workdir: str | pathlib.Path, read_only: bool = False):
     check_name(workdir)
+    files.check_no_links(pathlib.Path(workdir, CHECKPOINTS))  # Orbax follows and deletes them
     self.folder = pathlib.Path(workdir) / CHECKPOINTS  # for messages: as the person named it
     self.last = self._manager('last', read_only)
     self.best = self._manager('best', read_only)
@@ -115,7 +135,7 @@ class Checkpoints:
     meta = {**meta, 'sha256': checksums(state)}
     meta['digest'] = digest(meta)
     for old in manager.all_steps():
-      if old == step and self._holds(manager, old, meta):
+      if old == step and self._holds(manager, old, state, meta):
         return
       if old >= step:
         manager.delete(old)
@@ -132,10 +152,11 @@ class Checkpoints:
         'mend that and start the same command again: the states before are as they were'
       ) from error
 
-  def _holds(self, manager: ocp.CheckpointManager, step: int, meta: dict) -> bool:
-    """Tells whether the step is undamaged and has this meta."""
+  def _holds(self, manager: ocp.CheckpointManager, step: int, state: Any, meta: dict) -> bool:
+    """Tells whether the step is undamaged, and has this meta and arrays of these shapes."""
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
     try:
-      return self._read(manager, step, lambda meta: None)[1] == meta
+      return self._read(manager, step, lambda meta: shapes)[1] == meta
     except Exception:  # damaged: it is written again
       return False
 
@@ -144,7 +165,9 @@ class Checkpoints:
   ) -> tuple[Any, dict]:
     """Reads (state, meta) of a step; raises as `read_meta` does."""
     meta = read_meta(manager, step)
-    arguments = ocp.args.Composite(state=ocp.args.StandardRestore(abstract(meta)))
+    wanted = abstract(meta)
+    arrays.check(pathlib.Path(manager.directory, str(step)), describe(wanted))
+    arguments = ocp.args.Composite(state=ocp.args.StandardRestore(wanted))
     with late_tasks_silenced():
       state = manager.restore(step, args=arguments)['state']
     wrong = [path for path, found in checksums(state).items() if meta['sha256'].get(path) != found]

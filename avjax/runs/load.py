@@ -12,9 +12,10 @@ from flax import traverse_util
 from avjax.config import Config
 from avjax.errors import InputError, as_input_error
 from avjax.runs import folder as run_folder
-from avjax.runs.checkpoint import Checkpoints
+from avjax.runs.checkpoint import Checkpoints, check_best
 from avjax.system import System
 from avjax.system.values import check_fit
+from avjax.targets import criterion
 
 
 def load_system(workdir: str | pathlib.Path) -> tuple[Config, System]:
@@ -37,8 +38,13 @@ def restore_best(workdir: str | pathlib.Path, system: System) -> tuple[Any, dict
 
   Raises InputError if it has none yet, or if its values are not finite.
   """
+
+  def shapes(meta):
+    check_best(meta, criterion(system.targets))
+    return system.shapes
+
   with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
-    variables, meta = checkpoints.restore_best(lambda meta: system.shapes)
+    variables, meta = checkpoints.restore_best(shapes)
   arrays = traverse_util.flatten_dict(jax.device_get(variables), sep='/')
   check_fit(f'the best checkpoint of {workdir}', arrays, system.shapes)
   return variables, meta

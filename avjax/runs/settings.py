@@ -83,9 +83,10 @@ def check_section(prefix: str, section: Any, known: Any, depth: int) -> None:
 def check_value(name: str, value: Any, default: Any) -> None:
   """Raises InputError unless a value has the type of the default, if there is one, and a size."""
   several = isinstance(value, list | tuple)
-  if default is not None and name != 'smooth':  # one number, or one for each target
+  if default is not None:
     wanted, fits = kind(default)
-    if not fits(value):
+    # `smooth` is one number, or one for each target.
+    if not all(fits(x) for x in (value if name == 'smooth' and several else [value])):
       raise InputError(f'config.{name} {shown(value)} is not {wanted}')
   texts = several and all(isinstance(x, str) for x in value)
   if several and len(value) > (MOST_TEXTS if texts else MOST_NUMBERS):

@@ -18,7 +18,7 @@ from avjax.evaluation.results import mean_score, score, write_results
 from avjax.evaluation.series import predict_records
 from avjax.reports import plots
 from avjax.runs import folder as run_folder
-from avjax.runs.checkpoint import Checkpoints
+from avjax.runs.checkpoint import Checkpoints, check_best
 from avjax.runs.history import History
 from avjax.system import sharding, steps
 from avjax.targets import criterion
@@ -30,7 +30,7 @@ from avjax.training.progress import (
   start_logging,
   summarize_updates,
 )
-from avjax.training.state import Diverged, RunState
+from avjax.training.state import Diverged, RunState, check_meta
 from avjax.training.stop import Stopped, StopSignal
 from avjax.training.unfreezing import Schedule
 from avjax.weights.initialize import describe_origins
@@ -212,16 +212,22 @@ def restore_or_begin(plan: Plan, workdir):
   if not plan.source:
     state = plan.initial_state(0, plan.initial_variables())
     return RunState(state, Schedule(len(plan.stages), **settings)), []
+  metric = criterion(plan.config.targets)
+
+  def state_shapes(meta):
+    check_meta(meta, len(plan.stages))
+    stage = meta['schedule']['stage']
+    return jax.eval_shape(lambda variables: plan.initial_state(stage, variables), shapes)
+
+  def best_shapes(meta):
+    check_best(meta, metric)
+    return shapes
+
   with contextlib.closing(Checkpoints(plan.source, read_only=True)) as saved:
-    state, meta, best, notes = saved.restore_last(
-      lambda meta: jax.eval_shape(
-        lambda variables: plan.initial_state(meta['schedule']['stage'], variables), shapes
-      ),
-      lambda meta: shapes,
-    )
+    state, meta, best, notes = saved.restore_last(state_shapes, best_shapes)
   run = RunState.from_meta(state, meta, settings)
   if best:
-    kept = 'epoch', criterion(plan.config.targets)
+    kept = 'epoch', metric
     run.best, run.best_meta = best[0], {name: best[1][name] for name in kept}
   if plan.source != workdir:
     run.begin_fork()

@@ -7,12 +7,30 @@ from typing import Any
 
 import numpy as np
 
+from avjax.runs.damage import Damaged
 from avjax.system import steps
 from avjax.training.unfreezing import Schedule
 
 
 class Diverged(Exception):
   """Reports that a loss, gradient or score is not finite, so that the run cannot continue."""
+
+
+def check_meta(meta: dict, stage_count: int) -> None:
+  """Raises Damaged for a meta that `RunState.to_meta` cannot have returned for so many stages."""
+  schedule, kinds = meta.get('schedule'), {'int': int, 'float': (int, float), 'str': str}
+  fields = {field.name: kinds.get(str(field.type), bool) for field in dataclasses.fields(Schedule)}
+  counts = [meta.get(name) for name in ('batches_done', 'skipped')]
+  if isinstance(schedule, dict):
+    valid = schedule.keys() == fields.keys() and all(
+      isinstance(value, fields[name]) for name, value in schedule.items()
+    )
+    counts += [schedule.get('stage'), schedule.get('epoch')]
+    if valid and all(type(x) is int and 0 <= x < 2**40 for x in counts):
+      log = np.asarray(meta.get('log'), float).reshape(-1, 2)
+      if schedule['stage'] < stage_count and len(log) == meta['batches_done']:
+        return
+  raise Damaged('its meta is not that of a state of this run')
 
 
 @dataclasses.dataclass

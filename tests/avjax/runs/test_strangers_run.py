@@ -1,0 +1,337 @@
+"""Tests what the folder of a run that somebody else made can do: links, sizes, types."""
+
+import json
+import os
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+import tensorstore
+import tiny
+from fault.harness import call, made_run
+from orbax.checkpoint import CheckpointManager
+
+from avjax import bounded
+from avjax.errors import InputError
+from avjax.evaluation.results import find_predictions, write_predictions
+from avjax.evaluation.series import Series
+from avjax.runs import arrays, settings
+from avjax.runs import folder as run_folder
+from avjax.runs.checkpoint import Checkpoints, json_sha256
+from avjax.runs.history import History
+from avjax.runs.load import load_best, load_system
+from avjax.training.state import check_meta
+
+REFUSED = ', which avjax does not use inside '
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory):
+  """The folder of a run whose best state is random."""
+  folder = made_run(tmp_path_factory.mktemp('made') / 'run', tiny.get_config())
+  for name in ('metrics.jsonl', 'train.log'):
+    (folder / name).write_text('')
+  (folder / 'predictions' / 'validation').mkdir(parents=True)
+  return folder
+
+
+@pytest.fixture
+def workdir(made, tmp_path):
+  return pathlib.Path(shutil.copytree(made, tmp_path / 'run'))
+
+
+@pytest.fixture
+def theirs(tmp_path):
+  """A person's folder of years, to which links lead."""
+  folder = tmp_path / 'theirs'
+  for year in ('2019', '2020', '2021'):
+    (folder / year).mkdir(parents=True)
+    (folder / year / 'photo.csv').write_text('mine')
+  return folder
+
+
+def contents(folder):
+  return {path: path.read_bytes() for path in sorted(folder.rglob('*')) if path.is_file()}
+
+
+def refused(module, *arguments):
+  """Returns the one line with which a command refuses its arguments."""
+  done = call(*arguments, module=module)
+  assert done.returncode == 2 and done.stderr.count('\n') == 1, done.stderr
+  return done.stderr
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    'checkpoints',
+    'checkpoints/last',
+    'checkpoints/best',
+    'checkpoints/best/1/state/d',
+    'predictions/validation',
+    'report.html',
+    'traces_validation.png',
+    'metrics.jsonl',
+    'train.log',
+    'config.json.partial',
+    '.avjax-12345678.json',
+  ],
+)
+def test_a_run_that_holds_a_link_is_refused_by_all_commands(workdir, theirs, tmp_path, name):
+  path, before = workdir / name, contents(theirs)
+  if path.is_dir():
+    shutil.rmtree(path)
+  path.unlink(missing_ok=True)
+  path.symlink_to(theirs if not path.suffix else theirs / '2019' / 'photo.csv')
+  records = f'--config.data.dir={tmp_path / "records"}'
+  fork = [f'--config={tiny.__file__}', f'--workdir={tmp_path / "new"}', records]
+  for module, arguments in (
+    ('avjax.evaluate', [workdir, '--report']),
+    ('avjax.evaluate', ['--runs', tmp_path]),
+    ('avjax.export', [workdir, '--output', tmp_path / 'model']),
+  ):
+    assert f'error: {path} is a link{REFUSED}{workdir}' in refused(module, *arguments), module
+  assert 'error:' in refused('avjax.main', *fork)
+  for check in (
+    lambda: run_folder.check_folder(tiny.get_config(), workdir, {}),
+    lambda: run_folder.check_fork(tiny.get_config(), workdir, {}),
+  ):
+    with pytest.raises(InputError, match=f'is a link{REFUSED}'):
+      check()
+  assert contents(theirs) == before
+
+
+def test_a_pipe_in_place_of_a_file_is_refused(workdir):
+  for name in (
+    'config.json',
+    'metrics.jsonl',
+    'versions.json',
+    'checkpoints/best/1/state/_METADATA',
+  ):
+    kept = (workdir / name).read_bytes()
+    os.remove(workdir / name)
+    os.mkfifo(workdir / name)
+    assert 'is a named pipe, a device or a socket' in refused('avjax.evaluate', workdir)
+    os.remove(workdir / name)
+    (workdir / name).write_bytes(kept)
+  load_best(workdir)
+
+
+def test_a_run_may_be_reached_through_links(workdir, tmp_path):
+  (tmp_path / 'link').symlink_to(workdir)
+  load_best(tmp_path / 'link')
+
+
+@pytest.mark.parametrize(
+  'key, value, words',
+  [
+    ('fold', '<script>', "config.fold '<script>' is not a whole number"),
+    ('fold', True, 'config.fold True is not a whole number'),
+    ('system', {'a': 1}, 'config.system is a section, where there is none'),
+    ('system', 'a\nb', r"config.system 'a\\nb' is not a text of one line"),
+    ('smooth', 10**30, 'config.smooth is out of range: it takes 1000000 at most'),
+    ('smooth', '<b>', 'smooth'),
+    ('data.length', 10**9, 'config.data.length is out of range: it takes 10000 at most'),
+    ('data.face', 200_000, 'config.data.face is out of range: it takes 1024 at most'),
+    ('schedule.rate_max', float('nan'), 'config.schedule.rate_max nan is not a finite number'),
+    ('schedule.rate_max', '1', "config.schedule.rate_max '1' is not a number"),
+    ('targets', 'valence', "config.targets 'valence' is not a list"),
+    ('model.visual.ir50.units', [10**6] * 4, 'it takes 100 at most'),
+    ('model.temporal.visual', [8] * 1000, 'config.model.temporal.visual has 1000 values'),
+    ('model.fusion.width', 10**9, 'config.model.fusion.width is out of range'),
+    ('model.fusion.<b>', 1, "has a key 'model.fusion.<b>', which is no name of a setting"),
+    ('unfreezing', [], r'config.unfreezing \[\] is not a section'),
+  ],
+)
+def test_settings_that_are_none(workdir, key, value, words):
+  """They are refused when the config is read, by whatever command, and name their file."""
+  path = workdir / 'config.json'
+  config = section = json.loads(path.read_text())
+  *sections, last = key.split('.')
+  for name in sections:
+    section = section[name]
+  section[last] = value
+  path.write_text(json.dumps(config))
+  with pytest.raises(InputError, match=words) as error:
+    load_system(workdir)
+  assert str(error.value).startswith(f'{path}: ')
+
+
+def test_settings_of_all_systems_are_some():
+  settings.check(settings.defaults())
+  settings.check(json.loads((pathlib.Path(run_folder.__file__).parents[2] / OLD).read_text()))
+
+
+OLD = 'tests/data/made_by_656e7a9/run/config.json'
+LINE = {'step': 5, 'epoch': 0, 'stage': 1, 'rate': 0.1, 'train_loss': 1.0, 'event': ''}
+
+
+@pytest.mark.parametrize(
+  'changed',
+  [
+    {'stage': '<script>'},
+    {'stage': 1.5},
+    {'stage': -1},
+    {'epoch': True},
+    {'epoch': 10**30},
+    {'event': '<b>'},
+    {'event': []},
+    {'train_loss': '1'},
+    {'train_loss': float('inf')},
+    {'validation_ccc': {'a': 1}},
+    {'<b>': 1},
+    {'rate': None},
+  ],
+)
+def test_lines_of_metrics_that_are_none(tmp_path, changed):
+  path = tmp_path / 'metrics.jsonl'
+  lines = [LINE, {**LINE, 'epoch': 1, 'validation_pcc': float('nan')}]
+  path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+  assert [line['epoch'] for line in History(tmp_path, 0, primary=False).history()] == [0, 1]
+  path.write_text(json.dumps(LINE) + '\n' + json.dumps({**LINE, **changed}) + '\n')
+  with pytest.raises(InputError, match='metrics.jsonl, line 2 is damaged'):
+    History(tmp_path, 0, primary=False).history()
+
+
+def series(count=1):
+  yes, zero = np.ones(count, bool), np.zeros((count, 1))
+  return Series(np.arange(count) + 1, np.arange(count), zero, zero, yes, yes, yes, {})
+
+
+def test_only_predictions_are_removed_from_predictions(tmp_path):
+  write_predictions(tmp_path, {'old': series(), 'kept': series()}, ['valence'])
+  (tmp_path / 'diary.csv').write_text('mine')
+  (tmp_path / 'photo.csv').symlink_to(tmp_path / 'diary.csv')
+  write_predictions(tmp_path, {'kept': series(2), 'photo': series()}, ['valence'])
+  assert sorted(path.name for path in tmp_path.iterdir()) == ['diary.csv', 'kept.csv', 'photo.csv']
+  assert (tmp_path / 'diary.csv').read_text() == 'mine'
+  assert [path.stem for path in find_predictions(tmp_path)] == ['kept', 'photo']
+
+
+def restore(workdir):
+  """Returns the message with which the best state of a run is refused."""
+  with pytest.raises(InputError) as error:
+    load_best(workdir)
+  assert '\n' not in str(error.value)
+  return str(error.value)
+
+
+def change_arrays(workdir, key, change):
+  """Rewrites one key of the store of the best state, as a person may who has TensorStore."""
+  base = f'file://{workdir}/checkpoints/best/1/state/'
+  store = tensorstore.KvStore.open({'driver': 'ocdbt', 'base': base}).result()
+  store.write(key, change(store.read(key).result().value)).result()
+
+
+@pytest.mark.parametrize(
+  'changed, words',
+  [
+    ({'shape': [1 << 40]}, 'is not of the shape'),
+    ({'shape': [1 << 40], 'chunks': [1 << 40]}, 'is not of the shape'),
+    ({'chunks': [1 << 50]}, 'is not of the shape'),
+    ({'chunks': [0]}, 'best/1 '),
+    ({'dtype': '<f8'}, 'is not of the shape'),
+    ({'dtype': 'nonsense'}, 'best/1 '),
+    ({'compressor': {'id': 'none of these'}}, 'best/1 '),
+  ],
+)
+def test_arrays_that_are_not_the_models(workdir, changed, words):
+  """TensorStore ends the process that asks for a chunk for which there is no memory."""
+  key = 'params.head.norm.bias/.zarray'
+  key = next(k for k in keys(workdir) if k.endswith('bias/.zarray'))
+  change_arrays(workdir, key, lambda text: json.dumps(json.loads(text) | changed).encode())
+  assert words in restore(workdir)
+
+
+def keys(workdir):
+  base = f'file://{workdir}/checkpoints/best/1/state/'
+  store = tensorstore.KvStore.open({'driver': 'ocdbt', 'base': base}).result()
+  return [key.decode() for key in store.list().result()]
+
+
+def test_arrays_outside_the_store(workdir):
+  """Orbax would take them from files, where `_METADATA` says so."""
+  state = workdir / 'checkpoints/best/1/state'
+  (state / 'params.head.bias').mkdir()
+  assert 'holds a folder params.head.bias that Orbax did not make' in restore(workdir)
+
+
+def test_a_model_that_its_bytes_cannot_hold(workdir, monkeypatch):
+  monkeypatch.setattr(arrays, 'MEMORY', 0)
+  monkeypatch.setattr(arrays, 'TIMES', 0.01)
+  assert 'bytes cannot hold the' in restore(workdir)
+
+
+@pytest.mark.parametrize('changed', [{'epoch': '<b>'}, {'epoch': None}, {'ccc': 'high'}])
+def test_a_best_epoch_that_is_none(workdir, changed):
+  path = workdir / 'checkpoints/best/1/meta/metadata'
+  meta = json.loads(path.read_text()) | changed
+  meta['digest'] = json_sha256({name: x for name, x in meta.items() if name != 'digest'})
+  path.write_text(json.dumps(meta))
+  assert 'its meta lacks an epoch or ccc' in restore(workdir)
+
+
+def test_the_meta_of_a_state():
+  from avjax.runs.damage import Damaged
+  from avjax.training.state import RunState
+  from avjax.training.unfreezing import Schedule
+
+  meta = json.loads(json.dumps(RunState(None, Schedule(3)).to_meta()))
+  check_meta(meta, 3)
+  schedule = meta['schedule']
+  for wrong in (
+    {'schedule': []},
+    {'schedule': schedule | {'stage': 3}},
+    {'schedule': schedule | {'stage': -1}},
+    {'schedule': schedule | {'best': '1'}},
+    {'schedule': schedule | {'other': 1}},
+    {'batches_done': 1},
+    {'skipped': 'x'},
+  ):
+    with pytest.raises(Damaged):
+      check_meta(meta | wrong, 3)
+
+
+def test_checkpoints_are_only_deleted_in_our_folders(workdir, theirs):
+  """The commands refuse such a run before; what a save deletes is in the folder all the same."""
+  before = contents(theirs)
+  shutil.rmtree(workdir / 'checkpoints' / 'best')
+  (workdir / 'checkpoints' / 'best').symlink_to(theirs)
+  with pytest.raises(InputError, match=f'is a link{REFUSED}'):
+    Checkpoints(workdir)
+  assert contents(theirs) == before
+
+
+def test_an_array_that_unpacks_to_any_number_of_bytes(workdir, tmp_path, monkeypatch):
+  """A chunk of some kilobytes that TensorStore would unpack to 512 MiB."""
+  large = {
+    'driver': 'zarr',
+    'kvstore': f'file://{tmp_path}/large',
+    'metadata': {
+      'compressor': {'id': 'zstd', 'level': 1},
+      'dtype': '|u1',
+      'shape': [1 << 29],
+      'chunks': [1 << 29],
+    },
+    'store_data_equal_to_fill_value': True,
+  }
+  store = tensorstore.open(large, create=True).result()
+  store.write(np.zeros(1, np.uint8)).result()
+  packed = (tmp_path / 'large' / '0').read_bytes()
+  assert len(packed) < 1 << 16
+  key = next(key for key in keys(workdir) if key.endswith('/0'))
+  change_arrays(workdir, key, lambda _: packed)
+  monkeypatch.setattr(bounded, 'MEMORY', 1 << 28)
+  monkeypatch.setattr(CheckpointManager, 'restore', only_meta(CheckpointManager.restore))
+  assert 'checkpoints/best/1 ' in restore(workdir)
+
+
+def only_meta(restore):
+  """Returns Orbax's restore of JSON; arrays are refused before it is asked for them."""
+
+  def checked(self, step, args):
+    assert set(args) == {'meta'}
+    return restore(self, step, args=args)
+
+  return checked
