@@ -2,9 +2,9 @@
 
 The rule for every file that others made: reading it takes at most 20 times its size plus 2 GB of
 memory, and never more than 60 s without progress, to which a large file adds a second for each
-10 MB. What can be bounded from sizes and shapes is
-checked before any work. The rest, such as unpickling or running a program, is done here: the child
-limits itself before it opens the file, and a crash of native code ends the child only.
+10 MB. What can be bounded from sizes and shapes is checked before any work. The rest, such as
+unpickling or running a program, is done here: the child limits itself before it opens the file, and
+a crash of native code ends the child only.
 """
 
 import functools
@@ -140,7 +140,7 @@ def messages(memory: int, seconds: int, calls: list) -> Iterator[Item]:
     ]
     for prepare in before:
       prepare()
-    limit_memory(memory)
+    limit_memory(allocated() + memory)
     signal.alarm(seconds)
     for header, array in call():
       yield {'item': header}, array
@@ -153,18 +153,23 @@ def messages(memory: int, seconds: int, calls: list) -> Iterator[Item]:
     yield {'bug': traceback.format_exc()}, NOTHING
 
 
-def limit_memory(memory: int) -> None:
-  """Limits this process to what it has allocated by now plus `memory` bytes.
+def allocated() -> int:
+  """Returns the bytes of memory that this process may write, on Linux; elsewhere 0."""
+  if sys.platform != 'linux':
+    return 0
+  with open('/proc/self/statm', encoding='ascii') as file:
+    return int(file.read().split()[5]) * resource.getpagesize()
 
-  Only Linux enforces such a limit; elsewhere it does nothing. It counts memory that can be written,
-  not the address space, of which drivers of accelerators reserve far more than they use.
+
+def limit_memory(limit: int) -> None:
+  """Limits the bytes of memory that this process may write.
+
+  Only Linux enforces such a limit; elsewhere it does nothing. The address space is not limited: the
+  drivers of accelerators reserve far more of it than they use.
   """
   if sys.platform != 'linux':
     return
-  with open('/proc/self/statm', encoding='ascii') as file:
-    now = int(file.read().split()[5]) * resource.getpagesize()
   hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-  limit = now + memory
   if hard != resource.RLIM_INFINITY:
     limit = min(limit, hard)
   resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))

@@ -12,7 +12,6 @@ ORDER = [
   'errors',
   'bounded',
   'files',
-  'bounded',
   'ranges',
   'targets',
   'config',

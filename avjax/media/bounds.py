@@ -5,10 +5,9 @@ A small file can claim, or unpack to, far more than a machine has. What these bo
 
 import contextlib
 import os
-import resource
 import signal
-import sys
 
+from avjax import bounded
 from avjax.errors import InputError
 
 MAX_PIXELS = 8192 * 8192  # a decoded frame of this size takes 200 MB as RGB
@@ -107,18 +106,9 @@ def thread_count(image) -> int:
 
 
 def limit_memory(path) -> None:
-  """Limits the memory of this process to what a decoder of this file may take.
-
-  Only Linux keeps the limit.
-  """
-  if sys.platform != 'linux':
-    return
+  """Limits the memory of this process to what a decoder of this file may take, on Linux."""
   with contextlib.suppress(OSError):
-    limit = BASE_MEMORY + FILE_TIMES * os.stat(path).st_size
-    _, highest = resource.getrlimit(resource.RLIMIT_DATA)
-    if highest != resource.RLIM_INFINITY:
-      limit = min(limit, highest)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, highest))
+    bounded.limit_memory(BASE_MEMORY + FILE_TIMES * os.stat(path).st_size)
 
 
 def limit_time() -> None:

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
+from avjax.bounded import NOTHING, read_message, write_message
 from avjax.errors import InputError
 from avjax.media import bounds, video
 from avjax.media.container import Contents, read_contents
@@ -31,7 +32,6 @@ START = (
 )
 # NumPy would start a thread for each core, whose stacks count as memory.
 ONE_THREAD = {'OPENBLAS_NUM_THREADS': '1', 'OMP_NUM_THREADS': '1'}
-NOTHING = np.zeros(0, np.uint8)
 
 
 class Decoder:
@@ -235,27 +235,3 @@ def answer(stream):
     return {'error': f'reading the video takes {bounds.TOO_MUCH_MEMORY}'}, NOTHING
   except Exception:
     return {'bug': traceback.format_exc()}, NOTHING
-
-
-def write_message(file, message, array):
-  """Writes a message, a dict for JSON, and an array."""
-  form = {'type': array.dtype.str, 'shape': array.shape}
-  file.write(json.dumps({**message, **form}).encode() + b'\n')
-  file.write(np.ascontiguousarray(array).data.cast('B') if array.size else b'')
-  file.flush()
-
-
-def read_message(file):
-  """Reads what `write_message` has written: (message, array), or None at the end of the file."""
-  line = file.readline()
-  if not line.endswith(b'\n'):
-    return None
-  message = json.loads(line)
-  array = np.empty(message['shape'], message['type'])
-  rest = array.reshape(-1).view(np.uint8)
-  while len(rest):
-    count = file.readinto(rest)
-    if not count:
-      return None
-    rest = rest[count:]
-  return message, array
