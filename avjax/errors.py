@@ -6,6 +6,7 @@ import gc
 import io
 import logging
 import os
+import re
 import select
 import sys
 import tempfile
@@ -21,7 +22,7 @@ REMEDIES = {
   errno.EROFS: 'choose a place that can be written',
   errno.EACCES: 'choose a place that may be written and read',
 }
-
+CURSOR_UP = re.compile(r'(\x1b\[A)+')  # what tqdm writes where it draws several bars
 
 OUTPUT_CLOSED = 141  # exit status where the reader of the output has gone, as a shell reports it
 
@@ -81,20 +82,48 @@ def one_line(error):
   return ''.join(filter(str.isprintable, text))[:100] or type(error).__name__
 
 
-def printable(text):
-  """Returns a text with all characters visible: an escape, which moves a cursor, becomes \\x1b.
+def visible(text):
+  """Returns text with each character that does not print as its escape, such as \\x1b, on one line.
 
-  Line ends are kept. Names of files and what is written in them may be a stranger's.
+  Names, metadata and messages of other people's files go through this to a terminal, a log or a
+  table: there they could hide or rewrite what stands before them, or turn its direction.
   """
-  return ''.join(
-    c if c.isprintable() or c == '\n' else c.encode('unicode_escape').decode() for c in text
-  )
+  return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
+
+
+def make_record_visible(record):
+  """Makes the message of a log record visible: a filter of a logger, which lets all pass."""
+  record.msg, record.args = visible(record.getMessage()), None
+  return True
+
+
+class VisibleStream:
+  """Writes text to a stream, with each character that does not print as its escape.
+
+  What moves the cursor stays where it is no part of a text: line breaks, tabs, and what tqdm writes
+  to draw a bar again.
+  """
+
+  def __init__(self, stream):
+    self._stream = stream
+
+  def write(self, text):
+    """Writes text; returns its length."""
+    if not CURSOR_UP.fullmatch(text):
+      start = '\r' * text.startswith('\r')
+      pieces = re.split('([\n\t])', text[len(start) :])
+      pieces[::2] = map(visible, pieces[::2])
+      text = start + ''.join(pieces)
+    return self._stream.write(text)
+
+  def __getattr__(self, name):
+    return getattr(self._stream, name)
 
 
 def print_error(error):
   """Prints an InputError as one line on stderr, if anybody still reads that."""
   with contextlib.suppress(OSError):
-    print('error:', printable(' '.join(str(error).split())), file=sys.stderr)
+    print('error:', visible(' '.join(str(error).split())), file=sys.stderr)
 
 
 def run_command(main, *args):
@@ -106,6 +135,7 @@ def run_command(main, *args):
   prepare_streams()
   # It may name what a notebook draws with, which matplotlib refuses elsewhere. Commands draw files.
   os.environ.pop('MPLBACKEND', None)
+  os.environ['PYTHON_COLORS'] = '0'  # VisibleStream would spell out the colours of a traceback
   # matplotlib logs a warning where it finds no home folder, and when it lists the fonts.
   logging.getLogger('matplotlib').setLevel(logging.ERROR)
   try:
@@ -150,7 +180,7 @@ def check_temporary_folder():
 
 
 def prepare_streams():
-  """Makes stdin, stdout and stderr usable, whatever the command was started with."""
+  """Makes stdin, stdout and stderr usable, whatever the command was started with and prints."""
   for name, mode in (('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w')):
     if getattr(sys, name) is None:
       # It was closed (>&-), so the next file that is opened takes its number, and what libraries
@@ -158,6 +188,9 @@ def prepare_streams():
       setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  (it stays open)
   if isinstance(sys.stdout, io.TextIOWrapper):
     sys.stdout.reconfigure(errors='backslashreplace')  # for names that the terminal cannot show
+  for name in ('stdout', 'stderr'):
+    if not isinstance(getattr(sys, name), VisibleStream):
+      setattr(sys, name, VisibleStream(getattr(sys, name)))
 
 
 def reader_has_gone(stream):

@@ -60,8 +60,8 @@ def read(wheel, name):
 def test_the_files_of_the_wheel(wheel):
   """Every module and every template of a page is in it, and no golden config."""
   expected = {path for name in PACKAGES for path in (ROOT / name).rglob('*.py')}
-  expected |= set((ROOT / 'avjax' / 'reports').glob('*.html'))
-  expected |= set((ROOT / 'avjax' / 'reports').glob('*.js'))
+  reports = ROOT / 'avjax' / 'reports'
+  expected |= {path for ending in ('html', 'css', 'js') for path in reports.glob(f'*.{ending}')}
   expected = {str(path.relative_to(ROOT)) for path in expected if path.parent.name != 'golden'}
   with zipfile.ZipFile(wheel) as archive:
     found = {name for name in archive.namelist() if '.dist-info/' not in name}

@@ -10,7 +10,7 @@ import csv
 import os
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -20,16 +20,16 @@ from avjax.inference.prediction import VideoPrediction
 from avjax.reports import clip_page
 from avjax.targets import value_range
 
+# What begins a formula at the start of a cell, also in the wide form of East Asian letters, and
+# where a comment of the CSV may start a cell: after a comma, a semicolon or a bar.
+FORMULA = "([,;|][' ]*)([=+@\uff1d\uff0b\uff20\uff0d-])"
 LONGEST_NAME = 255  # bytes that a file system takes
-PRIVATE = 0o600  # of the files that show a person's face: other users may not read them
-# What begins a formula in a cell: at the start of a text, or after what separates cells.
-FORMULA = re.compile(r'(^|[,;|"\t]\s*)([=+\-@])')
 
 
 def display(path: str | pathlib.Path) -> str:
-  """Returns the name of a file as text that can be printed, whatever bytes it has."""
+  """Returns the name of a file as text that can be printed on one line, whatever bytes it has."""
   name = os.fsencode(pathlib.Path(path).name).decode('utf-8', 'replace')
-  return ''.join(c if c.isprintable() else '?' for c in name)
+  return errors.visible(name)
 
 
 def output_paths(
@@ -108,18 +108,34 @@ def write_page(
   The arguments are those of `write_table`.
   """
   clip_page.write(partial / 'html', display(path), partial / 'clip.mp4', result)
-  move(partial / 'html', outputs['html'], PRIVATE)
+  move(partial / 'html', outputs['html'], private=True)
 
 
-def move(made: pathlib.Path, target: pathlib.Path, mode: int | None = None) -> None:
+def move(made: pathlib.Path, target: pathlib.Path, *, private: bool = False) -> None:
   """Moves a file that was made to its place, unless somebody else has written one there.
 
-  mode: the rights of the file; None for those that the person's files have.
+  private: whether only the user may read it, since it holds somebody's face and voice; by default
+    the user's umask decides.
   """
   check_absent({'': target})
-  if mode is not None:
-    made.chmod(mode)
+  if private:
+    made.chmod(0o600)
   made.replace(target)
+
+
+def comment(texts: Iterable[str]) -> str:
+  """Joins texts to a comment of the CSV of which a spreadsheet makes no formula.
+
+  % and " are percent-encoded, and so is a sign with which a formula could begin after a separator;
+  urllib.parse.unquote gives the texts back.
+  """
+  joined = re.sub('[%"]', lambda found: percent_encode(found[0]), errors.visible('; '.join(texts)))
+  return re.sub(FORMULA, lambda found: found[1] + percent_encode(found[2]), joined)
+
+
+def percent_encode(text: str) -> str:
+  """Returns the UTF-8 bytes of text, each as % and two hexadecimal digits."""
+  return ''.join(f'%{byte:02X}' for byte in text.encode())
 
 
 def write_csv(result: VideoPrediction, path: pathlib.Path, target: pathlib.Path) -> None:
@@ -130,10 +146,8 @@ def write_csv(result: VideoPrediction, path: pathlib.Path, target: pathlib.Path)
   predictions = result.predictions
   lowest, highest = value_range(predictions)
   with open(target, 'w', newline='', encoding='utf-8') as file:
-    # An apostrophe makes a spreadsheet take the cell for text.
-    texts = (FORMULA.sub(r"\1'\2", text) for text in (display(path), *result.notes))
     file.write(
-      f'# avjax: {"; ".join(texts)}\n'
+      f'# avjax: {comment([display(path), *result.notes])}\n'
       f'# frame from 1; time in seconds; {" and ".join(predictions)} from {lowest:g} to '
       f'{highest:g}, empty where '
       'the model had no input; face_found and audio_present 0 or 1; gates: share of trust, '
@@ -176,6 +190,6 @@ def summary(result: VideoPrediction, path: pathlib.Path, outputs: dict[str, path
     else:
       lines.append(f'{target:<10} no frame has an input that its run uses')
   speeds = ', '.join(f'{stage} {speed:,.0f}' for stage, speed in result.speed.items())
-  lines += [*result.notes, f'frames a second: {speeds}']
+  lines += [*map(errors.visible, result.notes), f'frames a second: {speeds}']
   lines += [str(output.with_name(display(output))) for output in outputs.values()]
   return '\n'.join(lines)

@@ -14,7 +14,6 @@ from tqdm import tqdm
 from avjax.errors import InputError
 from avjax.inference.looking import LookedAt, look_at_all
 from avjax.inference.outputs import (
-  PRIVATE,
   display,
   move,
   partial_folder,
@@ -157,7 +156,7 @@ def predict_with(predictors, looked: LookedAt, stride=None) -> VideoPrediction:
       write_page(prediction, path, partial, outputs)
     if 'overlay' in outputs:
       write_overlay(partial / 'overlay.mp4', source, prediction, progress, output)
-      move(partial / 'overlay.mp4', outputs['overlay'], PRIVATE)
+      move(partial / 'overlay.mp4', outputs['overlay'], private=True)
   return prediction
 
 

@@ -6,9 +6,8 @@ The page is one HTML file, clip_page.html with the data and the video in it, and
 import base64
 
 import numpy as np
-from markupsafe import Markup
 
-import avjax
+from avjax import errors
 from avjax.reports import legend, templates
 
 TARGETS_OF_PAGE = ('valence', 'arousal')  # what the page can show; others are in CSV and PNG
@@ -24,24 +23,23 @@ def write(path, title, video, prediction):
     video: path of an H.264/AAC MP4 whose time 0 is prediction.times[0].
     prediction: a VideoPrediction; its notes are shown under the title.
   """
-  mark = Markup('<data>')  # no value can contain it, because all of them are escaped
-  page = templates.fill(
-    'clip_page.html',
-    title=title,
-    version=avjax.__version__,
-    target_style=legend.target_style(),
-    notes=templates.list_items(prediction.notes),
-    data=mark,
-  )
-  before, after = page.split(mark)
-  with open(path, 'wb') as file, open(video, 'rb') as media:
-    file.write(before.encode('utf-8', 'replace'))
-    for piece in templates.escaped_json(_page_data(prediction)):
-      file.write(piece.encode())
-    file.write(after.encode())
-    while block := media.read(VIDEO_BLOCK):
-      encoded = base64.b64encode(block)
-      file.write(b'<script type="text/plain" class="media">' + encoded + b'</script>\n')
+  with open(video, 'rb') as media:
+    templates.write(
+      path,
+      'clip_page.html',
+      scripts=('clip_page_draw.js', 'clip_page_follow.js'),
+      rules=legend.target_style(),
+      title=title,
+      notes=map(errors.visible, prediction.notes),
+      data=templates.escaped_json(_page_data(prediction)),
+      media=_base64_blocks(media),
+    )
+
+
+def _base64_blocks(file):
+  """Yields the bytes of a file as base64, block by block."""
+  while block := file.read(VIDEO_BLOCK):
+    yield base64.b64encode(block).decode('ascii')
 
 
 def _page_data(prediction):

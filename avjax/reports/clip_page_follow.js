@@ -1,4 +1,3 @@
-'use strict';
 // What changes with time, and what happens on clicks and keys.
 
 const TRAIL = 2;  // seconds

@@ -1,7 +1,5 @@
 """Defines the words and colours with which figures and pages show targets and gates."""
 
-from markupsafe import Markup
-
 from avjax.targets import TARGETS
 
 # Of texts, lines and grids in PNG files; pages have CSS variables instead.
@@ -10,7 +8,7 @@ MODALITIES = {'visual': 'face', 'audio': 'voice'}
 
 
 def target_style():
-  """Returns the style element of a page with the colours and the line style of each target."""
+  """Returns CSS rules with the colours and the line style of each target."""
   rules = []
   for name, target in TARGETS.items():
     line = {'-': 'solid', '--': 'dashed'}[target.line]
@@ -19,13 +17,7 @@ def target_style():
       f'@media (prefers-color-scheme: dark) {{ :root {{ --{name}: {target.dark_colour}; }} }}',
       f'.key.{name} {{ border-color: var(--{name}); border-top-style: {line}; }}',
     ]
-  return Markup('<style>\n{}\n</style>').format('\n'.join(rules))
-
-
-def target_keys(targets):
-  """Returns the names of targets as HTML, each after a sample of its line."""
-  key = Markup('<span><i class="key {0}"></i>{0}</span>')
-  return Markup('').join(key.format(target) for target in targets)
+  return '\n'.join(rules) + '\n'
 
 
 def _parse(name):

@@ -85,6 +85,7 @@ def draw_vertical(axes, x, text, text_colour, **line):
       color=text_colour,
       ha='right',
       va='bottom',
+      parse_math=False,
     )
 
 
@@ -180,7 +181,8 @@ def traces(series, scores, targets, path, most=4):
       label = np.where(s.annotated, s.labels[:, i], np.nan)
       draw_trace(axis, s.times, label, s.prediction[:, i], target)
       metric, score = TARGETS[target].metrics[0], scores[target]['per_clip'][clip]
-      axis.set_title(f'{clip}   {target} {metric.upper()} {score:.2f}', fontsize=9, loc='left')
+      title = f'{clip}   {target} {metric.upper()} {score:.2f}'
+      axis.set_title(title, fontsize=9, loc='left', parse_math=False)
   for axis in axes[0]:
     axis.legend(
       loc='lower right', bbox_to_anchor=(1, 1), borderpad=0, fontsize=8, frameon=False, ncols=2

@@ -4,9 +4,7 @@ import math
 import pathlib
 
 import numpy as np
-from markupsafe import Markup
 
-import avjax
 from avjax import errors, files
 from avjax.config import flatten
 from avjax.errors import InputError
@@ -52,28 +50,30 @@ def write(workdir, config, results, series, *, parameter_count, has_input):
     f'system {system}',
     f'trained {len(history)} epochs' if history else 'no metrics.jsonl',
   ]
-  title = f'{system}, {" and ".join(targets)}, fold {results["fold"]}'
-  page = templates.fill(
-    'run_report.html',
-    title=title,
-    notes=templates.list_items(notes),
-    headline=_headline(results, targets, parameter_count),
-    curves=_curves(history, results, targets),
-    scatter=templates.join(
-      _scatter(results, series, i, target) for i, target in enumerate(targets)
-    ),
-    ranking=_ranking(results, targets, series, ranked),
-    keys=legend.target_keys(targets),
-    score=criterion(targets).upper(),
-    target_style=legend.target_style(),
-    traces=_traces(results, targets, series, ranked),
-    gates=_gates(series, has_input),
-    settings=_rows(flatten(config)),
-    versions=_rows(flatten(versions)),
-    version=avjax.__version__,
-  )
-  with errors.writing(folder):
-    files.write_text(folder / run_folder.REPORT, page, errors='replace')
+  rules = templates.StyleRules()
+  figures = {
+    'curves': _curves(history, results, targets, rules),
+    'scatters': [_scatter(results, series, i, target, rules) for i, target in enumerate(targets)],
+    'traces': _traces(results, targets, series, ranked, rules),
+    'ranking': _ranking(results, targets, series, ranked, rules),
+  }
+  with errors.writing(folder), files.replacing(folder / run_folder.REPORT) as partial:
+    templates.write(
+      partial,
+      'run_report.html',
+      scripts=('run_report.js',),
+      rules=legend.target_style() + rules.text(),
+      title=f'{system}, {" and ".join(targets)}, fold {results["fold"]}',
+      notes=notes,
+      targets=targets,
+      scores=_scores(results, targets),
+      facts=_facts(results, parameter_count),
+      criterion=criterion(targets).upper(),
+      gates=_gates(series, has_input),
+      settings=flatten(config),
+      versions=flatten(versions),
+      **figures,
+    )
 
 
 def _number(value):
@@ -89,61 +89,38 @@ def _mean_score(results, targets, clip):
   return float(value) if np.isfinite(value) else -np.inf
 
 
-def _headline(results, targets, parameter_count):
-  """Returns the boxes at the top: the metrics of each target, and facts about the run."""
-  boxes = []
-  for target in targets:
-    numbers = templates.join(
-      Markup('<div class="{}"><dt>{}</dt><dd>{}</dd></div>').format(
-        metric, metric.upper(), _number(results[target][metric])
-      )
-      for metric in TARGETS[target].metrics
-    )
-    boxes.append(
-      Markup(
-        '<div class="panel score"><h2><i class="key {0}"></i> {0}</h2><dl>{1}</dl></div>'
-      ).format(target, numbers)
-    )
-  facts = {
+def _scores(results, targets):
+  """Returns {target: {metric: number as text}}, the boxes at the top."""
+  return {
+    target: {metric: _number(results[target][metric]) for metric in TARGETS[target].metrics}
+    for target in targets
+  }
+
+
+def _facts(results, parameter_count):
+  """Returns {name: value}, facts about the run for the last box at the top."""
+  return {
     'clips': f'{results["clips"]:,}',
     'frames': f'{results["frames"]:,}',
     'best epoch': results['best_epoch'] + 1,
     'fold': results['fold'],
     'parameters': f'{parameter_count:,}',
   }
-  fact = Markup('<div><dt>{}</dt><dd>{}</dd></div>')
-  numbers = templates.join(fact.format(*pair) for pair in facts.items())
-  return templates.join(
-    [*boxes, Markup('<div class="panel facts"><dl>{}</dl></div>').format(numbers)]
-  )
 
 
-def _figure(caption, plot, kind=''):
-  """A figure of the page. caption and plot are Markup; kind is a class that sets its shape."""
-  figure = Markup('<figure class="{}"><figcaption>{}</figcaption>{}</figure>')
-  return figure.format(kind, caption, plot)
-
-
-def _curves(history, results, targets):
+def _curves(history, results, targets, rules):
   """Returns figures of validation scores, training loss and rate, from lines of metrics.jsonl."""
   if not history:
-    return Markup('<p>This folder holds no metrics.jsonl.</p>')
-  keys, score = legend.target_keys(targets), f'validation {criterion(targets).upper()}'
-  return (
-    _curve(
-      history,
-      score,
-      plots.draw_scores,
-      targets,
-      best=results['best_epoch'] + 1,
-      caption=Markup('<span class="legend"><b>{}</b>{}</span>').format(score, keys),
-    )
-    + _curve(history, 'training loss', plots.draw_loss)
-    + _curve(history, 'learning rate', plots.draw_rate)
-  )
+    return []
+  score, best = f'validation {criterion(targets).upper()}', results['best_epoch'] + 1
+  return [
+    _curve(history, score, rules, plots.draw_scores, targets, best=best),
+    _curve(history, 'training loss', rules, plots.draw_loss),
+    _curve(history, 'learning rate', rules, plots.draw_rate),
+  ]
 
 
-def _curve(history, name, draw, *arguments, best=None, caption=None):
+def _curve(history, name, rules, draw, *arguments, best=None):
   """Returns a figure over epochs: draw(axes, history, *arguments), with the epoch `best` marked."""
   axes = svg.page_axes()
   axes.margins(y=0.08)
@@ -152,44 +129,41 @@ def _curve(history, name, draw, *arguments, best=None, caption=None):
   plots.draw_stages(axes, history)
   if best is not None:
     plots.draw_vertical(axes, best, 'best', plots.BLACK, color=plots.BLACK)
-  plot = svg.to_html(
+  drawing = svg.draw(
     axes,
     f'{name} over {len(history)} epochs',
+    rules,
     x_ticks=svg.ticks(axes.xaxis, 8, integer=True),
     y_ticks=svg.ticks(axes.yaxis, 5),
   )
-  return _figure(caption or Markup('<b>{}</b>').format(name), plot)
+  return {'name': name, 'drawing': drawing}
 
 
-def _scatter(results, series, i, target):
+def _scatter(results, series, i, target, rules):
   """Returns a figure of the predictions of one target against their annotations."""
   prediction = np.concatenate([s.prediction[s.annotated, i] for s in series.values()])
   annotation = np.concatenate([s.labels[s.annotated, i] for s in series.values()])
   axes, score = svg.page_axes(), _score(target, results[target][TARGETS[target].metrics[0]])
   plots.draw_scatter(axes, prediction, annotation, target)
   label = f'{target}: prediction against annotation of {len(annotation)} frames, {score}'
-  caption = Markup(
-    '<b><i class="key {0}"></i> {0}</b>, {1}: annotation (across) and prediction (up)'
-  ).format(target, score)
-  plot = svg.to_html(axes, label, x_ticks=_ticks(target), y_ticks=_ticks(target))
-  return _figure(caption, plot, 'square')
+  drawing = svg.draw(axes, label, rules, x_ticks=_ticks(target), y_ticks=_ticks(target))
+  return {'target': target, 'score': score, 'drawing': drawing}
 
 
-def _traces(results, targets, series, ranked):
-  """Returns figures of prediction and annotation over time for the best and the worst clips."""
+def _traces(results, targets, series, ranked, rules):
+  """Returns {title: figures of prediction and annotation over time}, the best and worst clips."""
   best, worst = ranked[:TRACED_CLIPS], ranked[TRACED_CLIPS:][-TRACED_CLIPS:]
-  sections = []
-  for title, clips in (('Best clips', best), ('Worst clips', worst)):
-    figures = [
-      _trace(results, series, clip, i, target) for clip in clips for i, target in enumerate(targets)
+  return {
+    title: [
+      _trace(results, series, clip, i, target, rules)
+      for clip in clips
+      for i, target in enumerate(targets)
     ]
-    if figures:
-      section = Markup('<h3>{}</h3><div class="grid pairs">{}</div>')
-      sections.append(section.format(title, templates.join(figures)))
-  return templates.join(sections)
+    for title, clips in (('Best clips', best), ('Worst clips', worst))
+  }
 
 
-def _trace(results, series, clip, i, target):
+def _trace(results, series, clip, i, target, rules):
   """Returns a figure of prediction and annotation of one target over a clip, in seconds."""
   s = series[clip]
   label = np.where(s.annotated, s.labels[:, i], np.nan)
@@ -201,14 +175,15 @@ def _trace(results, series, clip, i, target):
   if len(times) > 1:
     axes.set_xlim(times[0], times[-1])
   plots.draw_trace(axes, *(np.insert(x, gaps, np.nan) for x in (times, label, prediction)), target)
-  plot = svg.to_html(
+  drawing = svg.draw(
     axes,
     f'{clip}: {target} and its annotation over time, {score}',
+    rules,
     x_ticks=svg.ticks(axes.xaxis, 6),
     x_unit=' s',
     y_ticks=_ticks(target),
   )
-  return _figure(Markup('<b>{}</b> {} {}').format(clip, target, score), plot, 'low')
+  return {'clip': clip, 'target': target, 'score': score, 'drawing': drawing}
 
 
 def _score(target, value):
@@ -230,45 +205,33 @@ def _block_means(values, size):
   return np.where(counts, np.nansum(blocks, axis=1) / np.maximum(counts, 1), np.nan)
 
 
-def _ranking(results, targets, series, ranked):
-  """Returns the table of clips, best mean score first."""
+def _ranking(results, targets, series, ranked, rules):
+  """Returns the table of clips, best mean score first, as {'heads', 'sorted_by', 'rows'}."""
   scores = [f'{target} {TARGETS[target].metrics[0].upper()}' for target in targets]
   means = [f'mean {criterion(targets).upper()}'] if len(targets) > 1 else []
-  heads = ['clip', *scores, *means, 'frames', 'face', 'sound']
-  sorted_by = (means or scores)[0]
-  cells = []
-  for head in heads:
-    order = Markup(' aria-sort="descending"') if head == sorted_by else ''
-    cell = Markup('<th scope="col"{}><button type="button">{}</button></th>')
-    cells.append(cell.format(order, head))
-  rows = []
-  for rank, clip in enumerate(ranked, 1):
-    row = templates.join(_ranking_cells(results, targets, series[clip], clip))
-    rows.append(Markup('<tr><td>{}</td>{}</tr>\n').format(rank, row))
-  return Markup(
-    '<table id="ranking"><thead><tr><th scope="col">rank</th>{}</tr></thead>'
-    '<tbody>\n{}</tbody></table>'
-  ).format(templates.join(cells), templates.join(rows))
+  return {
+    'heads': ['clip', *scores, *means, 'frames', 'face', 'sound'],
+    'sorted_by': (means or scores)[0],
+    'rows': {clip: _ranking_cells(results, targets, series[clip], clip, rules) for clip in ranked},
+  }
 
 
-def _ranking_cells(results, targets, s, clip):
-  """Returns the cells of one clip; the page sorts by data-value."""
-  cells = [Markup('<th scope="row" data-value="{0}">{0}</th>').format(clip)]
-  number = Markup('<td data-value="{}">{}</td>')
-  scored = Markup(
-    '<td class="scored" style="--bar: var(--{}); --share: {:.1%}" data-value="{}">{}</td>'
-  )
-  scores = [results[target]['per_clip'][clip] for target in targets]
+def _ranking_cells(results, targets, s, clip, rules):
+  """Returns (classes, data-value, text) of each cell of a clip; the page sorts by data-value."""
+  cells, scores = [], [results[target]['per_clip'][clip] for target in targets]
   for target, score in zip(targets, scores, strict=True):
     key = _sort_key(score)
-    cells.append(scored.format(target, max(float(key), 0), key, _number(score)))
+    bar = rules.name(f'--bar: var(--{target}); --share: {max(float(key), 0):.1%}')
+    cells.append((f'scored {bar}', key, _number(score)))
   if len(targets) > 1:
     mean = float(np.mean(scores))
-    cells.append(number.format(_sort_key(mean), _number(mean)))
+    cells.append(('', _sort_key(mean), _number(mean)))
   frames = s.annotated.sum()
-  cells.append(number.format(frames, f'{frames:,}'))
-  shares = (mask.mean() for mask in (s.face_present, s.audio_present))
-  return cells + [number.format(f'{share:.4f}', f'{share:.0%}') for share in shares]
+  cells.append(('', frames, f'{frames:,}'))
+  cells += [
+    ('', f'{mask.mean():.4f}', f'{mask.mean():.0%}') for mask in (s.face_present, s.audio_present)
+  ]
+  return cells
 
 
 def _sort_key(value):
@@ -277,7 +240,7 @@ def _sort_key(value):
 
 
 def _gates(series, has_input):
-  """Returns the section on gates, empty for a system without them."""
+  """Returns the rows of the table of gates, none for a system without them."""
   rows = []
   for name in legend.sort_gates(next(iter(series.values())).gates):
     scores = np.concatenate(
@@ -286,34 +249,28 @@ def _gates(series, has_input):
     scores = scores[np.isfinite(scores).all(axis=1)]
     if len(scores):
       rows += _gate_rows(name, scores)
-  return templates.fill('gates.html', rows=templates.join(rows)) if rows else ''
+  return rows
 
 
 def _gate_rows(name, scores):
   """Returns table rows: mean and spread of each column of a gate, and how often it is highest.
 
   scores (N,K): the gate's softmax scores over all frames in which the model had an input.
+  The bar is 1000 units long; its mean, and the ends of its spread, are in these.
   """
   gate, words = legend.describe_gate(name, scores.shape[1])
   means, spreads = scores.mean(axis=0), scores.std(axis=0)
-  rows = []
-  for k, (word, mean, spread) in enumerate(zip(words, means, spreads, strict=True)):
-    low, high = max(mean - spread, 0) * 1000, min(mean + spread, 1) * 1000
-    bar = Markup(
-      '<svg class="bar" viewBox="0 0 1000 10" preserveAspectRatio="none" aria-hidden="true">'
-      '<path class="whole" d="M0 5H1000"/><path class="mean" d="M0 5H{mean:.0f}"/>'
-      '<path class="spread" d="M{low:.0f} 5H{high:.0f}M{low:.0f} 2v6M{high:.0f} 2v6"/></svg>'
-    ).format(mean=mean * 1000, low=low, high=high)
-    highest = (scores.argmax(axis=1) == k).mean()
-    row = Markup(
-      '<tr class="{}"><th scope="row">{}: {}</th><td class="wide">{}</td>'
-      '<td>{:.3f}</td><td>{:.3f}</td><td>{:.0%}</td></tr>'
-    )
-    rows.append(row.format('' if k else 'first', gate, word, bar, mean, spread, highest))
-  return rows
-
-
-def _rows(values):
-  """Returns {name: value} as the rows of a table."""
-  row = Markup('<tr><th scope="row">{}</th><td>{}</td></tr>')
-  return templates.join(row.format(*pair) for pair in values.items())
+  return [
+    {
+      'first': k == 0,
+      'gate': gate,
+      'column': word,
+      'bar': f'{mean * 1000:.0f}',
+      'low': f'{max(mean - spread, 0) * 1000:.0f}',
+      'high': f'{min(mean + spread, 1) * 1000:.0f}',
+      'mean': f'{mean:.3f}',
+      'spread': f'{spread:.3f}',
+      'highest': f'{(scores.argmax(axis=1) == k).mean():.0%}',
+    }
+    for k, (word, mean, spread) in enumerate(zip(words, means, spreads, strict=True))
+  ]

@@ -1,11 +1,11 @@
 """Turns figures of matplotlib into inline SVG for a page, with the texts on them as HTML."""
 
+import dataclasses
 import io
 import re
 
 import matplotlib
 import numpy as np
-from markupsafe import Markup
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
@@ -32,8 +32,6 @@ SVG_STYLE = {
 SVG_ELEMENT = re.compile(
   r'<(?:path d="([^"]*)"|use [^>]*?x="([^"]*)" y="([^"]*)")[^>]*? style="([^"]*)"/>'
 )
-PATH = Markup('<path d="{}" style="{}"/>')
-DOT = Markup('<path class="dot" d="{}" style="{}"/>')
 
 
 def page_axes():
@@ -54,20 +52,34 @@ def ticks(axis, most, *, integer=False):
   return [float(value) for value in values if low <= value <= high]
 
 
-def to_html(axes, label, *, x_ticks=(), y_ticks=(), x_unit=''):
-  """Turns axes of `page_axes` into an inline SVG and, on it, the texts as HTML.
+@dataclasses.dataclass
+class Drawing:
+  """Holds a figure as a page's template writes it: an SVG, and on it the texts as HTML.
 
   The SVG stretches to the box that the page gives it, while strokes and texts keep their size. Its
   colours are CSS variables, so that they follow the page into dark mode.
 
+  label: what a screen reader says of the figure.
+  paths: (classes, outline) of each path of the SVG, which is SVG_SIDE units across and up.
+  words: (classes, text) of each text.
+  """
+
+  label: str
+  paths: list[tuple[str, str]]
+  words: list[tuple[str, str]]
+  side: int = SVG_SIDE
+
+
+def draw(axes, label, rules, *, x_ticks=(), y_ticks=(), x_unit=''):
+  """Turns axes of `page_axes` into a Drawing.
+
   Args:
     axes: of `page_axes`, drawn on.
     label: what a screen reader says of the figure.
+    rules: StyleRules of the page, which get the places and colours of this figure.
     x_ticks: values to be written below the figure.
     y_ticks: values to be written next to the figure, each with a grid line.
     x_unit: text that follows each value of x_ticks.
-
-  Returns HTML: an element of class "plot".
   """
 
   def share(x, y):  # of the width, from the left, and of the height, from the top
@@ -84,13 +96,12 @@ def to_html(axes, label, *, x_ticks=(), y_ticks=(), x_unit=''):
     words.append(('vertical', style, text.get_text()))
   for tick in y_ticks:
     axes.axhline(tick, color=GRID if tick else GREY, lw=0.8, zorder=0)
-  span = Markup('<span class="{}" style="{}">{}</span>')
-  spans = Markup('').join(span.format(*word) for word in words)
-  return Markup('<div class="plot">{}{}</div>').format(_to_svg(axes, label), spans)
+  words = [(f'{kind} {rules.name(style)}', text) for kind, style, text in words]
+  return Drawing(label, _paths(axes, rules), words)
 
 
-def _to_svg(axes, label):
-  """Turns axes that fill their figure into an SVG of paths only, which stretches with its box."""
+def _paths(axes, rules):
+  """Turns axes that fill their figure into paths, as Drawing has them."""
   axes.set_axis_off()
   axes.figure.patch.set_visible(False)
   for text in axes.texts:
@@ -105,7 +116,6 @@ def _to_svg(axes, label):
   drawn = re.sub('<defs>.*?</defs>', '', file.getvalue(), flags=re.DOTALL)
   paths = []
   for outline, x, y, style in SVG_ELEMENT.findall(drawn):
-    element = DOT if x else PATH
     outline = f'M {x} {y} ' if x else outline.replace('\n', '')
     outline = re.sub(r'(\.\d)\d+', r'\1', outline)
     # A step of length 0 after each move draws a dot: a marker that is not stretched with the SVG,
@@ -113,7 +123,5 @@ def _to_svg(axes, label):
     outline = re.sub(r'(M [^ ]+ [^ ]+ )', r'\1h0', outline)
     for colour, variable in CSS_VARIABLES.items():
       style = style.replace(colour, f'var(--{variable})')
-    paths.append(element.format(outline, style))
-  return Markup(
-    '<svg viewBox="0 0 {0} {0}" preserveAspectRatio="none" role="img" aria-label="{1}">{2}</svg>'
-  ).format(SVG_SIDE, label, Markup('').join(paths))
+    paths.append(('dot ' * bool(x) + rules.name(style), outline))
+  return paths

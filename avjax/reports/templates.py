@@ -1,65 +1,98 @@
-"""Fills the HTML templates of this package. Every text that enters a page is escaped here.
+"""Writes HTML pages from the templates of this package, and makes all that goes into them text.
 
-The templates are Jinja's, with autoescaping: what is not `markupsafe.Markup` is text. Python makes
-Markup of literals alone, with `Markup.format`, which escapes too (ruff's rule S704).
+Jinja2 escapes every value that a template writes, so no text of a file can become an element or an
+attribute. The policy of a page lets only our own script and style take effect, by their SHA-256.
 """
 
 import base64
 import hashlib
 import json
 import pathlib
+import re
 
 import jinja2
 import numpy as np
 from markupsafe import Markup
 
-HERE = pathlib.Path(__file__).parent
+import avjax
+
+FOLDER = pathlib.Path(__file__).parent
 
 
-def script(name):
-  """Returns a script element with a JavaScript file of this package."""
-  return Markup('<script>{}</script>').format(Markup(_javascript(name)))  # noqa: S704  (our own)
+class StyleRules:
+  """Gathers the declarations of single elements as rules of the page's style element.
 
-
-def policy(*scripts, media="'none'"):
-  """Returns the Content-Security-Policy of a page that runs these scripts of ours and no other.
-
-  scripts: names of files that the page has as `script` elements. media: where its films come from.
+  The policy of a page allows no style attributes.
   """
-  sums = (hashlib.sha256(_javascript(name).encode()).digest() for name in scripts)
-  allowed = ' '.join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in sums)
-  return (
-    f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; media-src {media}; "
-    "base-uri 'none'; form-action 'none'"
+
+  def __init__(self):
+    self._names = {}
+
+  def name(self, declarations):
+    """Returns the class of elements with these CSS declarations, such as 'left:10%'."""
+    return self._names.setdefault(declarations, f'r{len(self._names)}')
+
+  def text(self):
+    """Returns the rules as CSS. They outweigh those of the page's own style sheet."""
+    return ''.join(f'body .{name} {{ {text} }}\n' for text, name in self._names.items())
+
+
+def write(path, template, *, scripts, rules, **values):
+  """Writes a page piece by piece, so that a long video is never in memory as a whole.
+
+  Args:
+    path: the file to write; characters that UTF-8 cannot hold become '?'.
+    template: name of an HTML file of this package; the CSS file of the same name styles it.
+    scripts: names of JavaScript files of this package, which run as one script.
+    rules: CSS that follows the style sheets; made by this package, not text of a file.
+    values: what the template writes, by name. Each is escaped, unless `escaped_json` made it.
+  """
+  sheets = 'style.css', template.replace('.html', '.css')
+  pieces = (
+    _environment()
+    .get_template(template)
+    .generate(
+      script=_own(''.join(map(_read, scripts))),
+      style=_own(''.join(map(_read, sheets)) + rules),
+      version=avjax.__version__,
+      **values,
+    )
   )
+  with open(path, 'wb') as file:
+    file.writelines(piece.encode('utf-8', 'replace') for piece in pieces)
 
 
-def _javascript(name):
-  return (HERE / name).read_text(encoding='utf-8')
+def _environment():
+  """Returns what finds and fills the templates; a value that a template lacks is an error."""
+  environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(FOLDER),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+  )
+  environment.filters['source_hash'] = _source_hash
+  return environment
 
 
-ENVIRONMENT = jinja2.Environment(
-  loader=jinja2.FileSystemLoader(HERE),
-  autoescape=True,
-  undefined=jinja2.StrictUndefined,
-  keep_trailing_newline=True,
-)
-ENVIRONMENT.globals.update(script=script, policy=policy)
+def _read(name):
+  return (FOLDER / name).read_text(encoding='utf-8')
 
 
-def fill(template, **values):
-  """Returns a template of this package, such as 'run_report.html', with these values in it."""
-  return Markup(ENVIRONMENT.get_template(template).render(values))  # noqa: S704  (autoescaped)
+def _own(text):
+  """Marks script or style of this package as not to be escaped: elements of both take no escapes.
+
+  Raises ValueError for text that would end its element.
+  """
+  if re.search('</|<!--', text):
+    raise ValueError('a script or style of a page would end its element')
+  return Markup(text)
 
 
-def join(pieces):
-  """Joins texts and Markup to Markup; texts are escaped."""
-  return Markup('').join(pieces)
-
-
-def list_items(texts):
-  """Returns the items of an HTML list, one for each text."""
-  return join(Markup('<li>{}</li>').format(text) for text in texts)
+def _source_hash(text):
+  """Returns how a Content-Security-Policy names a script or style that is in the page."""
+  digest = hashlib.sha256(text.encode()).digest()
+  return f'sha256-{base64.b64encode(digest).decode()}'
 
 
 def escaped_json(value):
@@ -70,24 +103,24 @@ def escaped_json(value):
   value: dicts, lists, strings and numbers; an array (n,) becomes a list, with null for NaN.
   """
   if isinstance(value, dict):
-    yield '{'
+    yield Markup('{')
     for i, (name, item) in enumerate(value.items()):
-      yield from (',' if i else '', *escaped_json(name), ':')
+      yield from (Markup(',' if i else ''), *escaped_json(name), Markup(':'))
       yield from escaped_json(item)
-    yield '}'
+    yield Markup('}')
   elif isinstance(value, list):
-    yield '['
+    yield Markup('[')
     for i, item in enumerate(value):
-      yield ',' if i else ''
+      yield Markup(',' if i else '')
       yield from escaped_json(item)
-    yield ']'
+    yield Markup(']')
   else:
     if isinstance(value, np.ndarray):
       missing = np.flatnonzero(np.isnan(value))
       value = value.tolist()
       for i in missing:
         value[i] = None
-    text = json.dumps(value, allow_nan=False, separators=(',', ':'))
+    text = json.dumps(value, allow_nan=False, separators=(',', ':'))  # in ASCII
     for character in '<>&':
       text = text.replace(character, f'\\u{ord(character):04x}')
-    yield text
+    yield Markup(text)

@@ -11,12 +11,12 @@ import time
 import numpy as np
 from tqdm import tqdm
 
-from avjax import files
-from avjax.errors import printable
+from avjax import errors, files
 from avjax.system import sharding
 from avjax.targets import TARGETS, criterion
 
 logger = logging.getLogger('avjax')
+logger.addFilter(errors.make_record_visible)
 
 
 def start_logging(path: str | pathlib.Path, primary: bool = True) -> None:
@@ -29,18 +29,11 @@ def start_logging(path: str | pathlib.Path, primary: bool = True) -> None:
   for handler in list(logger.handlers):
     logger.removeHandler(handler)
     handler.close()
-  logger.addFilter(make_printable)
   logger.addHandler(TerminalHandler())
   if primary:
     to_file = LogFile(path)
     to_file.setFormatter(logging.Formatter('%(asctime)s %(message)s'))
     logger.addHandler(to_file)
-
-
-def make_printable(record: logging.LogRecord) -> bool:
-  """Escapes what a line of the log holds from the files of strangers; a filter of `logging`."""
-  record.msg, record.args = printable(record.getMessage()), ()
-  return True
 
 
 class LogFile(logging.FileHandler):

@@ -135,6 +135,8 @@ def test_what_is_written(clip, tiny_run, tmp_path):
     'clip.png',
     'clip_overlay.mp4',
   ]
+  for name in ('clip.html', 'clip_overlay.mp4'):  # they hold a face and a voice
+    assert (tmp_path / 'out' / name).stat().st_mode & 0o777 == 0o600
   table = read_csv(tmp_path / 'out' / 'clip.csv')
   assert list(table)[:6] == ['frame', 'time', 'valence', 'arousal', 'face_found', 'audio_present']
   assert [name for name in table if name.startswith('gate')] == [

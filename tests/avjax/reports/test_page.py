@@ -8,7 +8,7 @@ import tracemalloc
 import numpy as np
 import pytest
 from official_set import write_video
-from pages import FAINT, HOSTILE, assert_named, in_browser, softmax
+from pages import FAINT, HOSTILE, assert_named, assert_policy_holds, in_browser, softmax
 
 from avjax.inference.prediction import VideoPrediction
 from avjax.reports import clip_page, legend, templates
@@ -68,9 +68,16 @@ def opened(chromium, film, tmp_path):
   """Returns opened(kind, ...), which writes a page, opens it and returns browser and prediction."""
 
   def write_and_open(
-    kind='grjca', targets=('valence', 'arousal'), *, title='film.mp4', video=film, **emulated
+    kind='grjca',
+    targets=('valence', 'arousal'),
+    *,
+    title='film.mp4',
+    notes=('a run', 'another note'),
+    video=film,
+    **emulated,
   ):
     given = make_prediction(kind, targets)
+    given.notes = list(notes)
     clip_page.write(tmp_path / 'page.html', title, video, given)
     chromium.emulate(**{'width': 1400, **emulated})
     chromium.open(tmp_path / 'page.html')
@@ -283,10 +290,24 @@ def test_gates_of_every_system_are_in_words(opened):
 
 @in_browser
 def test_hostile_title_is_only_text(opened):
-  chromium, _ = opened(title=HOSTILE)
+  chromium, _ = opened(title=HOSTILE, notes=[HOSTILE])
   assert chromium.evaluate('window.hacked') is None and not chromium.errors
   assert chromium.evaluate('document.title') == text(chromium, 'title') == HOSTILE
+  assert chromium.evaluate('document.querySelector(".notes").innerText.trim()') == HOSTILE
   assert chromium.evaluate('document.images.length') == 0
+
+
+@in_browser
+def test_nothing_that_is_put_into_the_page_takes_effect(opened, tmp_path):
+  chromium, _ = opened()
+  assert_policy_holds(chromium, tmp_path / 'page.html')
+  assert text(chromium, 'frame') == '1'
+
+
+def test_a_script_that_would_end_its_element_is_refused():
+  for hostile in ('</script>', '</ScRiPt >', '<!--'):
+    with pytest.raises(ValueError, match='end its element'):
+      templates._own(f'const x = "{hostile}"')
 
 
 @in_browser

@@ -1,16 +1,17 @@
 """Tests the report of a run, as a file and in a browser."""
 
 import json
+import shutil
 import types
 
 import numpy as np
 import pytest
-from pages import FAINT, HOSTILE, assert_named, in_browser, softmax
+from pages import FAINT, HOSTILE, assert_named, assert_policy_holds, in_browser, softmax
 from tiny import get_config
 
 from avjax.errors import InputError
 from avjax.evaluation.results import score
-from avjax.reports import plots, run_report, svg
+from avjax.reports import plots, run_report, svg, templates
 
 RATE = 25  # frames a second
 MODEL = {'parameter_count': 12_345, 'has_input': np.logical_or}  # of face and audio
@@ -47,6 +48,7 @@ def reported(tmp_path_factory):
       'stage': 1 + e // 2,
       'rate': 10.0**-e,
       'train_loss': 2 - e,
+      'event': '',
       'validation_ccc_valence': 0.1 * e,
       'validation_ccc_arousal': 0.2,
     }
@@ -150,27 +152,76 @@ def test_report_of_a_run_without_gates_or_epochs(reported, tmp_path):
     run_report.write(tmp_path, config, unlabelled, one, **MODEL)
 
 
+@in_browser
+def test_texts_of_a_stranger_are_only_text(chromium, reported, tmp_path, monkeypatch):
+  """What metrics.jsonl, config.json and versions.json hold comes into no element or attribute."""
+  _, config, results, series = reported
+  hostile = f'" onload="window.hacked = 1" style="x:y {HOSTILE} $\\frac$'
+  rows = [{'epoch': e, 'stage': hostile * e, 'rate': 0.1, 'train_loss': 1} for e in range(3)]
+  monkeypatch.setattr(run_report.History, 'history', lambda self: rows)
+  config = config.copy_and_resolve_references()
+  with config.ignore_type():
+    config.fold = config.model.fusion.name = config.system = hostile
+  clips = {hostile + clip: s for clip, s in series.items()}
+  results = {**results, 'fold': hostile, 'partition': hostile, **score(clips, config.targets)}
+  (tmp_path / 'versions.json').write_text(json.dumps({hostile: hostile}))
+  run_report.write(tmp_path, config, results, clips, **MODEL)
+  chromium.emulate(1400)
+  chromium.open(tmp_path / 'report.html')
+  assert chromium.evaluate('window.hacked') is None and not chromium.errors
+  counts = 'document.querySelectorAll("script, img, [onload], [style], [onerror]").length'
+  assert chromium.evaluate(counts) == 1  # our own script
+  assert hostile in chromium.evaluate('document.querySelector("h1").textContent')
+  drawn = '[...document.querySelectorAll(".vertical")].map(e => e.textContent)'
+  assert f'group {hostile} opens' in chromium.evaluate(drawn)
+  assert ranking(chromium, 1)[0].startswith(hostile)
+
+
+@in_browser
+def test_nothing_that_is_put_into_the_report_takes_effect(chromium, reported, tmp_path):
+  folder, *_ = reported
+  shutil.copy(folder / 'report.html', tmp_path)
+  chromium.emulate(1400)
+  assert_policy_holds(chromium, tmp_path / 'report.html')
+  before = ranking(chromium, 1)
+  chromium.evaluate('document.querySelectorAll("#ranking button")[0].click()')
+  assert ranking(chromium, 1) != before
+
+
+def test_a_dollar_sign_in_a_name_is_no_formula_of_a_figure(reported, tmp_path):
+  _, config, results, series = reported
+  clips = {f'$\\frac$ {clip}': s for clip, s in series.items()}
+  scores = {**results, **score(clips, config.targets)}
+  plots.traces(clips, scores, config.targets, tmp_path / 'traces.png')
+  rows = [{'epoch': e, 'stage': '$\\frac$' * e, 'rate': 1, 'best_ccc': 0} for e in range(2)]
+  plots.curves(rows, config.targets, tmp_path / 'curves.png')
+  assert {path.name for path in tmp_path.iterdir()} == {'traces.png', 'curves.png'}
+
+
 def test_figures_of_a_page_are_the_same_every_time_and_need_nothing_else():
   def draw():
-    axes = svg.page_axes()
+    axes, rules = svg.page_axes(), templates.StyleRules()
     prediction = np.array([0, np.nan, 1, np.nan])
     plots.draw_trace(axes, np.arange(4), np.full(4, 0.5), prediction, 'arousal')
-    return svg.to_html(axes, '<clip>', x_ticks=(0, 3), x_unit=' s', y_ticks=(-1, 0, 1))
+    drawing = svg.draw(axes, 'clip', rules, x_ticks=(0, 3), x_unit=' s', y_ticks=(-1, 0, 1))
+    return drawing, rules.text()
 
-  figure = draw()
-  assert figure == draw()
-  assert 'aria-label="&lt;clip&gt;"' in figure
-  assert f'{svg.MINUS}1</span>' in figure and '3 s</span>' in figure
-  assert 'var(--arousal)' in figure and 'var(--muted)' in figure and '#' not in figure
-  assert figure.count('h0M') == 1  # two frames between gaps, each a dot of the same line
-  assert not any(word in figure for word in ('id=', 'href', 'url(', 'http', '<image', '<style'))
+  drawing, rules = draw()
+  assert (drawing, rules) == draw()
+  assert [text for _, text in drawing.words] == ['0 s', '3 s', f'{svg.MINUS}1', '0', '1']
+  assert 'var(--arousal)' in rules and 'var(--muted)' in rules and '#' not in rules
+  outlines = [outline for _, outline in drawing.paths]
+  # Two frames between gaps, each a dot of the same line.
+  assert sum(outline.count('h0M') for outline in outlines) == 1
+  assert all(set(outline) <= set('MLh0123456789. z') for outline in outlines)
+  assert not any(word in rules for word in ('url', 'http', '@', '<'))
 
 
 def test_markers_become_dots_that_keep_their_shape():
   axes = svg.page_axes()
   plots.draw_loss(axes, [{'epoch': e, 'train_loss': loss} for e, loss in enumerate((2, None, 1))])
-  figure = svg.to_html(axes, 'loss')
-  assert figure.count('<path class="dot" d="M') == 2 and '<use' not in figure
+  drawing = svg.draw(axes, 'loss', templates.StyleRules())
+  assert [outline[0] for kind, outline in drawing.paths if kind.startswith('dot ')] == ['M', 'M']
 
 
 def test_numbers_along_an_axis_are_round():
