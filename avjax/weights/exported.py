@@ -119,6 +119,7 @@ def read_exported(
     raise InputError(
       f'{folder} holds no {DESCRIPTION}: it is not a model that python -m avjax.export wrote'
     )
+  files.check_no_links(folder)
   with as_input_error(f'{folder}/{DESCRIPTION} is not of an exported model'):
     description = files.read_json(folder / DESCRIPTION)
     checksums = {name: description['sha256'][name] for name in (WEIGHTS, PROGRAM)}
