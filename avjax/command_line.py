@@ -139,7 +139,8 @@ def run_config_file(path, arguments):
   names the file.
   """
   if not os.path.isfile(path):  # Path.is_file raises where the name is too long
-    raise InputError(f'the config file cannot be read: {path}: No such file')
+    problem = 'It is not a regular file' if os.path.exists(path) else 'No such file'
+    raise InputError(f'the config file cannot be read: {path}: {problem}')
   loader = importlib.machinery.SourceFileLoader('config_file', str(path))
   module = types.ModuleType(loader.name)
   module.__file__ = str(path)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import pathlib
 from typing import Any
 
 import jax
 import optax
 
-from avjax import ranges, targets
+from avjax import files, ranges, targets
 from avjax.config import Config
 from avjax.data.dataset import Records
 from avjax.errors import InputError
@@ -21,6 +22,7 @@ from avjax.runs import settings
 from avjax.system import System, steps
 from avjax.training import optimizer, unfreezing
 from avjax.training.unfreezing import TrainableMask
+from avjax.weights.exported import DESCRIPTION
 from avjax.weights.initialize import initialize
 
 RANGES = {
@@ -117,6 +119,7 @@ def prepare(config: Config, workdir: str | pathlib.Path) -> Plan:
   source = workdir if run_folder.begun(workdir) else config.resume
   changed, origins = [], {}
   if not source:
+    check_model_folder(config.init.model)
     variables, origins = initialize(config, variables)
   elif source != workdir:
     changed, origins = run_folder.check_fork(config, source, records.manifest)
@@ -134,6 +137,13 @@ def prepare(config: Config, workdir: str | pathlib.Path) -> Plan:
     variables,
     origins,
   )
+
+
+def check_model_folder(path: str) -> None:
+  """Raises InputError if a file of weights lies in an exported model that holds a link."""
+  folder = pathlib.Path(path).parent
+  if path and os.path.exists(folder / DESCRIPTION):
+    files.check_no_links(folder)
 
 
 def feature_names(config: Config) -> list[str]:

@@ -21,6 +21,7 @@ from avjax.runs import folder as run_folder
 from avjax.runs.checkpoint import Checkpoints, json_sha256
 from avjax.runs.history import History
 from avjax.runs.load import load_best, load_system
+from avjax.training.plan import check_model_folder
 from avjax.training.state import check_meta
 
 REFUSED = ', which avjax does not use inside '
@@ -164,6 +165,7 @@ def test_settings_of_all_systems_are_some():
 
 
 OLD = 'tests/data/made_by_656e7a9/run/config.json'
+OLD_MODEL = pathlib.Path(run_folder.__file__).parents[2] / 'tests/data/made_by_656e7a9/model'
 LINE = {'step': 5, 'epoch': 0, 'stage': 1, 'rate': 0.1, 'train_loss': 1.0, 'event': ''}
 
 
@@ -335,3 +337,16 @@ def only_meta(restore):
     return restore(self, step, args=args)
 
   return checked
+
+
+def test_a_model_that_holds_a_link_is_refused(workdir, tmp_path):
+  model = tmp_path / 'model'
+  shutil.copytree(OLD_MODEL, model)
+  (tmp_path / 'weights').write_bytes((model / 'weights.safetensors').read_bytes())
+  os.remove(model / 'weights.safetensors')
+  (model / 'weights.safetensors').symlink_to(tmp_path / 'weights')
+  line = refused('avjax.export', '--check', model)
+  assert f'error: {model}/weights.safetensors is a link{REFUSED}{model};' in line
+  with pytest.raises(InputError, match=f'is a link{REFUSED}'):
+    check_model_folder(str(model / 'weights.safetensors'))
+  check_model_folder(str(tmp_path / 'weights'))  # only the folder of a model is looked at
