@@ -9,12 +9,16 @@ import numpy as np
 import optax
 import pytest
 from flax import traverse_util
+from ml_collections import ConfigDict
 
 from avjax.system import System, inputs, steps
+from avjax.targets import losses
 from avjax.training import optimizer
 from avjax.training.plan import make_stages
-from avjax.training.unfreezing import TrainableMask
-from configs import grjca
+from avjax.training.progress import summarize_updates
+from avjax.training.state import RunState
+from avjax.training.unfreezing import Schedule, TrainableMask
+from configs import baseline, grjca
 
 
 def abstract_batch(config, clips, rows=400):
@@ -175,15 +179,73 @@ def test_a_padded_row_changes_nothing():
   config.augment = False  # its draws depend on the number of rows
   config.model.temporal.dropout = 0.0
   system = System.from_config(config)
-  losses = []
+  found = []
   for rows in (batch, padded):
     state = steps.make_state(jax.tree.map(jnp.copy, variables), tx)
     after, metrics = system.make_train_step(is_trainable, tx)(
       state, rows, jax.random.key(1), np.float32(1e-3)
     )
-    losses.append((float(metrics['loss']), after.batch_stats))
-  assert losses[0][0] == pytest.approx(losses[1][0], abs=1e-5)
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), losses[0][1], losses[1][1])
+    found.append((float(metrics['loss']), after.batch_stats))
+  assert found[0][0] == pytest.approx(found[1][0], abs=1e-5)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found[0][1], found[1][1])
+
+
+def on_two_features():
+  """Returns the config of the baseline without its tower, on features of width 2: only a head."""
+  config = baseline.get_config('mini')
+  config.data.features = {'given': 2}
+  config.model.visual.tower = 'features/given'
+  return config
+
+
+def test_a_gradient_that_is_not_finite_under_a_finite_loss(monkeypatch):
+  """The root of 0 adds nothing to the loss, but its slope is infinite: the update is skipped.
+
+  Nothing of the state changes, the optimizer's moments and count included, and it is counted.
+  """
+
+  def loss_with_a_corner(prediction, label, mask, **settings):
+    return losses.ccc_loss(prediction, label, mask, **settings) + jnp.sqrt(0 * prediction.sum())
+
+  config = on_two_features()
+  config.model.head = ConfigDict({'name': 'mlp', 'hidden': 4})  # it has a norm, and so statistics
+  system, rng = System.from_config(config), np.random.default_rng(0)
+  batch = {name: rng.uniform(-1, 1, (3, 6, 2)) for name in ('features/given', 'labels')}
+  batch = {name: np.float32(values) for name, values in batch.items()}
+  batch |= {name: np.ones((3, 6), bool) for name in ('real', 'annotated')}
+  is_trainable = TrainableMask(('.*',))
+  tx = optimizer.make_optimizer(is_trainable, {'weight_decay': 1e-3})
+  before = steps.make_state(system.init(0), tx)
+  for loss, is_skipped in ((loss_with_a_corner, True), (losses.ccc_loss, False)):
+    monkeypatch.setitem(losses.LOSSES, 'ccc', loss)
+    after, metrics = system.make_train_step(is_trainable, tx)(
+      jax.tree.map(jnp.copy, before), batch, jax.random.key(1), np.float32(1e-3)
+    )
+    assert np.isfinite(metrics['loss'])
+    assert np.isfinite(metrics['gradient_norm']) != is_skipped
+    for part in ('params', 'batch_stats', 'opt_state'):
+      changed = jax.tree.map(
+        lambda new, old: not np.array_equal(new, old), getattr(after, part), getattr(before, part)
+      )
+      assert any(jax.tree.leaves(changed)) != is_skipped, part
+    run = RunState(after, Schedule(1))
+    run.add_batch(metrics)
+    assert run.skipped_in_a_row() == summarize_updates(run.log)['skipped_updates'] == is_skipped
+
+
+def test_predictions_of_a_head_without_tanh_are_clipped():
+  """The head passes its two features on: they are the predictions, except where they leave [-1, 1].
+
+  It is each window that is clipped, not the mean of the windows that cover a frame.
+  """
+  system = System.from_config(on_two_features())
+  head = {'kernel': np.eye(2, dtype=np.float32), 'bias': np.zeros(2, np.float32)}
+  variables = {'params': {'head': {'output': head}}, 'batch_stats': {}}
+  assert jax.tree.map(np.shape, variables) == jax.tree.map(lambda x: x.shape, system.shapes)
+  features = np.float32([[[2, -0.5], [-3, 1.5], [0.25, -1], [1, 0]]])
+  wanted = [[[1, -0.5], [-1, 1], [0.25, -1], [1, 0]]]
+  found = system.predict(variables, {'features/given': features, 'real': np.ones((1, 4), bool)})
+  np.testing.assert_array_equal(found['prediction'], wanted)
 
 
 def test_adam_is_coupled_and_masked():

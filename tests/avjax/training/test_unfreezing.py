@@ -160,6 +160,16 @@ def test_improvement_resets_the_count_but_not_the_rate():
   assert schedule.cuts == 1 and schedule.bad_epochs == 1
 
 
+def test_an_improvement_starts_the_count_of_stop_patience_again():
+  # Idle in epochs 1 and 2, better in 3, then idle in 4, 5 and 6, which are three in a row.
+  schedule = Schedule(1, warmup_epochs=0, patience=100, stop_patience=3)
+  assert drive(schedule, [0.1, 0.0, 0.0, 0.2] + [0.0] * 50) == {
+    0: 'improved',
+    3: 'improved',
+    6: 'stopped',
+  }
+
+
 def test_stop_patience_ends_a_stage():
   schedule = Schedule(2, warmup_epochs=1, patience=100, stop_patience=3)
   assert drive(schedule, [0.5] + [0.1] * 50) == {0: 'improved', 3: 'released', 7: 'stopped'}
