@@ -128,7 +128,7 @@ def run_tests(tests, cache, change=None):
       data = (root / change.path).read_bytes()
       data = data[: change.start] + change.new.encode() + data[change.end :]
       (root / change.path).write_bytes(data)
-    command = [sys.executable, '-m', 'pytest', '-x', '-p', 'no:cacheprovider', *tests]
+    command = [sys.executable, '-m', 'pytest', '-x', '-rfE', '-p', 'no:cacheprovider', *tests]
     environment = {**os.environ, 'PYTHONPATH': folder, 'JAX_COMPILATION_CACHE_DIR': str(cache)}
     try:
       done = subprocess.run(
@@ -213,9 +213,10 @@ def main():
       part: [pool.submit(row, part, change, cache) for change in own]
       for part, own in chosen.items()
     }
-    parts = {part: [future.result() for future in own] for part, own in parts.items()}
-  found = {'seed': SEED, 'parts': parts, 'equivalent': left_out}
-  path.write_text(json.dumps(found, indent=1) + '\n')
+    found = {'seed': SEED, 'equivalent': left_out, 'parts': {}}
+    for part, own in parts.items():
+      found['parts'][part] = [future.result() for future in own]
+      path.write_text(json.dumps(found, indent=1) + '\n')
   target = DOCS / 'mutants.md'
   target.write_text(fill(target.read_text(), 'mutants', page(found)))
   print(page(found))
