@@ -218,9 +218,11 @@ def test_a_gradient_that_is_not_finite_under_a_finite_loss(monkeypatch):
   before = steps.make_state(system.init(0), tx)
   for loss, is_skipped in ((loss_with_a_corner, True), (losses.ccc_loss, False)):
     monkeypatch.setitem(losses.LOSSES, 'ccc', loss)
+    given = jax.tree.map(jnp.copy, before)
     after, metrics = system.make_train_step(is_trainable, tx)(
-      jax.tree.map(jnp.copy, before), batch, jax.random.key(1), np.float32(1e-3)
+      given, batch, jax.random.key(1), np.float32(1e-3)
     )
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(given))  # its memory is used again
     assert np.isfinite(metrics['loss'])
     assert np.isfinite(metrics['gradient_norm']) != is_skipped
     for part in ('params', 'batch_stats', 'opt_state'):
@@ -322,6 +324,21 @@ def test_centre_crop_and_range():
   image = inputs.images(jnp.asarray(faces), 4)
   assert image.shape == (1, 1, 4, 4, 3) and image[0, 0, 0, 0, 0] == 1 and image[0, 0, 1, 1, 0] == -1
   assert float(image[0, 0, 3, 3, 0]) == pytest.approx(2 * 51 / 255 - 1)
+
+
+@pytest.mark.parametrize(
+  'visual, audio, wanted',
+  [
+    ('ir50', 'vggish', [False, True, True, True]),
+    ('features/x', 'none', [False, False, True, True]),
+    ('none', 'vggish', [False, True, False, True]),
+  ],
+)
+def test_which_frames_have_input(visual, audio, wanted):
+  towers = {'visual': visual, 'audio': audio}
+  read = inputs.Inputs(length=4, face=8, crop=8, towers=towers, features={'x': 2})
+  face_present, audio_present = np.array([0, 0, 1, 1], bool), np.array([0, 1, 0, 1], bool)
+  assert read.has_input(face_present, audio_present).tolist() == wanted
 
 
 def test_windows_are_gathered_bit_for_bit():

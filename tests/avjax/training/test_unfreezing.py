@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from avjax.training.unfreezing import Schedule, TrainableMask, stages
+from avjax import ranges
+from avjax.errors import InputError
+from avjax.training.unfreezing import RANGES, Schedule, TrainableMask, stages
 
 
 def drive(schedule, values):
@@ -173,6 +175,28 @@ def test_an_improvement_starts_the_count_of_stop_patience_again():
 def test_stop_patience_ends_a_stage():
   schedule = Schedule(2, warmup_epochs=1, patience=100, stop_patience=3)
   assert drive(schedule, [0.5] + [0.1] * 50) == {0: 'improved', 3: 'released', 7: 'stopped'}
+
+
+@pytest.mark.parametrize(
+  'name, lowest, below',
+  [
+    ('max_epochs', 1, 0),
+    ('max_stage_epochs', 1, 0),
+    ('warmup_epochs', 0, -1),
+    ('patience', 0, -1),
+    ('stop_patience', 1, 0),
+    ('factor', 1e-9, 0),
+  ],
+)
+def test_the_ranges_of_settings(name, lowest, below):
+  ranges.check('schedule', {name: lowest}, RANGES)
+  with pytest.raises(InputError, match=f'config.schedule.{name} is out of range'):
+    ranges.check('schedule', {name: below}, RANGES)
+
+
+def test_the_factor_is_below_1():
+  with pytest.raises(InputError, match='config.schedule.factor is out of range'):
+    ranges.check('schedule', {'factor': 1.0}, RANGES)
 
 
 def test_groups():
