@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import pytest
 
 from avjax.evaluation.results import summarize_run
-from benchmarks import equations, evidence, predict, reliability, systems, zoo
+from benchmarks import equations, evidence, mutants, predict, reliability, systems, zoo
 from benchmarks.pages import fill
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -29,6 +29,7 @@ BLOCKS = [
   (README, 'predict', lambda: predict.summary(load('predict.json'))),
   (DOCS / 'predict.md', 'predict', lambda: predict.details(load('predict.json'))),
   (DOCS / 'systems.md', 'systems', lambda: systems.table(load('systems.json'))),
+  (DOCS / 'mutants.md', 'mutants', lambda: mutants.page(load('mutants.json'))),
   (DOCS / 'reliability.md', 'fault', lambda: reliability.table(load('reliability.json'))),
 ]
 
