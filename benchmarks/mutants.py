@@ -88,15 +88,7 @@ PARTS = {
 }
 # Changes that cannot be noticed, since the result is the same: (path, line after the change) and
 # why. Others are chosen in their place.
-EQUIVALENT = {
-  ('avjax/training/unfreezing.py', 'bad_epochs: int = 1'): (
-    'the first score is above -inf and sets it to 0'
-  ),
-  (
-    'avjax/data/windows.py',
-    'more = max(frames.max() + 1, len(self.counts) * 5 // 8) - len(self.counts)',
-  ): 'arrays grow to what is needed, as before; only how often they grow differs',
-}
+EQUIVALENT = {}
 
 
 def choose(part):

@@ -1,11 +1,13 @@
 """Tests the schedule as a state machine on lists of CCC values, and the groups."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from avjax import ranges
 from avjax.errors import InputError
-from avjax.training.unfreezing import RANGES, Schedule, TrainableMask, stages
+from avjax.training.unfreezing import RANGES, RELEASES, Schedule, TrainableMask, stages
 
 
 def drive(schedule, values):
@@ -21,6 +23,31 @@ def drive(schedule, values):
 
 
 AUTHOR = {'warmup': 'author', 'release': 'below_minimum'}
+
+
+def test_a_new_schedule_has_the_settings_of_the_paper_and_has_seen_nothing():
+  assert dataclasses.asdict(Schedule(3)) == {
+    'stage_count': 3,
+    'rate_max': 1e-5,
+    'rate_min': 1e-8,
+    'warmup': 'paper',
+    'warmup_epochs': 5,
+    'release': 'at_minimum',
+    'patience': 5,
+    'factor': 0.1,
+    'max_epochs': 100,
+    'max_stage_epochs': 100,
+    'stop_patience': 50,
+    'stage': 0,
+    'epoch': 0,
+    'stage_epoch': 0,
+    'cuts': 0,
+    'bad_epochs': 0,
+    'idle_epochs': 0,
+    'best': -np.inf,
+    'best_epoch': -1,
+    'done': False,
+  }
 
 
 def test_no_improvement_at_all():
@@ -160,6 +187,21 @@ def test_improvement_resets_the_count_but_not_the_rate():
   assert schedule.cuts == 1
   drive(schedule, [0.2, 0.0])
   assert schedule.cuts == 1 and schedule.bad_epochs == 1
+
+
+def test_a_stage_has_a_most_of_epochs():
+  schedule, seen = Schedule(2, max_stage_epochs=3), []
+  for score in range(6):  # each is an improvement, so that nothing else ends the stage
+    assert not schedule.done and schedule.observe(score) == 'improved'
+    seen.append((schedule.stage, schedule.stage_epoch))
+  assert schedule.done and seen == [(0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (1, 3)]
+
+
+def test_when_a_rate_is_at_or_below_the_minimum():
+  """A rate that is the minimum except for rounding is at it, not below it."""
+  rates = [1.5e-8, 1e-5 * 0.1**3, 1e-8, 0.7e-8]
+  assert [RELEASES['at_minimum'](rate, 1e-8) for rate in rates] == [False, True, True, True]
+  assert [RELEASES['below_minimum'](rate, 1e-8) for rate in rates] == [False, False, False, True]
 
 
 def test_an_improvement_starts_the_count_of_stop_patience_again():
