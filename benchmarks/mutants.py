@@ -75,6 +75,7 @@ PARTS = {
     6,
     (
       f'{MODELS}/test_systems.py::test_moving_average_over_predictions',
+      f'{MODELS}/test_systems.py::test_the_frames_of_the_moving_average',
       f'{MODELS}/test_systems.py::test_predictions_are_smoothed_as_the_config_says',
       'tests/avjax/evaluation/test_evaluate.py',
     ),
