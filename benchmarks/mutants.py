@@ -143,7 +143,13 @@ def run_tests(tests, cache, change=None):
 
 def describe(change):
   """Returns where and what a change is, as docs/mutants.json holds it."""
-  return {'file': change.path, 'line': change.line, 'before': change.before, 'after': change.after}
+  return {
+    'file': change.path,
+    'function': change.function,
+    'line': change.line,
+    'before': change.before,
+    'after': change.after,
+  }
 
 
 def measure(part, change, cache):
@@ -172,9 +178,7 @@ def page(found):
   survivors = [row for row in rows if row['noticed_by'] is None]
   lines += ['Not noticed:' if survivors else 'Every change was noticed.', '']
   for row in survivors:
-    lines.append(
-      f'- `{row["file"]}`, line {row["line"]}: `{row["before"]}` became `{row["after"]}`'
-    )
+    lines.append(f'- {tell(row)}')
   if found['equivalent']:
     lines += ['', 'Passed over, since they change no result:', '']
   for row in found['equivalent']:
@@ -182,45 +186,61 @@ def page(found):
   return '\n'.join(lines).replace('\n\n\n', '\n\n').strip()
 
 
+def noticed_before(path):
+  """Returns {what `place` returns: row} of the changes that were noticed the last time."""
+  parts = json.loads(path.read_text())['parts'].values()
+  return {place(row): row for part in parts for row in part if row['noticed_by'] is not None}
+
+
+def place(row):
+  """Returns what a row is known by, which stays when lines above it are added or removed."""
+  return row['file'], row['function'], row['before'], row['after']
+
+
+def measure_all(jobs, known):
+  """Yields (part, its rows) one after the other, once the tests of all parts pass unchanged.
+
+  jobs: changes that are tested at once. known: rows that are kept, as `noticed_before` returns.
+  """
+
+  def row(part, change, cache):
+    found = describe(change)
+    return (
+      {**known[place(found)], **found} if place(found) in known else measure(part, change, cache)
+    )
+
+  with (
+    tempfile.TemporaryDirectory(prefix='avjax-mutants-') as cache,
+    concurrent.futures.ThreadPoolExecutor(jobs) as pool,
+  ):
+    unchanged = {part: pool.submit(run_tests, PARTS[part][2], cache) for part in PARTS}
+    for part, future in unchanged.items():
+      passed, first = future.result()
+      if not passed:
+        sys.exit(f'the tests of {part} fail without a change: {first}')
+    rows = {
+      part: [pool.submit(row, part, change, cache) for change in choose(part)[0]] for part in PARTS
+    }
+    for part, futures in rows.items():
+      yield part, [future.result() for future in futures]
+
+
 def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--jobs', type=int, default=1, help='changes that are tested at once')
   parser.add_argument('--again', action='store_true', help='only those not noticed the last time')
   args = parser.parse_args()
-  path, known = DOCS / 'mutants.json', {}
-  if args.again:
-    before = json.loads(path.read_text())['parts'].values()
-    rows = [row for part in before for row in part if row['noticed_by'] is not None]
-    known = {(row['file'], row['before'], row['after']): row for row in rows}
-  chosen, left_out = {}, []
-  for part in PARTS:
-    chosen[part], equivalent = choose(part)
-    left_out += [
-      {**describe(change), 'why': EQUIVALENT[change.path, change.after]} for change in equivalent
-    ]
-
-  def row(part, change, cache):
-    found = describe(change)
-    old = known.get((found['file'], found['before'], found['after']))
-    return {**old, **found} if old else measure(part, change, cache)
-
-  with (
-    tempfile.TemporaryDirectory(prefix='avjax-mutants-') as cache,
-    concurrent.futures.ThreadPoolExecutor(args.jobs) as pool,
-  ):
-    for part, unchanged in {p: pool.submit(run_tests, PARTS[p][2], cache) for p in PARTS}.items():
-      passed, first = unchanged.result()
-      if not passed:
-        sys.exit(f'the tests of {part} fail without a change: {first}')
-    parts = {
-      part: [pool.submit(row, part, change, cache) for change in own]
-      for part, own in chosen.items()
-    }
-    found = {'seed': SEED, 'equivalent': left_out, 'parts': {}}
-    for part, own in parts.items():
-      found['parts'][part] = [future.result() for future in own]
-      path.write_text(json.dumps(found, indent=1) + '\n')
-  target = DOCS / 'mutants.md'
+  path, target = DOCS / 'mutants.json', DOCS / 'mutants.md'
+  left_out = [
+    {**describe(change), 'why': EQUIVALENT[change.path, change.after]}
+    for part in PARTS
+    for change in choose(part)[1]
+  ]
+  known = noticed_before(path) if args.again else {}
+  found = {'seed': SEED, 'equivalent': left_out, 'parts': {}}
+  for part, rows in measure_all(args.jobs, known):
+    found['parts'][part] = rows
+    path.write_text(json.dumps(found, indent=1) + '\n')
   target.write_text(fill(target.read_text(), 'mutants', page(found)))
   print(page(found))
 
