@@ -89,7 +89,12 @@ PARTS = {
 }
 # Changes that cannot be noticed, since the result is the same: (path, line after the change) and
 # why. Others are chosen in their place.
-EQUIVALENT = {}
+EQUIVALENT = {
+  (
+    'avjax/runs/checkpoint.py',
+    'return ocp.CheckpointManager((self.folder / name).absolute(), options=options)',
+  ): 'Orbax takes the names of the items from the arguments of save and restore, which have them',
+}
 
 
 def choose(part):
