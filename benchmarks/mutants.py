@@ -1,207 +1,254 @@
-"""Changes the code on purpose, a place at a time, and counts the changes that the tests notice.
+"""Changes the code in one place at a time, and counts the changes that no test notices.
 
-python -m benchmarks.mutants [--again]
+python -m benchmarks.mutants [--jobs N] [--again]
 
-Sixty places in the modules that decide what numbers come out are chosen with a seed. Each change is
-made in a copy of the checkout, in which the tests of that module are run. Writes docs/mutants.json
-and the table of docs/mutants.md.
+Writes docs/mutants.json and docs/mutants.md. Each change is made in a copy of the project, whose
+tests of that part must fail. benchmarks/changes.py says what is changed.
+
+The changes of a part are those with the smallest hash of the seed, so that an edit elsewhere in a
+file leaves the choice as it is. --again repeats only those that were not noticed the last time.
 """
 
 import argparse
-import ast
 import concurrent.futures
-import copy
+import hashlib
 import json
 import os
 import pathlib
-import random
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 
-from tqdm import tqdm
-
+from benchmarks.changes import changes
 from benchmarks.pages import fill
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS = ROOT / 'docs'
-SEED, PLACES = 0, 60
-LIMIT = 600  # seconds that the tests of a module may take; a change that makes them hang is noticed
-# The quickest tests that are meant to guard each module.
-GUARDS = {
-  'avjax/targets/losses.py': ['tests/avjax/targets'],
-  'avjax/targets/__init__.py': ['tests/avjax/targets', 'tests/avjax/models/test_audio_visual.py'],
-  'avjax/models/fusion/joint_cross_attention.py': ['tests/avjax/models/test_fusion.py'],
-  'avjax/models/layers.py': [
-    'tests/avjax/models/test_towers.py',
-    'tests/avjax/models/test_tcn.py',
-    'tests/avjax/models/test_audio_visual.py',
-  ],
-  'avjax/training/unfreezing.py': ['tests/avjax/training/test_unfreezing.py'],
-  'avjax/data/windows.py': ['tests/avjax/data/test_windows.py'],
-  'avjax/media/audio.py': ['tests/avjax/media/test_audio.py'],
-  'avjax/system/inputs.py': ['tests/avjax/system/test_step.py'],
-  'avjax/system/steps.py': ['tests/avjax/system/test_step.py'],
-  'avjax/evaluation/series.py': ['tests/avjax/evaluation/test_evaluate.py'],
-  'avjax/runs/checkpoint.py': [
-    'tests/avjax/runs/test_checkpoint.py',
-    'tests/fault/test_damage.py',
-    'tests/fault/test_kills.py',
-  ],
+COPIED = ('avjax', 'data_prep', 'configs', 'benchmarks', 'tests', 'setup.cfg', 'pyproject.toml')
+SEED = 0
+LIMIT = 900  # seconds for the tests of one change; a program that hangs is noticed, too
+
+MODELS, MEDIA, PREPARED = 'tests/avjax/models', 'tests/avjax/media', 'tests/data_prep'
+# Part: (files, number of changes, arguments of pytest for the tests that must notice them).
+PARTS = {
+  'losses': (('avjax/targets/losses.py',), 7, ('tests/avjax/targets',)),
+  'fusion': (
+    ('avjax/models/fusion/*.py',),
+    11,
+    (
+      f'{MODELS}/test_fusion.py',
+      f'{MODELS}/test_systems.py',
+      *('-k', 'not every_config and not models_of_version and not sizes_of_a_published'),
+    ),
+  ),
+  'unfreezing': (
+    ('avjax/training/unfreezing.py',),
+    7,
+    ('tests/avjax/training/test_unfreezing.py', 'tests/avjax/test_configs.py'),
+  ),
+  'windows': (
+    ('avjax/data/windows.py',),
+    6,
+    ('tests/avjax/data/test_windows.py', f'{PREPARED}/test_clips.py'),
+  ),
+  'audio': (
+    ('avjax/media/audio.py',),
+    7,
+    (f'{MEDIA}/test_audio.py', f'{PREPARED}/test_clips.py', f'{PREPARED}/test_join.py'),
+  ),
+  'preprocess': (
+    ('avjax/system/inputs.py', 'avjax/media/picture.py', 'avjax/media/faces.py'),
+    8,
+    (
+      f'{MEDIA}/test_faces.py',
+      f'{MEDIA}/test_video.py',
+      f'{MEDIA}/test_other_peoples_files.py',
+      'tests/avjax/system/test_step.py',
+      *('-k', 'not frozen_trunk and not may_be_left_early'),
+    ),
+  ),
+  'evaluate': (
+    ('avjax/evaluation/series.py', 'avjax/evaluation/results.py'),
+    6,
+    (
+      f'{MODELS}/test_systems.py::test_moving_average_over_predictions',
+      f'{MODELS}/test_systems.py::test_the_frames_of_the_moving_average',
+      f'{MODELS}/test_systems.py::test_predictions_are_smoothed_as_the_config_says',
+      'tests/avjax/evaluation/test_evaluate.py',
+    ),
+  ),
+  'checkpoint': (
+    ('avjax/runs/checkpoint.py',),
+    4,
+    ('tests/avjax/runs', 'tests/fault/test_damage.py'),
+  ),
+  'step': (('avjax/system/steps.py',), 4, ('tests/avjax/system/test_step.py',)),
 }
-COMPARISONS = {
-  ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
-  ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
-}  # fmt: skip
-OPERATIONS = {
-  ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult,
-  ast.Pow: ast.Mult, ast.Mod: ast.Mult, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd,
-}  # fmt: skip
-# Changes after which the program does the same, and why.
-EQUIVALENT: dict[str, str] = {}
+# Changes that cannot be noticed, since the result is the same: (path, line after the change) and
+# why. Others are chosen in their place.
+EQUIVALENT = {
+  (
+    'avjax/runs/checkpoint.py',
+    'return ocp.CheckpointManager((self.folder / name).absolute(), options=options)',
+  ): 'Orbax takes the names of the items from the arguments of save and restore, which have them',
+}
 
 
-def change(node):
-  """Returns a node in place of this one that computes something else; None where there is none."""
-  new = copy.deepcopy(node)
-  match node:
-    case ast.Compare(ops=[op]) if type(op) in COMPARISONS:
-      new.ops = [COMPARISONS[type(op)]()]
-    case ast.BinOp(op=op) if type(op) in OPERATIONS:
-      new.op = OPERATIONS[type(op)]()
-    case ast.BoolOp(op=op):
-      new.op = ast.Or() if isinstance(op, ast.And) else ast.And()
-    case ast.UnaryOp(op=ast.Not() | ast.USub() | ast.Invert()):
-      return new.operand
-    case ast.Constant(value=bool(value)):
-      new.value = not value
-    case ast.Constant(value=int() | float() as value):
-      new.value = value + 1
-    case ast.IfExp():
-      new.body, new.orelse = new.orelse, new.body
-    case _:
-      return None
-  return new
+def choose(part):
+  """Returns (the changes of a part, those in EQUIVALENT in whose place others were chosen).
 
-
-def places(tree):
-  """Yields the nodes of a module that can be changed.
-
-  Types, messages of errors and what a decorator declares are left out.
+  They are the first by hash of all changes of its files.
   """
-  for name, value in ast.iter_fields(tree):
-    if name in ('annotation', 'returns', 'decorator_list'):
-      continue
-    for child in value if isinstance(value, list) else [value]:
-      if not isinstance(child, ast.AST) or isinstance(child, ast.Raise | ast.JoinedStr):
-        continue
-      if change(child):
-        yield child
-      yield from places(child)
+  patterns, count, _ = PARTS[part]
+  found = []
+  for path in sorted(path for pattern in patterns for path in ROOT.glob(pattern)):
+    found += changes(path.relative_to(ROOT).as_posix(), path.read_text())
+
+  def rank(change):
+    name = f'{SEED} {change.path} {change.function} {change.before} {change.after}'
+    return hashlib.sha256(name.encode()).hexdigest()
+
+  chosen, equivalent = [], []
+  for change in sorted(found, key=rank):
+    if len(chosen) == count:
+      break
+    (equivalent if (change.path, change.after) in EQUIVALENT else chosen).append(change)
+  return chosen, equivalent
 
 
-def mutants():
-  """Returns the changes: dicts of module, line, before and after, and the text of the module.
+def run_tests(tests, cache, change=None):
+  """Runs tests in a copy of the project, in which one change is made.
 
-  As many in each module as its share of all places, and at least two.
+  cache: a folder in which JAX keeps compiled programs from one call to the next.
+  Returns (whether they passed, what was noticed: the first test that failed, or '').
   """
-  rng, found = random.Random(SEED), {}
-  for module in GUARDS:
-    found[module] = list(places(ast.parse((ROOT / module).read_text())))
-  total, chosen = sum(map(len, found.values())), []
-  for module, nodes in found.items():
-    count = max(round(PLACES * len(nodes) / total), 2)
-    for i in sorted(rng.sample(range(len(nodes)), count)):
-      tree = ast.parse((ROOT / module).read_text())
-      node = list(places(tree))[i]
-      before, new = ast.unparse(node), change(node)
-      for parent in ast.walk(tree):
-        for name, value in ast.iter_fields(parent):
-          if value is node:
-            setattr(parent, name, new)
-          elif isinstance(value, list) and any(x is node for x in value):
-            value[[x is node for x in value].index(True)] = new
-      change_ = {'module': module, 'line': node.lineno, 'before': before, 'after': ast.unparse(new)}
-      chosen.append((change_, ast.unparse(ast.fix_missing_locations(tree))))
-  return chosen
+  with tempfile.TemporaryDirectory(prefix='avjax-mutants-') as folder:
+    root = pathlib.Path(folder)
+    for name in COPIED:
+      copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+      copy(ROOT / name, root / name)
+    if change:
+      data = (root / change.path).read_bytes()
+      data = data[: change.start] + change.new.encode() + data[change.end :]
+      (root / change.path).write_bytes(data)
+    command = [sys.executable, '-m', 'pytest', '-x', '-rfE', '-p', 'no:cacheprovider', *tests]
+    environment = {**os.environ, 'PYTHONPATH': folder, 'JAX_COMPILATION_CACHE_DIR': str(cache)}
+    try:
+      done = subprocess.run(
+        command, cwd=root, env=environment, capture_output=True, text=True, timeout=LIMIT
+      )
+    except subprocess.TimeoutExpired:
+      return False, f'no end after {LIMIT} s'
+  failed = re.search(r'^(?:FAILED|ERROR) (.*?)(?: - .*)?$', done.stdout, re.MULTILINE)
+  return done.returncode == 0, failed[1] if failed else ''
 
 
-def is_noticed(module, text, folder):
-  """Tells whether tests fail in the copy at `folder` once this text is in place of the module."""
-  original = (folder / module).read_text()
-  (folder / module).write_text(text)
-  environment = {**os.environ, 'PYTHONPATH': str(folder), 'PYTHONDONTWRITEBYTECODE': '1'}
-  words = ['-m', 'pytest', '-x', '-q', '-p', 'no:cacheprovider', *GUARDS[module]]
-  try:
-    done = subprocess.run(
-      [sys.executable, *words], cwd=folder, env=environment, capture_output=True, timeout=LIMIT
+def describe(change):
+  """Returns where and what a change is, as docs/mutants.json holds it."""
+  return {
+    'file': change.path,
+    'function': change.function,
+    'line': change.line,
+    'before': change.before,
+    'after': change.after,
+  }
+
+
+def measure(part, change, cache):
+  """Returns the row of one change: where and what it is, and the test that noticed it, or None."""
+  start = time.perf_counter()
+  passed, first = run_tests(PARTS[part][2], cache, change)
+  row = {**describe(change), 'noticed_by': None if passed else first}
+  seconds = time.perf_counter() - start
+  print(f'{part} {change.path}:{change.line} {row["noticed_by"]} ({seconds:.0f} s)', flush=True)
+  return row
+
+
+def tell(row):
+  """Returns a row as words."""
+  return f'`{row["file"]}`, line {row["line"]}: `{row["before"]}` became `{row["after"]}`'
+
+
+def page(found):
+  """Formats the counts, the changes that were not noticed and the equivalent ones as Markdown."""
+  rows = [row for part in found['parts'].values() for row in part]
+  noticed = sum(row['noticed_by'] is not None for row in rows)
+  lines = ['| part | changes | noticed |', '|---|---|---|']
+  for part, own in found['parts'].items():
+    lines.append(f'| {part} | {len(own)} | {sum(row["noticed_by"] is not None for row in own)} |')
+  lines += [f'| all | {len(rows)} | {noticed}, {noticed / len(rows):.0%} |', '']
+  survivors = [row for row in rows if row['noticed_by'] is None]
+  lines += ['Not noticed:' if survivors else 'Every change was noticed.', '']
+  for row in survivors:
+    lines.append(f'- {tell(row)}')
+  if found['equivalent']:
+    lines += ['', 'Passed over, since they change no result:', '']
+  for row in found['equivalent']:
+    lines.append(f'- {tell(row)}: {row["why"]}')
+  return '\n'.join(lines).replace('\n\n\n', '\n\n').strip()
+
+
+def noticed_before(path):
+  """Returns {what `place` returns: row} of the changes that were noticed the last time."""
+  parts = json.loads(path.read_text())['parts'].values()
+  return {place(row): row for part in parts for row in part if row['noticed_by'] is not None}
+
+
+def place(row):
+  """Returns what a row is known by, which stays when lines above it are added or removed."""
+  return row['file'], row['function'], row['before'], row['after']
+
+
+def measure_all(jobs, known):
+  """Yields (part, its rows) one after the other, once the tests of all parts pass unchanged.
+
+  jobs: changes that are tested at once. known: rows that are kept, as `noticed_before` returns.
+  """
+
+  def row(part, change, cache):
+    found = describe(change)
+    return (
+      {**known[place(found)], **found} if place(found) in known else measure(part, change, cache)
     )
-  except subprocess.TimeoutExpired:
-    return True
-  finally:
-    (folder / module).write_text(original)
-  if done.returncode not in (0, 1, 2):  # 2: the module cannot be imported any more
-    raise RuntimeError(done.stdout.decode() + done.stderr.decode())
-  return bool(done.returncode)
+
+  with (
+    tempfile.TemporaryDirectory(prefix='avjax-mutants-') as cache,
+    concurrent.futures.ThreadPoolExecutor(jobs) as pool,
+  ):
+    unchanged = {part: pool.submit(run_tests, PARTS[part][2], cache) for part in PARTS}
+    for part, future in unchanged.items():
+      passed, first = future.result()
+      if not passed:
+        sys.exit(f'the tests of {part} fail without a change: {first}')
+    rows = {
+      part: [pool.submit(row, part, change, cache) for change in choose(part)[0]] for part in PARTS
+    }
+    for part, futures in rows.items():
+      yield part, [future.result() for future in futures]
 
 
-def copy_checkout(folder):
-  """Copies what the tests need to a new folder."""
-  for name in ('avjax', 'benchmarks', 'configs', 'data_prep', 'tests', 'docs', 'launch'):
-    shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns('__pycache__'))
-  for name in ('setup.cfg', 'pyproject.toml', 'Makefile', 'README.md'):
-    shutil.copy(ROOT / name, folder / name)
-
-
-def table(found):
-  """Formats the changes as Markdown: counts for each module, then those that no test noticed."""
-  lines = ['| module | changes | noticed |', '|---|---|---|']
-  for module in GUARDS:
-    own = [x for x in found if x['module'] == module]
-    lines.append(f'| `{module}` | {len(own)} | {sum(x["noticed"] for x in own)} |')
-  noticed = sum(x['noticed'] for x in found)
-  lines += [f'| all | {len(found)} | {noticed} ({noticed / len(found):.0%}) |', '']
-  missed = [x for x in found if not x['noticed']]
-  lines += ['Not noticed:', ''] if missed else ['All were noticed.']
-  for x in missed:
-    reason = EQUIVALENT.get(f'{x["before"]} -> {x["after"]}')
-    does = f' (does the same: {reason})' if reason else ''
-    lines.append(f'- `{x["module"]}`, line {x["line"]}: `{x["before"]}` -> `{x["after"]}`{does}')
-  return '\n'.join(lines)
-
-
-def main(workers, again):
-  """Tries all changes, or only those that the last time no test noticed, and writes the page."""
-  record = DOCS / 'mutants.json'
-  old = json.loads(record.read_text()) if again else []
-  known = {(x['module'], x['before'], x['after']) for x in old if x['noticed']}
-  with tempfile.TemporaryDirectory() as temporary:
-    folders = [pathlib.Path(temporary, str(i)) for i in range(workers)]
-    for folder in folders:
-      copy_checkout(folder)
-
-    def attempt(mutant):
-      change_, text = mutant
-      if (change_['module'], change_['before'], change_['after']) in known:
-        return {**change_, 'noticed': True}
-      folder = folders.pop()
-      try:
-        return {**change_, 'noticed': is_noticed(change_['module'], text, folder)}
-      finally:
-        folders.append(folder)
-
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-      chosen = mutants()
-      found = list(tqdm(pool.map(attempt, chosen), total=len(chosen), unit='change'))
-  record.write_text(json.dumps(found, indent=1) + '\n')
-  page = DOCS / 'mutants.md'
-  page.write_text(fill(page.read_text(), 'mutants', table(found)))
+def main():
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--jobs', type=int, default=1, help='changes that are tested at once')
+  parser.add_argument('--again', action='store_true', help='only those not noticed the last time')
+  args = parser.parse_args()
+  path, target = DOCS / 'mutants.json', DOCS / 'mutants.md'
+  left_out = [
+    {**describe(change), 'why': EQUIVALENT[change.path, change.after]}
+    for part in PARTS
+    for change in choose(part)[1]
+  ]
+  known = noticed_before(path) if args.again else {}
+  found = {'seed': SEED, 'equivalent': left_out, 'parts': {}}
+  for part, rows in measure_all(args.jobs, known):
+    found['parts'][part] = rows
+    path.write_text(json.dumps(found, indent=1) + '\n')
+  target.write_text(fill(target.read_text(), 'mutants', page(found)))
+  print(page(found))
 
 
 if __name__ == '__main__':
-  parser = argparse.ArgumentParser(prog='python -m benchmarks.mutants', description=__doc__)
-  parser.add_argument('--workers', type=int, default=2, help='how many are tried at a time')
-  parser.add_argument('--again', action='store_true', help='only what no test noticed last time')
-  arguments = parser.parse_args()
-  main(arguments.workers, arguments.again)
+  main()

@@ -17,8 +17,8 @@ if 'backend_optimization_level' not in os.environ.get('XLA_FLAGS', ''):
     flags.append('--xla_cpu_use_fusion_emitters=false')
   os.environ['XLA_FLAGS'] = ' '.join(flags)
 # The processes that tests start compile the same few programs over and over; xdist's workers share
-# what their parent has made.
-if 'PYTEST_XDIST_WORKER' not in os.environ:
+# what their parent has made, and the runs of benchmarks/mutants.py what those before have made.
+if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
   _cache = tempfile.TemporaryDirectory(prefix='avjax-tests-')
   os.environ['JAX_COMPILATION_CACHE_DIR'] = _cache.name
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.1'

@@ -6,7 +6,7 @@ Merging gives one value per frame.
 import numpy as np
 
 
-def window_starts(n: int, length: int = 300, stride: int = 200) -> list[int]:
+def window_starts(n: int, length: int, stride: int) -> list[int]:
   """Returns the frame, counted from 0, at which each window over n frames begins.
 
   The last window is anchored at the end (paper, section 4.3.1).
@@ -14,7 +14,7 @@ def window_starts(n: int, length: int = 300, stride: int = 200) -> list[int]:
   return [*range(0, n - length, stride), max(n - length, 0)] if n else []
 
 
-def window_indices(n: int, length: int = 300, stride: int = 200) -> np.ndarray:
+def window_indices(n: int, length: int, stride: int) -> np.ndarray:
   """Cuts n frames, counted from 0, into windows.
 
   Returns (W,L) int64 indices. A clip shorter than L gives one window, padded at its end with -1; no

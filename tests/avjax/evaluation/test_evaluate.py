@@ -6,11 +6,12 @@ import sys
 
 import numpy as np
 import pytest
+from fault.harness import made_run
 from tiny import get_config
 
 from avjax.data.dataset import Records
 from avjax.data.splits import fold_chunks
-from avjax.evaluation.results import score, write_predictions
+from avjax.evaluation.results import evaluate_run, score, write_predictions
 from avjax.evaluation.series import Series, predict_records
 from avjax.system import System, sharding
 from avjax.targets import TARGETS, metrics
@@ -83,6 +84,21 @@ def test_partition_ccc_is_over_all_frames_not_a_mean_of_clips():
   assert (
     scores['valence']['ccc'] > 0.8 > 0.3 > np.mean(list(scores['valence']['per_clip'].values()))
   )
+
+
+def test_what_an_evaluation_writes(records, tmp_path):
+  """The report is written only if asked for; a clip that the records no longer have is deleted."""
+  config = get_config()
+  config.data.dir = str(records)
+  run = made_run(tmp_path / 'run', config)
+  old = run / 'predictions' / 'validation' / 'gone.csv'
+  old.parent.mkdir(parents=True)
+  old.write_text('frame,time,valence\n')
+  assert evaluate_run(run, 'validation')[1]['frames'] == 28
+  assert [path.name for path in old.parent.iterdir()] == ['200.csv']
+  assert not (run / 'report.html').exists()
+  evaluate_run(run, 'validation', report=True)
+  assert (run / 'report.html').exists()
 
 
 def test_csv(tmp_path):

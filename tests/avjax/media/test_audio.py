@@ -133,6 +133,17 @@ def test_short_late_silent_and_absent_sound():
     assert not starts.any() and not present.any()
 
 
+@pytest.mark.parametrize(
+  'sample, silent', [(0, True), (1, True), (-1, True), (2, False), (-2, False)]
+)
+def test_what_counts_as_silence(sample, silent):
+  """One step of 16 bits is the noise of a recorder without a signal."""
+  sound = Sound(np.array([0] * 20_000 + [sample] + [0] * 20_000, np.int16), 0.0)
+  rows, _, present = audio.hear(Timeline(np.arange(50) / 25, 0.0, 25.0), sound)
+  assert audio.is_silent(sound) == silent and present.all() == (not silent)
+  assert (rows == NO_SOUND).all() == silent
+
+
 def test_windows_one_by_one_are_those_of_the_whole_spectrogram():
   """They span several blocks of rows; some starts are far apart, some equal; some are silent."""
   rng = np.random.default_rng(1)

@@ -48,6 +48,15 @@ def test_a_crop_of_the_right_size_is_taken_as_it_is(folder):
     np.testing.assert_array_equal(fit(open_crop(folder / '00001.jpg'), 112), np.asarray(image))
 
 
+def test_the_largest_side_of_a_crop(tmp_path):
+  path = tmp_path / '00001.png'
+  Image.new('L', (4096, 2)).save(path)
+  assert open_crop(path).size == (4096, 2)
+  Image.new('L', (2, 4097)).save(path)
+  with pytest.raises(InputError, match='is 2 x 4097 pixels; a crop has at most 4096 a side'):
+    open_crop(path)
+
+
 def test_grey_crops_become_rgb(tmp_path):
   Image.new('L', (20, 20), 77).save(tmp_path / '00001.png')
   assert (fit(open_crop(tmp_path / '00001.png'), 8) == 77).all()

@@ -3,6 +3,7 @@
 Identities between the systems, padding, and the scale of features before training are tested too.
 """
 
+import dataclasses
 import importlib
 
 import jax
@@ -343,3 +344,49 @@ def test_dropout_of_the_predecessors(name, arguments, places):
   for path in dropouts:
     assert np.abs(apply(lambda other, path=path: other == path) - still).max() > 1e-3, path
   np.testing.assert_array_equal(apply(lambda path: 'nothing' in path), still)
+
+
+RECURSIVE = {
+  'recursions': 3,
+  'temperature': 0.1,
+  'formulation': 'paper',
+  'dropout': 0.6,
+  'joint_fc': False,
+}
+DEFAULTS = {
+  'ca_2021': {'temperature': 1.0, 'residual': True},
+  'concatenation': {},
+  'transformer': {
+    'inputs': ('visual', 'audio'),
+    'each': 0,
+    'stem': (512,),
+    'slope': None,
+    'dropout_in': 0.0,
+    'positions': 'none',
+    'layers': 4,
+    'heads': 4,
+    'hidden': 512,
+    'dropout': 0.3,
+  },
+  'cross_modal': {'width': 256, 'blocks': 2, 'heads': 4, 'hidden': 512, 'dropout': 0.1},
+  'jca_2022': {'width': 128, 'maps': 32},
+  'rjca': RECURSIVE,
+  'dca': RECURSIVE,
+  'grjca': RECURSIVE,
+  'hgrjca': RECURSIVE,
+  'lfan': {'width': 32, 'heads': 2, 'dropout': 0.1},
+  'leader_follower': {'width': 32, 'from_key': False},
+  'can': {'width': 128},
+  'lstm': {'width': 256, 'layers': 1, 'bidirectional': False},
+  'mamba': {'layers': 4, 'states': 8, 'rank': 16, 'output': False},
+  'visual': {},
+  'audio': {},
+}
+
+
+def test_defaults_belong_to_saved_configs():
+  """The config of an old run may lack a setting: with another default it would be another model."""
+  own = {'length', 'parent', 'name'}
+  for name, defaults in DEFAULTS.items():
+    fields = [field for field in dataclasses.fields(FUSIONS[name]) if field.name not in own]
+    assert {field.name: field.default for field in fields} == defaults, name

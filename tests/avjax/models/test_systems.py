@@ -17,7 +17,8 @@ from test_fusion import clips, fuse
 from test_step import random_batch
 
 from avjax.data.dataset import Records
-from avjax.evaluation.series import moving_average, predict_records
+from avjax.errors import InputError
+from avjax.evaluation.series import moving_average, predict_records, smoothing_widths
 from avjax.models.fusion import FUSIONS
 from avjax.models.fusion.mamba import selective_scan, start_step
 from avjax.models.fusion.transformer import EncoderLayer
@@ -320,6 +321,22 @@ def test_moving_average_over_predictions():
   np.testing.assert_array_equal(moving_average(other, frames, counted, 20).max() < 9, True)
   assert moving_average(x, frames, counted, 1) is x
   np.testing.assert_array_equal(moving_average(x, frames, np.zeros(30, bool), 7), x)
+
+
+def test_the_frames_of_the_moving_average():
+  both = ('valence', 'arousal')
+  assert smoothing_widths(3, both) == [3, 3]
+  assert smoothing_widths((1, 5), both) == smoothing_widths([1, 5], both) == [1, 5]
+  assert smoothing_widths((4,), ('arousal',)) == [4]
+  number = 'is out of range: it takes a number of frames, at least 1'
+  for wrong in (0, 2.0, True, (3,), (1, 0), (1, 2, 3), 'no'):
+    with pytest.raises(InputError) as refused:
+      smoothing_widths(wrong, both)
+    each = ', or 2 of them, for valence and arousal'
+    assert str(refused.value) == f'config.smooth {wrong!r} {number}{each}'
+  with pytest.raises(InputError) as refused:
+    smoothing_widths(0, ('arousal',))
+  assert str(refused.value) == f'config.smooth 0 {number}'
 
 
 def test_predictions_are_smoothed_as_the_config_says(records):

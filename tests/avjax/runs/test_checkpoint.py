@@ -44,6 +44,32 @@ def test_a_save_that_fails_leaves_the_hook_and_the_states_before(tmp_path, monke
   np.testing.assert_array_equal(restored['params']['7'], state['params']['7'])
 
 
+def test_which_steps_a_save_keeps_and_deletes(tmp_path):
+  """The newest two stay. Steps after the one that is saved are those of a run that was killed."""
+
+  def save(step, value):
+    state = {'params': {'a': np.full(3, value, np.float32)}}
+    checkpoints.save(checkpoints.last, step, state, {'schedule': {'best_epoch': -1}, 'made': value})
+    return checkpoints.last.all_steps()
+
+  def newest():
+    state, meta, *_ = checkpoints.restore_last(
+      lambda meta: {'params': {'a': np.zeros(3, np.float32)}}, None
+    )
+    assert (state['params']['a'] == meta['made']).all()
+    return meta['made']
+
+  checkpoints = Checkpoints(tmp_path)
+  assert [save(step, step) for step in (1, 2, 3)] == [[1], [1, 2], [2, 3]]
+  assert save(2, 2) == [2, 3]  # it is there and the same: nothing is written
+  assert save(2, 20) == [2] and newest() == 20
+  for path in (tmp_path / 'checkpoints/last/2/state/d').iterdir():
+    path.write_bytes(path.read_bytes()[:10])
+  assert save(2, 20) == [2] and newest() == 20  # it was damaged: it is written again
+  assert save(3, 3) == [2, 3] and save(1, 1) == [1] and newest() == 1
+  checkpoints.close()
+
+
 def test_only_what_the_closed_event_loop_says_is_silenced(monkeypatch):
   told = []
   monkeypatch.setattr(sys, 'unraisablehook', told.append)

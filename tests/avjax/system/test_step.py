@@ -9,13 +9,12 @@ import numpy as np
 import optax
 import pytest
 from flax import traverse_util
-from ml_collections import ConfigDict
 
 from avjax.system import System, inputs, steps
 from avjax.training import optimizer
 from avjax.training.plan import make_stages
 from avjax.training.unfreezing import TrainableMask
-from configs import grjca
+from configs import baseline, grjca
 
 
 def abstract_batch(config, clips, rows=400):
@@ -185,19 +184,6 @@ def test_an_update_that_is_not_finite_is_skipped(broken, monkeypatch):
   jax.tree.map(np.testing.assert_array_equal, before, jax.tree.map(np.asarray, after))
 
 
-@pytest.mark.parametrize('sign', [-1, 1])
-def test_predictions_of_a_head_without_tanh_are_clipped(sign):
-  config = small_config()
-  config.model.head = ConfigDict({'name': 'linear', 'tanh': False})
-  system, batch = System.from_config(config), random_batch(config)
-  variables = system.init(0)
-  head = variables['params']['head']
-  (bias,) = [path for path in traverse_util.flatten_dict(head) if path[-1] == 'bias']
-  head[bias[0]]['bias'] = jnp.full_like(head[bias[0]]['bias'], 50.0 * sign)
-  found = system.predict_step(variables, {name: batch[name] for name in system.inputs.fields})
-  np.testing.assert_array_equal(found['prediction'], sign)
-
-
 def test_a_padded_row_changes_nothing():
   config = small_config()
   system = System.from_config(config)
@@ -211,15 +197,38 @@ def test_a_padded_row_changes_nothing():
   config.augment = False  # its draws depend on the number of rows
   config.model.temporal.dropout = 0.0
   system = System.from_config(config)
-  losses = []
+  found = []
   for rows in (batch, padded):
     state = steps.make_state(jax.tree.map(jnp.copy, variables), tx)
     after, metrics = system.make_train_step(is_trainable, tx)(
       state, rows, jax.random.key(1), np.float32(1e-3)
     )
-    losses.append((float(metrics['loss']), after.batch_stats))
-  assert losses[0][0] == pytest.approx(losses[1][0], abs=1e-5)
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), losses[0][1], losses[1][1])
+    found.append((float(metrics['loss']), after.batch_stats))
+  assert found[0][0] == pytest.approx(found[1][0], abs=1e-5)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found[0][1], found[1][1])
+
+
+def on_two_features():
+  """Returns the config of the baseline without its tower, on features of width 2: only a head."""
+  config = baseline.get_config('mini')
+  config.data.features = {'given': 2}
+  config.model.visual.tower = 'features/given'
+  return config
+
+
+def test_predictions_of_a_head_without_tanh_are_clipped():
+  """The head passes its two features on: they are the predictions, except where they leave [-1, 1].
+
+  It is each window that is clipped, not the mean of the windows that cover a frame.
+  """
+  system = System.from_config(on_two_features())
+  head = {'kernel': np.eye(2, dtype=np.float32), 'bias': np.zeros(2, np.float32)}
+  variables = {'params': {'head': {'output': head}}, 'batch_stats': {}}
+  assert jax.tree.map(np.shape, variables) == jax.tree.map(lambda x: x.shape, system.shapes)
+  features = np.float32([[[2, -0.5], [-3, 1.5], [0.25, -1], [1, 0]]])
+  wanted = [[[1, -0.5], [-1, 1], [0.25, -1], [1, 0]]]
+  found = system.predict(variables, {'features/given': features, 'real': np.ones((1, 4), bool)})
+  np.testing.assert_array_equal(found['prediction'], wanted)
 
 
 def test_adam_is_coupled_and_masked():
@@ -296,6 +305,21 @@ def test_centre_crop_and_range():
   image = inputs.images(jnp.asarray(faces), 4)
   assert image.shape == (1, 1, 4, 4, 3) and image[0, 0, 0, 0, 0] == 1 and image[0, 0, 1, 1, 0] == -1
   assert float(image[0, 0, 3, 3, 0]) == pytest.approx(2 * 51 / 255 - 1)
+
+
+@pytest.mark.parametrize(
+  'visual, audio, wanted',
+  [
+    ('ir50', 'vggish', [False, True, True, True]),
+    ('features/x', 'none', [False, False, True, True]),
+    ('none', 'vggish', [False, True, False, True]),
+  ],
+)
+def test_which_frames_have_input(visual, audio, wanted):
+  towers = {'visual': visual, 'audio': audio}
+  read = inputs.Inputs(length=4, face=8, crop=8, towers=towers, features={'x': 2})
+  face_present, audio_present = np.array([0, 0, 1, 1], bool), np.array([0, 1, 0, 1], bool)
+  assert read.has_input(face_present, audio_present).tolist() == wanted
 
 
 def test_windows_are_gathered_bit_for_bit():

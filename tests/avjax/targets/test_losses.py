@@ -1,11 +1,14 @@
 """Tests CCC as loss and as metric against float64 NumPy, SciPy and cases worked out by hand."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
 
+from avjax import targets
 from avjax.targets import losses, metrics
 
 
@@ -133,6 +136,31 @@ def test_what_the_epsilon_costs(size, wanted):
     x = jnp.tile(jnp.array([-1.0, 1.0]), 50) * (size / 2) ** 0.5
     found = float(losses.ccc(x, x, jnp.ones(100, bool), 0))
   assert found == pytest.approx(wanted, abs=1e-9)
+
+
+def test_the_total_is_the_sum_over_targets_by_their_losses(monkeypatch):
+  """Arousal and dominance share a loss, which sees both at once, in order; valence has another."""
+  declared = {
+    'valence': dataclasses.replace(targets.TARGETS['valence'], outputs=3, loss='first'),
+    'dominance': targets.Target('dominance', 2, '', ''),
+  }
+  monkeypatch.setattr(targets, 'TARGETS', {**targets.TARGETS, **declared})
+  seen = {}
+
+  def keep(name, value):
+    return lambda *inputs, **settings: seen.update({name: (inputs, settings)}) or value
+
+  both = {'first': keep('first', jnp.float32(2)), 'ccc': keep('ccc', jnp.float32(0.5))}
+  monkeypatch.setattr(losses, 'LOSSES', both)
+  rng, settings = np.random.default_rng(6), {'scope': 'batch'}
+  outputs, labels = jnp.asarray(rng.normal(size=(2, 4, 5))), jnp.asarray(rng.normal(size=(2, 4, 3)))
+  names, mask = ('arousal', 'valence', 'dominance'), jnp.ones((2, 4), bool)
+  assert losses.total_loss(names, outputs, labels, mask, settings) == 2.5
+  for name, wanted, columns in (('ccc', [0, 4], [0, 2]), ('first', [1, 2, 3], [1])):
+    (output, label, given), found = seen[name]
+    np.testing.assert_array_equal(output, outputs[..., wanted])
+    np.testing.assert_array_equal(label, labels[..., columns])
+    assert given is mask and found == settings
 
 
 def test_unknown_scope():

@@ -1,9 +1,13 @@
 """Tests the schedule as a state machine on lists of CCC values, and the groups."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from avjax.training.unfreezing import Schedule, TrainableMask, stages
+from avjax import ranges
+from avjax.errors import InputError
+from avjax.training.unfreezing import RANGES, RELEASES, Schedule, TrainableMask, stages
 
 
 def drive(schedule, values):
@@ -19,6 +23,31 @@ def drive(schedule, values):
 
 
 AUTHOR = {'warmup': 'author', 'release': 'below_minimum'}
+
+
+def test_a_new_schedule_has_the_settings_of_the_paper_and_has_seen_nothing():
+  assert dataclasses.asdict(Schedule(3)) == {
+    'stage_count': 3,
+    'rate_max': 1e-5,
+    'rate_min': 1e-8,
+    'warmup': 'paper',
+    'warmup_epochs': 5,
+    'release': 'at_minimum',
+    'patience': 5,
+    'factor': 0.1,
+    'max_epochs': 100,
+    'max_stage_epochs': 100,
+    'stop_patience': 50,
+    'stage': 0,
+    'epoch': 0,
+    'stage_epoch': 0,
+    'cuts': 0,
+    'bad_epochs': 0,
+    'idle_epochs': 0,
+    'best': -np.inf,
+    'best_epoch': -1,
+    'done': False,
+  }
 
 
 def test_no_improvement_at_all():
@@ -160,15 +189,56 @@ def test_improvement_resets_the_count_but_not_the_rate():
   assert schedule.cuts == 1 and schedule.bad_epochs == 1
 
 
+def test_a_stage_has_a_most_of_epochs():
+  schedule, seen = Schedule(2, max_stage_epochs=3), []
+  for score in range(6):  # each is an improvement, so that nothing else ends the stage
+    assert not schedule.done and schedule.observe(score) == 'improved'
+    seen.append((schedule.stage, schedule.stage_epoch))
+  assert schedule.done and seen == [(0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (1, 3)]
+
+
+def test_when_a_rate_is_at_or_below_the_minimum():
+  """A rate that is the minimum except for rounding is at it, not below it."""
+  rates = [1.5e-8, 1e-5 * 0.1**3, 1e-8, 0.7e-8]
+  assert [RELEASES['at_minimum'](rate, 1e-8) for rate in rates] == [False, True, True, True]
+  assert [RELEASES['below_minimum'](rate, 1e-8) for rate in rates] == [False, False, False, True]
+
+
+def test_an_improvement_starts_the_count_of_stop_patience_again():
+  # Idle in epochs 1 and 2, better in 3, then idle in 4, 5 and 6, which are three in a row.
+  schedule = Schedule(1, warmup_epochs=0, patience=100, stop_patience=3)
+  assert drive(schedule, [0.1, 0.0, 0.0, 0.2] + [0.0] * 50) == {
+    0: 'improved',
+    3: 'improved',
+    6: 'stopped',
+  }
+
+
 def test_stop_patience_ends_a_stage():
   schedule = Schedule(2, warmup_epochs=1, patience=100, stop_patience=3)
   assert drive(schedule, [0.5] + [0.1] * 50) == {0: 'improved', 3: 'released', 7: 'stopped'}
 
 
-def test_an_improvement_resets_what_stop_patience_counts():
-  schedule = Schedule(2, warmup_epochs=0, patience=100, stop_patience=3)
-  scores = [0.5, 0.1, 0.1, 0.6, 0.1, 0.1, 0.1]  # four epochs without a new best, three in a row
-  assert drive(schedule, scores) == {0: 'improved', 3: 'improved', 6: 'released'}
+@pytest.mark.parametrize(
+  'name, lowest, below',
+  [
+    ('max_epochs', 1, 0),
+    ('max_stage_epochs', 1, 0),
+    ('warmup_epochs', 0, -1),
+    ('patience', 0, -1),
+    ('stop_patience', 1, 0),
+    ('factor', 1e-9, 0),
+  ],
+)
+def test_the_ranges_of_settings(name, lowest, below):
+  ranges.check('schedule', {name: lowest}, RANGES)
+  with pytest.raises(InputError, match=f'config.schedule.{name} is out of range'):
+    ranges.check('schedule', {name: below}, RANGES)
+
+
+def test_the_factor_is_below_1():
+  with pytest.raises(InputError, match='config.schedule.factor is out of range'):
+    ranges.check('schedule', {'factor': 1.0}, RANGES)
 
 
 def test_groups():
