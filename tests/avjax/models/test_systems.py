@@ -328,7 +328,7 @@ def test_the_frames_of_the_moving_average():
   assert smoothing_widths(3, both) == [3, 3]
   assert smoothing_widths((1, 5), both) == smoothing_widths([1, 5], both) == [1, 5]
   assert smoothing_widths((4,), ('arousal',)) == [4]
-  number = 'is out of range: it takes a number of frames, at least 1'
+  number = 'is out of range: it takes a number of frames, 1 to 1000000'
   for wrong in (0, 2.0, True, (3,), (1, 0), (1, 2, 3), 'no'):
     with pytest.raises(InputError) as refused:
       smoothing_widths(wrong, both)
