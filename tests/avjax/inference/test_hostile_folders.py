@@ -47,6 +47,13 @@ def test_what_is_no_film_is_said_and_the_films_are_predicted(tiny_run, tmp_path,
   ]  # fmt: skip
 
 
+def test_a_run_that_is_not_there_is_one_line(tmp_path):
+  """What a video needs later is still being imported when the command ends."""
+  write_video(tmp_path / 'clip.mp4', 12, tone(12))
+  done = predict(tmp_path / 'clip.mp4', tmp_path / 'none', tmp_path / 'out')
+  assert done.returncode == 2 and done.stderr.count('\n') == 1, done.stderr
+
+
 @pytest.mark.parametrize('kind', ['pipe', 'file', 'device'])
 def test_an_output_that_is_no_folder(tiny_run, tmp_path, kind):
   write_video(tmp_path / 'clip.mp4', 12, tone(12))
