@@ -10,6 +10,8 @@ from official_set import tone, write_video
 
 import avjax
 from avjax.errors import InputError
+from avjax.inference import video
+from avjax.training import loop
 
 
 @pytest.fixture(scope='module')
@@ -52,6 +54,18 @@ def test_a_run_that_is_not_there_is_one_line(tmp_path):
   write_video(tmp_path / 'clip.mp4', 12, tone(12))
   done = predict(tmp_path / 'clip.mp4', tmp_path / 'none', tmp_path / 'out')
   assert done.returncode == 2 and done.stderr.count('\n') == 1, done.stderr
+
+
+def test_an_import_that_python_s_end_stops_is_silent(monkeypatch):
+  """Python 3.11 refuses some imports, with a RuntimeError, once the main thread has ended."""
+
+  def stopped(*_):
+    raise RuntimeError("can't register atexit after shutdown")
+
+  monkeypatch.setattr(video.audio, 'log_mel', stopped)
+  monkeypatch.setattr(loop.dataset, 'tensorflow', stopped)
+  video.import_ahead()
+  loop.import_ahead()
 
 
 @pytest.mark.parametrize('kind', ['pipe', 'file', 'device'])
