@@ -2,6 +2,7 @@
 
 import os
 import socket
+import types
 
 import pytest
 import tiny
@@ -10,7 +11,7 @@ from official_set import tone, write_video
 
 import avjax
 from avjax.errors import InputError
-from avjax.inference import video
+from avjax.inference import stream, video
 from avjax.training import loop
 
 
@@ -66,6 +67,13 @@ def test_an_import_that_python_s_end_stops_is_silent(monkeypatch):
   monkeypatch.setattr(loop.dataset, 'tensorflow', stopped)
   video.import_ahead()
   loop.import_ahead()
+
+
+def test_a_model_of_few_weights_that_takes_much_memory(tiny_run, monkeypatch):
+  """It is refused before it runs, by what the compiler says that its activations take."""
+  monkeypatch.setattr(stream, 'bounded', types.SimpleNamespace(MEMORY=1000, TIMES=0))
+  with pytest.raises(InputError, match='tiny would take .* GB of memory for weights of .* MB'):
+    stream.StreamingPredictor(tiny_run)
 
 
 @pytest.mark.parametrize('kind', ['pipe', 'file', 'device'])
