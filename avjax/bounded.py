@@ -69,7 +69,7 @@ def stream(
     stdin.write(content or b'')
     stdin.seek(0)
     child = subprocess.Popen(
-      [sys.executable, '-P', '-c', START, json.dumps([sys.path, memory, seconds, calls])],
+      [sys.executable, '-P', '-c', START, json.dumps([import_path(), memory, seconds, calls])],
       stdin=stdin,
       stdout=subprocess.PIPE,
       stderr=subprocess.DEVNULL,  # native code writes there before a crash
@@ -92,6 +92,11 @@ def stream(
     child.kill()
     child.wait()
     child.stdout.close()
+
+
+def import_path() -> list[str]:
+  """Returns sys.path for a child; Python passes over what is no text, such as a pathlib.Path."""
+  return [folder for folder in sys.path if isinstance(folder, str)]
 
 
 def too_much(memory: int) -> str:

@@ -17,6 +17,7 @@ REMEDIES = {
   errno.EDQUOT: 'make room and start again',
   errno.EFBIG: 'make room and start again',
   errno.EEXIST: 'choose another place',
+  errno.EISDIR: 'remove that folder, or choose another place',
   errno.ENOTDIR: 'choose another place',
   errno.ENAMETOOLONG: 'choose a shorter name',
   errno.EROFS: 'choose a place that can be written',
@@ -38,16 +39,17 @@ class InputError(ValueError):
 def writing(path):
   """Turns an OSError that REMEDIES lists into an InputError that says what to do.
 
-  The InputError names the file of the OSError, or `path` if that names none.
+  The InputError names the file of the OSError, the one in the way where that was renamed to
+  another, or `path` if it names none.
   """
   try:
     yield
   except OSError as error:
     if error.errno not in REMEDIES:
       raise
-    raise InputError(
-      f'{error.filename or path}: {error.strerror}; {REMEDIES[error.errno]}'
-    ) from error
+    in_the_way = error.filename2 if error.errno == errno.EISDIR else None
+    named = in_the_way or error.filename or path
+    raise InputError(f'{named}: {error.strerror}; {REMEDIES[error.errno]}') from error
 
 
 @contextlib.contextmanager

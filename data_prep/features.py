@@ -70,7 +70,7 @@ def open_rows(path: pathlib.Path) -> np.ndarray:
   """
   try:
     rows = np.load(path, mmap_mode='r', allow_pickle=False)
-  except (EOFError, OSError, ValueError) as error:
+  except Exception as error:  # whatever a header, which NumPy parses as Python, makes it raise
     raise InputError(f'{path} cannot be read as a .npy file: {one_line(error)}') from error
   if (
     not isinstance(rows, np.ndarray)

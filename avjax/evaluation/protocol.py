@@ -16,17 +16,19 @@ from ml_collections import ConfigDict
 
 from avjax import files
 from avjax.data.names import check_name
-from avjax.errors import InputError, as_input_error
+from avjax.errors import InputError, as_input_error, printable
 from avjax.evaluation import submission
 from avjax.evaluation.results import find_predictions
 from avjax.runs import checkpoint
 from avjax.runs import folder as run_folder
 from avjax.targets import TARGETS, metric_names
+from avjax.weights.model_card import as_text
 
 Runs = dict[str, tuple[ConfigDict, dict]]  # {name: (config, results on the validation split)}
 ValuesByFrame = dict[str, dict[int, tuple[float, float]]]  # {clip: {frame id: (valence, arousal)}}
 
 SUBMITTED = ('valence', 'arousal')  # the columns of the challenge's submission file
+MOST = 2**53  # of a number in results
 # Keys in which the runs of one system may differ.
 KEYS_OF_ONE_RUN = ('fold', 'targets', 'seed', 'data.dir', 'resume')
 
@@ -87,6 +89,8 @@ def check_results(path: pathlib.Path) -> dict:
     ]
     if {type(x) for x in counts} != {int} or not {type(x) for x in scores} <= {int, float}:
       raise TypeError('a number')
+    if any(abs(x) > MOST for x in (*counts, *scores)):  # NaN is a score
+      raise TypeError('a number of a size that scores and epochs have')
   except (KeyError, TypeError) as error:
     raise InputError(
       f'{path} is damaged: it lacks {error}; python -m avjax.evaluate {path.parent} writes it again'
@@ -126,6 +130,11 @@ def summarize(runs: Runs) -> dict[str, dict[str, Any]]:
   return summary
 
 
+def shown(name: str) -> str:
+  """Returns the name of a run, which may be a stranger's folder, as text of Markdown in a line."""
+  return printable(as_text(name))
+
+
 def table(summary: dict[str, dict[str, Any]]) -> str:
   """Formats what `summarize` returns as Markdown."""
   metrics = metric_names(summary)
@@ -137,7 +146,7 @@ def table(summary: dict[str, dict[str, Any]]) -> str:
       mark = ' (best)' if name == found['best'] and several else ''
       scores = ' | '.join(f'{row[metric]:.3f}' if metric in row else '' for metric in metrics)
       lines.append(
-        f'| {target} | {name}{mark} | {row["fold"]} | {scores} | {row["best_epoch"] + 1} |'
+        f'| {target} | {shown(name)}{mark} | {row["fold"]} | {scores} | {row["best_epoch"] + 1} |'
       )
     if several:
       scores = ' | '.join(
@@ -223,7 +232,7 @@ def gather(
   files.write_text(folder / 'summary.md', table(summary) + '\n')
   lines = [table(summary), '', f'summary      {folder / "summary.json"}, {folder / "summary.md"}']
   if unfinished:
-    lines.append(f'unfinished   {", ".join(unfinished)}')
+    lines.append(f'unfinished   {", ".join(map(shown, unfinished))}')
   missing = [target for target in SUBMITTED if target not in summary]
   if missing:
     return [*lines, f'no submission: no run for {missing[0]} has ended']

@@ -14,6 +14,7 @@ import numpy as np
 from absl import logging as absl_logging
 from flax import traverse_util
 
+from avjax import bounded
 from avjax.config import Config
 from avjax.data.records import MEL_BANDS, WINDOW_ROWS
 from avjax.data.windows import Merger, window_starts
@@ -50,17 +51,31 @@ class StreamingPredictor:
         )
       self.variables = jax.device_put(variables)
       self.length, self.stride = self.config.data.length, self.config.data.stride
-      self.encode = compilation.jit(self.system.encode)
-      self.decode = compilation.jit(self.system.decode)
-      self.warm_up()
+      self.compile()
 
-  def warm_up(self):
+  def compile(self):
     """Compiles the towers for a block of frames, and what comes after them for a window."""
-    features = self.encode(self.variables, self.blank_block())
+    self.encode = self.compiled(self.system.encode, self.blank_block())
+    features = jax.eval_shape(self.system.encode, self.variables, self.blank_block())
     windows = [
       None if x is None else np.zeros((1, self.length, x.shape[-1]), x.dtype) for x in features
     ]
-    self.decode(self.variables, *windows, np.ones((1, self.length), bool))
+    self.decode = self.compiled(self.system.decode, *windows, np.ones((1, self.length), bool))
+
+  def compiled(self, function, *arguments):
+    """Compiles function(variables, *arguments); InputError if it takes more than `bounded` allows.
+
+    A stranger's config may ask for any number of heads, or any side of a face, with few weights.
+    """
+    program = compilation.jit(function).lower(self.variables, *arguments).compile()
+    used = program.memory_analysis()  # None where the platform does not tell
+    size = sum(x.nbytes for x in jax.tree.leaves(self.variables))
+    if used is not None and used.temp_size_in_bytes > bounded.MEMORY + bounded.TIMES * size:
+      raise InputError(
+        f'{self.folder} would take {used.temp_size_in_bytes / 1e9:.1f} GB of memory for weights of '
+        f'{size / 1e6:.1f} MB, which no model of avjax does'
+      )
+    return program
 
   def blank_block(self):
     """Returns a batch of one window of BLOCK_FRAMES frames, in which all faces and log-mel are 0.

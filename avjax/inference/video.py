@@ -124,9 +124,13 @@ def load_predictors(run: str | pathlib.Path | Sequence) -> list[StreamingPredict
 
 
 def import_ahead():
-  """Imports what a video needs later, while the model is compiled, which leaves Python idle."""
-  audio.log_mel(np.zeros(1, np.int16))  # librosa imports and compiles its parts when they are used
-  importlib.import_module('avjax.reports.plots')
+  """Imports what a video needs later, while the model is compiled, which leaves Python idle.
+
+  Where the run is refused meanwhile, Python ends, and an import may fail of that.
+  """
+  with contextlib.suppress(Exception):  # a true error is raised again where the import is needed
+    audio.log_mel(np.zeros(1, np.int16))  # librosa imports and compiles its parts when used
+    importlib.import_module('avjax.reports.plots')
 
 
 def predict_with(predictors, looked: LookedAt, stride=None) -> VideoPrediction:

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from avjax.bounded import NOTHING, read_message, write_message
+from avjax.bounded import NOTHING, import_path, read_message, write_message
 from avjax.errors import InputError
 from avjax.media import bounds, video
 from avjax.media.container import Contents, read_contents
@@ -57,7 +57,7 @@ class Decoder:
     """Starts the child."""
     self.waiting = {}  # {stream: messages that have come while another stream was read}
     self.child = subprocess.Popen(
-      [sys.executable, '-P', '-c', START, json.dumps(sys.path)],
+      [sys.executable, '-P', '-c', START, json.dumps(import_path())],
       env=os.environ | ONE_THREAD,
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,

@@ -49,7 +49,7 @@ def train(config, workdir, stop: StopSignal):
   workdir = pathlib.Path(workdir)
   plan = prepare(config, workdir)
   # TensorFlow, which the first batch needs, is imported while JAX draws or restores the variables.
-  threading.Thread(target=dataset.tensorflow).start()
+  threading.Thread(target=import_ahead).start()
   run, notes = restore_or_begin(plan, workdir)
   with contextlib.ExitStack() as stack:
     stack.enter_context(run_folder.locked(workdir))
@@ -79,6 +79,12 @@ def train(config, workdir, stop: StopSignal):
       plots.curves(history.history(), plan.config.targets, partial)
   extra = {'best_epoch': run.schedule.best_epoch}
   return write_results(workdir, plan.config, 'validation', series, extra)
+
+
+def import_ahead():
+  """Imports TensorFlow; where the run is refused meanwhile, Python ends, and that may fail."""
+  with contextlib.suppress(Exception):  # a true error is raised again by the first batch
+    dataset.tensorflow()
 
 
 def run_stages(plan: Plan, run: RunState, checkpoints, history, stop, mesh):

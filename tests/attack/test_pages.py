@@ -20,6 +20,7 @@ from pages import in_browser, softmax
 from tiny import get_config
 
 from avjax import errors
+from avjax.evaluation import protocol
 from avjax.evaluation.results import score
 from avjax.inference import outputs
 from avjax.inference.prediction import VideoPrediction
@@ -177,6 +178,17 @@ def test_nothing_moves_the_cursor(text, capsys):
   entry = logging.LogRecord('avjax', logging.INFO, '', 0, '%s\nand %s', (text, text), None)
   assert errors.make_record_visible(entry)
   assert all(line.isprintable() for line in entry.getMessage().split('\n'))
+
+
+@pytest.mark.parametrize('name', [*ESCAPES, *SCRIPTS, 'a | 0.999 |\n| valence'])
+def test_a_run_s_name_is_text_in_a_table_of_runs(name):
+  """The names are those of folders that may be a stranger's; `evaluate --runs` prints them."""
+  scores = {'fold': 0, 'ccc': 0.5, 'pcc': 0.5, 'rmse': 0.5, 'best_epoch': 0}
+  summary = {'valence': {'runs': {'fold0_joint': scores, name: scores}, 'best': 'fold0_joint'}}
+  summary['valence'] |= {'mean': {}, 'spread': {}}
+  *_, plain, line, _ = lines = protocol.table(summary).split('\n')
+  assert plain.startswith('| valence | fold0_joint (best) | 0 |') and len(lines) == 5
+  assert line.count('|') == 8 and line.isprintable() and '<' not in line
 
 
 def test_the_log_of_a_run_is_printable(tmp_path):

@@ -72,6 +72,12 @@ def refused(*arguments, module='avjax.export'):
 # What a child may do.
 
 
+def test_a_child_starts_where_the_path_holds_no_texts_alone(monkeypatch, tmp_path):
+  """People put a pathlib.Path there, which Python passes over."""
+  monkeypatch.setattr(sys, 'path', [tmp_path, *sys.path])
+  assert bounded.import_path() == sys.path[1:]
+
+
 def test_a_child_has_limits(monkeypatch):
   (item,) = bounded.stream(children.allocates, GIGABYTE // 4, size=0, what='it')
   assert item[0] == {'length': GIGABYTE // 4}

@@ -7,7 +7,7 @@ import pytest
 from official_set import ANNOTATIONS, SIZES
 
 from avjax.errors import InputError
-from data_prep import build
+from data_prep import build, features
 
 LIST = (
   'test_set/names_of_videos_in_each_test_set/'
@@ -81,6 +81,24 @@ def test_sizes_that_no_machine_should_be_asked_for(official, tmp_path):
   with pytest.raises(InputError, match='the layout of the records.features.wide is out of range'):
     make(official, tmp_path / 'records', '--features', f'wide={features}')
   assert not (tmp_path / 'records').exists()
+
+
+@pytest.mark.parametrize(
+  'header',
+  [
+    "{'descr': '<f4', 'fortran_order': False, 'shape': (1180591620717411303424, 4)}",
+    "{'descr': '<f4', 'fortran_order': False, 'shape': (True, True)}",
+    '{(',  # NumPy's parser raises TokenError
+    '-' * 9000 + '1',  # and Python's a MemoryError
+    '{[]: 1}',
+  ],
+)
+def test_a_header_of_features_that_no_table_has(tmp_path, header):
+  path = tmp_path / '102.npy'
+  head = header.encode() + b'\n'
+  path.write_bytes(b'\x93NUMPY\x01\x00' + len(head).to_bytes(2, 'little') + head + bytes(64))
+  with pytest.raises(InputError, match='102.npy cannot be read as a .npy file: '):
+    features.open_rows(path)
 
 
 def test_a_build_writes_nothing_through_a_link(official, tmp_path):

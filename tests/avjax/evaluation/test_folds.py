@@ -201,6 +201,17 @@ def test_gathered(runs, tmp_path):
   )
 
 
+@pytest.mark.parametrize('number', [10**400, float('inf'), -(10**20)])
+def test_a_score_that_is_none(tmp_path, number):
+  path = tmp_path / 'results_validation.json'
+  scores = {'ccc': number, 'pcc': float('nan'), 'rmse': 0.5}
+  path.write_text(json.dumps({'fold': 0, 'best_epoch': 3, 'valence': scores}))
+  with pytest.raises(InputError, match='is damaged: it lacks a number of a size'):
+    protocol.check_results(path)
+  path.write_text(json.dumps({'fold': 0, 'best_epoch': 3, 'valence': {**scores, 'ccc': 0.5}}))
+  assert protocol.check_results(path)['valence']['ccc'] == 0.5
+
+
 def test_what_cannot_be_gathered(tmp_path):
   with pytest.raises(InputError, match='no run that has ended'):
     protocol.gather(tmp_path, None)

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import types
 
 import pytest
 import tiny
@@ -10,6 +11,8 @@ from official_set import tone, write_video
 
 import avjax
 from avjax.errors import InputError
+from avjax.inference import stream, video
+from avjax.training import loop
 
 
 @pytest.fixture(scope='module')
@@ -45,6 +48,32 @@ def test_what_is_no_film_is_said_and_the_films_are_predicted(tiny_run, tmp_path,
   assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == [
     'honest.csv', 'honest.html', 'honest.png',
   ]  # fmt: skip
+
+
+def test_a_run_that_is_not_there_is_one_line(tmp_path):
+  """What a video needs later is still being imported when the command ends."""
+  write_video(tmp_path / 'clip.mp4', 12, tone(12))
+  done = predict(tmp_path / 'clip.mp4', tmp_path / 'none', tmp_path / 'out')
+  assert done.returncode == 2 and done.stderr.count('\n') == 1, done.stderr
+
+
+def test_an_import_that_python_s_end_stops_is_silent(monkeypatch):
+  """Python 3.11 refuses some imports, with a RuntimeError, once the main thread has ended."""
+
+  def stopped(*_):
+    raise RuntimeError("can't register atexit after shutdown")
+
+  monkeypatch.setattr(video.audio, 'log_mel', stopped)
+  monkeypatch.setattr(loop.dataset, 'tensorflow', stopped)
+  video.import_ahead()
+  loop.import_ahead()
+
+
+def test_a_model_of_few_weights_that_takes_much_memory(tiny_run, monkeypatch):
+  """It is refused before it runs, by what the compiler says that its activations take."""
+  monkeypatch.setattr(stream, 'bounded', types.SimpleNamespace(MEMORY=1000, TIMES=0))
+  with pytest.raises(InputError, match='tiny would take .* GB of memory for weights of .* MB'):
+    stream.StreamingPredictor(tiny_run)
 
 
 @pytest.mark.parametrize('kind', ['pipe', 'file', 'device'])

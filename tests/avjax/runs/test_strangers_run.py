@@ -12,7 +12,7 @@ import tiny
 from fault.harness import call, made_run
 from orbax.checkpoint import CheckpointManager
 
-from avjax import bounded
+from avjax import bounded, errors, files
 from avjax.errors import InputError
 from avjax.evaluation.results import find_predictions, write_predictions
 from avjax.evaluation.series import Series
@@ -117,6 +117,19 @@ def test_a_pipe_in_place_of_a_file_is_refused(workdir):
     os.remove(workdir / name)
     (workdir / name).write_bytes(kept)
   load_best(workdir)
+
+
+def test_a_folder_in_place_of_a_file_is_said(tmp_path):
+  for name in ('metrics.jsonl', 'report.html', 'train.log'):
+    (tmp_path / name).mkdir()
+  for name, work in {
+    'metrics.jsonl': lambda: History(tmp_path, 0, primary=False).history(),
+    'report.html': lambda: files.write_text(tmp_path / 'report.html', ''),
+    'train.log': lambda: files.open_to_append(tmp_path / 'train.log'),
+  }.items():
+    with pytest.raises(InputError, match=f'/{name}: Is a directory; remove that folder'):  # noqa: SIM117
+      with errors.writing('the output'):  # as every command has it
+        work()
 
 
 def test_a_run_may_be_reached_through_links(workdir, tmp_path):
