@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from avjax import files
 from avjax.data.names import check_name
-from avjax.errors import InputError, as_input_error, printable
+from avjax.errors import InputError, as_input_error, visible
 from avjax.evaluation import submission
 from avjax.evaluation.results import find_predictions
 from avjax.runs import checkpoint
@@ -132,7 +132,7 @@ def summarize(runs: Runs) -> dict[str, dict[str, Any]]:
 
 def shown(name: str) -> str:
   """Returns the name of a run, which may be a stranger's folder, as text of Markdown in a line."""
-  return printable(as_text(name))
+  return visible(as_text(name))
 
 
 def table(summary: dict[str, dict[str, Any]]) -> str:
