@@ -167,7 +167,7 @@ def read_predictions(folder: pathlib.Path, target: str) -> dict[str, dict[int, f
   predictions = {}
   for path in find_predictions(folder):
     clip = check_name(path.stem, f'{folder} has the predictions of a clip')
-    with as_input_error(f'{path} is damaged'):
+    with as_input_error(f'{path} is damaged; python -m avjax.evaluate writes it again'):
       rows = csv.DictReader(files.read_text(path).splitlines())
       predictions[clip] = {int(row['frame']): float(row[target]) for row in rows}
   return predictions

@@ -304,5 +304,5 @@ def test_predictions_of_a_clip_that_no_set_has(tmp_path):
     'frame,time,valence\nx,0,1\n',
   ):
     (folder / '102.csv').write_text(text)
-    with pytest.raises(InputError, match=r'102.csv is damaged: '):
+    with pytest.raises(InputError, match=r'102.csv is damaged; .*again: '):
       protocol.read_predictions(folder, 'valence')
