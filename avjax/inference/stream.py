@@ -6,6 +6,7 @@ Each frame goes through the towers once, even where windows overlap.
 from __future__ import annotations
 
 import collections
+import functools
 import os
 import pathlib
 
@@ -14,7 +15,6 @@ import numpy as np
 from absl import logging as absl_logging
 from flax import traverse_util
 
-from avjax import bounded
 from avjax.config import Config
 from avjax.data.records import MEL_BANDS, WINDOW_ROWS
 from avjax.data.windows import Merger, window_starts
@@ -55,27 +55,14 @@ class StreamingPredictor:
 
   def compile(self):
     """Compiles the towers for a block of frames, and what comes after them for a window."""
-    self.encode = self.compiled(self.system.encode, self.blank_block())
+    compiled = functools.partial(compilation.compile_bounded, model=str(self.folder))
+    self.encode = compiled(self.system.encode, self.variables, self.blank_block())
     features = jax.eval_shape(self.system.encode, self.variables, self.blank_block())
     windows = [
       None if x is None else np.zeros((1, self.length, x.shape[-1]), x.dtype) for x in features
     ]
-    self.decode = self.compiled(self.system.decode, *windows, np.ones((1, self.length), bool))
-
-  def compiled(self, function, *arguments):
-    """Compiles function(variables, *arguments); InputError if it takes more than `bounded` allows.
-
-    A stranger's config may ask for any number of heads, or any side of a face, with few weights.
-    """
-    program = compilation.jit(function).lower(self.variables, *arguments).compile()
-    used = program.memory_analysis()  # None where the platform does not tell
-    size = sum(x.nbytes for x in jax.tree.leaves(self.variables))
-    if used is not None and used.temp_size_in_bytes > bounded.MEMORY + bounded.TIMES * size:
-      raise InputError(
-        f'{self.folder} would take {used.temp_size_in_bytes / 1e9:.1f} GB of memory for weights of '
-        f'{size / 1e6:.1f} MB, which no model of avjax does'
-      )
-    return program
+    mask = np.ones((1, self.length), bool)
+    self.decode = compiled(self.system.decode, self.variables, *windows, mask)
 
   def blank_block(self):
     """Returns a batch of one window of BLOCK_FRAMES frames, in which all faces and log-mel are 0.

@@ -37,6 +37,7 @@ LARGEST = {
   'units': 100,
   'layers': 100,
   'blocks': 100,
+  'heads': 100,
   'recursions': 100,
 }
 LARGEST_OF_OTHERS = 2**14

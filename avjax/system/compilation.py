@@ -12,7 +12,8 @@ from typing import Any
 
 import jax
 
-from avjax import files
+from avjax import bounded, files
+from avjax.errors import InputError
 
 LARGEST = 4 << 30  # bytes of the folder; what was used longest ago is deleted first
 SHORTEST = 0.1  # seconds of compilation that are worth keeping
@@ -27,6 +28,29 @@ def jit(function: Callable, **arguments) -> Any:
   """
   chosen = LEVEL in os.environ.get('XLA_FLAGS', '') or jax.default_backend() != 'cpu'
   return jax.jit(function, compiler_options=None if chosen else {LEVEL: 2}, **arguments)
+
+
+def compile_bounded(function: Callable, variables: Any, *arguments: Any, model: str) -> Any:
+  """Compiles function(variables, *arguments) for a model that somebody else may have made.
+
+  Args:
+    function: a pure function of arrays.
+    variables: the variables of the model. These and the arguments may be jax.ShapeDtypeStruct.
+    model: its folder, for the message.
+
+  Raises InputError if the program takes more memory than `bounded` allows for the size of the
+  variables: a config may ask for any number of heads, or any side of a face, with few weights.
+  """
+  program = jit(function).lower(variables, *arguments).compile()
+  used = program.memory_analysis()  # None where the platform does not tell
+  size = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(variables))
+  needed = used and used.temp_size_in_bytes + used.argument_size_in_bytes - size
+  if needed and needed > bounded.MEMORY + bounded.TIMES * size:
+    raise InputError(
+      f'{model} would take {needed / 1e9:.1f} GB of memory for weights of {size / 1e6:.1f} MB, '
+      'which no model of avjax does'
+    )
+  return program
 
 
 def keep_compiled_programs() -> None:

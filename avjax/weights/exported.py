@@ -29,12 +29,13 @@ from avjax.runs import folder as run_folder
 from avjax.runs import settings
 from avjax.runs.load import load_best
 from avjax.system import System
+from avjax.system.compilation import compile_bounded
 from avjax.system.values import check_fit
 from avjax.targets import criterion, value_range
 from avjax.weights import files as weight_files
 from avjax.weights import stablehlo_check
 from avjax.weights.model_card import model_card
-from avjax.weights.program import PLATFORMS, example_inputs, export_program
+from avjax.weights.program import PLATFORMS, example_inputs, example_shapes, export_program
 
 WEIGHTS = 'weights.safetensors'
 PROGRAM = 'model.stablehlo'
@@ -118,7 +119,7 @@ class ExportedModel:
 
   def run_example(self) -> Iterator[np.ndarray]:
     """Yields the prediction (1,L,outputs) of each window of `example_inputs`, one at a time."""
-    inputs = example_inputs(self.system.inputs)
+    inputs = list(example_inputs(self.system.inputs).values())
     for i in range(len(inputs[0])):
       try:
         yield np.asarray(self(*(x[i : i + 1] for x in inputs))['prediction'])
@@ -201,8 +202,9 @@ def export_run(workdir: str | pathlib.Path, output: str | pathlib.Path) -> float
   workdir = pathlib.Path(workdir)
   files.check_free(output)
   config, system, variables, meta = load_best(workdir)
-  example = dict(zip(system.inputs.fields, example_inputs(system.inputs), strict=True))
-  expected = system.predict_step(variables, example)['prediction']
+  shapes = example_shapes(system.inputs)
+  predict = compile_bounded(system.predict, system.shapes, shapes, model=str(workdir))
+  expected = predict(variables, example_inputs(system.inputs))['prediction']
   flat = {name: np.asarray(x) for name, x in traverse_util.flatten_dict(variables, sep='/').items()}
   metadata = {
     'architecture': 'model',

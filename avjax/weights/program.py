@@ -63,19 +63,27 @@ def nameless_sources() -> Iterator[None]:
       jax.config.update(name, value)
 
 
-def example_inputs(inputs: Inputs, clips: int = 2) -> list[np.ndarray]:
+def example_shapes(inputs: Inputs, clips: int = 2) -> dict[str, jax.ShapeDtypeStruct]:
+  """Returns {field: shape and dtype} of what `example_inputs` makes."""
+  sizes = {'clips': clips, 'rows': WINDOW_ROWS + inputs.length}
+  return {
+    name: jax.ShapeDtypeStruct([sizes.get(size, size) for size in shape], dtype)
+    for name, (shape, dtype, _) in inputs.specs().items()
+  }
+
+
+def example_inputs(inputs: Inputs, clips: int = 2) -> dict[str, np.ndarray]:
   """Returns inputs to try an exported model with: `clips` windows, the same on every machine."""
-  rng, length, values = np.random.RandomState(0), inputs.length, []
-  for name, (shape, dtype, _) in inputs.specs().items():
-    shape = [{'clips': clips, 'rows': WINDOW_ROWS + length}.get(size, size) for size in shape]
+  rng, length, values = np.random.RandomState(0), inputs.length, {}
+  for name, array in example_shapes(inputs, clips).items():
     if name == 'faces':
-      value = rng.randint(0, 256, shape)
+      value = rng.randint(0, 256, array.shape)
     elif name == 'starts':
       value = np.tile(np.arange(length), (clips, 1))
     elif name == 'real':
       lengths = np.array([[length], [max(length // 2, 1)]])[:clips]
       value = np.arange(length) < lengths
     else:
-      value = rng.uniform(-4.6, 2, shape)
-    values.append(value.astype(dtype))
+      value = rng.uniform(-4.6, 2, array.shape)
+    values[name] = value.astype(array.dtype)
   return values

@@ -12,7 +12,9 @@ from official_set import tone, write_video
 import avjax
 from avjax.errors import InputError
 from avjax.inference import stream, video
+from avjax.system import compilation
 from avjax.training import loop
+from avjax.weights.exported import export_run
 
 
 @pytest.fixture(scope='module')
@@ -69,11 +71,14 @@ def test_an_import_that_python_s_end_stops_is_silent(monkeypatch):
   loop.import_ahead()
 
 
-def test_a_model_of_few_weights_that_takes_much_memory(tiny_run, monkeypatch):
+def test_a_model_of_few_weights_that_takes_much_memory(tiny_run, tmp_path, monkeypatch):
   """It is refused before it runs, by what the compiler says that its activations take."""
-  monkeypatch.setattr(stream, 'bounded', types.SimpleNamespace(MEMORY=1000, TIMES=0))
+  monkeypatch.setattr(compilation, 'bounded', types.SimpleNamespace(MEMORY=1000, TIMES=0))
   with pytest.raises(InputError, match='tiny would take .* GB of memory for weights of .* MB'):
     stream.StreamingPredictor(tiny_run)
+  with pytest.raises(InputError, match='tiny would take .* GB of memory for weights of .* MB'):
+    export_run(tiny_run, tmp_path / 'model')
+  assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize('kind', ['pipe', 'file', 'device'])
