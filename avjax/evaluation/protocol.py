@@ -19,10 +19,10 @@ from avjax.data.names import check_name
 from avjax.errors import InputError, as_input_error, visible
 from avjax.evaluation import submission
 from avjax.evaluation.results import find_predictions
+from avjax.reports.markdown import as_text
 from avjax.runs import checkpoint
 from avjax.runs import folder as run_folder
 from avjax.targets import TARGETS, metric_names
-from avjax.weights.model_card import as_text
 
 Runs = dict[str, tuple[ConfigDict, dict]]  # {name: (config, results on the validation split)}
 ValuesByFrame = dict[str, dict[int, tuple[float, float]]]  # {clip: {frame id: (valence, arousal)}}

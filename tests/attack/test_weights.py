@@ -28,11 +28,12 @@ from avjax import bounded, files
 from avjax.errors import InputError
 from avjax.inference.stream import StreamingPredictor
 from avjax.media import detection
+from avjax.reports.markdown import as_text
 from avjax.runs.checkpoint import Checkpoints
 from avjax.runs.load import load_best
 from avjax.weights import files as weight_files
 from avjax.weights.exported import PROGRAM, WEIGHTS, ExportedModel, export_run
-from avjax.weights.model_card import as_text, model_card
+from avjax.weights.model_card import model_card
 
 GIGABYTE = 1 << 30
 
