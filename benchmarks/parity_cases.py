@@ -32,7 +32,7 @@ TOLERANCES = {'float32': 1e-4, 'float64': 1e-9}
 # The seed of the weights and inputs of each case. In float32, rounding may decide on which side
 # of a ReLU's kink an activation falls. Then all gradients below it differ by 1e-3 or more, even
 # between PyTorch's own float32 and float64. With these seeds no activation is that close to a kink.
-DRAWS = {'ir50': 5, 'resnet50': 6, 'vggish': 2, 'rjca_author': 1, 'lfan': 1}
+DRAWS = {'ir50': 7, 'resnet50': 6, 'vggish': 2, 'rjca_author': 1, 'lfan': 1}
 DRAWS |= dict.fromkeys(LAYERS, 1)
 
 

@@ -5,7 +5,6 @@ import json
 import os
 import pathlib
 import sys
-import tempfile
 
 import pytest
 
@@ -16,11 +15,13 @@ if 'backend_optimization_level' not in os.environ.get('XLA_FLAGS', ''):
   if importlib.metadata.version('jaxlib').startswith('0.10.'):  # later ones do not know the flag
     flags.append('--xla_cpu_use_fusion_emitters=false')
   os.environ['XLA_FLAGS'] = ' '.join(flags)
-# The processes that tests start compile the same few programs over and over; xdist's workers share
-# what their parent has made, and the runs of benchmarks/mutants.py what those before have made.
-if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
-  _cache = tempfile.TemporaryDirectory(prefix='avjax-tests-')
-  os.environ['JAX_COMPILATION_CACHE_DIR'] = _cache.name
+# The processes that tests start compile the same few programs over and over, and so does the next run
+# of the tests: what is compiled is kept beside what pytest keeps. benchmarks/mutants.py names a
+# folder of its own.
+os.environ.setdefault(
+  'JAX_COMPILATION_CACHE_DIR', str(pathlib.Path(__file__).parents[1] / '.pytest_cache' / 'compiled')
+)
+os.environ['JAX_COMPILATION_CACHE_MAX_SIZE'] = str(1 << 30)  # bytes
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.1'
 
 sys.path[:0] = [
