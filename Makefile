@@ -7,7 +7,7 @@ DEMO := demo
 GET_UV := install --quiet --disable-pip-version-check --require-hashes --requirement .venv/uv.txt
 UV := .venv/bin/uv pip install --quiet --python $(RUN) --constraint hashes.txt --build-constraint hashes.txt
 # What no command imports is not compiled: two fifths of all files.
-NOT_IMPORTED := tests|beartype|fontTools/[^m]\w*|pygments|pyarrow|setuptools|tensorflow_datasets/[^cpr]\w*
+NOT_IMPORTED := tests|beartype|fontTools/[^m]\w*|pygments/lexers|pyarrow|setuptools|tensorflow_datasets/[^cpr]\w*
 
 .PHONY: demo test lint fault attack mutants parity zoo golden install evidence docs constraints clean-demo
 
