@@ -7,6 +7,7 @@ unpickling or running a program, is done here: the child limits itself before it
 a crash of native code ends the child only.
 """
 
+import contextlib
 import functools
 import importlib
 import json
@@ -15,9 +16,10 @@ import resource
 import signal
 import subprocess
 import sys
-import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Iterator
+from typing import IO
 
 import numpy as np
 
@@ -65,16 +67,16 @@ def stream(
     (called.__module__, called.__name__, given)
     for called, *given in filter(None, (prepare, (function, *arguments)))
   ]
-  with tempfile.TemporaryFile() as stdin:  # a pipe would have to be filled while items are read
-    stdin.write(content or b'')
-    stdin.seek(0)
-    child = subprocess.Popen(
-      [sys.executable, '-P', '-c', START, json.dumps([import_path(), memory, seconds, calls])],
-      stdin=stdin,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.DEVNULL,  # native code writes there before a crash
-    )
-  assert child.stdout
+  child = subprocess.Popen(
+    [sys.executable, '-P', '-c', START, json.dumps([import_path(), memory, seconds, calls])],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.DEVNULL,  # native code writes there before a crash
+  )
+  assert child.stdin and child.stdout
+  # While items are read, since a pipe holds little. A file would need room on a disk.
+  feeder = threading.Thread(target=feed, args=(child.stdin, content or b''))
+  feeder.start()
   try:
     while message := read_message(child.stdout):
       header, array = message
@@ -91,7 +93,14 @@ def stream(
   finally:
     child.kill()
     child.wait()
+    feeder.join()
     child.stdout.close()
+
+
+def feed(stdin: IO[bytes], content: bytes) -> None:
+  """Writes content to the standard input of a child, which may end without reading it."""
+  with contextlib.suppress(BrokenPipeError), stdin:
+    stdin.write(content)
 
 
 def import_path() -> list[str]:

@@ -64,6 +64,7 @@ PARTS = {
     8,
     (
       f'{MEDIA}/test_faces.py',
+      f'{MEDIA}/test_colours.py',
       f'{MEDIA}/test_video.py',
       f'{MEDIA}/test_other_peoples_files.py',
       'tests/avjax/system/test_step.py',
@@ -142,7 +143,7 @@ def run_tests(tests, cache, change=None):
       )
     except subprocess.TimeoutExpired:
       return False, f'no end after {LIMIT} s'
-  failed = re.search(r'^(?:FAILED|ERROR) (.*?)(?: - .*)?$', done.stdout, re.MULTILINE)
+  failed = re.search(r'^(?:FAILED|ERROR) (tests/.*?)(?: - .*)?$', done.stdout, re.MULTILINE)
   return done.returncode == 0, failed[1] if failed else ''
 
 

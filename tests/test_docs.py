@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import pytest
 
 from avjax.evaluation.results import summarize_run
-from benchmarks import equations, evidence, predict, suites, systems, zoo
+from benchmarks import equations, evidence, mutants, predict, suites, systems, zoo
 from benchmarks.pages import fill
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -31,6 +31,7 @@ BLOCKS = [
   (DOCS / 'systems.md', 'systems', lambda: systems.table(load('systems.json'))),
   (DOCS / 'reliability.md', 'fault', lambda: suites.table('fault')),
   (DOCS / 'security.md', 'attack', lambda: suites.table('attack')),
+  (DOCS / 'mutants.md', 'mutants', lambda: mutants.page(load('mutants.json'))),
 ]
 
 

@@ -125,6 +125,8 @@ def test_each_stage_moves_its_groups_and_nothing_else():
       state, batch, jax.random.key(1), np.float32(1e-2)
     )
     assert np.isfinite(metrics['loss']) and metrics['gradient_norm'] > 0
+    # The memory of the old state is that of the new one.
+    assert all(x.is_deleted() for x in jax.tree.leaves(state))
     for collection in ('params', 'batch_stats'):
       old = traverse_util.flatten_dict(variables[collection], sep='/')
       new = traverse_util.flatten_dict(after.variables[collection], sep='/')
