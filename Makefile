@@ -56,11 +56,11 @@ fault: .venv/with-dev
 	$(RUN) -m pytest tests/fault --full --record docs/reliability.json
 	$(RUN) -m benchmarks.suites fault
 
-# Runs the long form of tests/attack: what files, folders and accounts of strangers can do. It writes
-# the figures of docs/security.md.
+# Runs the tests that are marked as attacks in their long form: what files, folders and accounts of
+# strangers can do. It takes ten minutes and writes the figures of docs/security.md.
 attack: .venv/with-dev
 	rm -f docs/security.json
-	$(RUN) -m pytest tests/attack --full --record docs/security.json
+	$(RUN) -m pytest tests -m attack --full --record docs/security.json
 	$(RUN) -m benchmarks.suites attack
 
 # Changes the code on purpose in sixty places, and writes in docs/mutants.md which of these changes the

@@ -15,8 +15,8 @@ if 'backend_optimization_level' not in os.environ.get('XLA_FLAGS', ''):
   if importlib.metadata.version('jaxlib').startswith('0.10.'):  # later ones do not know the flag
     flags.append('--xla_cpu_use_fusion_emitters=false')
   os.environ['XLA_FLAGS'] = ' '.join(flags)
-# The processes that tests start compile the same few programs over and over, and so does the next run
-# of the tests: what is compiled is kept beside what pytest keeps. benchmarks/mutants.py names a
+# The processes that tests start compile the same few programs over and over, and so does the next
+# run of the tests: what is compiled is kept beside what pytest keeps. benchmarks/mutants.py names a
 # folder of its own.
 os.environ.setdefault(
   'JAX_COMPILATION_CACHE_DIR', str(pathlib.Path(__file__).parents[1] / '.pytest_cache' / 'compiled')
@@ -36,6 +36,7 @@ from avjax import command_line  # noqa: E402
 
 command_line.collect_garbage_less_often()  # a fifth of the time of the tests of models
 SHAPE_CHECKS = shapes.install()
+ATTACKS = {}  # {kind: [tried, held]}
 
 
 def pytest_addoption(parser):
@@ -53,6 +54,30 @@ def pytest_collection_modifyitems(items):
   items.sort(key=lambda item: item.path.name != 'test_demo.py')
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+  """Counts the cases of each kind of attack, and those that held, for --record."""
+  report = yield
+  marker = item.get_closest_marker('attack')
+  if marker and call.when == 'call' and not report.skipped:
+    tried, held = ATTACKS.get(marker.args[0], (0, 0))
+    ATTACKS[marker.args[0]] = [tried + 1, held + report.passed]
+  return report
+
+
+def pytest_sessionfinish(session):
+  path = session.config.getoption('--record')
+  for kind, counts in ATTACKS.items() if path else ():
+    keep_figure(path, f'{kind}: cases, held', counts)
+
+
+def keep_figure(path, name, value):
+  """Adds a figure to a JSON file."""
+  file = pathlib.Path(path)
+  found = json.loads(file.read_text()) if file.exists() else {}
+  file.write_text(json.dumps({**found, name: value}, indent=1, sort_keys=True) + '\n')
+
+
 @pytest.fixture
 def full(request):
   """Tells whether the long form was asked for.
@@ -66,14 +91,7 @@ def full(request):
 def record(request):
   """Returns record(name, value), which keeps a figure that a test has measured."""
   path = request.config.getoption('--record')
-
-  def keep(name, value):
-    if path:
-      file = pathlib.Path(path)
-      found = json.loads(file.read_text()) if file.exists() else {}
-      file.write_text(json.dumps({**found, name: value}, indent=1, sort_keys=True) + '\n')
-
-  return keep
+  return lambda name, value: keep_figure(path, name, value) if path else None
 
 
 @pytest.fixture(scope='session')

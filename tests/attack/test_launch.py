@@ -13,6 +13,8 @@ from fault.harness import ROOT
 
 from avjax.system import sharding
 
+pytestmark = pytest.mark.attack('other users of the machine')
+
 GCLOUD = """#!/usr/bin/env bash
 # Keeps the words it is called with; of scp also what it would copy, and who may read that.
 printf '%q ' "$@" >> "$SEEN/words"; echo >> "$SEEN/words"

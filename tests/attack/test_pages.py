@@ -27,6 +27,8 @@ from avjax.inference.prediction import VideoPrediction
 from avjax.reports import clip_page, run_report
 from avjax.training import progress
 
+pytestmark = pytest.mark.attack('texts in pages, tables, logs and on a terminal')
+
 SCRIPTS = [
   '<script>window.hacked = 1</script>',
   '<img src=x onerror="window.hacked = 1">',

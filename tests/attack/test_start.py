@@ -16,6 +16,8 @@ import pytest
 from fault.harness import ROOT
 from official_set import SIZES, make_official
 
+pytestmark = pytest.mark.attack('Python files and settings in the current folder')
+
 EXAMPLES = ROOT / 'tests/data/made_by_656e7a9'
 PACKAGES = (
   'absl',

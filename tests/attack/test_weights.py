@@ -35,6 +35,8 @@ from avjax.weights import files as weight_files
 from avjax.weights.exported import PROGRAM, WEIGHTS, ExportedModel, export_run
 from avjax.weights.model_card import model_card
 
+pytestmark = pytest.mark.attack('weights, programs and exported models')
+
 GIGABYTE = 1 << 30
 
 

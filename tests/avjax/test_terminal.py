@@ -13,6 +13,8 @@ from tqdm import tqdm
 from avjax import errors
 from avjax.training import progress
 
+pytestmark = pytest.mark.attack('texts in pages, tables, logs and on a terminal')
+
 # Clears the line, sets the title of the window, turns the direction of what follows, goes back.
 HOSTILE = '\x1b[2K\x1b]0;title\x07\u202e\u2066\x9b31m\x7f\x00'
 SHOWN = r'\x1b[2K\x1b]0;title\x07\u202e\u2066\x9b31m\x7f\x00'

@@ -9,6 +9,8 @@ from official_set import ANNOTATIONS, SIZES
 from avjax.errors import InputError
 from data_prep import build, features
 
+pytestmark = pytest.mark.attack('sources of records: crops, lists, features')
+
 LIST = (
   'test_set/names_of_videos_in_each_test_set/'
   'Valence_Arousal_Estimation_Challenge_test_set_release.txt'

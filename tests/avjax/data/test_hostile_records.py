@@ -18,6 +18,8 @@ from avjax.evaluation import protocol
 from avjax.evaluation.results import evaluate_run
 from data_prep import verify
 
+pytestmark = pytest.mark.attack('records')
+
 OLD = pathlib.Path(__file__).parents[2] / 'data' / 'made_by_656e7a9'
 LAYOUT = {'length': 12, 'stride': 8, 'face': 16}
 SHARD = 'affwild2-chunk5.tfrecord-00000-of-00001'

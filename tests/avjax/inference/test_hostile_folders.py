@@ -16,6 +16,8 @@ from avjax.system import compilation
 from avjax.training import loop
 from avjax.weights.exported import export_run
 
+pytestmark = pytest.mark.attack('folders and numbers given to a prediction')
+
 
 @pytest.fixture(scope='module')
 def tiny_run(tmp_path_factory):

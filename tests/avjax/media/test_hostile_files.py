@@ -21,6 +21,8 @@ from avjax.errors import InputError
 from avjax.media import container, video
 from avjax.media.decoder import Decoder
 
+pytestmark = pytest.mark.attack('films that are other files, pipes or devices')
+
 YEARS = 3 * 365 * 86_400  # seconds in three years
 
 

@@ -16,6 +16,8 @@ from other_files import read_film, tone_of
 from avjax.errors import InputError
 from avjax.media import audio, bounds, video
 
+pytestmark = pytest.mark.attack('films and sound that claim any length, size or rate')
+
 YEARS = 3 * 365 * 86_400  # seconds in three years
 
 

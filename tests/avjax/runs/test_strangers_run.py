@@ -24,6 +24,8 @@ from avjax.runs.load import load_best, load_system
 from avjax.training.plan import check_model_folder
 from avjax.training.state import check_meta
 
+pytestmark = pytest.mark.attack('runs: links, settings, metrics, checkpoints')
+
 REFUSED = ', which avjax does not use inside '
 
 
