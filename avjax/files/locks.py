@@ -7,7 +7,7 @@ import os
 import pathlib
 import stat
 
-from avjax.errors import InputError
+from avjax.errors import InputError, writing
 
 LOCK = '.avjax-lock'  # the file in a locked folder that is locked in its place
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL)  # of a file system that has none
@@ -44,8 +44,9 @@ def locked(folder, busy):
   """
   folder = pathlib.Path(folder)
   try:
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = open_locked(folder)
+    with writing(folder):
+      folder.mkdir(parents=True, exist_ok=True)
+      handle = open_locked(folder)
   except BlockingIOError:
     raise InputError(busy) from None
   except OSError as error:

@@ -57,9 +57,9 @@ class StreamingPredictor:
     """Compiles the towers for a block of frames, and what comes after them for a window."""
     compiled = functools.partial(compilation.compile_bounded, model=str(self.folder))
     self.encode = compiled(self.system.encode, self.variables, self.blank_block())
-    features = jax.eval_shape(self.system.encode, self.variables, self.blank_block())
     windows = [
-      None if x is None else np.zeros((1, self.length, x.shape[-1]), x.dtype) for x in features
+      None if x is None else np.zeros((1, self.length, x.shape[-1]), x.dtype)
+      for x in self.encode.out_info
     ]
     mask = np.ones((1, self.length), bool)
     self.decode = compiled(self.system.decode, self.variables, *windows, mask)

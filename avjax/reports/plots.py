@@ -7,12 +7,9 @@ functions, each on axes of its own from `svg.page_axes`; `svg.to_html` turns the
 import itertools
 import warnings
 
-import matplotlib
-
-matplotlib.use('Agg')
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import font_manager
+from matplotlib.figure import Figure  # without pyplot, which takes long to import and keeps figures
 
 from avjax.reports import legend
 from avjax.reports.legend import BLACK, GREY, GRID, STAGE_LINE
@@ -123,9 +120,8 @@ def curves(history, targets, path):
 
   history: the lines of metrics.jsonl.
   """
-  figure, axes = plt.subplots(
-    3, 1, figsize=(8, 7), sharex=True, height_ratios=(3, 2, 1), layout='constrained'
-  )
+  figure = Figure(figsize=(8, 7), layout='constrained')
+  axes = figure.subplots(3, 1, sharex=True, height_ratios=(3, 2, 1))
   draw_scores(axes[0], history, targets)
   metric = criterion(targets)
   axes[0].plot(
@@ -167,14 +163,9 @@ def traces(series, scores, targets, path, most=4):
   ranked = sorted(mean, key=mean.get, reverse=True)
   places = sorted({round(x) for x in np.linspace(0, len(ranked) - 1, min(most, len(ranked)))})
   shown = [ranked[place] for place in places]
-  figure, axes = plt.subplots(
-    len(shown),
-    len(targets),
-    figsize=(5 * len(targets) + 1, 1.9 * len(shown) + 0.6),
-    squeeze=False,
-    sharey=True,
-    layout='constrained',
-  )
+  size = 5 * len(targets) + 1, 1.9 * len(shown) + 0.6
+  figure = Figure(figsize=size, layout='constrained')
+  axes = figure.subplots(len(shown), len(targets), squeeze=False, sharey=True)
   for row, clip in zip(axes, shown, strict=True):
     s = series[clip]
     for i, (axis, target) in enumerate(zip(row, targets, strict=True)):
@@ -202,15 +193,10 @@ def clip(result, title, path):
     for name in legend.sort_gates(result.gates)
   ]
   heights = [0.22 * scores.shape[1] for *_, scores in gates]
-  figure, axes = plt.subplots(
-    1 + len(gates),
-    1,
-    figsize=(9, 3 + sum(0.5 + height for height in heights)),
-    sharex=True,
-    squeeze=False,
-    height_ratios=[3, *(0.3 + height for height in heights)],
-    layout='constrained',
-  )
+  size = 9, 3 + sum(0.5 + height for height in heights)
+  ratios = [3, *(0.3 + height for height in heights)]
+  figure = Figure(figsize=size, layout='constrained')
+  axes = figure.subplots(1 + len(gates), 1, sharex=True, squeeze=False, height_ratios=ratios)
   top, *below = axes[:, 0]
   end = result.times[-1] + (result.times[-1] / max(len(result.times) - 1, 1) or 1)
   _draw_values(top, result, end)
@@ -270,7 +256,7 @@ def spans(where):
 
 
 def save(figure, axes, path):
-  """Finishes the axes of a figure, writes it to a PNG file and closes it."""
+  """Finishes the axes of a figure and writes it to a PNG file."""
   for axis in np.ravel(axes):
     axis.spines[['top', 'right']].set_visible(False)
     axis.grid(color=GRID)
@@ -278,4 +264,3 @@ def save(figure, axes, path):
   with warnings.catch_warnings():
     warnings.filterwarnings('ignore', 'Glyph .* missing')  # drawn as a box; the page has the name
     figure.savefig(path, dpi=120)
-  plt.close(figure)
