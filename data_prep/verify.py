@@ -29,7 +29,7 @@ def verify(data_dir: str | os.PathLike[str]) -> str:
   Raises InputError, naming what is damaged.
   """
   folder, made = manifest.version_folder(data_dir), manifest.check_sizes(data_dir, 'DIR')
-  for name, digest in made['metadata'].items():
+  for name, digest in made.get('metadata', {}).items():
     manifest.check_inside(data_dir, folder / name)
     if not (folder / name).is_file() or files.sha256(folder / name) != digest:
       raise InputError(f'{folder / name} is missing or changed; {manifest.REMEDY}')

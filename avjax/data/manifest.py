@@ -84,6 +84,10 @@ def check_entries(manifest: dict[str, Any], where: str) -> None:
       f'bytes of {name}': (shard['bytes'], MOST_BYTES),
       f'records of {name}': (shard['records'], shard['bytes'] // FRAMING),
     }
+  digests = {name: shard['sha256'] for name, shard in manifest['shards'].items()}
+  for name, digest in {**digests, **manifest.get('metadata', {})}.items():
+    if not isinstance(digest, str):
+      raise InputError(f'{where}: the SHA-256 of {name} is not a text')
   for split, chunk in manifest['chunks'].items():
     if chunk['records'] != in_shards[split]:
       raise InputError(f'{where}: the shards of {split} do not have its number of records')

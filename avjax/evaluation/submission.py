@@ -18,7 +18,8 @@ from avjax import files
 from avjax.errors import InputError
 
 HEADER = ['image_location', 'valence', 'arousal']
-NUMBER = r'[-+]?\d*\.?\d+([eE][-+]?\d+)?'
+NUMBER = r'[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?'
+LONGEST = 4096  # characters of a column, as the path of a file has
 MOST_REPEATED = 30  # most rows of a clip in the template beyond the end of its video
 
 
@@ -37,6 +38,8 @@ def read_rows(path: str | pathlib.Path) -> Iterator[tuple[int, str, str, str]]:
     for number, row in enumerate(rows, 2):
       if len(row) != 3:
         raise InputError(f'{path}, line {number}: expected 3 columns, found {len(row)}')
+      if max(map(len, row)) > LONGEST:
+        raise InputError(f'{path}, line {number} has more than {LONGEST} characters in a column')
       yield number, *row
   except csv.Error as error:
     raise InputError(f'{path} cannot be read: {error}') from error
@@ -54,7 +57,7 @@ def read_template(path: str | pathlib.Path) -> list[tuple[str, int]]:
 
 def parse_location(where: str, location: str) -> tuple[str, int]:
   """Returns the (clip, frame id) of a location; raises InputError naming `where` for other text."""
-  found = re.fullmatch(r'([^/]+)/(\d{5,})\.jpg', location)
+  found = re.fullmatch(r'([^/]+)/(\d{5,10})\.jpg', location)
   if not found:
     raise InputError(f'{where}: {location[:60]!r} is not <clip>/<00001>.jpg')
   return found[1], int(found[2])

@@ -67,7 +67,11 @@ def read_unreadable(source: pathlib.Path) -> frozenset[str]:
 def open_crop(path: pathlib.Path) -> Image.Image:
   """Reads one crop as a PIL image, RGB; InputError if it is broken or above MAX_CROP_SIDE."""
   try:
-    with open_regular(path) as file, Image.open(file, formats=FORMATS) as image:
+    with (
+      open_regular(path) as file,
+      warnings.catch_warnings(action='ignore'),  # Pillow's remarks on broken metadata
+      Image.open(file, formats=FORMATS) as image,
+    ):
       if max(image.size) > MAX_CROP_SIDE:  # known from the header: nothing has been decoded yet
         raise InputError(
           f'{path} is {image.width} x {image.height} pixels; '
@@ -76,7 +80,7 @@ def open_crop(path: pathlib.Path) -> Image.Image:
       return image.convert('RGB')
   except InputError:
     raise
-  except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+  except Exception as error:  # Pillow raises many kinds for broken files
     raise InputError(
       f'{path} cannot be read as an image; replace it, or list {path.parent.name}/{path.name} in '
       f'SOURCE/{UNREADABLE_LIST} to mask the frame'

@@ -11,6 +11,7 @@ import numpy as np
 from avjax.bounded import NOTHING, Item
 
 ENDING = '/.zarray'  # of the key with the description of an array
+ZARR_3 = '/zarr.json'  # the same in version 3 of the format, which avjax does not write
 
 
 def import_tensorstore() -> None:
@@ -33,8 +34,9 @@ def read_all(folder: str) -> Iterator[Item]:
     store = tensorstore.KvStore.open(spec).result()
     keys = {key.decode('utf-8', 'replace') for key in store.list().result()}
     described = {key.removesuffix(ENDING) for key in keys if key.endswith(ENDING)}
-    if described != wanted.keys():
-      names = sorted(described ^ wanted.keys())
+    others = {key for key in keys if key.rpartition('/')[0] not in wanted or key.endswith(ZARR_3)}
+    if described != wanted.keys() or others:
+      names = sorted(described ^ wanted.keys()) or sorted(others)
       yield (
         {'wrong': f'{len(names)} arrays are not those of the model, such as {names[0]}'},
         NOTHING,

@@ -23,6 +23,7 @@ from avjax.runs.array_reader import import_tensorstore, read_all
 from avjax.runs.damage import Damaged
 
 STATE = 'state'  # the folder of the arrays in a checkpoint
+DESCRIPTION = '_METADATA'  # the file in it by which Orbax knows how to read them
 # What Orbax puts into it. Another folder would be an array in the format that avjax never wrote.
 FOLDERS = re.compile(r'd|ocdbt\.process_\d{1,6}|array_metadatas')
 Wanted = Mapping[str, tuple[list[int], str]]  # {name: shape, type}
@@ -42,6 +43,9 @@ def check(checkpoint: pathlib.Path, wanted: Wanted) -> None:
   for entry in folder.iterdir():
     if entry.is_dir() and not FOLDERS.fullmatch(entry.name):
       raise Damaged(f'it holds a folder {entry.name} that Orbax did not make')
+  read_as = files.read_json(folder / DESCRIPTION)
+  if not read_as.get('use_ocdbt') or read_as.get('use_zarr3'):
+    raise Damaged(f'its {STATE}/{DESCRIPTION} names a format that avjax does not write')
   items = bounded.stream(
     read_all,
     str(folder),

@@ -30,6 +30,7 @@ CHECKSUM_OF_ARRAYS = 'DATA_LOSS'
 # Seconds to wait for the reads or writes that were under way when one failed; they fail within
 # milliseconds of each other.
 LATE_TASKS = 0.5
+VERSION = r'\d{1,4}(\.\w{1,10}){1,5}'
 
 
 class Damaged(ValueError):
@@ -80,7 +81,7 @@ def check_right_to_read(folder: pathlib.Path) -> None:
     try:
       if path.is_dir():
         os.scandir(path).close()
-      else:
+      elif path.is_file():  # to open a named pipe would take for ever
         path.open('rb').close()
     except PermissionError as error:
       raise InputError(
@@ -95,6 +96,8 @@ def other_version(workdir: pathlib.Path) -> str | None:
   try:
     begun_with = files.read_json(workdir / VERSIONS).get(ORBAX)
   except InputError:  # nothing is known of it
+    return None
+  if not re.fullmatch(VERSION, str(begun_with), re.ASCII):  # it becomes part of a command to copy
     return None
   return begun_with if begun_with != importlib.metadata.version(ORBAX) else None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -100,7 +101,8 @@ class System:
   def shapes(self):
     """The variables as jax.ShapeDtypeStruct; InputError for sizes that do not go together."""
     try:
-      return jax.eval_shape(self._draw, jax.random.key(0))
+      with warnings.catch_warnings(action='ignore'):  # of NumPy, where a size has no end
+        return jax.eval_shape(self._draw, jax.random.key(0))
     except (AssertionError, ArithmeticError, LookupError, TypeError, ValueError) as error:
       raise InputError(f'the model of the config cannot be built: {one_line(error)}') from error
 

@@ -181,6 +181,9 @@ SIZES = {
   'frames': lambda made: made['chunks']['chunk5']['clips'].update({'200': 1e300}),
   'a list': lambda made: made.update(chunks=['chunk5']),
   'a number': lambda made: made.update(shards=5),
+  'no SHA-256': lambda made: made['shards'][SHARD].pop('sha256'),
+  'a SHA-256 of the description that is none': lambda made: made['metadata'].update(x=1),
+  'a list of descriptions': lambda made: made.update(metadata=['x']),
 }
 
 

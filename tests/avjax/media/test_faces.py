@@ -96,6 +96,30 @@ def test_a_picture_that_is_not_what_it_is_called_starts_no_program(tmp_path, mon
           open_crop(path)
 
 
+def chunk(kind, content):
+  return (
+    struct.pack('>I', len(content)) + kind + content + struct.pack('>I', zlib.crc32(kind + content))
+  )
+
+
+@pytest.mark.parametrize(
+  'kind, content', [(b'iCCP', b''), (b'tRNS', b'\0'), (b'acTL', b''), (b'', b'')]
+)
+def test_a_png_whose_parts_are_broken(tmp_path, kind, content):
+  """Whatever Pillow raises or remarks, it is one line, or the picture."""
+  path = tmp_path / '00001.png'
+  for depth, colours in ((2, 3), (0, 1), (3, 1)):
+    header = chunk(b'IHDR', struct.pack('>IIBBBBB', 8, 8, 8, depth, 0, 0, 0))
+    pixels = chunk(b'IDAT', zlib.compress(bytes(8 * (1 + 8 * colours))))
+    broken, palette = chunk(kind, content), chunk(b'PLTE', bytes(3))
+    for parts in (broken + palette + pixels, palette + broken + pixels, palette + pixels + broken):
+      path.write_bytes(b'\x89PNG\r\n\x1a\n' + header + parts + chunk(b'IEND', b''))
+      try:
+        assert open_crop(path).size == (8, 8)
+      except InputError as error:
+        assert 'cannot be read as an image' in str(error)
+
+
 def test_a_pipe_or_a_device_in_place_of_a_file_is_refused(folder):
   (folder / '00001.jpg').unlink()
   os.mkfifo(folder / '00001.jpg')

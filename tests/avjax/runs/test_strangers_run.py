@@ -16,7 +16,7 @@ from avjax import bounded, errors, files
 from avjax.errors import InputError
 from avjax.evaluation.results import find_predictions, write_predictions
 from avjax.evaluation.series import Series
-from avjax.runs import arrays, settings
+from avjax.runs import arrays, damage, history, settings
 from avjax.runs import folder as run_folder
 from avjax.runs.checkpoint import Checkpoints, json_sha256
 from avjax.runs.history import History
@@ -72,6 +72,7 @@ def refused(module, *arguments):
     'checkpoints/last',
     'checkpoints/best',
     'checkpoints/best/1/state/d',
+    'checkpoints/best/1/state/d/.x/y',
     'predictions/validation',
     'report.html',
     'traces_validation.png',
@@ -86,6 +87,7 @@ def test_a_run_that_holds_a_link_is_refused_by_all_commands(workdir, theirs, tmp
   if path.is_dir():
     shutil.rmtree(path)
   path.unlink(missing_ok=True)
+  path.parent.mkdir(exist_ok=True)
   path.symlink_to(theirs if not path.suffix else theirs / '2019' / 'photo.csv')
   records = f'--config.data.dir={tmp_path / "records"}'
   fork = [f'--config={tiny.__file__}', f'--workdir={tmp_path / "new"}', records]
@@ -119,6 +121,11 @@ def test_a_pipe_in_place_of_a_file_is_refused(workdir):
     os.remove(workdir / name)
     (workdir / name).write_bytes(kept)
   load_best(workdir)
+
+
+def test_the_search_for_a_right_that_is_missing_opens_no_pipe(tmp_path):
+  os.mkfifo(tmp_path / 'pipe')
+  damage.check_right_to_read(tmp_path)
 
 
 def test_a_folder_in_place_of_a_file_is_said(tmp_path):
@@ -155,6 +162,7 @@ def test_a_run_may_be_reached_through_links(workdir, tmp_path):
     ('targets', 'valence', "config.targets 'valence' is not a list"),
     ('model.visual.ir50.units', [10**6] * 4, 'it takes 100 at most'),
     ('model.temporal.visual', [8] * 1000, 'config.model.temporal.visual has 1000 values'),
+    ('model.temporal.visual', [8] * 64, 'the model of the config cannot be built'),
     ('model.fusion.width', 10**9, 'config.model.fusion.width is out of range'),
     ('model.fusion.<b>', 1, "has a key 'model.fusion.<b>', which is no name of a setting"),
     ('unfreezing', [], r'config.unfreezing \[\] is not a section'),
@@ -208,6 +216,16 @@ def test_lines_of_metrics_that_are_none(tmp_path, changed):
   assert [line['epoch'] for line in History(tmp_path, 0, primary=False).history()] == [0, 1]
   path.write_text(json.dumps(LINE) + '\n' + json.dumps({**LINE, **changed}) + '\n')
   with pytest.raises(InputError, match='metrics.jsonl, line 2 is damaged'):
+    History(tmp_path, 0, primary=False).history()
+
+
+def test_more_epochs_than_a_run_has(tmp_path, monkeypatch):
+  monkeypatch.setattr(history, 'MOST_LINES', 3)
+  for count in (2, 3):
+    (tmp_path / 'metrics.jsonl').write_text((json.dumps(LINE) + '\n') * count)
+    if count == 2:
+      assert len(History(tmp_path, 0, primary=False).history()) == 2
+  with pytest.raises(InputError, match='metrics.jsonl has more than'):
     History(tmp_path, 0, primary=False).history()
 
 
@@ -265,6 +283,33 @@ def keys(workdir):
   base = f'file://{workdir}/checkpoints/best/1/state/'
   store = tensorstore.KvStore.open({'driver': 'ocdbt', 'base': base}).result()
   return [key.decode() for key in store.list().result()]
+
+
+def test_arrays_in_another_format_beside_those_that_were_checked(workdir):
+  """Orbax reads the format that `_METADATA` names."""
+  path = workdir / 'checkpoints/best/1/state/_METADATA'
+  own = json.loads(path.read_text())
+  for other in ({'use_zarr3': True}, {'use_ocdbt': False}):
+    path.write_text(json.dumps(own | other))
+    assert '_METADATA names a format that avjax does not write' in restore(workdir)
+  path.write_text(json.dumps(own))
+  load_best(workdir)
+  name = keys(workdir)[0].rpartition('/')[0]
+  for key in (f'{name}/zarr.json', 'other/0.0'):
+    base = f'file://{workdir}/checkpoints/best/1/state/'
+    store = tensorstore.KvStore.open({'driver': 'ocdbt', 'base': base}).result()
+    store.write(key, b'{}').result()
+    assert f'arrays are not those of the model, such as {key}' in restore(workdir)
+    store.delete_range(tensorstore.KvStore.KeyRange(key, key + '\0')).result()
+
+
+def test_a_version_that_is_none_is_no_advice(workdir):
+  path = workdir / 'versions.json'
+  versions = json.loads(path.read_text())
+  shutil.rmtree(workdir / 'checkpoints/best/1/state/d')
+  for version, said in (('0.7.0', True), ('0.7.0 --extra-index-url https://a.example', False)):
+    path.write_text(json.dumps(versions | {'orbax-checkpoint': version}))
+    assert ('install orbax-checkpoint==0.7.0' in restore(workdir)) == said
 
 
 def test_arrays_outside_the_store(workdir):
