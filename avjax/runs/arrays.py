@@ -43,9 +43,7 @@ def check(checkpoint: pathlib.Path, wanted: Wanted) -> None:
   for entry in folder.iterdir():
     if entry.is_dir() and not FOLDERS.fullmatch(entry.name):
       raise Damaged(f'it holds a folder {entry.name} that Orbax did not make')
-  read_as = files.read_json(folder / DESCRIPTION)
-  if not read_as.get('use_ocdbt') or read_as.get('use_zarr3'):
-    raise Damaged(f'its {STATE}/{DESCRIPTION} names a format that avjax does not write')
+  check_format(folder / DESCRIPTION)
   items = bounded.stream(
     read_all,
     str(folder),
@@ -59,6 +57,19 @@ def check(checkpoint: pathlib.Path, wanted: Wanted) -> None:
       raise Damaged(header['wrong'])
     if 'error' in header:
       raise ValueError(header['error'])
+
+
+def check_format(description: pathlib.Path) -> None:
+  """Raises Damaged if Orbax would read another format than the one that is checked here.
+
+  Raises JSONDecodeError for a file that is cut, and OSError for one that cannot be read.
+  """
+  try:
+    found = json.loads(files.read_bytes(description, files.MOST_JSON))
+  except RecursionError:
+    found = None
+  if not isinstance(found, dict) or not found.get('use_ocdbt') or found.get('use_zarr3'):
+    raise Damaged(f'its {STATE}/{DESCRIPTION} names a format that avjax does not write')
 
 
 def size_of(checkpoint: pathlib.Path) -> int:
