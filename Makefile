@@ -54,7 +54,7 @@ fault: .venv/with-dev
 	$(RUN) -m benchmarks.suites fault
 
 # Runs the tests that are marked as attacks in their long form: what files, folders and accounts of
-# strangers can do. It takes ten minutes and writes the figures of docs/security.md.
+# strangers can do. It takes seven minutes and writes the figures of docs/security.md.
 attack: .venv/with-dev
 	rm -f docs/security.json
 	$(RUN) -m pytest tests -m attack --full --record docs/security.json

@@ -62,7 +62,7 @@ def stream(
   Raises the InputError that the function raises, and an InputError where the child is killed by its
   limits or crashes. Any other exception is a RuntimeError with the child's traceback.
   """
-  memory, seconds = MEMORY + TIMES * size, SECONDS + size // PACE
+  memory, seconds = memory_for(size), SECONDS + size // PACE
   calls = [
     (called.__module__, called.__name__, given)
     for called, *given in filter(None, (prepare, (function, *arguments)))
@@ -95,6 +95,11 @@ def stream(
     child.wait()
     feeder.join()
     child.stdout.close()
+
+
+def memory_for(size: int) -> int:
+  """Returns the bytes of memory that a file, or weights, of this many bytes may take."""
+  return MEMORY + TIMES * size
 
 
 def feed(stdin: IO[bytes], content: bytes) -> None:

@@ -102,8 +102,7 @@ def make_record_visible(record):
 class VisibleStream:
   """Writes text to a stream, with each character that does not print as its escape.
 
-  What moves the cursor stays where it is no part of a text: line breaks, tabs, and what tqdm writes
-  to draw a bar again.
+  Line breaks and tabs stay, and so does what tqdm writes to draw a bar again.
   """
 
   def __init__(self, stream):

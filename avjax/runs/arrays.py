@@ -17,7 +17,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from avjax import bounded, files
-from avjax.bounded import MEMORY, TIMES
+from avjax.bounded import memory_for
 from avjax.errors import InputError
 from avjax.runs.array_reader import import_tensorstore, read_all
 from avjax.runs.damage import Damaged
@@ -38,7 +38,7 @@ def check(checkpoint: pathlib.Path, wanted: Wanted) -> None:
   """
   folder, size = checkpoint / STATE, size_of(checkpoint)
   needed = sum(math.prod(shape) * np.dtype(kind).itemsize for shape, kind in wanted.values())
-  if needed > MEMORY + TIMES * size:
+  if needed > memory_for(size):
     raise InputError(f'its {size:,} bytes cannot hold the {needed:,} bytes of the model')
   for entry in folder.iterdir():
     if entry.is_dir() and not FOLDERS.fullmatch(entry.name):

@@ -30,6 +30,7 @@ CHECKSUM_OF_ARRAYS = 'DATA_LOSS'
 # Seconds to wait for the reads or writes that were under way when one failed; they fail within
 # milliseconds of each other.
 LATE_TASKS = 0.5
+# A version of a package: it becomes part of a command that a person may copy.
 VERSION = r'\d{1,4}(\.\w{1,10}){1,5}'
 
 
@@ -97,7 +98,7 @@ def other_version(workdir: pathlib.Path) -> str | None:
     begun_with = files.read_json(workdir / VERSIONS).get(ORBAX)
   except InputError:  # nothing is known of it
     return None
-  if not re.fullmatch(VERSION, str(begun_with), re.ASCII):  # it becomes part of a command to copy
+  if not re.fullmatch(VERSION, str(begun_with), re.ASCII):
     return None
   return begun_with if begun_with != importlib.metadata.version(ORBAX) else None
 

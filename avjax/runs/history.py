@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from avjax import errors, files
 from avjax.errors import InputError, one_line
 from avjax.runs import folder as run_folder
+from avjax.runs import settings
 
 EVENTS = ('', 'improved', 'released', 'stopped')  # of an epoch: what Schedule.observe returns
-MOST_LINES = 10_001  # the epochs that a config may ask for, and what comes after the last line end
+MOST_LINES = settings.LARGEST['max_epochs']
 COUNTS = ('step', 'epoch', 'stage')
 
 
@@ -57,7 +58,7 @@ class History:
       texts = files.read_bytes(self.path, files.MOST_JSON).split(b'\n')
     except FileNotFoundError:
       return []
-    if len(texts) > MOST_LINES:
+    if len(texts) - 1 > MOST_LINES:
       raise InputError(f'{self.path} has more than {MOST_LINES:,} lines, the most epochs of a run')
     # What comes after the last line end is empty, or torn.
     for number, text in enumerate(texts[:-1], 1):

@@ -12,7 +12,8 @@ from typing import Any
 
 import jax
 
-from avjax import bounded, files
+from avjax import files
+from avjax.bounded import memory_for
 from avjax.errors import InputError
 
 LARGEST = 4 << 30  # bytes of the folder; what was used longest ago is deleted first
@@ -43,9 +44,9 @@ def compile_bounded(function: Callable, variables: Any, *arguments: Any, model: 
   """
   program = jit(function).lower(variables, *arguments).compile()
   used = program.memory_analysis()  # None where the platform does not tell
-  size = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(variables))
+  size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(variables))
   needed = used and used.temp_size_in_bytes + used.argument_size_in_bytes - size
-  if needed and needed > bounded.MEMORY + bounded.TIMES * size:
+  if needed and needed > memory_for(size):
     raise InputError(
       f'{model} would take {needed / 1e9:.1f} GB of memory for weights of {size / 1e6:.1f} MB, '
       'which no model of avjax does'

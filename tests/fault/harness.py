@@ -13,10 +13,13 @@ import sys
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import pytest
 
 from avjax import errors
+from avjax.errors import InputError
 from avjax.runs import checkpoint
 from avjax.runs.folder import open_folder
+from avjax.runs.load import load_best
 from avjax.system import System
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -86,6 +89,14 @@ def made_run(folder, config, seed=3, origins=None, meta=None):
   checkpoints.save(checkpoints.best, meta['epoch'] + 1, variables, meta)
   checkpoints.close()
   return folder
+
+
+def why_not_loaded(workdir):
+  """Returns the one line with which the best state of a run is refused."""
+  with pytest.raises(InputError) as refused:
+    load_best(workdir)
+  assert '\n' not in str(refused.value)
+  return str(refused.value)
 
 
 def final_state(workdir):

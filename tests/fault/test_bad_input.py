@@ -9,12 +9,14 @@ import json
 import os
 import pathlib
 import shutil
+import struct
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 from official_set import ANNOTATIONS, SIZES, make_official, write_video
+from other_files import png
 from PIL import Image
 
 from avjax import errors
@@ -81,13 +83,7 @@ def json_of(path, change):
 
 def png_header(width, height):
   """Makes a PNG whose header claims a huge size."""
-  import struct
-  import zlib
-
-  header = b'IHDR' + struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)
-  return (
-    b'\x89PNG\r\n\x1a\n' + struct.pack('>I', 13) + header + struct.pack('>I', zlib.crc32(header))
-  )
+  return png((b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)))
 
 
 BUILD = ('data_prep.build', ['--source', 'source', '--data_dir', 'new', '--workers', '1', *SIZES])

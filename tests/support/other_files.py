@@ -1,6 +1,8 @@
 """Makes films as other people's cameras and programs do, and reads films as predict does."""
 
 import fractions
+import struct
+import zlib
 
 import av
 import numpy as np
@@ -25,6 +27,15 @@ BT2020 = np.array(
 )
 SDR_WHITE = 203.0  # cd/m2 at which BT.2408 shows the white of SDR
 CURVES = {'PQ': 16, 'HLG': 18}  # FFmpeg's numbers
+
+
+def png(*chunks):
+  """Returns a PNG of these chunks, (kind, content), each with its checksum."""
+  found = b'\x89PNG\r\n\x1a\n'
+  for kind, content in chunks:
+    checksum = struct.pack('>I', zlib.crc32(kind + content))
+    found += struct.pack('>I', len(content)) + kind + content + checksum
+  return found
 
 
 def tone_of(hertz, rate=16_000, layout='mono', seconds=1):

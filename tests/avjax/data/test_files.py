@@ -17,6 +17,7 @@ from avjax.errors import InputError
 from avjax.inference.outputs import partial_folder
 from avjax.runs import folder as run_folder
 
+attack = pytest.mark.attack('files that are read, written and locked')
 ROOT = pathlib.Path(__file__).parents[3]
 PROGRAM = """
 import pathlib
@@ -156,7 +157,7 @@ def test_text_is_read_with_and_without_marks(tmp_path):
   assert files.read_json(path) == {'a': 1}
 
 
-@pytest.mark.attack('files that are read, written and locked')
+@attack
 def test_what_may_never_end_is_not_read(tmp_path):
   """A pipe that nobody writes to and a device are refused at once, also through a link."""
   os.mkfifo(tmp_path / 'pipe')
@@ -169,7 +170,7 @@ def test_what_may_never_end_is_not_read(tmp_path):
       assert str(error.value) == f'{path} is a named pipe or a device; give a regular file'
 
 
-@pytest.mark.attack('files that are read, written and locked')
+@attack
 def test_reading_is_bounded(tmp_path, monkeypatch):
   """A file of more bytes than its kind has is refused before it is read."""
   path = tmp_path / 'large'
@@ -179,7 +180,7 @@ def test_reading_is_bounded(tmp_path, monkeypatch):
     files.read_json(path)
 
 
-@pytest.mark.attack('files that are read, written and locked')
+@attack
 def test_a_link_is_replaced_and_never_written_through(tmp_path):
   theirs = tmp_path / 'theirs'
   theirs.write_text('theirs')
@@ -199,7 +200,7 @@ def test_a_link_is_replaced_and_never_written_through(tmp_path):
   assert theirs.read_text() == 'theirs'
 
 
-@pytest.mark.attack('files that are read, written and locked')
+@attack
 def test_only_who_may_write_in_a_folder_can_lock_it(tmp_path):
   """The folder may be read by all and locked by anybody; what counts is a file that is its own."""
   folder = tmp_path / 'run'
@@ -242,7 +243,7 @@ def test_many_processes_hold_one_lock_in_turn(tmp_path):
   assert names(tmp_path) == []
 
 
-@pytest.mark.attack('files that are read, written and locked')
+@attack
 @pytest.mark.parametrize('kind', ['link', 'pipe', 'dangling'])
 def test_a_folder_that_holds_a_link(tmp_path, kind):
   folder = tmp_path / 'run'

@@ -2,7 +2,6 @@
 
 import os
 import socket
-import types
 
 import pytest
 import tiny
@@ -75,7 +74,7 @@ def test_an_import_that_python_s_end_stops_is_silent(monkeypatch):
 
 def test_a_model_of_few_weights_that_takes_much_memory(tiny_run, tmp_path, monkeypatch):
   """It is refused before it runs, by what the compiler says that its activations take."""
-  monkeypatch.setattr(compilation, 'bounded', types.SimpleNamespace(MEMORY=1000, TIMES=0))
+  monkeypatch.setattr(compilation, 'memory_for', lambda size: 1000)
   with pytest.raises(InputError, match='tiny would take .* GB of memory for weights of .* MB'):
     stream.StreamingPredictor(tiny_run)
   with pytest.raises(InputError, match='tiny would take .* GB of memory for weights of .* MB'):

@@ -12,6 +12,7 @@ import pytest
 from avjax.inference import outputs
 from avjax.inference.prediction import VideoPrediction
 
+attack = pytest.mark.attack('texts in pages, tables, logs and on a terminal')
 FORMULA = '=+-@\t\r\uff1d\uff0b\uff0d\uff20'  # what a spreadsheet may take for one at the start
 
 
@@ -37,7 +38,7 @@ def usual_umask():
   os.umask(before)
 
 
-@pytest.mark.attack('texts in pages, tables, logs and on a terminal')
+@attack
 @pytest.mark.parametrize(
   'name',
   [
@@ -83,7 +84,7 @@ def test_usual_names_stay_as_they_are(tmp_path):
   assert first == f'# avjax: {name}; no face in 2 of 3 frames'
 
 
-@pytest.mark.attack('texts in pages, tables, logs and on a terminal')
+@attack
 def test_the_summary_has_its_lines_only_and_no_escapes():
   name = 'a\x1b[2K\r\nvalence    mean +1.000\u202e.mp4'
   result = make_prediction([f'track {name}'])
@@ -95,7 +96,7 @@ def test_the_summary_has_its_lines_only_and_no_escapes():
   assert lines[4] == f'out/{shown}'
 
 
-@pytest.mark.attack('texts in pages, tables, logs and on a terminal')
+@attack
 def test_only_the_user_reads_the_page(tmp_path, usual_umask):
   film, out = pathlib.Path('a.mp4'), tmp_path / 'out'
   places = outputs.output_paths(film, out, overlay=False)

@@ -4,6 +4,7 @@ import zlib
 
 import numpy as np
 import pytest
+from other_files import png
 from PIL import Image, ImageFile
 
 from avjax.errors import InputError
@@ -96,12 +97,6 @@ def test_a_picture_that_is_not_what_it_is_called_starts_no_program(tmp_path, mon
           open_crop(path)
 
 
-def chunk(kind, content):
-  return (
-    struct.pack('>I', len(content)) + kind + content + struct.pack('>I', zlib.crc32(kind + content))
-  )
-
-
 @pytest.mark.parametrize(
   'kind, content', [(b'iCCP', b''), (b'tRNS', b'\0'), (b'acTL', b''), (b'', b'')]
 )
@@ -109,11 +104,15 @@ def test_a_png_whose_parts_are_broken(tmp_path, kind, content):
   """Whatever Pillow raises or remarks, it is one line, or the picture."""
   path = tmp_path / '00001.png'
   for depth, colours in ((2, 3), (0, 1), (3, 1)):
-    header = chunk(b'IHDR', struct.pack('>IIBBBBB', 8, 8, 8, depth, 0, 0, 0))
-    pixels = chunk(b'IDAT', zlib.compress(bytes(8 * (1 + 8 * colours))))
-    broken, palette = chunk(kind, content), chunk(b'PLTE', bytes(3))
-    for parts in (broken + palette + pixels, palette + broken + pixels, palette + pixels + broken):
-      path.write_bytes(b'\x89PNG\r\n\x1a\n' + header + parts + chunk(b'IEND', b''))
+    header = b'IHDR', struct.pack('>IIBBBBB', 8, 8, 8, depth, 0, 0, 0)
+    pixels = b'IDAT', zlib.compress(bytes(8 * (1 + 8 * colours)))
+    broken, palette = (kind, content), (b'PLTE', bytes(3))
+    for parts in (
+      (broken, palette, pixels),
+      (palette, broken, pixels),
+      (palette, pixels, broken),
+    ):
+      path.write_bytes(png(header, *parts, (b'IEND', b'')))
       try:
         assert open_crop(path).size == (8, 8)
       except InputError as error:
@@ -142,18 +141,11 @@ def test_a_number_that_no_frame_has_is_refused(folder):
 @pytest.mark.filterwarnings('ignore')
 @pytest.mark.parametrize('side', [5000, 10_000, 20_000])
 def test_a_huge_picture_is_refused_before_it_is_decoded(tmp_path, monkeypatch, side):
-  def chunk(name, data):
-    return struct.pack('>I', len(data)) + name + data + struct.pack('>I', zlib.crc32(name + data))
-
   packer = zlib.compressobj()
   pixels = b''.join(packer.compress(bytes(side + 1)) for _ in range(side)) + packer.flush()
   path = tmp_path / '00001.png'
-  path.write_bytes(
-    b'\x89PNG\r\n\x1a\n'
-    + chunk(b'IHDR', struct.pack('>IIBBBBB', side, side, 8, 0, 0, 0, 0))
-    + chunk(b'IDAT', pixels)
-    + chunk(b'IEND', b'')
-  )
+  header = struct.pack('>IIBBBBB', side, side, 8, 0, 0, 0, 0)
+  path.write_bytes(png((b'IHDR', header), (b'IDAT', pixels), (b'IEND', b'')))
   monkeypatch.setattr(ImageFile.ImageFile, 'load', lambda image: pytest.fail('decoded'))
   with pytest.raises(InputError, match=r'00001.png'):
     open_crop(path)

@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 from official_set import tone, write_video
-from other_files import read_film, tone_of
+from other_files import png, read_film, tone_of
 
 from avjax.errors import InputError
 from avjax.media import audio, bounds, video
@@ -173,14 +173,11 @@ def test_more_frames_than_are_read(tmp_path, monkeypatch):
     assert len(video.read_timeline(tmp_path / f'some{ending}').times) == 20
 
 
-def png(width, height):
+def zeros(width, height):
   """Returns a PNG of 64 bits a pixel, all of it 0."""
-  parts = [(b'IHDR', struct.pack('>IIBBBBB', width, height, 16, 6, 0, 0, 0))]
-  parts += [(b'IDAT', zlib.compress(bytes((1 + 8 * width) * min(height, 64)))), (b'IEND', b'')]
-  found = b'\x89PNG\r\n\x1a\n'
-  for name, data in parts:
-    found += struct.pack('>I', len(data)) + name + data + struct.pack('>I', zlib.crc32(name + data))
-  return found
+  header = struct.pack('>IIBBBBB', width, height, 16, 6, 0, 0, 0)
+  pixels = zlib.compress(bytes((1 + 8 * width) * min(height, 64)))
+  return png((b'IHDR', header), (b'IDAT', pixels), (b'IEND', b''))
 
 
 def png_film(path, pictures):
@@ -198,11 +195,11 @@ def png_film(path, pictures):
 def test_pictures_of_any_size_on_the_way(tmp_path):
   """Small ones of other sizes are read; one of 32000 x 32000 ends the film in one line."""
   sizes = [(64, 48), (48, 64), (1, 1), (640, 16), (64, 48)]
-  png_film(tmp_path / 'sizes.mov', [png(*size) for size in sizes])
+  png_film(tmp_path / 'sizes.mov', [zeros(*size) for size in sizes])
   _, images = read_film(tmp_path / 'sizes.mov')
   assert [image.shape[1::-1] for image in images] == [(64, 48), (48, 64), (1, 1), (64, 2), (64, 48)]
-  (tmp_path / 'huge.png').write_bytes(png(32_000, 32_000))
-  png_film(tmp_path / 'huge.mov', [png(64, 48), png(32_000, 32_000)])
+  (tmp_path / 'huge.png').write_bytes(zeros(32_000, 32_000))
+  png_film(tmp_path / 'huge.mov', [zeros(64, 48), zeros(32_000, 32_000)])
   for name in ('huge.png', 'huge.mov'):
     with pytest.raises(InputError, match=f'{name} (cannot be read as a video|is damaged)'):
       read_film(tmp_path / name)

@@ -3,7 +3,6 @@
 import importlib.metadata
 import json
 import os
-import pathlib
 import resource
 import shutil
 import sys
@@ -11,14 +10,12 @@ import types
 
 import numpy as np
 import pytest
-import tiny
-from fault.harness import made_run, run
+from fault.harness import run, why_not_loaded
 
 from avjax.errors import InputError
 from avjax.runs import damage
 from avjax.runs.checkpoint import Checkpoints
 from avjax.runs.damage import late_tasks_silenced
-from avjax.system import System
 
 MAKE = np.random.default_rng(0).random
 
@@ -79,17 +76,6 @@ def test_only_what_the_closed_event_loop_says_is_silenced(monkeypatch):
   assert [str(unraisable.exc_value) for unraisable in told] == ['something else']
 
 
-@pytest.fixture(scope='module')
-def made(tmp_path_factory):
-  """The folder of a run whose best state is random."""
-  return made_run(tmp_path_factory.mktemp('made') / 'run', tiny.get_config())
-
-
-@pytest.fixture
-def workdir(made, tmp_path):
-  return pathlib.Path(shutil.copytree(made, tmp_path / 'run'))
-
-
 def export(workdir, **keywords):
   """Returns the one line with which python -m avjax.export refuses a run."""
   done = run(workdir, '--output', workdir.parent / 'model', module='avjax.export', **keywords)
@@ -116,20 +102,10 @@ def test_a_run_that_may_not_be_read(workdir, name):
   assert line.startswith(f'error: {workdir / name} cannot be read: Permission denied'), line
 
 
-def restore(workdir):
-  """Returns the message with which the best state of the tiny run is refused."""
-  checkpoints = Checkpoints(workdir, read_only=True)
-  shapes = System.from_config(tiny.get_config()).shapes
-  with pytest.raises(InputError) as refused:
-    checkpoints.restore_best(lambda meta: shapes)
-  checkpoints.close()
-  return str(refused.value)
-
-
 def test_a_cut_file_is_damage(workdir):
   for path in (workdir / 'checkpoints/best/1/state/d').iterdir():
     path.write_bytes(path.read_bytes()[:10])
-  assert 'checkpoints/best/1 is damaged (' in (line := restore(workdir))
+  assert 'checkpoints/best/1 is damaged (' in (line := why_not_loaded(workdir))
   assert line.endswith('; start the run again, which returns to an undamaged state')
 
 
@@ -137,7 +113,9 @@ def test_a_cause_that_is_no_damage_is_named(workdir):
   """Orbax's own description of the state lacks a key: all of it is there and can be parsed."""
   path = workdir / 'checkpoints/best/1/state/_METADATA'
   path.write_text(path.read_text().replace('"key_type"', '"kind"'))
-  assert "best/1 cannot be restored (KeyError: 'key_type'); start the run again" in restore(workdir)
+  assert "best/1 cannot be restored (KeyError: 'key_type'); start the run again" in why_not_loaded(
+    workdir
+  )
 
 
 def test_a_checkpoint_of_another_orbax(workdir):
@@ -146,7 +124,7 @@ def test_a_checkpoint_of_another_orbax(workdir):
   (workdir / 'versions.json').write_text(json.dumps({**versions, 'orbax-checkpoint': '0.5.3'}))
   (workdir / 'checkpoints/best/1/state/_METADATA').write_text('')
   here = importlib.metadata.version('orbax-checkpoint')
-  line = restore(workdir)
+  line = why_not_loaded(workdir)
   assert ' cannot be restored (JSONDecodeError: ' in line and ' damaged' not in line
   assert line.endswith(
     f'; Orbax 0.5.3 wrote it and this is Orbax {here}: install orbax-checkpoint==0.5.3'
