@@ -7,7 +7,7 @@ DEMO := demo
 GET_UV := install --quiet --disable-pip-version-check --require-hashes --requirement .venv/uv.txt
 UV := .venv/bin/uv pip install --quiet --compile-bytecode --python $(RUN) --constraint hashes.txt --build-constraint hashes.txt
 
-.PHONY: demo test lint fault attack mutants parity zoo golden install evidence docs constraints clean-demo
+.PHONY: demo test quick lint fault attack mutants parity zoo golden install evidence docs constraints clean-demo
 
 install: .venv/installed
 
@@ -37,8 +37,14 @@ demo: install
 clean-demo:
 	rm -rf $(DEMO)
 
+TESTS := $(RUN) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 20
+
 test: .venv/with-dev
-	$(RUN) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 20
+	$(TESTS)
+
+# The tests that take less than five seconds each, for every change; `make test` is for every commit.
+quick: .venv/with-dev
+	$(TESTS) -m 'not slow'
 
 # Checks style, format and, where packages meet, types; pyproject.toml has the rules.
 lint: .venv/with-dev

@@ -92,6 +92,7 @@ def test_a_run_goes_on(run, capsys):
   assert new['valence']['ccc'] == pytest.approx(old['valence']['ccc'], abs=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_records_are_whole_and_made_the_same(tmp_path):
   assert verify.verify(OLD / 'records').startswith('OK')
   assert Records(OLD / 'records', {'length': 12, 'stride': 8, 'face': 16}).fold(0)[1] == 'chunk5'

@@ -12,6 +12,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 def test_demo(tmp_path):
   # Without the tests' XLA_FLAGS, so that it is as fast as for a person.
   environment = {name: value for name, value in os.environ.items() if name != 'XLA_FLAGS'}

@@ -95,6 +95,7 @@ def test_flops_by_hand():
     )
 
 
+@pytest.mark.slow
 def test_the_table_of_systems():
   """Every config has a row in docs/systems.json; sizes without towers are measured again."""
   found = load('systems.json')

@@ -199,6 +199,7 @@ def test_the_log_of_a_run_is_printable(tmp_path):
   assert (tmp_path / 'train.log').read_text().endswith('from \\x1b[2J\n')
 
 
+@pytest.mark.slow
 def test_a_film_with_a_name_of_escapes(film, tmp_path):
   """The command, its lines and its files; only the person may see the face in the page."""
   name = tmp_path / '\x1b[31m=1+1;<b>.mp4'

@@ -166,6 +166,7 @@ def whole_command(module, official, output):
   return [EXAMPLES / 'clip.mp4', '--run', EXAMPLES / 'run', '--output', output]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('module', ['data_prep.build', 'avjax.predict', 'avjax.export'])
 @pytest.mark.parametrize('way', ['python -m', 'console command'])
 def test_whole_commands_and_their_processes(
@@ -183,6 +184,7 @@ def test_whole_commands_and_their_processes(
   assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_the_library_in_the_script_of_a_person(stranger, tmp_path):
   """It is started in a stranger's folder, but lies elsewhere: so does its path."""
   (tmp_path / 'own').mkdir()
@@ -237,6 +239,7 @@ def test_a_folder_that_the_person_names_stays_on_the_path(tmp_path):
   )
 
 
+@pytest.mark.slow
 def test_settings_of_matplotlib_in_the_folder(stranger, tmp_path):
   """They do not change figures; nor does one hang that can never be read."""
   words = ['-m', 'avjax.predict', EXAMPLES / 'clip.mp4', '--run', EXAMPLES / 'run', '--output']
@@ -252,6 +255,7 @@ def test_settings_of_matplotlib_in_the_folder(stranger, tmp_path):
   assert traces(stranger) == []
 
 
+@pytest.mark.slow
 def test_settings_of_numba_in_the_folder(stranger, tmp_path):
   """They could name a folder of compiled code, which numba runs."""
   (stranger / '.numba_config.yaml').write_text(f'cache_dir: {stranger / "cache"}\n')

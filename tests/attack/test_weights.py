@@ -156,6 +156,7 @@ def test_pytorch_files_that_grow(tmp_path, monkeypatch, name, words):
     weight_files.read_published(path)
 
 
+@pytest.mark.slow
 def test_a_tensorflow_checkpoint_that_lists_one_array_often(tmp_path):
   """TensorFlow's index may point to the same bytes from many names, and is compressed."""
   prefix = tmp_path / 'model.ckpt'
@@ -188,6 +189,7 @@ def test_named_pipes_and_devices_are_no_weights(tmp_path, ending):
 # Exported models.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['model.json', WEIGHTS, PROGRAM, 'README.md', 'more/x'])
 @pytest.mark.parametrize('kind', ['link', 'pipe'])
 def test_a_model_s_folder_holds_files_only(model, tmp_path, name, kind):
@@ -314,6 +316,7 @@ def not_finite(weights, *inputs):
   return {'prediction': jnp.full((inputs[0].shape[0], 12, 2), jnp.nan), 'gates': {}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'program, words',
   [

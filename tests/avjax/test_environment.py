@@ -54,6 +54,7 @@ def rows(path):
   return [line for line in path.read_text().splitlines() if not line.startswith('#')]
 
 
+@pytest.mark.slow
 def test_training_does_not_depend_on_jax_variables(records, tmp_path):
   short = '--config.schedule.max_epochs=1'
   assert call(*flags(tmp_path / 'usual', records, short)).returncode == 0
@@ -66,6 +67,7 @@ def test_training_does_not_depend_on_jax_variables(records, tmp_path):
   assert evaluated[0].stdout == evaluated[1].stdout and evaluated[1].returncode == 0
 
 
+@pytest.mark.slow
 def test_prediction_and_export_do_not_depend_on_jax_variables(made, film, tmp_path):
   done = call(film, '--run', made, '--output', tmp_path / 'usual', module='avjax.predict')
   assert done.returncode == 0, done.stderr
@@ -95,6 +97,7 @@ def test_the_library_neither_follows_nor_changes_the_settings_of_its_host(made, 
     np.testing.assert_array_equal(found.predictions[target], values)
 
 
+@pytest.mark.slow
 def test_commands_compile_as_users_have_them(made, film, tmp_path):
   """Without XLA_FLAGS, of which the tests set some, programs are compiled at the second level."""
   plain = {'XLA_FLAGS': ''}
@@ -154,6 +157,7 @@ def test_a_value_that_jax_does_not_take(film, tmp_path, variables, words):
   assert all(word in done.stderr for word in words), done.stderr
 
 
+@pytest.mark.slow
 def test_no_home_and_a_cache_that_cannot_be_written(made, film, tmp_path):
   """As in a container under a user without a home folder; no folder called ~ is made."""
   home = '/proc/nowhere' if os.path.exists('/proc') else '/dev/null'
@@ -166,6 +170,7 @@ def test_no_home_and_a_cache_that_cannot_be_written(made, film, tmp_path):
   assert sorted(path.name for path in tmp_path.iterdir()) == ['out']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'name, value',
   [('HOME', ''), ('XDG_CACHE_HOME', '/dev/null'), ('NUMBA_CACHE_DIR', '/dev/null')],
@@ -190,6 +195,7 @@ def test_a_user_whom_the_system_does_not_know(made, film, tmp_path, name, value)
   assert not list((tmp_path / 'here').iterdir())
 
 
+@pytest.mark.slow
 def test_a_backend_of_notebooks_is_passed_over(made, film, tmp_path):
   """Notebooks hand on in MPLBACKEND what they draw with, also where it is not installed."""
   done = run(film, '--run', made, '--output', tmp_path / 'out', module='avjax.predict',
@@ -211,6 +217,7 @@ def test_no_folder_for_temporary_files(module):
   )
 
 
+@pytest.mark.slow
 def test_a_terminal_that_knows_ascii_only(made, film, tmp_path):
   shutil.copytree(made, tmp_path / 'Läufe')
   shutil.copy(film, tmp_path / 'Straße.mp4')

@@ -35,6 +35,7 @@ def whole(records, tmp_path_factory):
   return workdir, done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_leaves_what_the_readme_promises(whole):
   workdir, out, err = whole
   assert out.splitlines()[2].split() == ['CCC', 'PCC', 'RMSE']
@@ -175,6 +176,7 @@ def test_bad_folders(whole, records, tmp_path):
   assert before == after
 
 
+@pytest.mark.slow
 def test_states_that_a_kill_can_leave(whole, records, tmp_path):
   """A kill can leave half a line of metrics, a best checkpoint newer than the last, no config."""
   workdir = tmp_path / 'run'
@@ -206,6 +208,7 @@ def test_states_that_a_kill_can_leave(whole, records, tmp_path):
   assert code == 0, err  # and the other face tower trains too
 
 
+@pytest.mark.slow
 def test_a_damaged_shard_is_named(whole, records, tmp_path):
   broken = tmp_path / 'broken'
   shutil.copytree(records, broken)
@@ -225,6 +228,7 @@ def test_a_damaged_shard_is_named(whole, records, tmp_path):
   )
 
 
+@pytest.mark.slow
 def test_what_is_not_finite_is_not_saved(records, tmp_path):
   """A run that blows up ends with exit code 3, and no checkpoint holds NaN.
 
@@ -240,6 +244,7 @@ def test_what_is_not_finite_is_not_saved(records, tmp_path):
       assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(checkpointer.restore(path)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['last', 'best'])
 def test_a_damaged_checkpoint_is_not_used(whole, records, tmp_path, kind):
   """The state before a damaged checkpoint is taken, with the best that belongs to it.
@@ -269,6 +274,7 @@ def test_a_damaged_checkpoint_is_not_used(whole, records, tmp_path, kind):
   assert code == 0 and 'damaged' not in err and fingerprint(workdir) == fingerprint(whole[0])
 
 
+@pytest.mark.slow
 def test_a_damaged_line_of_metrics(whole, records, tmp_path):
   workdir = tmp_path / 'run'
   shutil.copytree(whole[0], workdir)
@@ -294,6 +300,7 @@ def test_a_second_start_in_the_same_folder(whole, records, tmp_path):
   assert code == 2 and one_line(err) and 'another process is training' in err
 
 
+@pytest.mark.slow
 def test_a_fork_goes_on_from_another_run(whole, records, tmp_path):
   """config.resume continues from the epochs and the best state of another run, at other rates.
 

@@ -55,6 +55,7 @@ def run(module, *args):
   return subprocess.run(line, capture_output=True, text=True, **options)
 
 
+@pytest.mark.slow
 def test_every_field_of_a_frame_comes_from_the_same_frame(official, built):
   clips = {clip.name: clip for clip in affwild2.list_clips(affwild2.find_roots(official))}
   found = read(built)
@@ -138,6 +139,7 @@ def test_manifest_counts_what_is_there(built):
   assert str(built) not in (built / 'affwild2/1.0.0/manifest.json').read_text()
 
 
+@pytest.mark.slow
 def test_a_killed_build_run_again_gives_the_same_bytes(official, built, tmp_path):
   moved = shutil.copytree(official, tmp_path / 'elsewhere')
   args = ['--source', moved, '--data_dir', tmp_path / 'records', '--workers', '1', *SIZES]
@@ -356,6 +358,7 @@ def test_neither_tensorflow_nor_jax_is_needed_to_read_clips_and_manifests():
   assert imported.stdout == "{'avjax'}\n", imported.stderr
 
 
+@pytest.mark.slow
 def test_bad_input_is_one_line_and_exit_code_2(broken, tmp_path):
   for result in (
     run('verify', tmp_path / 'nothing'),

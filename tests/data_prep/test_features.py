@@ -54,6 +54,7 @@ def decode(source, folder, tolerate=()):
   )
 
 
+@pytest.mark.slow
 def test_each_row_arrives_with_its_frame(official, folder, tmp_path, capsys):
   command = [
     '--source',

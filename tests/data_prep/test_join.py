@@ -21,6 +21,7 @@ def root(tmp_path_factory):
   return output
 
 
+@pytest.mark.slow
 def test_every_frame_of_every_record(root):
   args = build.parse_args(['--source', str(root), '--data_dir', 'unused'])
   jobs = [job for members in SOURCES[args.layout].plan(args).values() for job in members]

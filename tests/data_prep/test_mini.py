@@ -56,6 +56,7 @@ def truth(root, name):
   return np.load(root / '_truth' / f'{name}.npz')
 
 
+@pytest.mark.slow
 def test_layout_is_complete(root, clips):
   table = mini.list_videos(VIDEOS)
   assert {name: clip.partition for name, clip in clips.items()} == {
@@ -237,6 +238,7 @@ def digest(folder):
   }
 
 
+@pytest.mark.slow
 def test_same_settings_same_bytes(root, tmp_path):
   mini.generate(tmp_path / 'again', videos=VIDEOS, seconds=SECONDS, workers=1)
   assert digest(tmp_path / 'again') == digest(root)

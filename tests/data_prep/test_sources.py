@@ -31,6 +31,7 @@ def second():
   del SOURCES['halves']
 
 
+@pytest.mark.slow
 def test_a_second_source_is_chosen_by_name(official, second, tmp_path, capsys):
   options = ['--source', str(official), '--data_dir', str(tmp_path), '--workers', '2', *SIZES]
   assert build.main([*options, '--layout', 'halves', '--videos', '2']) == 0

@@ -322,6 +322,7 @@ QUICK = [
 ]
 
 
+@pytest.mark.slow
 def test_bad_input(pristine, tmp_path, monkeypatch, capsys, full, record):
   """Every malformed input is refused as the head of this file says.
 

@@ -49,6 +49,7 @@ def flip(path, rng):
   path.write_bytes(data)
 
 
+@pytest.mark.slow
 def test_single_bits_of_a_checkpoint(saved, tmp_path, full, record):
   """After a flip in any file of the newest state no restore is silently wrong.
 
@@ -94,6 +95,7 @@ def test_single_bits_of_a_checkpoint(saved, tmp_path, full, record):
   assert silent == 0 and back > flips / 4
 
 
+@pytest.mark.slow
 def test_every_state_damaged(records, tmp_path):
   """If no state is valid, there is one error line and exit code 2, and nothing is written."""
   workdir = tmp_path / 'run'

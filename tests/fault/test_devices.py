@@ -89,6 +89,7 @@ def difference(one, other):
   )
 
 
+@pytest.mark.slow
 def test_several_devices(single, records, settings, tmp_path, full, record):
   if not full:
     pytest.skip('make fault runs it')
@@ -98,6 +99,7 @@ def test_several_devices(single, records, settings, tmp_path, full, record):
     assert found < 1e-5
 
 
+@pytest.mark.slow
 def test_two_processes(single, records, settings, tmp_path, record):
   process = multihost(tmp_path / 'run', records, *settings)
   out, err = process.communicate(timeout=500)

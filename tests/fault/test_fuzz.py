@@ -9,6 +9,8 @@ import os
 import pathlib
 import threading
 
+import pytest
+
 from avjax.errors import InputError
 from avjax.inference.face_source import DETECTION_SIDE
 from avjax.inference.remarks import interruptions
@@ -57,6 +59,7 @@ def memory_of(process):
   return 0
 
 
+@pytest.mark.slow
 def test_variants_of_films(tmp_path, full, record):
   (tmp_path / 'films').mkdir()
   (tmp_path / 'variants').mkdir()

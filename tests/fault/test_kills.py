@@ -41,6 +41,7 @@ def marks(count):
   ]
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_bit_for_bit(whole, records, tmp_path, full, record):
   """A run that is killed at random progress marks ends as the run that was not disturbed.
 
@@ -60,6 +61,7 @@ def test_killed_and_resumed_bit_for_bit(whole, records, tmp_path, full, record):
   record('SIGKILL in a run: kills, identical final states', [len(places), same])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('mark', ['train:1:2', 'validate:1:0', 'compile', 'save:1'])
 def test_sigterm_saves_and_ends_well(whole, records, tmp_path, record, full, mark):
   """SIGTERM at any moment ends a run with exit code 0, and no progress is lost.
@@ -166,6 +168,7 @@ def made(folder):
   return found, {name: contents['sha256'] for name, contents in known.items()}
 
 
+@pytest.mark.slow
 def test_build_killed_at_random(records, tmp_path, full, record):
   """After SIGKILL of data_prep.build at a random moment the same command gives the same bytes."""
   from official_set import SIZES, make_official

@@ -52,6 +52,7 @@ def config_for(records, **settings):
   return config
 
 
+@pytest.mark.slow
 def test_one_compilation_a_stage_and_a_spoiled_batch_is_skipped(
   records, tmp_path, monkeypatch, poisoned, record
 ):

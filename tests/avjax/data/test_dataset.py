@@ -15,6 +15,7 @@ from avjax.errors import InputError
 LAYOUT = {'length': 12, 'stride': 8, 'face': 16}
 
 
+@pytest.mark.slow
 def test_folds_are_those_of_the_manifest(records, tmp_path):
   """The manifest may have the six official splits, or others."""
   data = Records(records, LAYOUT)

@@ -86,6 +86,7 @@ def test_partition_ccc_is_over_all_frames_not_a_mean_of_clips():
   )
 
 
+@pytest.mark.slow
 def test_what_an_evaluation_writes(records, tmp_path):
   """The report is written only if asked for; a clip that the records no longer have is deleted."""
   config = get_config()

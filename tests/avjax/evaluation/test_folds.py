@@ -29,6 +29,7 @@ def runs(records, tmp_path_factory):
   return folder, done.stdout
 
 
+@pytest.mark.slow
 def test_each_run_has_its_own_folder(runs, records, tmp_path):
   folder, out = runs
   names = ['arousal_fold0', 'arousal_fold1', 'valence_fold0', 'valence_fold1']
@@ -99,6 +100,7 @@ def gather(folder, *arguments):
   return call('--runs', folder, *arguments, module='avjax.evaluate')
 
 
+@pytest.mark.slow
 def test_gathered(runs, tmp_path):
   """The table repeats the runs' own JSON, and the submission has the rows of its template.
 

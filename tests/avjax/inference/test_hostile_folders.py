@@ -28,6 +28,7 @@ def predict(path, run, output, *rest):
   return call(path, '--run', run, '--output', output, *rest, module='avjax.predict')
 
 
+@pytest.mark.slow
 def test_what_is_no_film_is_said_and_the_films_are_predicted(tiny_run, tmp_path, monkeypatch):
   """A pipe, a socket, a folder, a device and a playlist are beside a film, under names of films."""
   monkeypatch.chdir(tmp_path)

@@ -53,6 +53,7 @@ def face_film(tmp_path):
   return write
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('turns', [1, 2, 3])
 def test_a_turned_film_is_noticed_and_turned(face_film, visual_run, turns):
   """The values are those of the upright film; --rotate turns it by hand, or leaves it."""
@@ -72,6 +73,7 @@ def test_a_turned_film_is_noticed_and_turned(face_film, visual_run, turns):
   assert np.abs(left.boxes - upright.boxes).max() > 0.05
 
 
+@pytest.mark.slow
 def test_upright_faces_are_searched_for_where_few_are_found():
   """The picture is turned in all four ways; where no turn shows a face, the film stays as it is."""
   image = np.asarray(Image.open(ASTRONAUT).convert('RGB'))
@@ -81,6 +83,7 @@ def test_upright_faces_are_searched_for_where_few_are_found():
   assert orientation.turn_of_frames(iter([np.zeros((96, 96, 3), np.uint8)] * 16), 16) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('ending', ['.m4a', '.wav'])
 def test_sound_without_a_film_is_predicted_from_the_voice(ending, tiny_run, visual_run, tmp_path):
   """A cover picture is not a film; a model that reads faces alone says so in a line."""
@@ -120,6 +123,7 @@ def sound_with_cover(path):
     file.mux(cover.encode())
 
 
+@pytest.mark.slow
 def test_several_tracks_are_said_and_chosen(tiny_run, tmp_path):
   path = tmp_path / 'tracks.mkv'
   write_sounds(path, [[tone_of(300)], [tone_of(900)]], films=(40, 120), languages=('deu', 'fra'))

@@ -60,6 +60,7 @@ def read_csv(path):
   return {name: np.array([float(row[name] or 'nan') for row in rows]) for name in rows[0]}
 
 
+@pytest.mark.slow
 def test_the_same_predictions_as_evaluation(tmp_path):
   """The raw video with the official crops gives what evaluation gives on the mini set.
 
@@ -170,6 +171,7 @@ def test_what_is_written(clip, tiny_run, tmp_path):
   assert np.array_equal(read_csv(tmp_path / 'out' / 'clip.csv')['valence'], table['valence'])
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_are_each_alone(clip, tmp_path):
   runs = []
   for target, seed in (('valence', 1), ('arousal', 2)):
@@ -186,6 +188,7 @@ def test_two_runs_at_once_are_each_alone(clip, tmp_path):
     avjax.predict_video(clip[0], [runs[0], runs[0]], crops=clip[1])
 
 
+@pytest.mark.slow
 def test_where_nothing_was_seen_nothing_is_predicted(clip, tiny_run, tmp_path):
   """Without sound, frames without a face stay empty. Without any face, too, it is an error."""
   write_video(tmp_path / 'mute.mp4', 30)
@@ -250,6 +253,7 @@ def test_a_very_large_picture(tiny_run, tmp_path):
     avjax.predict_video(tmp_path / 'clip.mp4', tiny_run)
 
 
+@pytest.mark.slow
 def test_bad_input_is_one_line_and_exit_code_2(clip, tiny_run, tmp_path):
   (tmp_path / 'empty.mp4').write_bytes(b'')
   (tmp_path / 'text.mp4').write_text('not a video\n' * 100)
@@ -295,6 +299,7 @@ def test_a_folder_of_videos(clip, tiny_run, tmp_path):
   ]
 
 
+@pytest.mark.slow
 def test_what_python_gets_wrong_is_said_before_the_work(clip, tiny_run, tmp_path):
   for words, arguments in (
     ('face banana is not one of', {'face': 'banana'}),
@@ -362,6 +367,7 @@ def test_two_frames_at_one_time_are_refused(clip, tiny_run, tmp_path):
     avjax.predict_video(tmp_path / 'xx.ts', tiny_run, tmp_path / 'out')
 
 
+@pytest.mark.slow
 def test_names_of_any_bytes(clip, tiny_run, tmp_path):
   (tmp_path / 'a:b').mkdir()
   path = tmp_path / 'a:b' / os.fsdecode(b'caf\xe9 <b> ' + '映像'.encode() + b'.mp4')
@@ -430,6 +436,7 @@ def test_what_is_lost_of_a_damaged_film_is_said(tiny_run, tmp_path):
 # Real clips.
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not MEDIA.is_dir(), reason=f'the real clips are not here: {MEDIA} is absent')
 @pytest.mark.parametrize(
   'name',
@@ -447,6 +454,7 @@ def test_real_clips(name, tiny_run, tmp_path):
   assert np.isfinite(found.valence[found.face_found]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not MEDIA.is_dir(), reason=f'the real clips are not here: {MEDIA} is absent')
 def test_people_of_a_group(tiny_run):
   left, right = (

@@ -47,6 +47,7 @@ def stage_flops(config, clips=1):
   return flops
 
 
+@pytest.mark.slow
 def test_frozen_trunk_costs_no_backward():
   """What a stage adds to the step is the backward pass of the layers that it unfreezes.
 
@@ -113,6 +114,7 @@ def random_batch(config, clips=3, rows=120):
   }
 
 
+@pytest.mark.slow
 def test_each_stage_moves_its_groups_and_nothing_else():
   config = small_config()
   system = System.from_config(config)

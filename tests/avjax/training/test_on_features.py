@@ -85,6 +85,7 @@ def start(config, workdir, records, *overrides):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('config', zoo.ON_FEATURES)
 def test_train_evaluate_and_export(config, featured, tmp_path):
   workdir = tmp_path / 'run'
@@ -147,6 +148,7 @@ def cross_entropy(outputs, labels, mask, **settings):
   return (losses * mask).sum() / mask.sum()
 
 
+@pytest.mark.slow
 def test_a_target_of_classes(featured, tmp_path, monkeypatch):
   """Declaring a target suffices, even with several outputs and a loss and metric of its own.
 

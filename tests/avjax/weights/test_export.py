@@ -102,6 +102,7 @@ def inputs(config, clips, rows, seed):
   }
 
 
+@pytest.mark.slow
 def test_identical_predictions_without_avjax(workdir, model, tmp_path):
   """In a process without avjax it gives the run's predictions and gates.
 
@@ -161,6 +162,7 @@ def test_what_the_folder_says(workdir, model):
     assert words in card, words
 
 
+@pytest.mark.slow
 def test_the_command_and_its_check(workdir, model, tmp_path):
   def command(*arguments):
     return call(*arguments, module='avjax.export')
@@ -223,6 +225,7 @@ def test_the_check_fails_where_predictions_are_other_ones(model, tmp_path):
   assert 4e-4 < exported.check() < 6e-4
 
 
+@pytest.mark.slow
 def test_a_model_that_is_not_the_run_s_is_not_published(workdir, tmp_path, monkeypatch):
   """Nothing of it is left, and the user's files in the same folder are not touched."""
   (tmp_path / 'model.partial').mkdir()
@@ -365,6 +368,7 @@ def test_hostile_folders(model, tmp_path):
       ExportedModel(bad)
 
 
+@pytest.mark.slow
 def test_damaged_programs_that_reach_the_parser(model, tmp_path):
   """A damaged program is refused by the parser, even where the parser crashes.
 
@@ -410,6 +414,7 @@ def test_a_parser_that_dies_is_told_of_the_right_file(monkeypatch):
   assert 'its parser crashed (SIGABRT)' in reasons[1]
 
 
+@pytest.mark.slow
 def test_stablehlo_that_calls_out_or_is_none():
   """Files that are not a program, and one that would call the host, are refused.
 

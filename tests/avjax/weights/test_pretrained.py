@@ -159,6 +159,7 @@ def test_resnet50_s_projection_is_not_in_its_file(start, tmp_path):
     ).all()
 
 
+@pytest.mark.slow
 def test_a_run_that_starts_from_pretrained_towers(start, records, tmp_path):
   """A run that starts from pretrained towers names them in its log and in versions.json.
 

@@ -34,6 +34,7 @@ def made(case):
   }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('case', cases.CASES)
 def test_agrees_with_pytorch(case):
   """Outputs, the gradient of every parameter and running averages are those of PyTorch.
@@ -216,6 +217,7 @@ def test_the_predecessors_leftovers_are_told_apart():
   assert len(lines) == 4 and all('query_linear' in line for line in lines)
 
 
+@pytest.mark.slow
 def test_the_command(capsys, tmp_path):
   source = write(
     tmp_path / 'res50_ir_0.887.safetensors',
@@ -351,6 +353,7 @@ def test_sizes_of_a_whole_model_can_be_overridden(capsys, tmp_path):
     assert code == 2 and 'does not hold model' in err and ('query_linear' in out) == wanted
 
 
+@pytest.mark.slow
 def test_vggish_from_tensorflow_s_checkpoint(capsys, tmp_path):
   """VGGish from TensorFlow's checkpoint gives the same file as VGGish from PyTorch's.
 
