@@ -67,6 +67,7 @@ def test_a_run_leaves_what_the_readme_promises(whole):
   assert 'Warning' not in err and 'WARNING' not in err
 
 
+@pytest.mark.slow
 def test_started_again_after_its_end(whole, records):
   before = fingerprint(whole[0])
   code, out, _ = start(whole[0], records)

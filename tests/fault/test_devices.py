@@ -110,6 +110,7 @@ def test_two_processes(single, records, settings, tmp_path, record):
   assert found < 1e-5
 
 
+@pytest.mark.slow
 def test_one_sigterm_stops_both_processes_at_the_same_batch(
   single, records, tmp_path, full, record
 ):

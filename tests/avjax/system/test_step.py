@@ -137,6 +137,7 @@ def test_each_stage_moves_its_groups_and_nothing_else():
         assert changed == is_trainable(path), (path, is_trainable.patterns)
 
 
+@pytest.mark.slow
 def test_frozen_modules_in_training_mode():
   """As in the predecessors' code, frozen norms use and update batch statistics; parameters stay."""
   config = small_config()
