@@ -10,6 +10,7 @@ import sys
 import zipfile
 
 import pytest
+from fault.harness import flags, run
 
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGES = ('avjax', 'data_prep', 'configs')
@@ -105,3 +106,23 @@ def test_the_wheel_in_an_environment_of_its_own(wheel, full, tmp_path):
   assert f'{tmp_path}/venv' in done.stderr  # the config is the installed one, and is named
   done = call('avjax-train', '--config=configs/lfan.py', '--workdir=W', '--config.data.dir=R')
   assert done.returncode == 2 and 'R holds no finished records' in done.stderr
+
+
+@pytest.mark.parametrize('version', ['0.11.26', '0.12.0'])
+def test_a_run_that_another_orbax_wrote(full, records, tmp_path, version):
+  """In the long form it is exported, and continued, under the Orbax that is installed."""
+  if not full:
+    pytest.skip('installs another Orbax: only with --full')
+  venv, other, workdir = tmp_path / 'venv', tmp_path / 'other', tmp_path / 'run'
+  subprocess.run([sys.executable, '-m', 'venv', venv], check=True)
+  pip = [venv / 'bin' / 'python', '-m', 'pip', 'install', '--quiet', '--no-deps', '--target', other]
+  subprocess.run([*pip, f'orbax-checkpoint=={version}', 'nest_asyncio'], check=True)
+  one_epoch = flags(workdir, records, '--config.schedule.max_epochs=1')
+  path = os.pathsep.join([str(other), str(ROOT)])
+  done = run(*one_epoch, env={'PYTHONPATH': path})
+  assert done.returncode == 0, done.stderr
+  assert f'"orbax-checkpoint": "{version}"' in (workdir / 'versions.json').read_text()
+  done = run(workdir, '--output', tmp_path / 'model', module='avjax.export')
+  assert done.returncode == 0 and 'model runs here' in done.stdout, done.stderr
+  done = run(*flags(tmp_path / 'fork', records, f'--config.resume={workdir}'))
+  assert done.returncode == 0 and 'best epoch' in done.stdout, done.stderr

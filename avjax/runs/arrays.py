@@ -20,7 +20,7 @@ from avjax import bounded, files
 from avjax.bounded import memory_for
 from avjax.errors import InputError
 from avjax.runs.array_reader import import_tensorstore, read_all
-from avjax.runs.damage import Damaged
+from avjax.runs.damage import Foreign
 
 STATE = 'state'  # the folder of the arrays in a checkpoint
 DESCRIPTION = '_METADATA'  # the file in it by which Orbax knows how to read them
@@ -33,8 +33,8 @@ def check(checkpoint: pathlib.Path, wanted: Wanted) -> None:
   """Raises an error unless a checkpoint can be restored and has arrays of these shapes and types.
 
   wanted: names as Orbax makes them, 'params.visual_tcn.level0_conv1.scale'.
-  Raises ValueError with TensorStore's words or Damaged for a file that is cut or damaged, and
-  InputError where reading takes more than a file of this size may take.
+  Raises Foreign for other arrays or another format, ValueError with TensorStore's words for a file
+  that is cut or damaged, and InputError where reading takes more than a file of this size may take.
   """
   folder, size = checkpoint / STATE, size_of(checkpoint)
   needed = sum(math.prod(shape) * np.dtype(kind).itemsize for shape, kind in wanted.values())
@@ -42,7 +42,7 @@ def check(checkpoint: pathlib.Path, wanted: Wanted) -> None:
     raise InputError(f'its {size:,} bytes cannot hold the {needed:,} bytes of the model')
   for entry in folder.iterdir():
     if entry.is_dir() and not FOLDERS.fullmatch(entry.name):
-      raise Damaged(f'it holds a folder {entry.name} that Orbax did not make')
+      raise Foreign(f'it holds a folder {entry.name} that Orbax did not make')
   check_format(folder / DESCRIPTION)
   items = bounded.stream(
     read_all,
@@ -54,13 +54,15 @@ def check(checkpoint: pathlib.Path, wanted: Wanted) -> None:
   )
   for header, _ in items:
     if 'wrong' in header:
-      raise Damaged(header['wrong'])
+      raise Foreign(header['wrong'])
     if 'error' in header:
       raise ValueError(header['error'])
 
 
 def check_format(description: pathlib.Path) -> None:
-  """Raises Damaged if Orbax would read another format than the one that is checked here.
+  """Raises Foreign if Orbax would read another format than the one that is checked here.
+
+  Orbax before 0.12 does not say whether the arrays are in TensorStore's OCDBT; they are.
 
   Raises JSONDecodeError for a file that is cut, and OSError for one that cannot be read.
   """
@@ -68,8 +70,8 @@ def check_format(description: pathlib.Path) -> None:
     found = json.loads(files.read_bytes(description, files.MOST_JSON))
   except RecursionError:
     found = None
-  if not isinstance(found, dict) or not found.get('use_ocdbt') or found.get('use_zarr3'):
-    raise Damaged(f'its {STATE}/{DESCRIPTION} names a format that avjax does not write')
+  if not isinstance(found, dict) or not found.get('use_ocdbt', True) or found.get('use_zarr3'):
+    raise Foreign(f'its {STATE}/{DESCRIPTION} names a format that avjax does not write')
 
 
 def size_of(checkpoint: pathlib.Path) -> int:

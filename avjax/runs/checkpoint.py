@@ -18,6 +18,7 @@ from avjax.errors import InputError
 from avjax.runs import arrays
 from avjax.runs.damage import (
   Damaged,
+  Foreign,
   check_right_to_read,
   disk_error,
   is_damage,
@@ -72,9 +73,9 @@ def describe(tree: Any) -> dict[str, tuple[list[int], str]]:
 
 
 def check_best(meta: dict, metric: str) -> None:
-  """Raises Damaged unless the meta of the best variables names their epoch and their score."""
+  """Raises Foreign unless the meta of the best variables names their epoch and their score."""
   if type(meta.get('epoch')) is not int or type(meta.get(metric)) not in (int, float):
-    raise Damaged(f'its meta lacks an epoch or {metric}')
+    raise Foreign(f'its meta lacks an epoch or {metric}')
 
 
 def digest(meta: dict) -> str:

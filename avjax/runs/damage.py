@@ -38,6 +38,10 @@ class Damaged(ValueError):
   """Reports that a checksum of a checkpoint differs."""
 
 
+class Foreign(ValueError):
+  """Reports a checkpoint that is whole, but is none that this avjax writes for this run."""
+
+
 def disk_error(error: Exception) -> int | None:
   """Returns the errno of an OSError, or of what TensorStore makes of one; None for other errors."""
   found = re.search(r"os_error_code='(\d+)'", str(error))  # '... [os_error_code='27']'
@@ -69,7 +73,8 @@ def why_not(error: Exception, place: pathlib.Path, workdir: pathlib.Path) -> str
     ) from error
   if is_damage(error, workdir):
     return f'checkpoint {place} is damaged ({one_line(error)})'
-  cause = f'{type(error).__name__}: {one_line(error)}'
+  kind = '' if isinstance(error, Foreign) else f'{type(error).__name__}: '
+  cause = f'{kind}{one_line(error)}'
   return f'checkpoint {place} cannot be restored ({cause})'
 
 

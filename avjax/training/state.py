@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from avjax.runs.damage import Damaged
+from avjax.runs.damage import Foreign
 from avjax.system import steps
 from avjax.training.unfreezing import Schedule
 
@@ -17,7 +17,7 @@ class Diverged(Exception):
 
 
 def check_meta(meta: dict, stage_count: int) -> None:
-  """Raises Damaged for a meta that `RunState.to_meta` cannot have returned for so many stages."""
+  """Raises Foreign for a meta that `RunState.to_meta` cannot have returned for so many stages."""
   schedule, kinds = meta.get('schedule'), {'int': int, 'float': (int, float), 'str': str}
   fields = {field.name: kinds.get(str(field.type), bool) for field in dataclasses.fields(Schedule)}
   counts = [meta.get(name) for name in ('batches_done', 'skipped')]
@@ -30,7 +30,7 @@ def check_meta(meta: dict, stage_count: int) -> None:
       log = np.asarray(meta.get('log'), float).reshape(-1, 2)
       if schedule['stage'] < stage_count and len(log) == meta['batches_done']:
         return
-  raise Damaged('its meta is not that of a state of this run')
+  raise Foreign('its meta is not that of a state of this run')
 
 
 @dataclasses.dataclass

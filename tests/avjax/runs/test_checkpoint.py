@@ -8,6 +8,7 @@ import shutil
 import sys
 import types
 
+import jax
 import numpy as np
 import pytest
 from fault.harness import run, why_not_loaded
@@ -16,6 +17,7 @@ from avjax.errors import InputError
 from avjax.runs import damage
 from avjax.runs.checkpoint import Checkpoints
 from avjax.runs.damage import late_tasks_silenced
+from avjax.runs.load import load_best
 
 MAKE = np.random.default_rng(0).random
 
@@ -116,6 +118,16 @@ def test_a_cause_that_is_no_damage_is_named(workdir):
   assert "best/1 cannot be restored (KeyError: 'key_type'); start the run again" in why_not_loaded(
     workdir
   )
+
+
+def test_a_description_without_the_format_of_the_arrays(workdir):
+  """Orbax 0.11 did not name it; the format is the same."""
+  whole = load_best(workdir)[2]
+  path = workdir / 'checkpoints/best/1/state/_METADATA'
+  found = json.loads(path.read_text())
+  assert found.pop('use_ocdbt') is True
+  path.write_text(json.dumps(found))
+  jax.tree.map(np.testing.assert_array_equal, load_best(workdir)[2], whole)
 
 
 def test_a_checkpoint_of_another_orbax(workdir):

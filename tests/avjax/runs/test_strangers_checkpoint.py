@@ -59,7 +59,8 @@ def test_arrays_in_another_format_beside_those_that_were_checked(workdir):
   own = json.loads(path.read_text())
   for other in ({'use_zarr3': True}, {'use_ocdbt': False}):
     path.write_text(json.dumps(own | other))
-    assert '_METADATA names a format that avjax does not write' in why_not_loaded(workdir)
+    line = why_not_loaded(workdir)
+    assert 'best/1 cannot be restored (its state/_METADATA names a format that avjax does' in line
   path.write_text(json.dumps(own))
   load_best(workdir)
   name, store = keys(workdir)[0].rpartition('/')[0], open_store(workdir)
@@ -100,7 +101,7 @@ def test_a_best_epoch_that_is_none(workdir, changed):
 
 
 def test_the_meta_of_a_state():
-  from avjax.runs.damage import Damaged
+  from avjax.runs.damage import Foreign
   from avjax.training.state import RunState
   from avjax.training.unfreezing import Schedule
 
@@ -116,7 +117,7 @@ def test_the_meta_of_a_state():
     {'batches_done': 1},
     {'skipped': 'x'},
   ):
-    with pytest.raises(Damaged):
+    with pytest.raises(Foreign):
       check_meta(meta | wrong, 3)
 
 
