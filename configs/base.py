@@ -112,6 +112,8 @@ def set_model(config):
 
 def set_training(config):
   """Sets batches, loss, optimizer and learning rate."""
+  # Towers compute in 'float32' or 'bfloat16'; what is behind them, and all parameters, in float32.
+  config.precision = ConfigDict({'towers': 'float32', 'rest': 'float32'})
   config.crop = 40
   config.augment = True
   config.batch_size = 12

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 
 from avjax import ranges
 from avjax.errors import InputError
@@ -34,11 +36,14 @@ class AudioVisual(nn.Module):
   outputs: numbers per frame, over all targets.
   settings: `config.model` as nested dicts with the sections visual, audio, temporal, fusion and
     head; configs/base.py shows every key.
+  tower_type: name of the type in which the towers compute. Their parameters and what they return
+    are float32, as is everything behind them.
   """
 
   length: int
   outputs: int
   settings: Mapping[str, Any]
+  tower_type: str = 'float32'
 
   def setup(self):
     # Attributes are the names of the parameters: visual/..., audio_tcn/..., fusion/..., head/...
@@ -100,15 +105,18 @@ class AudioVisual(nn.Module):
 
     Predictions are in [-1, 1] if the head has a tanh.
     """
-    visual = self._over_time(self.visual_tcn, self.visual_norm, visual, mask, is_trainable)
-    audio = self._over_time(self.audio_tcn, self.audio_norm, audio, mask, is_trainable)
-    return self.head(self.fusion(visual, audio, mask, is_trainable), mask, is_trainable)
+    # By default a TPU rounds the operands of float32 products to bfloat16, and a GPU to ten bits.
+    with jax.default_matmul_precision('highest'):
+      visual = self._over_time(self.visual_tcn, self.visual_norm, visual, mask, is_trainable)
+      audio = self._over_time(self.audio_tcn, self.audio_norm, audio, mask, is_trainable)
+      return self.head(self.fusion(visual, audio, mask, is_trainable), mask, is_trainable)
 
   def _tower(self, tower, x, mask, is_trainable):
     if tower is None:
       return x
-    y = tower(x.reshape(-1, *x.shape[2:]), is_trainable, mask.reshape(-1))
-    return y.reshape(*mask.shape, -1)
+    # The layers of a tower compute in the type of their input.
+    x = x.reshape(-1, *x.shape[2:]).astype(self.tower_type)
+    return tower(x, is_trainable, mask.reshape(-1)).astype(jnp.float32).reshape(*mask.shape, -1)
 
   def _over_time(self, tcn, norm, x, mask, is_trainable):
     if x is None or tcn is None:

@@ -48,7 +48,8 @@ def zero_padding(x, mask):
 class Norm(nn.Module):
   """Normalises x (..., C) over all axes but the last, as PyTorch's batch norm does.
 
-  mask (..., 1): False where x is padding, which is left out of the statistics.
+  mask (..., 1): False where x is padding, which is left out of the statistics. These and the
+  arithmetic are in the type of the parameters, the result is in that of x.
   Flax's own BatchNorm differs in one number: PyTorch divides the variance by n to normalise, but by
   n - 1 for the running average. Leaves: params scale, bias; batch_stats mean, var; all (C,).
   """
@@ -64,6 +65,7 @@ class Norm(nn.Module):
     running_mean = self.variable('batch_stats', 'mean', jnp.zeros, width)
     running_var = self.variable('batch_stats', 'var', jnp.ones, width)
     mean, var = running_mean.value, running_var.value
+    kept, x = x.dtype, x.astype(scale.dtype)
     if is_trained(self, is_trainable):
       axes = tuple(range(x.ndim - 1))
       where = None if mask is None else jnp.broadcast_to(mask, (*x.shape[:-1], 1)).astype(bool)
@@ -75,7 +77,8 @@ class Norm(nn.Module):
         running_mean.value += self.momentum * (mean - running_mean.value)
         running_var.value += self.momentum * (unbiased - running_var.value)
     factor = jax.lax.rsqrt(var + self.epsilon) * scale
-    return (x - per_channel(mean, x)) * per_channel(factor, x) + per_channel(bias, x)
+    y = (x - per_channel(mean, x)) * per_channel(factor, x) + per_channel(bias, x)
+    return y.astype(kept)
 
 
 class Dropout(nn.Dropout):
@@ -97,7 +100,7 @@ class PReLU(nn.Module):
   def __call__(self, x):
     count = 1 if self.shared else x.shape[-1]
     slope = self.param('slope', nn.initializers.constant(0.25), (count,))
-    return jnp.maximum(x, 0) + per_channel(slope, x) * jnp.minimum(x, 0)
+    return jnp.maximum(x, 0) + per_channel(slope.astype(x.dtype), x) * jnp.minimum(x, 0)
 
 
 def leaky_relu(x):

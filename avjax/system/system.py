@@ -22,6 +22,11 @@ from avjax.system import compilation, steps
 from avjax.system.inputs import Inputs
 from avjax.targets import losses
 
+PRECISION = {
+  'towers': ranges.OneOf(('float32', 'bfloat16')),
+  'rest': ranges.OneOf(('float32',)),
+}
+BEFORE_PRECISION = {'towers': 'float32', 'rest': 'float32'}  # of runs older than the section
 SECTIONS = ('visual', 'audio', 'temporal', 'fusion', 'head')  # of config.model
 
 
@@ -54,6 +59,8 @@ class System:
     settings = config.model.to_dict()
     check_settings(settings)
     ranges.check('loss', config.loss, losses.RANGES)
+    precision = config.get('precision', BEFORE_PRECISION)
+    ranges.check('precision', precision, PRECISION)
     for key in config.loss:
       ranges.OneOf(tuple(losses.RANGES)).check(f'loss.{key}', key)
     check_layout(config.data, 'config.data')
@@ -77,6 +84,7 @@ class System:
       length=config.data.length,
       outputs=targets.count_outputs(config.targets),
       settings={section: settings[section] for section in SECTIONS},
+      tower_type=precision['towers'],
     )
     return cls(
       model=model,

@@ -34,11 +34,11 @@ class UnitIR(nn.Module):
     if x.shape[-1] == self.width:
       shortcut = x[:, :: self.stride, :: self.stride]  # PyTorch's max-pool of size 1
     else:
-      shortcut = conv(self.width, 1, self.stride, 'shortcut_conv')(x)
+      shortcut = conv(x, self.width, 1, self.stride, 'shortcut_conv')
       shortcut = Norm(name='shortcut_norm')(shortcut, is_trainable, mask)
     x = Norm(name='norm1')(x, is_trainable, mask)
-    x = PReLU(name='prelu')(conv(self.width, 3, 1, 'conv1')(x))
-    x = Norm(name='norm2')(conv(self.width, 3, self.stride, 'conv2')(x), is_trainable, mask)
+    x = PReLU(name='prelu')(conv(x, self.width, 3, 1, 'conv1'))
+    x = Norm(name='norm2')(conv(x, self.width, 3, self.stride, 'conv2'), is_trainable, mask)
     return x + shortcut
 
 
@@ -81,7 +81,7 @@ class StemIR(nn.Module):
 
   @nn.compact
   def __call__(self, x, is_trainable, mask=None):
-    x = conv(self.width, 3, name='conv')(x)
+    x = conv(x, self.width, 3, name='conv')
     return PReLU(name='prelu')(Norm(name='norm')(x, is_trainable, mask))
 
 
@@ -95,6 +95,7 @@ class OutputIR(nn.Module):
   def __call__(self, x, is_trainable, mask=None):
     x = Norm(name='norm1')(x, is_trainable, mask)
     x = Dropout(self.dropout, name='dropout')(x, is_trainable)
-    x = nn.Dense(self.features, name='dense')(x.reshape(x.shape[0], -1))
+    x = nn.Dense(self.features, dtype=x.dtype, name='dense')(x.reshape(x.shape[0], -1))
+    x = x.astype(jnp.float32)  # the last norm and the unit length keep all digits
     x = Norm(name='norm2')(x, is_trainable, None if mask is None else mask[:, :, 0, 0])
     return x / jnp.sqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-12)

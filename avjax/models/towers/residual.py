@@ -5,21 +5,23 @@ import flax.linen as nn
 he_init = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
 
-def conv(width, kernel, stride=1, name=None):
-  """Makes a convolution without bias and with PyTorch's symmetric padding.
+def conv(x, width, kernel, stride=1, name=None):
+  """Convolves x (N,H,W,C) without bias and with PyTorch's symmetric padding, in the type of x.
 
   XLA's SAME would pad a strided convolution unevenly.
   """
   pad = kernel // 2
-  return nn.Conv(
+  convolution = nn.Conv(
     width,
     (kernel, kernel),
     (stride, stride),
     ((pad, pad), (pad, pad)),
     use_bias=False,
     kernel_init=he_init,
+    dtype=x.dtype,
     name=name,
   )
+  return convolution(x)
 
 
 class Units(nn.Module):

@@ -32,13 +32,13 @@ class Bottleneck(nn.Module):
   def __call__(self, x, is_trainable, mask=None):
     shortcut = x
     if x.shape[-1] != 4 * self.width or self.stride != 1:
-      shortcut = conv(4 * self.width, 1, self.stride, 'shortcut_conv')(x)
+      shortcut = conv(x, 4 * self.width, 1, self.stride, 'shortcut_conv')
       shortcut = Norm(name='shortcut_norm')(shortcut, is_trainable, mask)
-    x = conv(self.width, 1, 1, 'conv1')(x)
+    x = conv(x, self.width, 1, 1, 'conv1')
     x = nn.relu(Norm(name='norm1')(x, is_trainable, mask))
-    x = conv(self.width, 3, self.stride, 'conv2')(x)
+    x = conv(x, self.width, 3, self.stride, 'conv2')
     x = nn.relu(Norm(name='norm2')(x, is_trainable, mask))
-    x = Norm(name='norm3')(conv(4 * self.width, 1, 1, 'conv3')(x), is_trainable, mask)
+    x = Norm(name='norm3')(conv(x, 4 * self.width, 1, 1, 'conv3'), is_trainable, mask)
     return nn.relu(x + shortcut)
 
 
@@ -67,7 +67,8 @@ class ResNet50(nn.Module):
     for i, (width, count) in enumerate(zip(self.widths, self.units, strict=True)):
       stage = Units(Bottleneck, count, width, 1 if i == 0 else 2, name=f'stage{i + 1}')
       x = stage(x, is_trainable, mask)
-    return nn.Dense(self.features, name='output')(x.mean(axis=(1, 2)))
+    # XLA sums a mean of bfloat16 in float32.
+    return nn.Dense(self.features, dtype=x.dtype, name='output')(x.mean(axis=(1, 2)))
 
 
 class StemResNet(nn.Module):
@@ -80,5 +81,5 @@ class StemResNet(nn.Module):
 
   @nn.compact
   def __call__(self, x, is_trainable, mask=None):
-    x = nn.relu(Norm(name='norm')(conv(self.width, 7, 2, 'conv')(x), is_trainable, mask))
+    x = nn.relu(Norm(name='norm')(conv(x, self.width, 7, 2, 'conv'), is_trainable, mask))
     return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))

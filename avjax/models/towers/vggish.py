@@ -43,6 +43,7 @@ class FirstConv(nn.Module):
   def __call__(self, x, is_trainable):
     kernel = self.param('kernel', nn.initializers.lecun_normal(), (3, 3, 1, self.width))
     bias = self.param('bias', nn.initializers.zeros, (self.width,))
+    kernel, bias = kernel.astype(x.dtype), bias.astype(x.dtype)
     x = x[..., None]  # (N,H,W,1)
     if is_trained(self, is_trainable):
       layout = ('NHWC', 'HWIO', 'NHWC')
@@ -84,10 +85,10 @@ class VGGish(nn.Module):
     x = max_pool(nn.relu(FirstConv(self.widths[0], name='conv1')(log_mel, is_trainable)))
     names = ('conv2', 'conv3_1', 'conv3_2', 'conv4_1', 'conv4_2')
     for name, width in zip(names, self.widths[1:], strict=True):
-      x = nn.relu(nn.Conv(width, (3, 3), name=name)(x))
+      x = nn.relu(nn.Conv(width, (3, 3), dtype=x.dtype, name=name)(x))
       if not name.endswith('_1'):  # the second convolution of a pair is pooled
         x = max_pool(x)
     x = x.reshape(x.shape[0], -1)  # (N,6*4*512)
-    x = nn.relu(nn.Dense(self.hidden, name='fc1_1')(x))
-    x = nn.relu(nn.Dense(self.hidden, name='fc1_2')(x))
-    return nn.Dense(self.features, name='fc2')(x)
+    x = nn.relu(nn.Dense(self.hidden, dtype=x.dtype, name='fc1_1')(x))
+    x = nn.relu(nn.Dense(self.hidden, dtype=x.dtype, name='fc1_2')(x))
+    return nn.Dense(self.features, dtype=x.dtype, name='fc2')(x)
