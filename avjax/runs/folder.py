@@ -21,7 +21,7 @@ from avjax import files
 from avjax.config import flatten
 from avjax.errors import InputError
 from avjax.runs import settings
-from avjax.system import sharding
+from avjax.system import BEFORE_PRECISION, sharding
 
 # Files and folders under the folder of a run; those of one split are named by the functions below.
 CONFIG = 'config.json'
@@ -141,9 +141,10 @@ def json_sha256(mapping: dict) -> str:
 def changed_keys(old: dict, new: dict) -> list[str]:
   """Returns the flattened keys in which two configs, as nested dicts, differ.
 
-  Those in KEYS_FREE_TO_CHANGE do not count.
+  Those in KEYS_FREE_TO_CHANGE do not count, and a config of a run that is older than
+  config.precision has that of then.
   """
-  old, new = flatten(old), flatten(new)
+  old, new = (flatten({'precision': BEFORE_PRECISION} | config) for config in (old, new))
   return [
     key
     for key in sorted(old.keys() | new.keys())

@@ -59,7 +59,7 @@ class System:
     settings = config.model.to_dict()
     check_settings(settings)
     ranges.check('loss', config.loss, losses.RANGES)
-    precision = config.get('precision', BEFORE_PRECISION)
+    precision = {**BEFORE_PRECISION, **config.get('precision', {})}
     ranges.check('precision', precision, PRECISION)
     for key in config.loss:
       ranges.OneOf(tuple(losses.RANGES)).check(f'loss.{key}', key)

@@ -271,12 +271,13 @@ def log_start(plan: Plan, workdir, run: RunState, notes, mesh):
       logger.info('%s, at the start of that run', line)
     return
   logger.info(
-    '%s for %s: %s parameters, %d training and %d validation records, %d device(s)',
+    '%s for %s: %s parameters, %d training and %d validation records, %d device(s), towers in %s',
     config.model.fusion.name,
     ' and '.join(config.targets),
     f'{steps.parameter_count(run.state.params):,}',
     *plan.sizes,
     mesh.size,
+    plan.system.model.tower_type,
   )
   for line in describe_origins(config, plan.origins):
     logger.info(line)

@@ -14,6 +14,7 @@ from avjax.evaluation.series import smoothing_widths
 from avjax.models.audio_visual import FEATURES
 from avjax.reports.markdown import as_text
 from avjax.runs import folder as run_folder
+from avjax.system import BEFORE_PRECISION
 from avjax.targets import count_outputs, criterion, metric_names, value_range
 from avjax.weights import files as weight_files
 
@@ -83,6 +84,7 @@ def model_card(workdir: pathlib.Path, description: dict[str, Any]) -> str:
   description = as_text(description)
   config, versions = description['config'], description['versions']
   m, targets = config['model'], ' and '.join(config['targets'])
+  precision = BEFORE_PRECISION | config.get('precision', {})
   lowest, highest = value_range(config['targets'])
   fusion = ', '.join(f'{key} {value}' for key, value in m['fusion'].items())
   lines = [
@@ -99,6 +101,7 @@ def model_card(workdir: pathlib.Path, description: dict[str, Any]) -> str:
     '',
     *system_lines(config),
     *towers(config),
+    f'- Precision: towers in {precision["towers"]}, the rest in {precision["rest"]}.',
     *temporal(m['temporal']),
     f'- Fusion: {fusion}; head: {m["head"]["name"]}.',
     f'- Windows of {config["data"]["length"]} frames; seed {config["seed"]}; '

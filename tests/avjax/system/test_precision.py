@@ -1,5 +1,6 @@
-"""Tests in which type each part of a model computes."""
+"""Tests in which type each part of a model computes, and where that is said."""
 
+import json
 import re
 
 import jax
@@ -7,10 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from fault.harness import call, flags
 from flax import traverse_util
+from ml_collections import ConfigDict
 
 from avjax.errors import InputError
 from avjax.models.layers import Norm, PReLU, everything_trainable, nothing_trainable
+from avjax.runs.folder import changed_keys
 from avjax.system import System, steps
 from avjax.training import optimizer
 from avjax.training.plan import make_stages
@@ -127,3 +131,30 @@ def test_a_type_that_there_is_not(key):
   config.precision[key] = 'float16'
   with pytest.raises(InputError, match=f'config.precision.{key}'):
     System.from_config(config)
+
+
+@pytest.mark.slow
+def test_a_run_in_bfloat16(records, tmp_path):
+  """It trains, says so, is continued only with the same type, and is exported."""
+  workdir, model = tmp_path / 'run', tmp_path / 'model'
+  chosen = '--config.precision.towers=bfloat16', '--config.schedule.max_epochs=1'
+  done = call(*flags(workdir, records, *chosen))
+  assert done.returncode == 0, done.stderr
+  assert 'device(s), towers in bfloat16' in (workdir / 'train.log').read_text()
+  assert json.loads((workdir / 'config.json').read_text())['precision']['towers'] == 'bfloat16'
+  done = call(*flags(workdir, records, chosen[1]))
+  assert done.returncode == 2 and 'changed: precision.towers' in done.stderr
+  done = call(workdir, '--output', model, module='avjax.export')
+  assert done.returncode == 0, done.stderr
+  card = (model / 'README.md').read_text()
+  assert '- Precision: towers in bfloat16, the rest in float32.' in card
+
+
+def test_a_run_that_is_older_than_the_setting():
+  """Its towers computed in float32, and it is continued so."""
+  new = tiny.get_config()
+  old = {name: value for name, value in new.to_dict().items() if name != 'precision'}
+  assert changed_keys(old, new.to_dict()) == []
+  new.precision.towers = 'bfloat16'
+  assert changed_keys(old, new.to_dict()) == ['precision.towers']
+  assert System.from_config(ConfigDict(old)).model.tower_type == 'float32'

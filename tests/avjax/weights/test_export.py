@@ -28,7 +28,7 @@ from avjax.system import System
 from avjax.weights import files as weight_files
 from avjax.weights import stablehlo_check
 from avjax.weights.exported import (
-  SAME_MACHINE,
+  SAME_CPU,
   ExportedModel,
   export_program,
   export_run,
@@ -207,7 +207,7 @@ def test_the_check_fails_where_predictions_are_other_ones(model, tmp_path):
     ExportedModel(tmp_path / 'model'),
     np.array(json.loads((model / 'model.json').read_text())['example']),
   )
-  assert exported.check(SAME_MACHINE) < SAME_MACHINE
+  assert exported.check(SAME_CPU) < SAME_CPU
   nan = kept.copy()
   nan[0, 0, 0] = np.nan
   for wanted, words in (
@@ -223,6 +223,32 @@ def test_the_check_fails_where_predictions_are_other_ones(model, tmp_path):
       exported.check()
   exported.description['example'] = (kept + 5e-4).tolist()
   assert 4e-4 < exported.check() < 6e-4
+
+
+@pytest.mark.parametrize(
+  'towers, platform, limit',
+  [
+    ('float32', 'gpu', 1e-2),
+    ('float32', 'tpu', 3e-2),
+    ('bfloat16', 'cpu', 3e-2),
+    ('bfloat16', 'gpu', 3e-2),
+    ('bfloat16', 'tpu', 3e-2),
+  ],
+)
+def test_how_far_predictions_may_be_elsewhere(model, monkeypatch, towers, platform, limit):
+  """By platform and type; the numbers that it predicts here stand for those of the other device."""
+  exported = ExportedModel(model)
+  windows = list(exported.run_example())
+  inexact = exported.system.model.clone(tower_type=towers)
+  exported.system = dataclasses.replace(exported.system, model=inexact)
+  monkeypatch.setattr(export.jax, 'default_backend', lambda: platform)
+  for share in (0.9, 1.1):
+    exported.description['example'] = (np.concatenate(windows) + share * limit).tolist()
+    if share < 1:
+      assert exported.compare(windows, None) <= limit
+    else:
+      with pytest.raises(InputError, match=f'more than {limit:g}'):
+        exported.compare(windows, None)
 
 
 @pytest.mark.slow
