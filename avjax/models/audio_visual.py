@@ -36,8 +36,8 @@ class AudioVisual(nn.Module):
   outputs: numbers per frame, over all targets.
   settings: `config.model` as nested dicts with the sections visual, audio, temporal, fusion and
     head; configs/base.py shows every key.
-  tower_type: name of the type in which the towers compute. Their parameters and what they return
-    are float32, as is everything behind them.
+  tower_type: 'float32', or 'bfloat16' for towers that compute in it. Their parameters and what they
+    return are float32 even so, as is everything behind them.
   """
 
   length: int
@@ -114,9 +114,11 @@ class AudioVisual(nn.Module):
   def _tower(self, tower, x, mask, is_trainable):
     if tower is None:
       return x
-    # The layers of a tower compute in the type of their input.
-    x = x.reshape(-1, *x.shape[2:]).astype(self.tower_type)
-    return tower(x, is_trainable, mask.reshape(-1)).astype(jnp.float32).reshape(*mask.shape, -1)
+    x = x.reshape(-1, *x.shape[2:])
+    if self.tower_type == 'bfloat16':  # the layers of a tower compute in the type of their input
+      x = x.astype(jnp.bfloat16)
+    y = tower(x, is_trainable, mask.reshape(-1))
+    return y.astype(jnp.promote_types(y.dtype, jnp.float32)).reshape(*mask.shape, -1)
 
   def _over_time(self, tcn, norm, x, mask, is_trainable):
     if x is None or tcn is None:

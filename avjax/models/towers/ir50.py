@@ -96,6 +96,7 @@ class OutputIR(nn.Module):
     x = Norm(name='norm1')(x, is_trainable, mask)
     x = Dropout(self.dropout, name='dropout')(x, is_trainable)
     x = nn.Dense(self.features, dtype=x.dtype, name='dense')(x.reshape(x.shape[0], -1))
-    x = x.astype(jnp.float32)  # the last norm and the unit length keep all digits
+    # The last norm and the unit length keep all digits.
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     x = Norm(name='norm2')(x, is_trainable, None if mask is None else mask[:, :, 0, 0])
     return x / jnp.sqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-12)
