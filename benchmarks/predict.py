@@ -89,8 +89,8 @@ def measure(clip, folder, output):
   """
   # VmHWM starts from zero in a new program; ru_maxrss would start from the peak of this process.
   code = (
-    'import re, sys, time; from avjax import predict; '
-    'start = time.perf_counter(); predict.main(sys.argv); '
+    'import re, sys, time; from avjax.predict import main; '
+    'start = time.perf_counter(); main(sys.argv); '
     'print("PEAK", int(re.search(r"VmHWM:\\s+(\\d+)", '
     'open("/proc/self/status").read())[1]) // 1024, '
     '"WALL", time.perf_counter() - start)'
