@@ -131,7 +131,6 @@ def torch_case(config, clips, way, what):
     if device == 'cuda':
       torch.cuda.synchronize()
 
-  step()
   if device == 'cuda':
     torch.cuda.reset_peak_memory_stats()
   first, median, least = timed(step, wait)
@@ -190,8 +189,8 @@ def main():
     run = avjax_case if program == 'avjax' else torch_case
     try:
       found['cases'][case] = row = run(config, clips, way, what)
-    except ModuleNotFoundError as error:
-      print(f'{case}: {error}', flush=True)
+    except (ModuleNotFoundError, RuntimeError) as error:  # no PyTorch, or not enough memory
+      print(f'{case}: {errors.one_line(error)[:200]}', flush=True)
       continue
     row = {name: round(value, 3) for name, value in row.items() if value == value}
     print(f'{case:28s}', *(f'{name} {value}' for name, value in row.items()), flush=True)

@@ -84,7 +84,7 @@ def write_series(path, s, targets):
   """
   label_names = [f'{target}_label' for target in targets]
   with open(path, 'w', newline='', encoding='utf-8') as file:
-    writer = csv.writer(file)
+    writer = csv.writer(file, lineterminator='\n')
     writer.writerow(['frame', 'time', *targets, *label_names, 'face_present', 'audio_present'])
     for n in range(len(s.frames)):
       labels = [f'{label:.6g}' if s.annotated[n] else '' for label in s.labels[n]]

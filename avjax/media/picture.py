@@ -64,19 +64,34 @@ class Converter:
     scale = min(self.longest / max(wide, frame.height), 1) if self.longest else 1
     size = [max(round(side * scale), 1) for side in (wide, frame.height)]
     frame.colorspace = matrix_of(frame)
-    if size != [frame.width, frame.height]:
-      frame = frame.reformat(*size, interpolation='AREA')
-    image = self.reformatter.reformat(frame, format='rgb24', **colour_options(frame)).to_ndarray()
+    image = self.rgb(frame, size).to_ndarray()
     if frame.color_primaries in WIDE and frame.color_trc in SDR:
       image = narrowed(image, np.float32(WIDE[frame.color_primaries]))
     if self.matrix:
       image = upright(image, self.matrix)
     return np.ascontiguousarray(np.rot90(image, -self.turn // 90))
 
+  def rgb(self, frame: av.VideoFrame, size: list[int]) -> av.VideoFrame:
+    """Returns a frame in RGB and in a size, width and height."""
+    options = colour_options(frame)
+    try:
+      return self.reformatter.reformat(scaled(frame, size), format='rgb24', **options)
+    except av.error.ArgumentError:  # FFmpeg does not write its format, such as colours of a palette
+      return scaled(self.reformatter.reformat(frame, format='rgb24', **options), size)
+
+
+def scaled(frame: av.VideoFrame, size: list[int]) -> av.VideoFrame:
+  """Returns a frame in a size, and in its own format."""
+  if size == [frame.width, frame.height]:
+    return frame
+  return frame.reformat(*size, interpolation='AREA')
+
 
 def matrix_of(frame: av.VideoFrame) -> int:
   """Returns the number of the matrix by which the colours of a frame are to be read."""
   if frame.colorspace in (UNSPECIFIED, RESERVED):
+    if frame.color_trc in HDR or frame.color_primaries == ColorPrimaries.BT2020:
+      return BT2020
     is_large = frame.width > SD_WIDTH or frame.height > SD_HEIGHT
     return BT709 if is_large else SMPTE170M
   # FFmpeg does not convert constant luminance; its neighbour comes near.

@@ -91,7 +91,7 @@ def read_meta(manager: ocp.CheckpointManager, step: int) -> dict:
   """
   arrays.size_of(pathlib.Path(manager.directory, str(step)))
   meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))['meta']
-  if meta['digest'] != digest(meta):
+  if not isinstance(meta, dict) or meta.get('digest') != digest(meta):
     raise Damaged('checksum of its meta differs')
   return meta
 

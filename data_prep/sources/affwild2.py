@@ -179,10 +179,13 @@ def list_clips(roots, ignore_unlisted=False):
   listed = unique(listed, '--annotations or --test_list')
 
   video_of = {name: videos.get(name, videos.get(base_name(name))) for name in listed}
+  missing = [name for name in listed if video_of[name] is None]
+  from_list = any(listed[name][1] == 'test' for name in missing)
   errors.raise_if_any(
     'clips have no video',
-    [name for name in listed if video_of[name] is None],
-    looked_in(roots.videos, '--videos'),
+    missing,
+    looked_in(roots.videos, '--videos')
+    + (f', and each line of {roots.test_list} is a name such as 318' if from_list else ''),
   )
   errors.raise_if_any(
     'clips have no folder of crops',

@@ -116,6 +116,7 @@ def test_csv(tmp_path):
     )
   }
   write_predictions(tmp_path / 'predictions', series, ('valence',))
+  assert b'\r' not in (tmp_path / 'predictions' / 'x.csv').read_bytes()  # awk would keep it
   with open(tmp_path / 'predictions' / 'x.csv', newline='') as file:
     rows = list(csv.DictReader(file))
   assert [r['frame'] for r in rows] == ['1', '2', '5'] and [float(r['valence']) for r in rows] == [

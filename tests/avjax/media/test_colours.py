@@ -1,5 +1,6 @@
 """Tests that films of any matrix, range, primaries and curve come in the colours of SDR."""
 
+import av
 import numpy as np
 import pytest
 from fault.harness import ROOT
@@ -12,7 +13,7 @@ from other_files import (
 )
 from PIL import Image
 
-from avjax.media import container, video
+from avjax.media import container, picture, video
 
 
 @pytest.mark.parametrize('primaries', [9, 2])
@@ -49,6 +50,16 @@ def test_ranges_and_matrices(tmp_path, full_range, matrix, size):
     (found,) = video.read_frames(tmp_path / 'clip.mp4')
     middle = found[size // 2, size // 2 :: size]
     assert np.abs(middle.astype(int) - colours).max() <= 3, (states, middle)
+
+
+@pytest.mark.parametrize(
+  'curve, primaries, matrix', [(18, 2, 9), (16, 9, 9), (14, 9, 9), (1, 1, 1), (2, 2, 1)]
+)
+def test_the_matrix_of_a_film_that_names_none(curve, primaries, matrix):
+  """In high definition it is that of BT.2020 (9) for HDR and its primaries, otherwise BT.709's."""
+  frame = av.VideoFrame(1920, 1080, 'yuv420p10le')
+  frame.color_trc, frame.color_primaries, frame.colorspace = curve, primaries, 2
+  assert picture.matrix_of(frame) == matrix
 
 
 # Chromaticities (x, y) of red, green, blue and white, as the standards state them.

@@ -207,6 +207,61 @@ def test_channels_in_opposite_phase_are_heard(tmp_path, leak):
   assert reader.remarks == []
 
 
+@pytest.mark.parametrize('kind', ['hum', 'offset', 'weaker'])
+def test_a_voice_in_opposite_phase_is_heard_beside_what_is_common(tmp_path, kind):
+  """A hum of the mains or an offset does not cancel, and a channel may be weaker than the other."""
+  path, t = tmp_path / 'phase.wav', np.arange(48_000) / 16_000
+  voice = 0.3 * np.sin(2 * np.pi * 440 * t)
+  common = {'hum': 0.05 * np.sin(2 * np.pi * 50 * t), 'offset': 0.05}.get(kind, 0.0)
+  right = -0.8 * voice if kind == 'weaker' else common - voice
+  write_sounds(path, [[(np.stack([voice + common, right]), 16_000, 'stereo')]])
+  reader = video.SoundReader(path)
+  samples = np.concatenate(list(reader)) / 32768
+  assert abs(2 * np.abs(np.fft.rfft(samples)[3 * 440]) / len(samples) - 0.3) < 0.01
+  assert reader.remarks == [
+    'the channels of the sound cancel out in 3.0 s: the loudest one is taken there'
+  ]
+
+
+def test_colours_of_a_palette_in_any_size(tmp_path):
+  """FFmpeg cannot make such a picture smaller in its own format."""
+  picture = np.zeros((600, 800, 3), np.uint8)
+  picture[:300], picture[300:] = (200, 60, 40), (40, 180, 60)
+  Image.fromarray(picture).quantize(8).save(tmp_path / 'a.png')
+  with av.open(str(tmp_path / 'a.png')) as png:
+    assert next(png.decode(video=0)).format.name == 'pal8'
+  for longest, shape in ((None, (600, 800, 3)), (640, (480, 640, 3))):
+    (image,) = video.read_frames(tmp_path / 'a.png', longest)
+    assert image.shape == shape
+    for row, colour in ((10, (200, 60, 40)), (-10, (40, 180, 60))):
+      assert np.abs(image[row, 50].astype(int) - colour).max() <= 2
+
+
+@pytest.mark.parametrize('later', [0.52, -4.0])
+def test_joined_recordings_are_refused(tmp_path, later):
+  """The times of the second begin again within those of the first, as `cat` leaves them."""
+  paths = [tmp_path / 'a.ts', tmp_path / 'b.ts']
+  for path, start in zip(paths, (5.0, 5.0 + later), strict=True):
+    write_transport_stream(path, start, 50)
+    assert len(video.read_timeline(path).times) == 50
+  joined = tmp_path / 'ab.ts'
+  joined.write_bytes(b''.join(path.read_bytes() for path in paths))
+  with pytest.raises(InputError, match=r'its time stamps go back by \d\.\d s at frame 5\d'):
+    video.read_timeline(joined)
+
+
+def write_transport_stream(path, start, count):
+  """Writes a film of 25 frames a second that begins `start` seconds after the container's zero."""
+  with av.open(str(path), 'w', format='mpegts') as output:
+    stream = output.add_stream('mpeg2video', rate=25)
+    stream.width, stream.height, stream.pix_fmt = 64, 48, 'yuv420p'
+    for k in range(count):
+      frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 4 * k, np.uint8))
+      frame.pts, frame.time_base = round(25 * start) + k, fractions.Fraction(1, 25)
+      output.mux(stream.encode(frame))
+    output.mux(stream.encode())
+
+
 @pytest.mark.parametrize('layout', ['5.1', '7.1', 'hexadecagonal', '22.2'])
 def test_sound_of_many_channels_is_heard(tmp_path, layout):
   """The mix of equal channels is each of them; two in opposite phase are heard as one.

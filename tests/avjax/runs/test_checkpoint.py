@@ -111,6 +111,15 @@ def test_a_cut_file_is_damage(workdir):
   assert line.endswith('; start the run again, which returns to an undamaged state')
 
 
+@pytest.mark.parametrize(
+  'change', [lambda text: '[]', lambda text: text.replace('digest', 'dugest')]
+)
+def test_a_meta_that_is_none_is_damage(workdir, change):
+  path = workdir / 'checkpoints/best/1/meta/metadata'
+  path.write_text(change(path.read_text()))
+  assert 'checkpoints/best/1 is damaged (checksum of its meta differs)' in why_not_loaded(workdir)
+
+
 def test_a_cause_that_is_no_damage_is_named(workdir):
   """Orbax's own description of the state lacks a key: all of it is there and can be parsed."""
   path = workdir / 'checkpoints/best/1/state/_METADATA'
