@@ -184,8 +184,8 @@ def list_clips(roots, ignore_unlisted=False):
   errors.raise_if_any(
     'clips have no video',
     missing,
-    looked_in(roots.videos, '--videos')
-    + (f', and each line of {roots.test_list} is a name such as 318' if from_list else ''),
+    looked_in(roots.videos, '--videos', f' for {" and ".join(VIDEO_ENDINGS)}')
+    + (f'; each line of {roots.test_list} is a name such as 318' if from_list else ''),
   )
   errors.raise_if_any(
     'clips have no folder of crops',
@@ -209,18 +209,23 @@ def list_clips(roots, ignore_unlisted=False):
   return [Clip(name, video_of[name], crops[name], *listed[name]) for name in sorted(listed)]
 
 
-def looked_in(roots, option):
+def looked_in(roots, option, endings=''):
   """Returns the end of a message about what is not in any of these folders."""
   shown = ', '.join(map(str, roots[:2])) + (', ...' if len(roots) > 2 else '')
-  return f'; looked in {shown}; name all such folders with {option}'
+  return f'; looked in {shown}{endings}; name all such folders with {option}'
 
 
 def read_test_list(path):
-  """Reads the names of test clips; they may be written as paths or with the ending of a file."""
+  """Reads the names of test clips; they may be written as paths or with the ending of a file.
+
+  A template of a submission, with lines such as 318/00001.jpg, names its clips, too.
+  """
   names = re.split(r'[\s,;]+', files.read_text(path).replace('\\', '/'))
-  names = [name.strip('"\'').rstrip('/').split('/')[-1] for name in names]
+  names = [re.sub(r'/\d+\.jpg$', '', name.strip('"\'')) for name in names]
+  names = [name.rstrip('/').split('/')[-1] for name in names]
   endings = '|'.join(map(re.escape, (*VIDEO_ENDINGS, '.txt')))
-  return [re.sub(f'({endings})$', '', name, flags=re.IGNORECASE) for name in names if name]
+  names = [re.sub(f'({endings})$', '', name, flags=re.IGNORECASE) for name in names if name]
+  return list(dict.fromkeys(names))
 
 
 def split_clips(clips):

@@ -192,6 +192,7 @@ def test_what_systems_leave_in_folders_is_left_out(broken):
     b'"300"\n\n',
     b'300/\n',
     b'300.txt',
+    b'300/00001.jpg\n300/00002.jpg,\n',
   ],
 )
 def test_a_test_list_is_read_however_it_is_written(broken, content):
