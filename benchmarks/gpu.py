@@ -188,7 +188,7 @@ def main():
     config.data.length = 8 if arguments.small else config.data.length
     run = avjax_case if program == 'avjax' else torch_case
     try:
-      found['cases'][case] = row = run(config, clips, way, what)
+      row = run(config, clips, way, what)
     except (ModuleNotFoundError, RuntimeError) as error:  # no PyTorch, or not enough memory
       print(f'{case}: {errors.one_line(error)[:200]}', flush=True)
       continue

@@ -17,7 +17,7 @@ from avjax.media.picture import Converter
 # A longer pause between two blocks of sound is a gap; a shorter one is the container's rounding.
 GAP_SECONDS = 0.1
 HEARD_AFTER = 2.0  # seconds of sound that are read after the last frame; its window lasts 0.98 s
-BACK = 0.5  # seconds by which the times of successive frames may go back
+DISORDER = 0.5  # seconds by which the time of a frame may lie before that of an earlier one
 SILENCE = 60 * SAMPLE_RATE  # how many samples of a gap in the sound are made at a time
 
 
@@ -213,9 +213,10 @@ def read_timeline(path: str | os.PathLike[str], film: int | None = None) -> Time
     times = np.arange(len(ticks)) / rate
     bounds.check_times(path, times)
     return Timeline(times, 0.0, rate, container_duration)
+  ticks = np.array(ticks, np.int64)
   if not trusted:
-    check_order(path, np.array(ticks, np.int64), float(base))
-  ticks = np.sort(np.array(ticks, np.int64))
+    check_order(path, ticks, float(base))
+  ticks = np.sort(ticks)
   bounds.check_span(path, int(ticks[-1]) - int(ticks[0]))
   times = (ticks - ticks[0]) * float(base)
   bounds.check_times(path, times)
@@ -232,16 +233,15 @@ def read_timeline(path: str | os.PathLike[str], film: int | None = None) -> Time
 def check_order(path, ticks: np.ndarray, base: float) -> None:
   """Raises InputError where the times of decoded frames go back, as in recordings that were joined.
 
-  Less than BACK seconds is the disorder of a damaged file. ticks: (n,) as decoded, in units of
+  Up to DISORDER seconds is the disorder of a damaged file. ticks: (n,) as decoded, in units of
   `base` seconds.
   """
-  highest = np.maximum.accumulate(ticks)
-  back = (highest - ticks) * base
-  if back.max() > BACK:
-    frame = int(np.argmax(back > BACK))
+  back = (np.maximum.accumulate(ticks) - ticks) * base
+  if back.max() > DISORDER:
+    frame = int(np.argmax(back > DISORDER))
     raise InputError(
       f'{path}: its time stamps go back by {back[frame]:.1f} s at frame {frame + 1}, as where '
-      "recordings were joined; take each of them alone, or join them by FFmpeg's concat"
+      "recordings were joined; use each of them by itself, or join them by FFmpeg's concat"
     )
 
 

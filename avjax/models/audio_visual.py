@@ -16,7 +16,7 @@ from avjax import ranges
 from avjax.errors import InputError
 from avjax.models import heads, towers  # noqa: F401  (their classes register themselves)
 from avjax.models.fusion import FUSIONS
-from avjax.models.layers import Norm, Trainable
+from avjax.models.layers import Norm, Trainable, at_least_float32
 from avjax.models.registry import AUDIO_TOWERS, HEADS, VISUAL_TOWERS
 from avjax.models.tcn import TCN
 
@@ -118,7 +118,7 @@ class AudioVisual(nn.Module):
     if self.tower_type == 'bfloat16':  # the layers of a tower compute in the type of their input
       x = x.astype(jnp.bfloat16)
     y = tower(x, is_trainable, mask.reshape(-1))
-    return y.astype(jnp.promote_types(y.dtype, jnp.float32)).reshape(*mask.shape, -1)
+    return at_least_float32(y).reshape(*mask.shape, -1)
 
   def _over_time(self, tcn, norm, x, mask, is_trainable):
     if x is None or tcn is None:

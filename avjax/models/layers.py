@@ -45,6 +45,11 @@ def zero_padding(x, mask):
   return x * mask[..., None].astype(x.dtype)
 
 
+def at_least_float32(x):
+  """Returns x, in float32 if its type has fewer digits."""
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 class Norm(nn.Module):
   """Normalises x (..., C) over all axes but the last, as PyTorch's batch norm does.
 

@@ -21,7 +21,7 @@ from avjax import files
 from avjax.config import flatten
 from avjax.errors import InputError
 from avjax.runs import settings
-from avjax.system import BEFORE_PRECISION, sharding
+from avjax.system import precision_of, sharding
 
 # Files and folders under the folder of a run; those of one split are named by the functions below.
 CONFIG = 'config.json'
@@ -144,7 +144,7 @@ def changed_keys(old: dict, new: dict) -> list[str]:
   Those in KEYS_FREE_TO_CHANGE do not count, and a config of a run that is older than
   config.precision has that of then.
   """
-  old, new = (flatten({'precision': BEFORE_PRECISION} | config) for config in (old, new))
+  old, new = (flatten({**config, 'precision': precision_of(config)}) for config in (old, new))
   return [
     key
     for key in sorted(old.keys() | new.keys())

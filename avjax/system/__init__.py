@@ -1,5 +1,5 @@
 """Holds what runs on devices: the network with its inputs and steps, and the layout of arrays."""
 
-from avjax.system.system import BEFORE_PRECISION, System
+from avjax.system.system import System, precision_of
 
-__all__ = ['BEFORE_PRECISION', 'System']
+__all__ = ['System', 'precision_of']

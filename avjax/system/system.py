@@ -26,8 +26,12 @@ PRECISION = {
   'towers': ranges.OneOf(('float32', 'bfloat16')),
   'rest': ranges.OneOf(('float32',)),
 }
-BEFORE_PRECISION = {'towers': 'float32', 'rest': 'float32'}  # of runs older than the section
 SECTIONS = ('visual', 'audio', 'temporal', 'fusion', 'head')  # of config.model
+
+
+def precision_of(config: Mapping[str, Any] | Config) -> dict[str, str]:
+  """Returns config.precision; a config that is older than this section meant float32."""
+  return {'towers': 'float32', 'rest': 'float32', **config.get('precision', {})}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,7 +63,7 @@ class System:
     settings = config.model.to_dict()
     check_settings(settings)
     ranges.check('loss', config.loss, losses.RANGES)
-    precision = {**BEFORE_PRECISION, **config.get('precision', {})}
+    precision = precision_of(config)
     ranges.check('precision', precision, PRECISION)
     for key in config.loss:
       ranges.OneOf(tuple(losses.RANGES)).check(f'loss.{key}', key)

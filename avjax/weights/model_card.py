@@ -14,7 +14,7 @@ from avjax.evaluation.series import smoothing_widths
 from avjax.models.audio_visual import FEATURES
 from avjax.reports.markdown import as_text
 from avjax.runs import folder as run_folder
-from avjax.system import BEFORE_PRECISION
+from avjax.system import precision_of
 from avjax.targets import count_outputs, criterion, metric_names, value_range
 from avjax.weights import files as weight_files
 
@@ -84,7 +84,7 @@ def model_card(workdir: pathlib.Path, description: dict[str, Any]) -> str:
   description = as_text(description)
   config, versions = description['config'], description['versions']
   m, targets = config['model'], ' and '.join(config['targets'])
-  precision = BEFORE_PRECISION | config.get('precision', {})
+  precision = precision_of(config)
   lowest, highest = value_range(config['targets'])
   fusion = ', '.join(f'{key} {value}' for key, value in m['fusion'].items())
   lines = [

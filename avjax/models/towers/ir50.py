@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import flax.linen as nn
 import jax.numpy as jnp
 
-from avjax.models.layers import Dropout, Norm, PReLU, Trainable
+from avjax.models.layers import Dropout, Norm, PReLU, Trainable, at_least_float32
 from avjax.models.registry import VISUAL_TOWERS
 from avjax.models.towers.residual import Units, conv
 from avjax.ranges import DROPOUT, length
@@ -97,6 +97,6 @@ class OutputIR(nn.Module):
     x = Dropout(self.dropout, name='dropout')(x, is_trainable)
     x = nn.Dense(self.features, dtype=x.dtype, name='dense')(x.reshape(x.shape[0], -1))
     # The last norm and the unit length keep all digits.
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    x = at_least_float32(x)
     x = Norm(name='norm2')(x, is_trainable, None if mask is None else mask[:, :, 0, 0])
     return x / jnp.sqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-12)

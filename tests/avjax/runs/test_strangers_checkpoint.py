@@ -43,7 +43,7 @@ def change_arrays(workdir, key, change):
   ],
 )
 def test_arrays_that_are_not_the_models(workdir, changed, words):
-  """TensorStore ends the process that asks for a chunk for which there is no memory."""
+  """TensorStore ends the process that asks for a chunk that memory cannot hold."""
   key = next(k for k in keys(workdir) if k.endswith('bias/.zarray'))
   change_arrays(workdir, key, lambda text: json.dumps(json.loads(text) | changed).encode())
   assert words in why_not_loaded(workdir)
