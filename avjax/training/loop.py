@@ -30,6 +30,7 @@ from avjax.training.progress import (
   start_logging,
   summarize_updates,
 )
+from avjax.training.stage_steps import StageSteps
 from avjax.training.state import Diverged, RunState, check_meta
 from avjax.training.stop import Stopped, StopSignal
 from avjax.training.unfreezing import Schedule
@@ -63,7 +64,8 @@ def train(config, workdir, stop: StopSignal):
     history = History(workdir, run.schedule.epoch, sharding.is_primary())
     try:
       run.state = sharding.replicate(run.state, mesh)
-      series = run_stages(plan, run, checkpoints, history, stop, mesh)
+      with StageSteps(plan, mesh) as train_step:
+        series = run_stages(plan, run, train_step, checkpoints, history, stop, mesh)
     except Stopped:
       return None
     except Diverged as error:
@@ -87,7 +89,7 @@ def import_ahead():
     dataset.tensorflow()
 
 
-def run_stages(plan: Plan, run: RunState, checkpoints, history, stop, mesh):
+def run_stages(plan: Plan, run: RunState, train_step: StageSteps, checkpoints, history, stop, mesh):
   """Trains stage after stage until the schedule is done.
 
   Returns the validation series of the best epoch. Raises Stopped once the state is saved, or
@@ -95,14 +97,10 @@ def run_stages(plan: Plan, run: RunState, checkpoints, history, stop, mesh):
   """
   config, schedule, batches_per_epoch = plan.config, run.schedule, plan.batches_per_epoch
   metric = criterion(config.targets)
-  stage, seconds, best_series = None, 0.0, None
+  seconds, best_series = 0.0, None
   try:
     while not schedule.done:
-      if stage != schedule.stage:  # one compilation per stage
-        stage = schedule.stage
-        train_step = plan.system.make_train_step(plan.stages[stage], plan.optimizers[stage])
-        logger.info('compiling stage %d of %d ...', stage + 1, len(plan.stages))
-      epoch, start = schedule.epoch, time.perf_counter()
+      stage, epoch, start = schedule.stage, schedule.epoch, time.perf_counter()
       title = f'stage {stage + 1}/{len(plan.stages)}  epoch {epoch + 1}'
       epochs_left = schedule.max_epochs - epoch - 1
       bar = Progress(title, batches_per_epoch, run.batches_done, seconds, epochs_left, metric)
@@ -156,7 +154,7 @@ def run_stages(plan: Plan, run: RunState, checkpoints, history, stop, mesh):
     raise
 
 
-def train_epoch(plan: Plan, run: RunState, train_step, progress, stop, mesh):
+def train_epoch(plan: Plan, run: RunState, train_step: StageSteps, progress, stop, mesh):
   """Trains on the batches of the current epoch that are not done yet.
 
   Raises Stopped between two batches, or Diverged.
@@ -171,9 +169,7 @@ def train_epoch(plan: Plan, run: RunState, train_step, progress, stop, mesh):
     batch_key = jax.random.fold_in(key, run.step(plan.batches_per_epoch))
     device_batch = sharding.shard(sharding.pad_rows(plan.system.select(batch), rows), mesh)
     device_rate = sharding.replicate(np.float32(rate), mesh)
-    # Everything is on the devices before the step begins.
-    with jax.transfer_guard_host_to_device('disallow'):
-      run.state, metrics = train_step(run.state, device_batch, batch_key, device_rate)
+    run.state, metrics = train_step(schedule.stage, run.state, device_batch, batch_key, device_rate)
     run.add_batch(metrics)
     progress.update(len(batch['clip']), rate, schedule.best)
     # Two batches late, so that the host does not wait for the device.

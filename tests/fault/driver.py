@@ -14,7 +14,7 @@ import time
 from avjax import errors, main
 from avjax.data import dataset
 from avjax.runs import checkpoint
-from avjax.system import System
+from avjax.training.stage_steps import StageSteps
 
 number, (kind, *place) = int(sys.argv[1]), sys.argv[2].split(':')
 place = [int(part) for part in place]
@@ -39,18 +39,13 @@ def at_batch(batches):
   return interrupted
 
 
-def in_compilation(make_train_step):
-  def make(*arguments):
-    train_step, calls = make_train_step(*arguments), iter(range(10**6))
+def in_compilation(begin):
+  def signalled(self, stage, *arguments):
+    if stage == 0:
+      threading.Timer(0.2, signal_now).start()
+    return begin(self, stage, *arguments)
 
-    def call(*inputs):
-      if next(calls) == 0:
-        threading.Timer(0.2, signal_now).start()
-      return train_step(*inputs)
-
-    return call
-
-  return make
+  return signalled
 
 
 def in_save(save):
@@ -77,7 +72,7 @@ def in_save(save):
 if kind in ('train', 'validate'):
   dataset.Records.batches = at_batch(dataset.Records.batches)
 elif kind == 'compile':
-  System.make_train_step = in_compilation(System.make_train_step)
+  StageSteps.begin = in_compilation(StageSteps.begin)
 elif kind == 'save':
   checkpoint.Checkpoints.save = in_save(checkpoint.Checkpoints.save)
 errors.run_command(main.main, sys.argv[:1] + sys.argv[3:])

@@ -16,6 +16,7 @@ from avjax.data import dataset
 from avjax.system import System
 from avjax.system.steps import make_state
 from avjax.training import loop, optimizer
+from avjax.training.stage_steps import StageSteps
 from avjax.training.state import Diverged
 from avjax.training.stop import StopSignal
 from avjax.training.unfreezing import TrainableMask
@@ -56,15 +57,15 @@ def config_for(records, **settings):
 def test_one_compilation_a_stage_and_a_spoiled_batch_is_skipped(
   records, tmp_path, monkeypatch, poisoned, record
 ):
-  steps = {'train': [], 'predict': []}
-  make, predict = System.make_train_step, System.predict_step.func
+  stages, begin = [], StageSteps.begin
   monkeypatch.setattr(
-    System,
-    'make_train_step',
-    lambda *args: steps['train'].append(make(*args)) or steps['train'][-1],
+    StageSteps,
+    'begin',
+    lambda self, *arguments: stages.append(arguments[0]) or begin(self, *arguments),
   )
+  predictors, predict = [], System.predict_step.func
   counted = functools.cached_property(
-    lambda self: steps['predict'].append(predict(self)) or steps['predict'][-1]
+    lambda self: predictors.append(predict(self)) or predictors[-1]
   )
   counted.__set_name__(System, 'predict_step')
   monkeypatch.setattr(System, 'predict_step', counted)
@@ -78,14 +79,9 @@ def test_one_compilation_a_stage_and_a_spoiled_batch_is_skipped(
     np.isfinite(line['train_loss']) for line in lines
   )
   assert '1 of the 5 updates were skipped' in (tmp_path / 'run' / 'train.log').read_text()
-  counts = {
-    kind: [function._cache_size() for function in functions] for kind, functions in steps.items()
-  }
-  record(
-    'compilations: of the train step of each stage, of evaluation',
-    [counts['train'], counts['predict']],
-  )
-  assert counts == {'train': [1, 1], 'predict': [1]}  # two stages in four epochs
+  counts = [stages.count(stage) for stage in range(2)], [x._cache_size() for x in predictors]
+  record('compilations: of the train step of each stage, of evaluation', list(counts))
+  assert counts == ([1, 1], [1])  # two stages in four epochs
 
 
 def test_a_row_of_skipped_updates_goes_on_over_the_end_of_an_epoch(records, tmp_path, poisoned):
