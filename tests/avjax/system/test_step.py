@@ -3,6 +3,8 @@
 Adam's coupled L2, augmentation and the log-mel windows are tested too.
 """
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -135,6 +137,42 @@ def test_each_stage_moves_its_groups_and_nothing_else():
       for path in old:
         changed = not np.array_equal(old[path], new[path])
         assert changed == is_trainable(path), (path, is_trainable.patterns)
+
+
+@pytest.mark.slow
+def test_frozen_arrays_are_neither_copied_nor_rewritten():
+  """In the compiled step of every stage they go from argument to result, in the same memory.
+
+  The old state is donated whole, and nothing is asked of or sent to the host within the step.
+  """
+  config = small_config()
+  system = System.from_config(config)
+  variables, counts, sent = system.init(0), [], r' (infeed|outfeed|send|recv)\(|callback'
+  for is_trainable in make_stages(config, steps.parameter_paths(variables['params'])):
+    tx = optimizer.make_optimizer(is_trainable, {'weight_decay': 1e-3})
+    state = steps.make_state(variables, tx)
+    program = system.make_train_step(is_trainable, tx).lower(
+      state, random_batch(config), jax.random.key(1), np.float32(1e-2)
+    )
+    program = program.compile()
+    text = program.as_text()
+    text = text[text.index('\nENTRY') :]
+    assert not re.search(sent, text)
+    # An argument is an instruction `%name = f32[...] parameter(7)`.
+    arguments = {name: int(i) for name, i in re.findall(r'%?(\S+) = \S+ parameter\((\d+)\)', text)}
+    results = re.search(r'ROOT .* tuple\((.*?)\)', text)[1]
+    results = [name.rpartition('%')[-1].split()[-1] for name in results.split(', ')]
+    leaves = jax.tree_util.tree_flatten_with_path(state)[0]
+    frozen = 0
+    for i, (path, _) in enumerate(leaves):
+      kind, *names = (getattr(key, 'key', None) or getattr(key, 'name', '') for key in path)
+      if kind in ('params', 'batch_stats') and not is_trainable('/'.join(map(str, names))):
+        assert arguments.get(results[i]) == i, names
+        frozen += 1
+    counts.append(frozen)
+    donated = program.memory_analysis().alias_size_in_bytes
+    assert donated == sum(x.nbytes for _, x in leaves)
+  assert counts[0] > counts[1] > counts[2]
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Tests that each stage is compiled once and ahead of its time, and steps as the plain step does."""
+"""Tests that each stage is compiled once, ahead of its time, and steps as the plain step does."""
 
 import types
 
