@@ -29,12 +29,15 @@ from avjax import errors
 from avjax.system import System, start, steps
 from avjax.training import optimizer
 from avjax.training.plan import make_stages
-from configs import grjca
+from benchmarks import folded, performance, trace
+from benchmarks.batches import random_batch
+from configs import audio, grjca, visual
 
-RATE, ROWS_PER_FRAME = 1e-5, 100 / 30
+RATE = 1e-5
 REPEATS = 8  # steps of a case after the first, each waited for
 LAST = 40  # seconds that must be left for a case to begin
-# In the order of their worth, if time runs out. Training cases end in their stage.
+# In the order of their worth, if time runs out. Training cases end in their stage; `visual` and
+# `audio` are a tower alone, and `folded` is the visual one with its norms in its convolutions.
 CASES = (
   'avjax bfloat16 train 3',
   'torch compiled train 3',
@@ -43,26 +46,16 @@ CASES = (
   'avjax bfloat16 predict',
   'torch compiled predict',
   'torch predecessors train 3',
+  'avjax bfloat16 visual',
+  'avjax bfloat16 folded',
+  'avjax bfloat16 audio',
   'avjax bfloat16 train 2',
   'torch compiled train 2',
   'avjax float32 train 3',
   'avjax float32 predict',
 )
 
-
-def random_batch(config, clips):
-  """Returns a batch of records with random content, as `System.select` takes it."""
-  rng, length, face = np.random.default_rng(0), config.data.length, config.data.face
-  rows = int(length * ROWS_PER_FRAME) + 100
-  starts = np.floor(np.arange(length) * ROWS_PER_FRAME).astype(np.int32)
-  return {
-    'faces': rng.integers(0, 256, (clips, length, face, face, 3), np.uint8),
-    'log_mel': rng.normal(-3, 2, (clips, rows, 64)).astype(np.float16),
-    'starts': np.tile(starts, (clips, 1)),
-    'real': np.ones((clips, length), bool),
-    'va': rng.uniform(-1, 1, (clips, length, 2)).astype(np.float32),
-    'annotated': np.ones((clips, length), bool),
-  }
+SYSTEMS = {'visual': visual, 'folded': visual, 'audio': audio}  # of cases that are not GRJCA
 
 
 def timed(step, wait):
@@ -78,18 +71,12 @@ def timed(step, wait):
 
 
 def avjax_case(config, clips, towers, what):
-  """Times a step of avjax; what: 'predict', or 'train' and a stage from 1."""
+  """Times a step of avjax; what: 'train' and a stage from 1, or one of the other cases."""
   config.precision.towers = towers
   system = System.from_config(config)
   batch = jax.device_put(system.select(random_batch(config, clips)))
   variables = system.init(0)
-  if what[0] == 'predict':
-    fields = {name: batch[name] for name in system.inputs.fields}
-    lowered = system.predict_step.lower(variables, fields)
-
-    def step():
-      return program(variables, fields)
-  else:
+  if what[0] == 'train':
     stages = make_stages(config, steps.parameter_paths(variables['params']))
     chosen = stages[int(what[1]) - 1]
     transform = optimizer.make_optimizer(chosen, config.optimizer)
@@ -101,6 +88,13 @@ def avjax_case(config, clips, towers, what):
     def step():
       state[0], metrics = program(state[0], *rest)
       return metrics
+  else:
+    fields = {name: batch[name] for name in system.inputs.fields}
+    forward = {'predict': system.predict, 'folded': folded.variants(system)['folded']}
+    lowered = jax.jit(forward.get(what[0], system.encode)).lower(variables, fields)
+
+    def step():
+      return program(variables, fields)
 
   begin = time.perf_counter()
   program = lowered.compile()
@@ -115,17 +109,18 @@ def avjax_case(config, clips, towers, what):
     'min_ms': least,
     'temporary_gib': memory.temp_size_in_bytes / 2**30 if memory else float('nan'),
     'tflop': work / 1e12,
+    'parts_ms': trace.milliseconds(program, lambda: jax.block_until_ready(step())),
   }
 
 
 def torch_case(config, clips, way, what):
-  """Times a step of PyTorch, tuned ('compiled') or in the predecessors' way ('predecessors')."""
+  """Times a step of PyTorch in one of the ways of `torch_peer.make_step`."""
   import torch
 
   from benchmarks import torch_peer
 
   device = 'cuda' if torch.cuda.is_available() else 'cpu'
-  step = torch_peer.make_step(config, clips, device, way == 'compiled', what)
+  step = torch_peer.make_step(config, clips, device, way, what)
 
   def wait(_):
     if device == 'cuda':
@@ -184,7 +179,7 @@ def main():
     if time.perf_counter() > end - LAST:
       print(f'no time is left for {case}', flush=True)
       continue
-    config = grjca.get_config()
+    config = SYSTEMS.get(what[0], grjca).get_config()
     config.data.length = 8 if arguments.small else config.data.length
     run = avjax_case if program == 'avjax' else torch_case
     try:
@@ -192,7 +187,7 @@ def main():
     except (ModuleNotFoundError, RuntimeError) as error:  # no PyTorch, or not enough memory
       print(f'{case}: {errors.one_line(error)[:200]}', flush=True)
       continue
-    row = {name: round(value, 3) for name, value in row.items() if value == value}
+    row = performance.rounded({name: value for name, value in row.items() if value == value})
     print(f'{case:28s}', *(f'{name} {value}' for name, value in row.items()), flush=True)
     found['cases'][case] = row
     (arguments.output / 'gpu.json').write_text(json.dumps(found, indent=1) + '\n')

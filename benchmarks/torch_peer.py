@@ -1,55 +1,91 @@
-"""The PyTorch program that `benchmarks.gpu` times: towers, TCNs and a head; needs PyTorch."""
+"""Builds the PyTorch program that benchmarks time: towers, TCNs and a head; needs PyTorch."""
+
+import math
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from avjax.system import System, steps
+from avjax.training.plan import make_stages
 from benchmarks.torch_reference import IR50, TemporalConvNet, VGGish
 
-# What the stages open of each tower, from its end, as configs/base.py has it: units of IR-50,
-# and modules of VGGish's dense part, of which every second is a ReLU.
-OPEN_UNITS, OPEN_DENSE = (0, 3, 6), (1, 3, 5)
+
+class ByPosition(nn.Module):
+  """Flattens maps (N,C,H,W) as height, width, channel."""
+
+  def forward(self, x):
+    return x.permute(0, 2, 3, 1).flatten(1)
+
+
+def in_order(visual, audio):
+  """Returns {avjax's path: module} of the parts of both towers, in the order in which they run."""
+  names = [f'stage{i + 1}/unit{j}' for i, count in enumerate(visual.counts) for j in range(count)]
+  faces = {'visual/input': visual.input_layer}
+  faces |= {f'visual/{name}': unit for name, unit in zip(names, visual.body, strict=True)}
+  faces['visual/output'] = visual.output_layer
+  groups = []  # a convolution or dense layer with what follows it
+  for module in (*audio.features, ByPosition(), *audio.embeddings):
+    if isinstance(module, (nn.Conv2d, nn.Linear)):
+      groups.append([module])
+    else:
+      groups[-1].append(module)
+  names = ('conv1', 'conv2', 'conv3_1', 'conv3_2', 'conv4_1', 'conv4_2', 'fc1_1', 'fc1_2', 'fc2')
+  return faces, {
+    f'audio/{name}': nn.Sequential(*group) for name, group in zip(names, groups, strict=True)
+  }
 
 
 class Peer(nn.Module):
-  """Predicts from frames (N,3,S,S) and log-mel windows (N,1,96,64) of N = clips * length frames."""
+  """Predicts from frames (N,3,S,S) and log-mel windows (N,1,96,64) of N = clips * length frames.
 
-  def __init__(self, config, clips, stage):
+  is_trainable: tells whether the stage trains the parameter at a path of avjax. Parts before the
+  first that is trained run without gradients, in evaluation mode.
+  """
+
+  def __init__(self, config, clips, is_trainable):
     super().__init__()
     self.shape = clips, config.data.length
     settings = config.model
     ir50, audio, temporal = settings.visual.ir50, settings.audio, settings.temporal
-    self.visual = IR50(ir50.widths, ir50.units, ir50.features)
-    self.audio = VGGish(audio.widths, audio.hidden, audio.features)
+    last = math.ceil(config.crop / 8) ** 2
+    visual = IR50(ir50.widths, ir50.units, ir50.features, last)
+    visual.counts = ir50.units
+    parts = in_order(visual, VGGish(audio.widths, audio.hidden, audio.features))
+    self.frozen, self.open = nn.ModuleList(), nn.ModuleList()
+    for tower in parts:
+      first = next((i for i, path in enumerate(tower) if is_trainable(path)), len(tower))
+      modules = list(tower.values())
+      self.frozen.append(nn.Sequential(*modules[:first]))
+      self.open.append(nn.Sequential(*modules[first:]))
+    self.frozen.requires_grad_(False)
     self.visual_tcn = TemporalConvNet(ir50.features, temporal.visual)
     self.audio_tcn = TemporalConvNet(audio.features, temporal.audio)
     widths = temporal.visual[-1], temporal.audio[-1]
-    self.visual_norm, self.audio_norm = map(nn.BatchNorm1d, widths)
-    self.head = nn.Sequential(
-      nn.Linear(sum(widths), 256), nn.LeakyReLU(), nn.Linear(256, len(config.targets)), nn.Tanh()
+    self.visual_norm, self.audio_norm = (
+      nn.BatchNorm1d(width) if temporal.norm else nn.Identity() for width in widths
     )
-    units, dense = list(self.visual.body), list(self.audio.embeddings)
-    cut, dense_cut = len(units) - OPEN_UNITS[stage - 1], len(dense) - OPEN_DENSE[stage - 1]
-    self.frozen = [self.visual.input_layer, *units[:cut], self.audio.features, *dense[:dense_cut]]
-    self.trunk = nn.Sequential(self.visual.input_layer, *units[:cut])
-    self.units, self.output = nn.Sequential(*units[cut:]), self.visual.output_layer
-    self.dense_trunk = nn.Sequential(*dense[:dense_cut])
-    self.dense = nn.Sequential(*dense[dense_cut:])
-    for part in self.frozen:
-      part.requires_grad_(False)
+    hidden, outputs = settings.head.hidden, len(config.targets)
+    self.head = nn.Sequential(
+      nn.Linear(sum(widths), hidden), nn.LeakyReLU(), nn.Linear(hidden, outputs), nn.Tanh()
+    )
 
   def train(self, mode=True):
     super().train(mode)
-    for part in self.frozen:
-      part.eval()
+    self.frozen.eval()
     return self
 
   def forward(self, faces, log_mel):
     with torch.no_grad():
-      visual = self.trunk(faces)
-      audio = self.dense_trunk(self.audio.features(log_mel).permute(0, 2, 3, 1).flatten(1))
-    visual = functional.normalize(self.output(self.units(visual)))
-    return self.decode(visual, self.dense(audio))
+      found = [trunk(x) for trunk, x in zip(self.frozen, (faces, log_mel), strict=True)]
+    visual, audio = (part(x) for part, x in zip(self.open, found, strict=True))
+    return self.decode(functional.normalize(visual), audio)
+
+  def as_predecessors(self, faces, log_mel):
+    """Runs the towers in one piece, outside torch.no_grad()."""
+    pairs = zip(self.frozen, self.open, (faces, log_mel), strict=True)
+    visual, audio = (part(trunk(x)) for trunk, part, x in pairs)
+    return self.decode(functional.normalize(visual), audio)
 
   def decode(self, visual, audio):
     clips, length = self.shape
@@ -62,10 +98,6 @@ class Peer(nn.Module):
     )
     return self.head(torch.cat([visual, audio], -1))
 
-  def as_predecessors(self, faces, log_mel):
-    """Runs the towers in one piece, outside torch.no_grad()."""
-    return self.decode(self.visual(faces), self.audio(log_mel))
-
 
 def ccc_loss(predicted, labels):
   """Returns 1 - CCC of each clip (B,L,C), averaged."""
@@ -75,24 +107,28 @@ def ccc_loss(predicted, labels):
   return (1 - 2 * covariance / (variances + (means[0] - means[1]) ** 2 + 1e-8)).mean()
 
 
-def make_step(config, clips, device, tuned, what):
+def make_step(config, clips, device, way, what):
   """Returns a function that makes one step of training or of prediction.
 
   Args:
     config: a config of avjax whose visual tower is IR-50.
     clips: windows in a batch.
     device: 'cuda' or 'cpu'.
-    tuned: bfloat16, channels last, compiled, the frozen trunk under torch.no_grad(); else float32,
-      eager, and the batch sent from the host at every step.
+    way: 'compiled': channels last, compiled, the frozen trunk under torch.no_grad(), and on a
+      GPU in bfloat16; 'eager': the same without compilation; or 'predecessors': float32, eager,
+      all of the towers in autograd, and the batch sent from the host at every step.
     what: ['predict'], or ['train', STAGE].
   """
   torch.manual_seed(0)
   torch.backends.cudnn.benchmark = True
   training, frames, crop = what[0] == 'train', clips * config.data.length, config.crop
-  model = Peer(config, clips, int(what[1]) if training else 1).to(device).train(training)
+  tuned = way != 'predecessors'
+  stages = make_stages(config, steps.parameter_paths(System.from_config(config).shapes['params']))
+  model = Peer(config, clips, stages[int(what[1]) - 1 if training else 0])
+  model = model.to(device).train(training)
   if tuned:
     model = model.to(memory_format=torch.channels_last)
-  call = torch.compile(model) if tuned else model.as_predecessors
+  call = torch.compile(model) if way == 'compiled' else model if tuned else model.as_predecessors
   host = (
     torch.randint(0, 256, (frames, 3, crop, crop), dtype=torch.uint8),
     torch.randn(frames, 1, 96, 64),
@@ -109,7 +145,7 @@ def make_step(config, clips, device, tuned, what):
     faces = (faces.float() / 255 - 0.5) / 0.5
     if tuned:
       faces = faces.contiguous(memory_format=torch.channels_last)
-    with torch.autocast(device, torch.bfloat16, enabled=tuned):
+    with torch.autocast(device, torch.bfloat16, enabled=tuned and device == 'cuda'):
       return call(faces, log_mel)
 
   def step():

@@ -36,9 +36,9 @@ class UnitIR(nn.Module):
 
 
 class IR50(nn.Module):
-  """(N,3,40,40) -> (N,512) of unit length."""
+  """(N,3,40,40) -> (N,512) of unit length. last: pixels of the last map, 5 x 5 of 40 x 40."""
 
-  def __init__(self, widths=(64, 128, 256, 512), units=(3, 4, 14, 3), features=512):
+  def __init__(self, widths=(64, 128, 256, 512), units=(3, 4, 14, 3), features=512, last=25):
     super().__init__()
     self.input_layer = nn.Sequential(
       nn.Conv2d(3, widths[0], 3, 1, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.PReLU(widths[0])
@@ -53,7 +53,7 @@ class IR50(nn.Module):
       nn.BatchNorm2d(inputs),
       nn.Dropout(0),
       nn.Flatten(),
-      nn.Linear(inputs * 25, features),
+      nn.Linear(inputs * last, features),
       nn.BatchNorm1d(features),
     )
 
