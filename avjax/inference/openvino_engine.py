@@ -1,4 +1,4 @@
-"""Runs the towers of a model with OpenVINO, in bfloat16 where the processor has instructions for it.
+"""Runs the towers of a model with OpenVINO, in bfloat16 where the processor computes in it.
 
 JAX writes a tower as a list of primitive operations (a jaxpr), and each becomes an operation of
 OpenVINO. All else stays with JAX: what prepares the inputs, and what comes after the towers. At its
@@ -40,7 +40,7 @@ def import_openvino() -> Any:
     import openvino
   finally:
     if before is None:
-      del sys.modules[converter]
+      sys.modules.pop(converter, None)
   return openvino
 
 

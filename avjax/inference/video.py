@@ -112,9 +112,7 @@ def predict_videos(
       yield found
 
 
-def load_predictors(
-  run: str | pathlib.Path | Sequence, engine='jax'
-) -> list[StreamingPredictor]:
+def load_predictors(run: str | pathlib.Path | Sequence, engine='jax') -> list[StreamingPredictor]:
   """Loads one run or several; InputError where two of them predict the same target.
 
   engine: what runs their towers, one of `engines.ENGINES`.
