@@ -8,8 +8,8 @@ README.md and docs/predict.md.
 RUN is a finished run, such as the demo's. CLIP is a video with a face. It is also repeated, at 25
 frames per second and 320 pixels wide, to last one minute and thirty minutes. The run of full size
 has random weights, which take as much time as trained ones; it is measured with both engines, in
-turn, twice each, and the faster of the two counts. OpenVINO must be installed. CLIP2 is the video that the figures
-show.
+turn, twice each, and the faster of the two counts. OpenVINO must be installed. CLIP2 is the video
+that the figures show.
 """
 
 import argparse
