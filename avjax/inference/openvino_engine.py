@@ -35,7 +35,7 @@ def import_openvino() -> Any:
   OpenVINO allows.
   """
   converter = 'openvino.tools.ovc'
-  before = sys.modules.setdefault(converter, None)  # pyright: ignore[reportArgumentType]
+  before = sys.modules.setdefault(converter, None)
   try:
     import openvino
   finally:
