@@ -11,6 +11,7 @@ import sys
 
 from avjax import command_line, errors, files
 from avjax.errors import InputError
+from avjax.inference.engines import ENGINES, check_engine
 
 # fmt: off
 ENDINGS = (
@@ -60,6 +61,13 @@ def make_parser():
     choices=('auto', '0', '90', '180', '270'),
     help='degrees by which the film is turned clockwise; auto turns it where faces are turned',
   )
+  parser.add_argument(
+    '--engine',
+    default='jax',
+    choices=ENGINES,
+    help='what runs the towers; on a CPU openvino is faster, and its predictions differ by at most '
+    '.01, see docs/predict.md',
+  )
   return parser
 
 
@@ -69,6 +77,7 @@ def main(argv):
   videos = find_videos(pathlib.Path(arguments.videos))
   if arguments.crops and len(videos) > 1:
     raise InputError('--crops takes a single video')
+  check_engine(arguments.engine)
   # OpenCV, and then JAX, are imported only now that the command line has been accepted.
   from avjax.inference.looking import look_at_all
   from avjax.inference.outputs import display, output_paths, summary
@@ -81,12 +90,12 @@ def main(argv):
   del options['videos']
   path, refused = videos[0], 0
   try:
-    stride = options.pop('stride')
+    stride, engine = options.pop('stride'), options.pop('engine')
     with look_at_all(videos, **options) as looks:
       command_line.start_jax()
       from avjax.inference.video import predict_videos
 
-      found = predict_videos(runs, looks, stride)
+      found = predict_videos(runs, looks, stride, engine)
       for path in videos:
         prediction = next(found)
         if not isinstance(prediction, InputError):

@@ -7,8 +7,9 @@ README.md and docs/predict.md.
 
 RUN is a finished run, such as the demo's. CLIP is a video with a face. It is also repeated, at 25
 frames per second and 320 pixels wide, to last one minute and thirty minutes. The run of full size
-has random weights, which take as much time as trained ones. CLIP2 is the video that the figures
-show.
+has random weights, which take as much time as trained ones; it is measured with both engines, in
+turn, twice each, and the faster of the two counts. OpenVINO must be installed. CLIP2 is the video
+that the figures show.
 """
 
 import argparse
@@ -27,6 +28,7 @@ import av
 import numpy as np
 
 from avjax import errors
+from avjax.inference.engines import ENGINES, check_engine
 from avjax.inference.video import predict_video
 from avjax.media import detection, video
 from avjax.runs import checkpoint
@@ -82,8 +84,10 @@ def full_size(folder):
   return folder
 
 
-def measure(clip, folder, output):
+def measure(clip, folder, output, engine='jax'):
   """Runs the command in a process of its own and measures it.
+
+  engine: what runs the towers, `--engine`.
 
   Returns frames, seconds (of the video), wall_seconds, peak_mb, and frames_per_second by stage.
   """
@@ -95,8 +99,9 @@ def measure(clip, folder, output):
     'open("/proc/self/status").read())[1]) // 1024, '
     '"WALL", time.perf_counter() - start)'
   )
+  arguments = [str(clip), '--run', str(folder), '--output', str(output), '--engine', engine]
   done = subprocess.run(
-    [sys.executable, '-c', code, str(clip), '--run', str(folder), '--output', str(output)],
+    [sys.executable, '-c', code, *arguments],
     cwd=ROOT,
     check=True,
     capture_output=True,
@@ -115,6 +120,15 @@ def measure(clip, folder, output):
     'frames_per_second': {
       stage.rsplit(' ', 1)[0]: int(stage.rsplit(' ', 1)[1].replace(',', '')) for stage in stages
     },
+  }
+
+
+def measure_engines(clip, folder, output):
+  """Measures the command with each engine, in turn, twice each: {engine: the faster of its two}."""
+  found = [(engine, measure(clip, folder, output, engine)) for engine in 2 * ENGINES]
+  return {
+    engine: min((row for name, row in found if name == engine), key=lambda row: row['wall_seconds'])
+    for engine in ENGINES
   }
 
 
@@ -180,7 +194,14 @@ def summary(found):
 def details(found):
   """Formats what docs/predict.md says, from docs/predict.json and docs/systems.json."""
   rows = []
-  for name, title in (('small model', 'demo'), ('full size', '`configs/grjca.py`')):
+  titles = {
+    'small model': 'demo',
+    'full size': '`configs/grjca.py`',
+    'full size, openvino': '`configs/grjca.py`, `--engine openvino`',
+  }
+  for name, title in titles.items():
+    if name not in found:
+      continue
     row = found[name]
     speeds = [
       f'{row["frames_per_second"][stage]:,}'
@@ -215,6 +236,7 @@ def main():
   for name in ('run', 'clip', 'picture', 'output'):
     parser.add_argument(f'--{name}', required=True, type=pathlib.Path)
   arguments = parser.parse_args()
+  check_engine('openvino')
   output = arguments.output
   (output / 'out').mkdir(parents=True, exist_ok=True)
   pictures(arguments.picture, arguments.run, output / 'pictures')
@@ -225,7 +247,8 @@ def main():
     'detector': detection.detector()[0],
   }
   found['small model'] = measure(arguments.clip, arguments.run, output / 'out')
-  found['full size'] = measure(arguments.clip, full_size(output / 'full'), output / 'out')
+  engines = measure_engines(arguments.clip, full_size(output / 'full'), output / 'out')
+  found |= {'full size': engines['jax'], 'full size, openvino': engines['openvino']}
   for minutes in MINUTES:
     long = output / f'{minutes}min.mp4'
     if not long.exists():

@@ -20,6 +20,7 @@ from avjax.data.records import MEL_BANDS, WINDOW_ROWS
 from avjax.data.windows import Merger, window_starts
 from avjax.errors import InputError, as_input_error
 from avjax.evaluation.series import Series, flatten_output, make_series
+from avjax.inference.engines import check_engine
 from avjax.inference.timing import Clock
 from avjax.media import faces
 from avjax.models.audio_visual import FEATURES, MODALITIES
@@ -36,10 +37,14 @@ class StreamingPredictor:
 
   The constructor compiles the model. For each video call `begin`, then `add` until all frames are
   in, then `series`.
+
+  notes: remarks for people on how it computes.
   """
 
-  def __init__(self, folder):
-    self.folder = pathlib.Path(folder)
+  def __init__(self, folder, engine='jax'):
+    """Loads a model. engine: what runs the towers, one of `engines.ENGINES`."""
+    check_engine(engine)
+    self.folder, self.notes = pathlib.Path(folder), []
     with as_input_error(f'{folder} holds no valid model'):
       self.config, self.system, variables = load_model(self.folder)
       read = [name for name in self.system.inputs.fields if name.startswith(FEATURES)]
@@ -52,6 +57,8 @@ class StreamingPredictor:
       self.variables = jax.device_put(variables)
       self.length, self.stride = self.config.data.length, self.config.data.stride
       self.compile()
+    if engine == 'openvino':
+      self.use_openvino()
 
   def compile(self):
     """Compiles the towers for a block of frames, and what comes after them for a window."""
@@ -63,6 +70,15 @@ class StreamingPredictor:
     ]
     mask = np.ones((1, self.length), bool)
     self.decode = compiled(self.system.decode, self.variables, *windows, mask)
+
+  def use_openvino(self):
+    """Puts OpenVINO's towers in place of the compiled ones, with which they are compared."""
+    from avjax.inference.openvino_engine import Encoder  # an optional package
+
+    batch, mask = self.blank_block(), np.ones((1, self.length), bool)
+    encoder = Encoder(self.system, self.variables, batch, model=str(self.folder))
+    encoder.check(self.encode, self.decode, self.variables, batch, mask)
+    self.encode, self.notes = encoder, [encoder.note]
 
   def blank_block(self):
     """Returns a batch of one window of BLOCK_FRAMES frames, in which all faces and log-mel are 0.

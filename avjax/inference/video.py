@@ -12,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from avjax.errors import InputError
+from avjax.inference.engines import check_engine
 from avjax.inference.looking import LookedAt, look_at_all
 from avjax.inference.outputs import (
   display,
@@ -48,6 +49,7 @@ def predict_video(
   film=None,
   sound=None,
   rotate='auto',
+  engine='jax',
 ) -> VideoPrediction:
   """Predicts valence and arousal for every frame of a video, or from the voice of a sound file.
 
@@ -65,10 +67,13 @@ def predict_video(
       the one that players take.
     rotate: degrees by which the film is turned clockwise, 0, 90, 180 or 270; 'auto' turns a film
       in which the faces are turned.
+    engine: what runs the towers: 'jax', or 'openvino' on a CPU, which is faster and rounds more
+      where the processor computes in bfloat16.
 
   Raises InputError if `path` is not a video or `run` is not a run, if an output exists, or if no
   frame has a face or sound that the model uses.
   """
+  check_engine(engine)
   looked_at = {
     'output': output,
     'face': face,
@@ -79,20 +84,20 @@ def predict_video(
     'rotate': rotate,
   }
   with look_at_all([path], **looked_at) as looks:
-    (prediction,) = predict_videos(run, looks, stride)
+    (prediction,) = predict_videos(run, looks, stride, engine)
   if isinstance(prediction, InputError):
     raise prediction
   return prediction
 
 
 def predict_videos(
-  run, looks: Iterable[LookedAt | InputError], stride
+  run, looks: Iterable[LookedAt | InputError], stride, engine='jax'
 ) -> Generator[VideoPrediction | InputError, None, None]:
   """Yields the prediction of each video, or why there is none.
 
-  looks: what `look_at_all` yields. run, stride: as in `predict_video`.
+  looks: what `look_at_all` yields. run, stride, engine: as in `predict_video`.
   """
-  predictors = load_predictors(run)
+  predictors = load_predictors(run, engine)
   check_stride(predictors, stride)
   for looked in looks:
     if isinstance(looked, InputError):
@@ -107,14 +112,17 @@ def predict_videos(
       yield found
 
 
-def load_predictors(run: str | pathlib.Path | Sequence) -> list[StreamingPredictor]:
-  """Loads one run or several; InputError where two of them predict the same target."""
+def load_predictors(run: str | pathlib.Path | Sequence, engine='jax') -> list[StreamingPredictor]:
+  """Loads one run or several; InputError where two of them predict the same target.
+
+  engine: what runs their towers, one of `engines.ENGINES`.
+  """
   folders = [run] if isinstance(run, (str, pathlib.Path)) else list(run)
   if not folders:
     raise InputError('no run is given')
   threading.Thread(target=import_ahead).start()  # no daemon: LLVM aborts if it is cut off
   with tqdm(total=0, desc='loading the model', bar_format='{desc}', leave=False, disable=None):
-    predictors = [StreamingPredictor(folder) for folder in folders]
+    predictors = [StreamingPredictor(folder, engine) for folder in folders]
   targets = [target for predictor in predictors for target in predictor.system.targets]
   if len(set(targets)) < len(targets):
     raise InputError(
@@ -241,6 +249,7 @@ def collect_prediction(predictors, source, person, clock: Clock) -> VideoPredict
     f'{" and ".join(predictor.system.targets)}'
     for predictor in predictors
   ]
+  notes += [note for predictor in predictors for note in predictor.notes]
   timeline = source.timeline
   notes += [*source.notes, *missing_input(first), *person.notes]
   notes += [*interruptions(timeline), *unusual_rate(timeline)]
