@@ -7,7 +7,7 @@ DEMO := demo
 GET_UV := install --quiet --disable-pip-version-check --require-hashes --requirement .venv/uv.txt
 UV := .venv/bin/uv pip install --quiet --compile-bytecode --python $(RUN) --constraint hashes.txt --build-constraint hashes.txt
 
-.PHONY: demo test quick lint fault attack mutants parity zoo golden install evidence docs constraints clean-demo
+.PHONY: demo test quick lint fault attack mutants parity zoo bench golden install evidence docs constraints clean-demo
 
 install: .venv/installed
 
@@ -77,6 +77,12 @@ zoo: .venv/with-dev
 	$(RUN) -m pytest tests/avjax/models/test_systems.py --full --numprocesses 2
 	@$(RUN) -m data_prep.mini --output $(DEMO)/affwild2
 	@$(RUN) -m benchmarks.zoo --source $(DEMO)/affwild2 --data_dir $(DEMO)/zoo_records --output $(DEMO)/zoo
+
+# Measures the speed of programs, training, reading and prediction on this processor, PyTorch's beside
+# it, and writes docs/performance.md. It takes up to twenty minutes on an idle machine.
+bench: .venv/with-torch
+	@$(RUN) -m data_prep.mini --output $(DEMO)/affwild2
+	@$(RUN) -m benchmarks.bench --source $(DEMO)/affwild2 --output $(DEMO)/bench
 
 # Writes the pages and figures of docs/ that are generated from the code.
 docs: install
