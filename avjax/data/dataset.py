@@ -5,7 +5,7 @@ uses the accelerator.
 """
 
 import functools
-import math
+import itertools
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,17 +17,18 @@ from avjax import files
 from avjax.data import manifest
 from avjax.data.records import MOST_FRAMES, WINDOW_ROWS, Layout, fields, most_bytes
 from avjax.data.splits import fold_chunks
-from avjax.data.tfrecords import count_records
+from avjax.data.tfrecords import find_records
 from avjax.errors import InputError
 
-SHUFFLE_BUFFER = 256  # records in memory: 2 MB each at 48 pixels and L = 300
+SHUFFLE_BUFFER = 256  # the next record is one of so many; another number is another order
+SHARDS_AT_ONCE = 8  # from which records come in turn, before they are shuffled
 PARSED_AT_ONCE = 2  # batches
 FIELD_NAMES = 1 << 16  # most bytes of a record that are not of its arrays
-# What is checked as integers of the same size: bools, so that no other byte than 0 and 1 becomes
-# one, and float16, which NumPy compares forty times as slowly.
+# What is checked as integers of the same size: bool, so that 0 and 1 are its only bytes, and
+# float16, which NumPy compares slowly.
 INTEGERS = {np.bool_: np.uint8, np.float16: np.uint16}
-LARGEST_FLOAT16 = 0x7BFF  # its bits; those of infinity and NaN are larger, but for the sign
-NO_SIGN = 0x7FFF
+NO_SIGN = 0x7FFF  # all bits of a float16 but its sign
+LARGEST_FLOAT16 = 0x7BFF  # without their sign, infinity and NaN have larger bits
 
 
 @functools.cache
@@ -126,20 +127,34 @@ class Records:
     """
     tf = tensorflow()
     names = [name for name in sorted(self.manifest['shards']) if manifest.split_of(name) in splits]
-    for name in names:
-      self._check_count(name)
+    if seed is not None:
+      names = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
     paths = [str(self.folder / name) for name in names]
-    if seed is None:
-      data = tf.data.TFRecordDataset(paths)
-    else:
-      paths = [paths[i] for i in np.random.default_rng(seed).permutation(len(paths))]
-      data = tf.data.Dataset.from_tensor_slices(paths).interleave(
-        tf.data.TFRecordDataset, cycle_length=8
+    begins = [self._find_records(name) for name in names]
+    # The order is drawn before anything is read, so that no record waits in memory for its turn.
+    ends = np.cumsum([0, *map(len, begins)])
+    order = tf.data.Dataset.from_tensor_slices((ends[:-1], ends[1:])).interleave(
+      tf.data.Dataset.range, cycle_length=1 if seed is None else SHARDS_AT_ONCE
+    )
+    if seed is not None:
+      order = order.shuffle(SHUFFLE_BUFFER, seed=seed, reshuffle_each_iteration=False)
+    path_of = tf.constant(np.repeat(np.array(paths, object), np.diff(ends)), tf.string)
+    begin_of = tf.constant([*itertools.chain(*begins)], tf.int64)
+
+    def read(record):
+      reader = tf.raw_ops.TFRecordDatasetV2(
+        filenames=path_of[record, None],
+        compression_type='',
+        buffer_size=0,
+        byte_offsets=begin_of[record, None],
       )
-      data = data.shuffle(SHUFFLE_BUFFER, seed=seed, reshuffle_each_iteration=False)
-    data = data.batch(batch_size).skip(skip)
-    parse = tf.autograph.experimental.do_not_convert(self._parse)  # it only costs time here
-    data = data.map(parse, num_parallel_calls=PARSED_AT_ONCE, deterministic=True).prefetch(1)
+      return tf.data.experimental.from_variant(reader, tf.TensorSpec((), tf.string)).take(1)
+
+    without_autograph = tf.autograph.experimental.do_not_convert  # it only costs time here
+    data = order.skip(skip * batch_size).flat_map(without_autograph(read)).batch(batch_size)
+    data = data.map(
+      without_autograph(self._parse), num_parallel_calls=PARSED_AT_ONCE, deterministic=True
+    ).prefetch(1)
     # The thread that tunes sleeps twice as long each time, and the end of the data waits for it to
     # wake: up to 20 s after an epoch of 40 s.
     options = tf.data.Options()
@@ -159,13 +174,18 @@ class Records:
       )
       raise InputError(f'{next(changed, self.folder)} is damaged; {manifest.REMEDY}') from error
 
-  def _check_count(self, name):
-    """Raises InputError unless a shard has the number of records that is in the manifest."""
+  def _find_records(self, name):
+    """Returns where the records of a shard begin.
+
+    Raises InputError unless there are as many as the manifest says.
+    """
     wanted, path = self.manifest['shards'][name]['records'], self.folder / name
-    if count_records(path, most_bytes(self.layout) + FIELD_NAMES) != wanted:
+    begins = find_records(path, most_bytes(self.layout) + FIELD_NAMES)
+    if len(begins) != wanted:
       raise InputError(
         f'shard {path} does not hold the {wanted} records of the manifest; {manifest.REMEDY}'
       )
+    return begins
 
   def _check(self, batch, clips):
     """Raises InputError for a record of none of these clips, or with values that none can have."""
@@ -197,7 +217,7 @@ class Records:
 
   @functools.cached_property
   def fields(self):
-    """The shapes and types of the fields of a record, with log_mel as long as the longest."""
+    """Returns {name: (shape, dtype)} of a record in a batch, where log_mel is padded."""
     longest = self.manifest['max_rows']
     return {
       name: (tuple(longest if size is None else size for size in shape), dtype)
@@ -205,25 +225,28 @@ class Records:
     }
 
   def _parse(self, serialized):
-    """Parses records, (B,) bytes, and pads their log_mel; INTEGERS says what stays of integers."""
+    """Parses the records (B,) of a batch and pads their log_mel.
+
+    Fields of the types in INTEGERS stay integers.
+    """
     tf = tensorflow()
-    scalars = {'clip': tf.string, 'window': tf.int64}
-    stored = tf.io.parse_example(
-      serialized,
-      {name: tf.io.FixedLenFeature((), scalars.get(name, tf.string)) for name in self.fields},
+    kinds = dict.fromkeys(self.fields, tf.string) | {'window': tf.int64}
+    batch = tf.io.parse_example(
+      serialized, {name: tf.io.FixedLenFeature((), kind) for name, kind in kinds.items()}
     )
-    batch = {'clip': stored['clip'], 'window': tf.cast(stored['window'], tf.int32)}
-    for name in self.fields.keys() - scalars:
-      shape, dtype = self.fields[name]
-      values, size, checks = stored[name], None, []
-      if name == 'log_mel':
-        size, row = math.prod(shape) * np.dtype(dtype).itemsize, shape[1] * np.dtype(dtype).itemsize
-        sizes = tf.strings.length(values)  # checked here, since the decoding would cut what is long
+    batch['window'] = tf.cast(batch['window'], tf.int32)
+    for name, (shape, dtype) in self.fields.items():
+      if not shape:
+        continue
+      size, checks = None, []
+      if name == 'log_mel':  # its decoding would cut what is too long
+        row = shape[1] * np.dtype(dtype).itemsize
+        size, sizes = shape[0] * row, tf.strings.length(batch[name])
         checks = [
           tf.debugging.assert_less_equal(sizes, size),
           tf.debugging.assert_equal(sizes % row, 0),
         ]
       with tf.control_dependencies(checks):
-        values = tf.io.decode_raw(values, INTEGERS.get(dtype, dtype), fixed_length=size)
+        values = tf.io.decode_raw(batch[name], INTEGERS.get(dtype, dtype), fixed_length=size)
       batch[name] = tf.reshape(values, (tf.shape(serialized)[0], *shape))
     return batch
