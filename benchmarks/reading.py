@@ -3,12 +3,12 @@
 python -m benchmarks.reading --output FOLDER [--small]
 
 FOLDER/reading.json gets the figures, and each is printed as it is known. Records with random
-content, of the sizes of the defaults, are made in FOLDER and read several times in the order of
-training; beside each pass, their files are read plainly in the same order of time, which is a
-ceiling. They come from the page cache, since they have just been written. Then a synthetic
-Aff-Wild2 is built with all cores, and time and size are projected to the real one, whose videos
-have more pixels. It takes four minutes on two cores, and --small, for a dry run, seconds. What
-FOLDER had of an earlier run is removed.
+content, of the sizes of the defaults, are made in FOLDER and read several times as training reads
+them. Before each pass their files are read plainly from beginning to end, which is a ceiling. Both
+find them in memory, since they have just been written. Then a synthetic Aff-Wild2 is built with all
+cores, and time and size are projected to the real one, whose videos have more pixels. On two cores
+it takes four minutes, and --small, for a dry run, half a minute. Records and videos of an earlier
+run are removed from FOLDER.
 """
 
 import argparse
@@ -91,10 +91,7 @@ def read_plainly(folder):
 
 
 def read_batches(data, seed):
-  """Reads all records in the order of a seed; returns the seconds: until the first batch, in all.
-
-  The seconds in all begin before the first batch.
-  """
+  """Reads all records in the order of a seed; returns the seconds to the first batch and in all."""
   begin, first = time.perf_counter(), None
   for _ in data.batches(list(CHUNKS), BATCH_SIZE, seed):
     first = first or time.perf_counter() - begin
