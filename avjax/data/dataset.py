@@ -5,6 +5,7 @@ uses the accelerator.
 """
 
 import functools
+import itertools
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,14 +15,20 @@ import numpy as np
 
 from avjax import files
 from avjax.data import manifest
-from avjax.data.records import MOST_FRAMES, WINDOW_ROWS, Layout, most_bytes, tfds_features
+from avjax.data.records import MOST_FRAMES, WINDOW_ROWS, Layout, fields, most_bytes
 from avjax.data.splits import fold_chunks
-from avjax.data.tfrecords import count_records
+from avjax.data.tfrecords import find_records
 from avjax.errors import InputError
 
-SHUFFLE_BUFFER = 256  # records in memory: 2 MB each at 48 pixels and L = 300
-PARSED_AT_ONCE = 8  # records
+SHUFFLE_BUFFER = 256  # the next record is one of so many; another number is another order
+SHARDS_AT_ONCE = 8  # from which records come in turn, before they are shuffled
+PARSED_AT_ONCE = 2  # batches
 FIELD_NAMES = 1 << 16  # most bytes of a record that are not of its arrays
+# What is checked as integers of the same size: bool, so that 0 and 1 are its only bytes, and
+# float16, which NumPy compares slowly.
+INTEGERS = {np.bool_: np.uint8, np.float16: np.uint16}
+NO_SIGN = 0x7FFF  # all bits of a float16 but its sign
+LARGEST_FLOAT16 = 0x7BFF  # without their sign, infinity and NaN have larger bits
 
 
 @functools.cache
@@ -88,11 +95,6 @@ class Records:
         )
     return {name: stored[name] for name in names}
 
-  @functools.cached_property
-  def features(self):
-    """The TFDS description of a record, which can parse one."""
-    return tfds_features(self.layout)
-
   def size(self, splits: Sequence[str]) -> int:
     """Returns the number of records in these splits.
 
@@ -125,31 +127,45 @@ class Records:
     """
     tf = tensorflow()
     names = [name for name in sorted(self.manifest['shards']) if manifest.split_of(name) in splits]
-    for name in names:
-      self._check_count(name)
+    if seed is not None:
+      names = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
     paths = [str(self.folder / name) for name in names]
-    if seed is None:
-      data = tf.data.TFRecordDataset(paths)
-    else:
-      paths = [paths[i] for i in np.random.default_rng(seed).permutation(len(paths))]
-      data = tf.data.Dataset.from_tensor_slices(paths).interleave(
-        tf.data.TFRecordDataset, cycle_length=8
+    begins = [self._find_records(name) for name in names]
+    # The order is drawn before anything is read, so that no record waits in memory for its turn.
+    ends = np.cumsum([0, *map(len, begins)])
+    order = tf.data.Dataset.from_tensor_slices((ends[:-1], ends[1:])).interleave(
+      tf.data.Dataset.range, cycle_length=1 if seed is None else SHARDS_AT_ONCE
+    )
+    if seed is not None:
+      order = order.shuffle(SHUFFLE_BUFFER, seed=seed, reshuffle_each_iteration=False)
+    path_of = tf.constant(np.repeat(np.array(paths, object), np.diff(ends)), tf.string)
+    begin_of = tf.constant([*itertools.chain(*begins)], tf.int64)
+
+    def read(record):
+      reader = tf.raw_ops.TFRecordDatasetV2(
+        filenames=path_of[record, None],
+        compression_type='',
+        buffer_size=0,
+        byte_offsets=begin_of[record, None],
       )
-      data = data.shuffle(SHUFFLE_BUFFER, seed=seed, reshuffle_each_iteration=False)
-    data = data.skip(skip * batch_size)
-    parse = tf.autograph.experimental.do_not_convert(self._parse)  # it only costs time here
-    data = data.map(parse, num_parallel_calls=PARSED_AT_ONCE, deterministic=True)
-    data = data.batch(batch_size).prefetch(2)
+      return tf.data.experimental.from_variant(reader, tf.TensorSpec((), tf.string)).take(1)
+
+    without_autograph = tf.autograph.experimental.do_not_convert  # it only costs time here
+    data = order.skip(skip * batch_size).flat_map(without_autograph(read)).batch(batch_size)
+    data = data.map(
+      without_autograph(self._parse), num_parallel_calls=PARSED_AT_ONCE, deterministic=True
+    ).prefetch(1)
     # The thread that tunes sleeps twice as long each time, and the end of the data waits for it to
     # wake: up to 20 s after an epoch of 40 s.
     options = tf.data.Options()
     options.autotune.enabled = False
     data = data.with_options(options)
     clips = {clip for split in splits for clip in self.manifest['chunks'][split]['clips']}
+    viewed = {name: dtype for name, (_, dtype) in self.fields.items() if dtype in INTEGERS}
     try:
       for batch in data.as_numpy_iterator():
         self._check(batch, clips)
-        yield batch
+        yield batch | {name: batch[name].view(dtype) for name, dtype in viewed.items()}
     except tf.errors.OpError as error:
       changed = (
         path
@@ -158,13 +174,18 @@ class Records:
       )
       raise InputError(f'{next(changed, self.folder)} is damaged; {manifest.REMEDY}') from error
 
-  def _check_count(self, name):
-    """Raises InputError unless a shard has the number of records that is in the manifest."""
+  def _find_records(self, name):
+    """Returns where the records of a shard begin.
+
+    Raises InputError unless there are as many as the manifest says.
+    """
     wanted, path = self.manifest['shards'][name]['records'], self.folder / name
-    if count_records(path, most_bytes(self.layout) + FIELD_NAMES) != wanted:
+    begins = find_records(path, most_bytes(self.layout) + FIELD_NAMES)
+    if len(begins) != wanted:
       raise InputError(
         f'shard {path} does not hold the {wanted} records of the manifest; {manifest.REMEDY}'
       )
+    return begins
 
   def _check(self, batch, clips):
     """Raises InputError for a record of none of these clips, or with values that none can have."""
@@ -177,27 +198,55 @@ class Records:
     largest = np.finfo(np.float32).max
     last_start = max(self.manifest['max_rows'] - WINDOW_ROWS, 0)
     ranges = {
-      'frames': (1, MOST_FRAMES, batch['frames'][batch['real']]),
-      'times': (-largest, largest, batch['times']),
+      'frames': (1, MOST_FRAMES, batch['frames'][batch['real'] > 0]),
       'va': (-1, 1, batch['va']),
       'starts': (0, last_start, batch['starts']),
-      **{
-        name: (-largest, largest, values)
-        for name, values in batch.items()
-        if name == 'log_mel' or name.startswith('features/')
-      },
+      'log_mel': (0, LARGEST_FLOAT16, batch['log_mel'] & NO_SIGN),
     }
+    for name, (_, dtype) in self.fields.items():
+      if dtype is np.bool_:
+        ranges[name] = 0, 1, batch[name]
+      elif dtype is np.float32 and name not in ranges:
+        ranges[name] = -largest, largest, batch[name]
     for name, (least, most, values) in ranges.items():
-      if not ((values >= least) & (values <= most)).all():  # NaN is in no range
+      # The least and the most of values with a NaN are NaN, which is in no range.
+      if values.size and not (values.min() >= least and values.max() <= most):
         raise InputError(
           f'{self.folder} has a record with {name} that no build writes; {manifest.REMEDY}'
         )
 
+  @functools.cached_property
+  def fields(self):
+    """Returns {name: (shape, dtype)} of a record in a batch, where log_mel is padded."""
+    longest = self.manifest['max_rows']
+    return {
+      name: (tuple(longest if size is None else size for size in shape), dtype)
+      for name, (shape, dtype) in fields(self.layout).items()
+    }
+
   def _parse(self, serialized):
-    """Parses one record and pads its log_mel."""
-    record = self.features.deserialize_example(serialized)
+    """Parses the records (B,) of a batch and pads their log_mel.
+
+    Fields of the types in INTEGERS stay integers.
+    """
     tf = tensorflow()
-    rows, longest = tf.shape(record['log_mel'])[0], self.manifest['max_rows']
-    log_mel = tf.pad(record['log_mel'], [[0, longest - rows], [0, 0]])
-    record['log_mel'] = tf.ensure_shape(log_mel, (longest, log_mel.shape[1]))
-    return record
+    kinds = dict.fromkeys(self.fields, tf.string) | {'window': tf.int64}
+    batch = tf.io.parse_example(
+      serialized, {name: tf.io.FixedLenFeature((), kind) for name, kind in kinds.items()}
+    )
+    batch['window'] = tf.cast(batch['window'], tf.int32)
+    for name, (shape, dtype) in self.fields.items():
+      if not shape:
+        continue
+      size, checks = None, []
+      if name == 'log_mel':  # its decoding would cut what is too long
+        row = shape[1] * np.dtype(dtype).itemsize
+        size, sizes = shape[0] * row, tf.strings.length(batch[name])
+        checks = [
+          tf.debugging.assert_less_equal(sizes, size),
+          tf.debugging.assert_equal(sizes % row, 0),
+        ]
+      with tf.control_dependencies(checks):
+        values = tf.io.decode_raw(batch[name], INTEGERS.get(dtype, dtype), fixed_length=size)
+      batch[name] = tf.reshape(values, (tf.shape(serialized)[0], *shape))
+    return batch

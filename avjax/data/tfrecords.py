@@ -14,20 +14,20 @@ LENGTH = 8  # bytes of the length in front of a record, an unsigned integer, lea
 BEFORE, AFTER = 12, 4  # bytes around a record: its length and two checksums
 
 
-def count_records(path: pathlib.Path, most: int) -> int:
-  """Counts the records of a file by their lengths, without reading the records.
+def find_records(path: pathlib.Path, most: int) -> list[int]:
+  """Returns the byte of a file at which each record begins, without reading the records.
 
   Raises InputError for a record of more than `most` bytes, or one that the end of the file cuts.
   """
   with files.open_regular(path) as file:
-    size, at, count = os.fstat(file.fileno()).st_size, 0, 0
+    size, at, begins = os.fstat(file.fileno()).st_size, 0, []
     while at < size:
       length = int.from_bytes(os.pread(file.fileno(), LENGTH, at), 'little')
+      begins.append(at)
       at += BEFORE + length + AFTER
-      count += 1
       if length > most or at > size:
         raise InputError(
-          f'shard {path} is damaged: its record {count} would have {length:,} bytes, and it can '
-          f'have at most {min(most, size):,}'
+          f'shard {path} is damaged: its record {len(begins)} would have {length:,} bytes, and it '
+          f'can have at most {min(most, size):,}'
         )
-  return count
+  return begins

@@ -235,6 +235,79 @@ FIELDS = {
 }
 
 
+VALUES = [
+  # Bits of float16: NaN twice, infinity, -infinity.
+  *(('log_mel', np.uint16, bits) for bits in (0x7E01, 0xFE00, 0x7C00, 0xFC00)),
+  *((name, np.float32, x) for name in ('times', 'va') for x in (np.nan, np.inf, -np.inf)),
+  ('va', np.float32, np.nextafter(np.float32(1), np.float32(2))),
+  ('va', np.float32, np.nextafter(np.float32(-1), np.float32(-2))),
+  ('frames', np.int32, 0),
+  ('starts', np.int32, -1),
+  *((name, np.uint8, 2) for name in ('real', 'annotated', 'face_present', 'audio_present')),
+]
+
+
+@pytest.mark.parametrize('name, dtype, value', VALUES)
+def test_a_single_value_that_no_record_has(records, tmp_path, name, dtype, value):
+  """It is the last of its field; all others are right."""
+  folder, shard = copy_records(records, tmp_path / 'records')
+  right = {'real': np.ones(12, np.uint8), 'frames': np.arange(1, 13, dtype=np.int32)}
+
+  def change(fields, index):
+    if index != 2:
+      return
+    for field, values in right.items():
+      set_array(fields, field, values)
+    values = np.frombuffer(fields[name].bytes_list.value[0], dtype).copy()
+    values[-1] = value
+    set_array(fields, name, values)
+
+  edit_records(shard, change)
+  with pytest.raises(InputError, match=f'has a record with {name} that no build writes'):
+    list(Records(folder, LAYOUT).batches(['chunk5'], 3))
+
+
+def test_the_largest_values_that_a_record_has(records, tmp_path):
+  folder, shard = copy_records(records, tmp_path / 'records')
+  rows = Records(folder, LAYOUT).manifest['max_rows']
+  log_mel = np.resize(np.array([65504, -65504, -0.0], np.float16), (rows, 64))
+  largest = np.finfo(np.float32).max
+
+  def change(fields, index):
+    set_array(fields, 'log_mel', log_mel)
+    set_array(fields, 'va', np.resize(np.array([1, -1], np.float32), 24))
+    set_array(fields, 'times', np.resize(np.array([largest, -largest], np.float32), 12))
+    set_array(fields, 'starts', np.resize(np.array([0, rows - 96], np.int32), 12))
+
+  edit_records(shard, change)
+  (batch,) = Records(folder, LAYOUT).batches(['chunk5'], 3)
+  np.testing.assert_array_equal(batch['log_mel'], np.stack([log_mel] * 3), strict=True)
+  np.testing.assert_array_equal(batch['va'][1, 0], [1, -1])
+
+
+SIZES_OF_FIELDS = {
+  'a part of a row': ('log_mel', lambda longest: longest - 64),
+  'a row too many': ('log_mel', lambda longest: longest + 128),
+  'half the faces': ('faces', lambda _: 12 * 16 * 16 * 3 // 2),
+}
+
+
+@pytest.mark.parametrize('of_all', [False, True], ids=['one', 'all'])
+@pytest.mark.parametrize('name, size', SIZES_OF_FIELDS.values(), ids=SIZES_OF_FIELDS)
+def test_a_field_of_another_size(records, tmp_path, name, size, of_all):
+  """Nothing of a record is cut, and no two records become one."""
+  folder, shard = copy_records(records, tmp_path / 'records')
+  longest = 128 * Records(folder, LAYOUT).manifest['max_rows']
+
+  def change(fields, index):
+    if index < (2 if of_all else 1):  # of the first batch, of two
+      set_array(fields, name, np.zeros(size(longest), np.uint8))
+
+  edit_records(shard, change)
+  with pytest.raises(InputError, match='is damaged'):
+    list(Records(folder, LAYOUT).batches(['chunk5'], 2))
+
+
 @pytest.mark.parametrize('change', FIELDS.values(), ids=FIELDS)
 def test_values_that_no_record_has(records, tmp_path, change):
   folder, shard = copy_records(records, tmp_path / 'records')
