@@ -26,7 +26,7 @@ import jax
 import numpy as np
 
 from avjax import errors
-from avjax.system import System, start, steps
+from avjax.system import System, compilation, start, steps
 from avjax.training import optimizer
 from avjax.training.plan import make_stages
 from configs import grjca
@@ -85,7 +85,7 @@ def avjax_case(config, clips, towers, what):
   variables = system.init(0)
   if what[0] == 'predict':
     fields = {name: batch[name] for name in system.inputs.fields}
-    lowered = system.predict_step.lower(variables, fields)
+    lowered = compilation.jit(system.predict).lower(variables, fields)
 
     def step():
       return program(variables, fields)

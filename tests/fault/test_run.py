@@ -56,18 +56,24 @@ def config_for(records, **settings):
 def test_one_compilation_a_stage_and_a_spoiled_batch_is_skipped(
   records, tmp_path, monkeypatch, poisoned, record
 ):
-  steps = {'train': [], 'predict': []}
-  make, predict = System.make_train_step, System.predict_step.func
+  steps = {'train': [], 'encode': [], 'decode': []}
+  make = System.make_train_step
   monkeypatch.setattr(
     System,
     'make_train_step',
     lambda *args: steps['train'].append(make(*args)) or steps['train'][-1],
   )
-  counted = functools.cached_property(
-    lambda self: steps['predict'].append(predict(self)) or steps['predict'][-1]
-  )
-  counted.__set_name__(System, 'predict_step')
-  monkeypatch.setattr(System, 'predict_step', counted)
+
+  def count(kind):
+    step = getattr(System, f'{kind}_step').func
+    counted = functools.cached_property(
+      lambda self: steps[kind].append(step(self)) or steps[kind][-1]
+    )
+    counted.__set_name__(System, f'{kind}_step')
+    monkeypatch.setattr(System, f'{kind}_step', counted)
+
+  count('encode')
+  count('decode')
   poisoned(lambda epoch, batch: (epoch, batch) == (1, 1))
   results = loop.train(config_for(records), tmp_path / 'run', StopSignal())
   assert results['best_epoch'] >= 0
@@ -83,9 +89,10 @@ def test_one_compilation_a_stage_and_a_spoiled_batch_is_skipped(
   }
   record(
     'compilations: of the train step of each stage, of evaluation',
-    [counts['train'], counts['predict']],
+    [counts['train'], counts['encode'] + counts['decode']],
   )
-  assert counts == {'train': [1, 1], 'predict': [1]}  # two stages in four epochs
+  # Two stages in four epochs.
+  assert counts == {'train': [1, 1], 'encode': [1], 'decode': [1]}
 
 
 def test_a_row_of_skipped_updates_goes_on_over_the_end_of_an_epoch(records, tmp_path, poisoned):
