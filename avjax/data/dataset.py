@@ -16,11 +16,12 @@ from avjax import files
 from avjax.data import manifest
 from avjax.data.records import MOST_FRAMES, WINDOW_ROWS, Layout, most_bytes, tfds_features
 from avjax.data.splits import fold_chunks
-from avjax.data.tfrecords import count_records
+from avjax.data.tfrecords import locate_records, read_windows
 from avjax.errors import InputError
 
 SHUFFLE_BUFFER = 256  # records in memory: 2 MB each at 48 pixels and L = 300
 PARSED_AT_ONCE = 8  # records
+READ_AHEAD = 1 << 18  # bytes
 FIELD_NAMES = 1 << 16  # most bytes of a record that are not of its arrays
 
 
@@ -31,6 +32,32 @@ def tensorflow():
 
   tf.config.set_visible_devices([], 'GPU')
   return tf
+
+
+def record_at(path, at):
+  """Returns the serialized record that begins at byte `at` of a shard, both tensors.
+
+  tf.data.TFRecordDataset, which checks the checksums as well, has no argument for a place.
+  """
+  ops, shape = tensorflow().raw_ops, {'output_types': [tensorflow().string], 'output_shapes': [()]}
+  rest = ops.TFRecordDatasetV2(
+    filenames=[path], compression_type='', buffer_size=READ_AHEAD, byte_offsets=[at]
+  )
+  one = ops.TakeDataset(input_dataset=rest, count=np.int64(1), **shape)
+  return ops.DatasetToSingleElement(dataset=one, **shape)[0]
+
+
+def in_order(located: Mapping[str, list[int]]) -> list[tuple[str, int]]:
+  """Sorts records, {path of a shard: where each begins}, by clip and window -> (path, place).
+
+  In the shards they are shuffled, which TFDS does when it writes them.
+  """
+  found = [
+    (*window, path, at)
+    for path, places in located.items()
+    for window, at in zip(read_windows(pathlib.Path(path), places), places, strict=True)
+  ]
+  return [(path, at) for *_, path, at in sorted(found)]
 
 
 class Records:
@@ -116,8 +143,8 @@ class Records:
     Args:
       splits: names of splits of the manifest.
       batch_size: B.
-      seed: shuffles; the order is a function of the seed and the records. None keeps the order of
-        the shards.
+      seed: shuffles; the order is a function of the seed and the records. None reads one clip
+        after another, by name, and the windows of each in order.
       skip: how many batches are left out at the start.
 
     log_mel is padded to the longest of the data set. Raises InputError for a damaged shard, and for
@@ -125,11 +152,21 @@ class Records:
     """
     tf = tensorflow()
     names = [name for name in sorted(self.manifest['shards']) if manifest.split_of(name) in splits]
-    for name in names:
-      self._check_count(name)
-    paths = [str(self.folder / name) for name in names]
+    located = {str(self.folder / name): self._locate(name) for name in names}
+    paths = list(located)
+    parse = tf.autograph.experimental.do_not_convert(self._parse)  # it only costs time here
     if seed is None:
-      data = tf.data.TFRecordDataset(paths)
+      places = in_order(located)
+      data = tf.data.Dataset.from_tensor_slices(
+        (
+          tf.constant([path for path, _ in places], tf.string),
+          tf.constant([at for _, at in places], tf.int64),
+        )
+      )
+
+      @tf.autograph.experimental.do_not_convert
+      def parse(path, at):
+        return self._parse(record_at(path, at))
     else:
       paths = [paths[i] for i in np.random.default_rng(seed).permutation(len(paths))]
       data = tf.data.Dataset.from_tensor_slices(paths).interleave(
@@ -137,7 +174,6 @@ class Records:
       )
       data = data.shuffle(SHUFFLE_BUFFER, seed=seed, reshuffle_each_iteration=False)
     data = data.skip(skip * batch_size)
-    parse = tf.autograph.experimental.do_not_convert(self._parse)  # it only costs time here
     data = data.map(parse, num_parallel_calls=PARSED_AT_ONCE, deterministic=True)
     data = data.batch(batch_size).prefetch(2)
     # The thread that tunes sleeps twice as long each time, and the end of the data waits for it to
@@ -158,13 +194,18 @@ class Records:
       )
       raise InputError(f'{next(changed, self.folder)} is damaged; {manifest.REMEDY}') from error
 
-  def _check_count(self, name):
-    """Raises InputError unless a shard has the number of records that is in the manifest."""
+  def _locate(self, name):
+    """Returns where the records of a shard begin.
+
+    Raises InputError unless it has the number of records that is in the manifest.
+    """
     wanted, path = self.manifest['shards'][name]['records'], self.folder / name
-    if count_records(path, most_bytes(self.layout) + FIELD_NAMES) != wanted:
+    located = locate_records(path, most_bytes(self.layout) + FIELD_NAMES)
+    if len(located) != wanted:
       raise InputError(
         f'shard {path} does not hold the {wanted} records of the manifest; {manifest.REMEDY}'
       )
+    return located
 
   def _check(self, batch, clips):
     """Raises InputError for a record of none of these clips, or with values that none can have."""
