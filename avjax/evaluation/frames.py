@@ -18,7 +18,7 @@ import numpy as np
 
 from avjax.system import System, sharding
 
-# Most frames of a block on one device: enough to fill a GPU, and half of it is lost at the end.
+# Most frames of a block on one device: enough to fill a GPU, and few to be lost in the last block.
 BLOCK_FRAMES = 512
 
 
