@@ -103,7 +103,7 @@ def measure(config):
     name: jax.ShapeDtypeStruct([sizes.get(size, size) for size in shape], dtype)
     for name, (shape, dtype, _) in system.inputs.specs().items()
   }
-  program = jax.make_jaxpr(system.predict_step)(system.shapes, batch)
+  program = jax.make_jaxpr(system.predict)(system.shapes, batch)
   return {
     'parameters': steps.parameter_count(system.shapes['params']),
     'flops': flops(program.jaxpr),

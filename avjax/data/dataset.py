@@ -7,7 +7,6 @@ uses the accelerator.
 import functools
 import itertools
 import os
-import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ from avjax import files
 from avjax.data import manifest
 from avjax.data.records import MOST_FRAMES, WINDOW_ROWS, Layout, fields, most_bytes
 from avjax.data.splits import fold_chunks
-from avjax.data.tfrecords import find_records
+from avjax.data.tfrecords import find_records, read_windows
 from avjax.errors import InputError
 
 SHUFFLE_BUFFER = 256  # the next record is one of so many; another number is another order
@@ -38,6 +37,49 @@ def tensorflow():
 
   tf.config.set_visible_devices([], 'GPU')
   return tf
+
+
+Place = tuple[str, int]  # the path of a shard, and the byte at which a record begins in it
+
+
+def by_window(records: Sequence[Place]) -> list[Place]:
+  """Sorts records by clip and window. In the shards TFDS has shuffled them."""
+  windows = read_windows(records)
+  return [place for _, place in sorted(zip(windows, records, strict=True))]
+
+
+def shuffled(shards: Sequence[Sequence[Place]], seed: int) -> list[Place]:
+  """Shuffles the records of shards, within SHUFFLE_BUFFER records that come from them in turn."""
+  tf, records = tensorflow(), [*itertools.chain(*shards)]
+  ends = np.cumsum([0, *map(len, shards)])
+  order = tf.data.Dataset.from_tensor_slices((ends[:-1], ends[1:])).interleave(
+    tf.data.Dataset.range, cycle_length=SHARDS_AT_ONCE
+  )
+  order = order.shuffle(SHUFFLE_BUFFER, seed=seed, reshuffle_each_iteration=False)
+  return [records[i] for i in without_tuning(order).as_numpy_iterator()]
+
+
+def read_record(path, begin):
+  """Returns a dataset of the serialized record at a place, both tensors.
+
+  tf.data.TFRecordDataset, which checks the checksums as well, has no argument for a place.
+  """
+  tf = tensorflow()
+  reader = tf.raw_ops.TFRecordDatasetV2(
+    filenames=path[None], compression_type='', buffer_size=0, byte_offsets=begin[None]
+  )
+  return tf.data.experimental.from_variant(reader, tf.TensorSpec((), tf.string)).take(1)
+
+
+def without_tuning(data):
+  """Returns a dataset whose threads are not tuned.
+
+  The thread that tunes sleeps twice as long each time, and the end of the data waits for it to
+  wake: up to 20 s after an epoch of 40 s.
+  """
+  options = tensorflow().data.Options()
+  options.autotune.enabled = False
+  return data.with_options(options)
 
 
 class Records:
@@ -118,8 +160,8 @@ class Records:
     Args:
       splits: names of splits of the manifest.
       batch_size: B.
-      seed: shuffles; the order is a function of the seed and the records. None keeps the order of
-        the shards.
+      seed: shuffles; the order is a function of the seed and the records. None reads one clip
+        after another, by name, and the windows of each in order.
       skip: how many batches are left out at the start.
 
     log_mel is padded to the longest of the data set. Raises InputError for a damaged shard, and for
@@ -129,37 +171,19 @@ class Records:
     names = [name for name in sorted(self.manifest['shards']) if manifest.split_of(name) in splits]
     if seed is not None:
       names = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
-    paths = [str(self.folder / name) for name in names]
-    begins = [self._find_records(name) for name in names]
+    shards = [self._find_records(name) for name in names]
     # The order is drawn before anything is read, so that no record waits in memory for its turn.
-    ends = np.cumsum([0, *map(len, begins)])
-    order = tf.data.Dataset.from_tensor_slices((ends[:-1], ends[1:])).interleave(
-      tf.data.Dataset.range, cycle_length=1 if seed is None else SHARDS_AT_ONCE
-    )
-    if seed is not None:
-      order = order.shuffle(SHUFFLE_BUFFER, seed=seed, reshuffle_each_iteration=False)
-    path_of = tf.constant(np.repeat(np.array(paths, object), np.diff(ends)), tf.string)
-    begin_of = tf.constant([*itertools.chain(*begins)], tf.int64)
-
-    def read(record):
-      reader = tf.raw_ops.TFRecordDatasetV2(
-        filenames=path_of[record, None],
-        compression_type='',
-        buffer_size=0,
-        byte_offsets=begin_of[record, None],
-      )
-      return tf.data.experimental.from_variant(reader, tf.TensorSpec((), tf.string)).take(1)
-
+    order = by_window([*itertools.chain(*shards)]) if seed is None else shuffled(shards, seed)
+    paths, begins = zip(*order[skip * batch_size :], strict=True) if order else ((), ())
     without_autograph = tf.autograph.experimental.do_not_convert  # it only costs time here
-    data = order.skip(skip * batch_size).flat_map(without_autograph(read)).batch(batch_size)
+    data = tf.data.Dataset.from_tensor_slices(
+      (tf.constant(paths, tf.string), tf.constant(begins, tf.int64))
+    )
+    data = data.flat_map(without_autograph(read_record)).batch(batch_size)
     data = data.map(
       without_autograph(self._parse), num_parallel_calls=PARSED_AT_ONCE, deterministic=True
-    ).prefetch(1)
-    # The thread that tunes sleeps twice as long each time, and the end of the data waits for it to
-    # wake: up to 20 s after an epoch of 40 s.
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    data = data.with_options(options)
+    )
+    data = without_tuning(data.prefetch(1))
     clips = {clip for split in splits for clip in self.manifest['chunks'][split]['clips']}
     viewed = {name: dtype for name, (_, dtype) in self.fields.items() if dtype in INTEGERS}
     try:
@@ -169,13 +193,13 @@ class Records:
     except tf.errors.OpError as error:
       changed = (
         path
-        for path in map(pathlib.Path, paths)
+        for path in (self.folder / name for name in names)
         if files.sha256(path) != self.manifest['shards'][path.name]['sha256']
       )
       raise InputError(f'{next(changed, self.folder)} is damaged; {manifest.REMEDY}') from error
 
-  def _find_records(self, name):
-    """Returns where the records of a shard begin.
+  def _find_records(self, name) -> list[Place]:
+    """Returns the places of the records of a shard.
 
     Raises InputError unless there are as many as the manifest says.
     """
@@ -185,7 +209,7 @@ class Records:
       raise InputError(
         f'shard {path} does not hold the {wanted} records of the manifest; {manifest.REMEDY}'
       )
-    return begins
+    return [(str(path), begin) for begin in begins]
 
   def _check(self, batch, clips):
     """Raises InputError for a record of none of these clips, or with values that none can have."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-import jax
 import numpy as np
 
 from avjax import targets
 from avjax.data.windows import Merger
 from avjax.errors import InputError, one_line
-from avjax.system import System, sharding
+from avjax.evaluation.frames import WindowPredictor
+from avjax.system import System
 
 # Besides the labels, the record fields that are equal in every window that covers a frame.
 CONSTANT_FIELDS = ('times', 'annotated', 'face_present', 'audio_present')
@@ -56,27 +56,28 @@ def predict_records(
     system: the System that predicts.
     variables: of the model, on the devices of the mesh.
     mesh: the devices.
-    batch_size: the largest number of records in a batch; smaller batches are padded to it.
+    batch_size: windows that are decoded together.
     smooth: frames of the moving average, as `smoothing_widths` takes them.
 
   Returns {clip: Series} in order of name. Memory grows with the number of frames, not with that of
   windows.
   """
-  rows, clips = sharding.padded_size(batch_size, mesh), {}
-  for batch in batches:
-    count = len(batch['clip'])
-    selected = system.select(batch)
-    device_batch = sharding.shard(sharding.pad_rows(selected, rows), mesh)
-    output = sharding.gather(system.predict_step(variables, device_batch))
-    output = jax.tree.map(lambda x, count=count: x[:count], output)
-    constants = {name: batch[name] for name in CONSTANT_FIELDS} | {'labels': selected['labels']}
-    for i, clip in enumerate(batch['clip']):
-      window = jax.tree.map(lambda x, i=i: x[i], output)
-      fields = {name: values[i] for name, values in constants.items()}
-      clips.setdefault(clip.decode(), WindowMerger()).add(
-        batch['frames'][i], batch['real'][i], window, fields
-      )
+  predictor, clips = WindowPredictor(system, variables, mesh, batch_size), {}
+  for record, output in predictor.predict(split_batches(batches, system)):
+    fields = {name: record[name] for name in (*CONSTANT_FIELDS, 'labels')}
+    clips.setdefault(record['clip'].decode(), WindowMerger()).add(
+      record['frames'], record['real'], output, fields
+    )
   return {clip: clips.pop(clip).series(system, smooth) for clip in sorted(clips)}
+
+
+def split_batches(batches, system: System):
+  """Yields the records of batches one by one, without the fields that the system does not need."""
+  for batch in batches:
+    selected = {name: batch[name] for name in ('clip', 'frames', *CONSTANT_FIELDS)}
+    selected |= system.select(batch)
+    for i in range(len(batch['clip'])):
+      yield {name: values[i] for name, values in selected.items()}
 
 
 class WindowMerger:

@@ -16,7 +16,7 @@ from absl import logging as absl_logging
 from flax import traverse_util
 
 from avjax.config import Config
-from avjax.data.records import MEL_BANDS, WINDOW_ROWS
+from avjax.data.records import WINDOW_ROWS
 from avjax.data.windows import Merger, window_starts
 from avjax.errors import InputError, as_input_error
 from avjax.evaluation.series import Series, flatten_output, make_series
@@ -62,8 +62,9 @@ class StreamingPredictor:
 
   def compile(self):
     """Compiles the towers for a block of frames, and what comes after them for a window."""
+    block = self.system.inputs.blank_block(1, BLOCK_FRAMES)
     compiled = functools.partial(compilation.compile_bounded, model=str(self.folder))
-    self.encode = compiled(self.system.encode, self.variables, self.blank_block())
+    self.encode = compiled(self.system.encode, self.variables, block)
     windows = [
       None if x is None else np.zeros((1, self.length, x.shape[-1]), x.dtype)
       for x in self.encode.out_info
@@ -75,24 +76,11 @@ class StreamingPredictor:
     """Puts OpenVINO's towers in place of the compiled ones, with which they are compared."""
     from avjax.inference.openvino_engine import Encoder  # an optional package
 
-    batch, mask = self.blank_block(), np.ones((1, self.length), bool)
+    batch = self.system.inputs.blank_block(1, BLOCK_FRAMES)
+    mask = np.ones((1, self.length), bool)
     encoder = Encoder(self.system, self.variables, batch, model=str(self.folder))
     encoder.check(self.encode, self.decode, self.variables, batch, mask)
     self.encode, self.notes = encoder, [encoder.note]
-
-  def blank_block(self):
-    """Returns a batch of one window of BLOCK_FRAMES frames, in which all faces and log-mel are 0.
-
-    It has the fields that the model reads. The log-mel windows of its frames do not overlap.
-    """
-    face = self.config.data.face
-    fields = {
-      'faces': np.zeros((1, BLOCK_FRAMES, face, face, 3), np.uint8),
-      'real': np.ones((1, BLOCK_FRAMES), bool),
-      'log_mel': np.zeros((1, BLOCK_FRAMES * WINDOW_ROWS, MEL_BANDS), np.float16),
-      'starts': np.arange(BLOCK_FRAMES, dtype=np.int32)[None] * WINDOW_ROWS,
-    }
-    return {name: fields[name] for name in self.system.inputs.fields}
 
   def begin(self, times, audio_present, stride: int | None, clock: Clock):
     """Begins a video of n frames.
@@ -116,7 +104,8 @@ class StreamingPredictor:
     crops: the face of each frame as a PIL image, or None.
     log_mel_windows: the log-mel window of each frame, (96,64).
     """
-    batch = self.blank_block()
+    batch = self.system.inputs.blank_block(1, BLOCK_FRAMES)
+    batch['real'][0, : len(crops)] = True
     for i, (crop, window) in enumerate(zip(crops, log_mel_windows, strict=True)):
       if crop is not None and 'faces' in batch:
         batch['faces'][0, i] = faces.fit(crop, self.config.data.face)

@@ -89,17 +89,40 @@ class Inputs:
       known[FEATURES + name] = (('clips', length, width), np.float32, 'of another backbone')
     return {name: known[name] for name in self.fields}
 
-  def blank(self):
-    """Returns a batch of one window of one frame, all zeros.
+  def blank_block(self, rows: int, n: int) -> dict[str, np.ndarray]:
+    """Returns a batch of `rows` windows of n frames, all zeros, for frames of any clips.
 
-    The shapes of the parameters do not depend on the number of frames.
+    The log-mel windows of its frames do not overlap. `real` is False.
     """
-    sizes = {'clips': 1, 'rows': WINDOW_ROWS, self.length: 1}
+    sizes = {'clips': rows, 'rows': n * WINDOW_ROWS, self.length: n}
     # Only the first two axes are replaced: a face may have as many pixels as a window has frames.
-    return {
-      name: jnp.zeros((*(sizes.get(size, size) for size in shape[:2]), *shape[2:]), dtype)
+    block = {
+      name: np.zeros((*(sizes[size] for size in shape[:2]), *shape[2:]), dtype)
       for name, (shape, dtype, _) in self.specs().items()
     }
+    if 'starts' in block:
+      block['starts'][:] = np.arange(n) * WINDOW_ROWS
+    return block
+
+  def copy_frames(self, record, chosen, block, first: int):
+    """Copies frames of a record into a block.
+
+    Args:
+      record: the fields of one record that the model reads.
+      chosen: (k,) which of its L frames.
+      block: of `blank_block`.
+      first: where in the block they begin, in its order row by row.
+    """
+    size = block['real'].size
+    for name in block.keys() - {'starts'}:
+      if name == 'log_mel':
+        rows = record['starts'][chosen][:, None] + np.arange(WINDOW_ROWS)
+        values = record[name].take(rows, axis=0, mode='clip')  # as JAX reads out of range
+      else:
+        values = record[name][chosen][:, None]
+      # (size,96,64) for log_mel, (size,1,...) for others, and a view of the block
+      frames = block[name].reshape(size, -1, *block[name].shape[2:])
+      frames[first : first + len(chosen)] = values
 
 
 def images(faces, crop, key=None):

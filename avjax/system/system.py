@@ -104,7 +104,9 @@ class System:
     return compilation.jit(self._draw)(jax.random.key(seed))
 
   def _draw(self, key):
-    inputs = jax.tree.map(lambda x: jnp.zeros(x.shape), self.inputs.prepare(self.inputs.blank()))
+    # One frame: the shapes of the parameters do not depend on their number.
+    blank = self.inputs.prepare(self.inputs.blank_block(1, 1))
+    inputs = jax.tree.map(lambda x: jnp.zeros(x.shape), blank)
     mask = jnp.ones((1, 1), bool)
     variables = self.model.init(key, *inputs, mask, nothing_trainable)
     return {name: variables.get(name, {}) for name in ('params', 'batch_stats')}
@@ -160,9 +162,14 @@ class System:
     return self.decode(variables, visual, audio, batch['real'])
 
   @functools.cached_property
-  def predict_step(self):
-    """The jitted `predict`."""
-    return compilation.jit(self.predict)
+  def encode_step(self):
+    """The jitted `encode`."""
+    return compilation.jit(self.encode)
+
+  @functools.cached_property
+  def decode_step(self):
+    """The jitted `decode`."""
+    return compilation.jit(self.decode)
 
   def make_train_step(self, is_trainable, optimizer: optax.GradientTransformation):
     """Returns the jitted training step of one stage; see `steps.make_train_step`."""

@@ -63,12 +63,18 @@ def test_one_compilation_a_stage_and_a_spoiled_batch_is_skipped(
     'begin',
     lambda self, *arguments: stages.append(arguments[0]) or begin(self, *arguments),
   )
-  predictors, predict = [], System.predict_step.func
-  counted = functools.cached_property(
-    lambda self: predictors.append(predict(self)) or predictors[-1]
-  )
-  counted.__set_name__(System, 'predict_step')
-  monkeypatch.setattr(System, 'predict_step', counted)
+  evaluation = {'encode': [], 'decode': []}
+
+  def count(kind):
+    step = getattr(System, f'{kind}_step').func
+    counted = functools.cached_property(
+      lambda self: evaluation[kind].append(step(self)) or evaluation[kind][-1]
+    )
+    counted.__set_name__(System, f'{kind}_step')
+    monkeypatch.setattr(System, f'{kind}_step', counted)
+
+  count('encode')
+  count('decode')
   poisoned(lambda epoch, batch: (epoch, batch) == (1, 1))
   results = loop.train(config_for(records), tmp_path / 'run', StopSignal())
   assert results['best_epoch'] >= 0
@@ -79,9 +85,12 @@ def test_one_compilation_a_stage_and_a_spoiled_batch_is_skipped(
     np.isfinite(line['train_loss']) for line in lines
   )
   assert '1 of the 5 updates were skipped' in (tmp_path / 'run' / 'train.log').read_text()
-  counts = [stages.count(stage) for stage in range(2)], [x._cache_size() for x in predictors]
+  counts = (
+    [stages.count(stage) for stage in range(2)],
+    [step._cache_size() for steps in evaluation.values() for step in steps],
+  )
   record('compilations: of the train step of each stage, of evaluation', list(counts))
-  assert counts == ([1, 1], [1])  # two stages in four epochs
+  assert counts == ([1, 1], [1, 1])  # two stages in four epochs; towers, and what is behind them
 
 
 def test_a_row_of_skipped_updates_goes_on_over_the_end_of_an_epoch(records, tmp_path, poisoned):

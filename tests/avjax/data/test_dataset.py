@@ -10,6 +10,7 @@ import pytest
 from avjax.data import manifest
 from avjax.data.dataset import Records
 from avjax.data.splits import fold_chunks
+from avjax.data.tfrecords import find_records, read_windows
 from avjax.errors import InputError
 
 LAYOUT = {'length': 12, 'stride': 8, 'face': 16}
@@ -69,6 +70,13 @@ def test_a_seed_is_an_order(records):
   assert order(1) == order(1) != order(2)
   assert order(1)[4:] == order(1, skip=2)
   assert sorted(order(1)) == sorted(order(None)) and len(order(1)) == data.size(splits)
+  # Without a seed, clip after clip and window after window, which is not the order of the files.
+  assert order(None) == sorted(order(1)) and order(None, skip=2) == order(None)[4:]
+  shards = [name for name in data.manifest['shards'] if manifest.split_of(name) in splits]
+  paths = sorted(data.folder / name for name in shards)
+  places = [(path, begin) for path in paths for begin in find_records(path, 1 << 20)]
+  stored = read_windows(places)
+  assert sorted(stored) == order(None) != stored
   assert (
     np.unique([batch['log_mel'].shape[1] for batch in data.batches(splits, 2)])
     == data.manifest['max_rows']
@@ -109,3 +117,29 @@ def test_evaluation_away_from_the_records_names_its_option(tmp_path, monkeypatch
     '--data_dir, or make them: ',
   ):
     evaluate_run(run, 'validation')
+
+
+def part(number, content):
+  """Returns a field of a protobuf message that has a length, below 128."""
+  return bytes([number << 3 | 2, len(content)]) + content
+
+
+def test_clip_and_window_of_what_is_no_record(tmp_path):
+  """Whatever the bytes of a record are, its clip and window are found, or it has none."""
+  clip = part(1, b'clip') + part(2, part(1, part(1, b'x_left')))
+  window = part(1, b'window') + part(2, part(3, part(1, b'\xac\x02')))  # 300
+  other = part(1, b'faces') + part(2, part(1, part(1, bytes(50))))
+  example = part(1, part(1, clip) + part(1, other) + part(1, window))
+  assert example.count(b'x_left') == 1 and len(example) < 128
+  rng, path, found = np.random.default_rng(0), tmp_path / 'shard', []
+  for case in range(300):
+    changed = bytearray(example[: len(example) - case % 3])
+    for at in rng.integers(0, len(changed), min(case, 3)):
+      changed[at] = rng.integers(256)
+    if case % 50 == 49:  # a length beyond all files
+      changed[1:2] = b'\xff' * 9 + b'\x01'
+    path.write_bytes(len(changed).to_bytes(8, 'little') + bytes(4) + changed + bytes(4))
+    assert find_records(path, 200) == [0]
+    found += read_windows([(path, 0)])
+  assert found[0] == (b'x_left', 300)
+  assert 20 < found.count((b'', 0)) < 280

@@ -24,7 +24,7 @@ import avjax.weights.exported as export
 from avjax import bounded, files
 from avjax.errors import InputError
 from avjax.runs.load import load_best
-from avjax.system import System
+from avjax.system import System, compilation
 from avjax.weights import files as weight_files
 from avjax.weights import stablehlo_check
 from avjax.weights.exported import (
@@ -110,7 +110,7 @@ def test_identical_predictions_without_avjax(workdir, model, tmp_path):
   itself, and XLA may sum the products of VGGish's first convolution in another order.
   """
   config, system, variables, _ = load_best(workdir)
-  predict = system.predict_step
+  predict = compilation.jit(system.predict)
   for clips, rows in ((1, 130), (3, 200)):
     batch = inputs(config, clips, rows, clips)
     np.savez(tmp_path / 'inputs.npz', **batch)
