@@ -14,6 +14,7 @@ import json
 import os
 import pathlib
 import platform
+import shutil
 import statistics
 import time
 
@@ -152,8 +153,9 @@ def prediction(source, output):
 
   Returns {engine: {'frames_a_second': of the whole command, 'stages': of each stage}}.
   """
-  clip = sorted((source / 'videos').iterdir())[0]
-  (output / 'out').mkdir(exist_ok=True)
+  clip = min(path for path in (source / 'videos').rglob('*') if path.is_file())
+  shutil.rmtree(output / 'out', ignore_errors=True)  # of a run that was cut off
+  (output / 'out').mkdir()
   found = predict.measure_engines(clip, predict.full_size(output / 'full'), output / 'out')
   return {
     engine: {

@@ -121,20 +121,69 @@ def training_block(found):
   )
 
 
+def prediction_line(found):
+  """Tells how fast the whole command predicts with a model of full size, with each engine."""
+  jax, openvino = (found['prediction'][engine] for engine in ('jax', 'openvino'))
+  ratio = openvino['frames_a_second'] / jax['frames_a_second']
+  return (
+    f'The whole command of prediction with a model of `configs/grjca.py` handles '
+    f'{jax["frames_a_second"]:.1f} frames a second with JAX and {openvino["frames_a_second"]:.1f} '
+    f'with `--engine openvino`, {ratio:.2f} times as many; its towers '
+    f'{jax["stages"]["towers"]} and {openvino["stages"]["towers"]}. The video is one of the '
+    'synthetic set; [predict.md](predict.md#speed-and-memory) has a real one.'
+  )
+
+
+def reading_block(found):
+  """Formats what reading and building take."""
+  reader, build = found['reading']['reader'], found['reading']['build']
+  whole = build['affwild2']
+  return (
+    f'Reading, shuffled, from local disk on {found["reading"]["cores"]} cores: '
+    f'{reader["clips_per_second"]:.0f} clips of 300 frames a second (median of the passes; the '
+    f'fastest {reader["most_clips_per_second"]:.0f}; a plain read of the same files '
+    f'{reader["plain_clips_per_second"]:,.0f}), the first batch after '
+    f'{reader["first_batch_s"]:.2f} s. The files were in the page cache. A second of one busy core '
+    f'reads {reader["clips_per_second_of_a_core"]:.0f} clips.\n\n'
+    f'`data_prep.build` with all cores: {build["frames_per_second"]:.0f} frames a second of a '
+    f'synthetic set of {build["frames"]:,} frames, its start included. At that rate the '
+    f'{whole["frames"] / 1e6:.2f} M frames of Aff-Wild2 take {whole["hours"]} hours; its videos '
+    f'have more pixels. They become {whole["records"]:,} records, {whole["gb"]} GB, '
+    f'{whole["bytes_per_frame"]:,} bytes a frame, of which those in two windows count twice.'
+  )
+
+
+def folded_block(found):
+  """Formats what folding the norms of IR-50 changes."""
+  programs, v5e = found['programs'], found['folded on v5e']
+  plain, folded = (v5e[name] for name in ('plain', 'folded'))
+  here = programs['visual tower, norms folded']['ms'] / programs['visual tower']['ms']
+  return (
+    '- **Norms folded into the convolutions of IR-50.** Predicted: a fifth of its time on a GPU, '
+    'by fewer passes over the maps. On this processor it takes '
+    f'{here:.2f} times as long, since kernels are multiplied anew for each block. For a TPU v5e '
+    f'its compiler estimates {folded["ms"]:.0f} ms for {plain["ms"]:.0f}, '
+    f'{folded["gb"]:.1f} GB that are accessed for {plain["gb"]:.1f}, and '
+    f'{folded["temporary_gib"]:.1f} GiB of temporary memory for {plain["temporary_gib"]:.1f} (12 '
+    'clips, bfloat16): it fuses norms and convolutions by itself. So the tower stays as it is. '
+    '`benchmarks/folded.py` has the folded one, equal within 1e-5, and '
+    '`python -m benchmarks.gpu --only "avjax bfloat16 visual" "avjax bfloat16 folded"` compares '
+    'them on a GPU, where it was not tried.'
+  )
+
+
 def draw(found, gpu):
   """Draws the roofline of the processor, and the steps of the GPU over their floor."""
   figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout='constrained')
   peak, bandwidth = found['machine']['gflops'], found['machine']['gb_a_second']
   intensity = np.logspace(-1, 3, 100)
   left.loglog(intensity, np.minimum(peak, bandwidth * intensity), color='black', lw=1)
-  rows = {name: (row, 'C0') for name, row in found['programs'].items()}
-  rows |= {
-    f'stage {stage} of the demo': (row['avjax'], 'C1') for stage, row in found['training'].items()
-  }
-  for name, (row, colour) in rows.items():
+  rows = dict(found['programs'])
+  rows |= {f'stage {stage} of the demo': row['avjax'] for stage, row in found['training'].items()}
+  for marker, (name, row) in zip('osD^vPX', rows.items(), strict=False):
     place = 1e3 * row['gflop'] / row['mb'], 1e3 * row['gflop'] / row['ms']
-    left.plot(*place, 'o', color=colour)
-    left.annotate(name, place, (5, -11), textcoords='offset points', fontsize=8)
+    left.plot(*place, marker, label=name)
+  left.legend(fontsize=8, loc='lower right', frameon=False)
   left.set(xlabel='FLOP a byte', ylabel='GFLOP/s', xlim=(0.1, 1000))
   left.set_title(f'this processor, {found["machine"]["cores"]} cores', fontsize=10, loc='left')
   bars = []
@@ -152,7 +201,7 @@ def draw(found, gpu):
     right.plot([floor, floor], [y - 0.4, y + 0.4], color='black', lw=1.5)
   right.set_yticks(range(len(names)), names, fontsize=7)
   sketch = ', a sketch' if gpu.get('sketch') else ''
-  title = f'{gpu["device"]}{sketch}: ms, and the floor of its products (line)'
+  title = f'{gpu["device"]}{sketch}: ms a step; line: its products alone'
   right.set_title(title, fontsize=10, loc='left')
   for axis in (left, right):
     axis.spines[['top', 'right']].set_visible(False)
@@ -164,6 +213,9 @@ def blocks(found, gpu):
   return {
     'gpu': gpu_block(gpu),
     'programs': programs_block(found),
+    'prediction': prediction_line(found),
+    'reading': reading_block(found),
+    'folded': folded_block(found),
     'training': training_block(found),
   }
 

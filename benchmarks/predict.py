@@ -1,6 +1,6 @@
 """Measures the memory and speed of avjax.predict, and makes the figures of its docs.
 
-python -m benchmarks.predict --run RUN --clip CLIP --picture CLIP2 --output FOLDER
+python -m benchmarks.predict --run RUN --clip CLIP --picture CLIP2 --output FOLDER [--only PART ...]
 
 Writes docs/predict.json, docs/predict_page.png, docs/predict_clip.png and the blocks `predict` in
 README.md and docs/predict.md.
@@ -39,6 +39,7 @@ from configs import grjca
 
 ROOT = pathlib.Path(__file__).parents[1]
 MINUTES, RATE = (1, 30), 25
+PARTS = ('pictures', 'small', 'full', 'long')
 
 
 def repeated(clip, path, minutes):
@@ -235,27 +236,33 @@ def main():
   )
   for name in ('run', 'clip', 'picture', 'output'):
     parser.add_argument(f'--{name}', required=True, type=pathlib.Path)
+  parser.add_argument('--only', nargs='+', choices=PARTS, default=PARTS)
   arguments = parser.parse_args()
   check_engine('openvino')
-  output = arguments.output
+  output, figures = arguments.output, ROOT / 'docs' / 'predict.json'
   (output / 'out').mkdir(parents=True, exist_ok=True)
-  pictures(arguments.picture, arguments.run, output / 'pictures')
-  found = {
+  found = json.loads(figures.read_text()) if figures.exists() else {}
+  found |= {
     'cores': os.cpu_count(),
     'python': platform.python_version(),
     'clip': arguments.clip.name,
     'detector': detection.detector()[0],
   }
-  found['small model'] = measure(arguments.clip, arguments.run, output / 'out')
-  engines = measure_engines(arguments.clip, full_size(output / 'full'), output / 'out')
-  found |= {'full size': engines['jax'], 'full size, openvino': engines['openvino']}
-  for minutes in MINUTES:
-    long = output / f'{minutes}min.mp4'
-    if not long.exists():
-      repeated(arguments.clip, long, minutes)
-    found[f'{minutes} min'] = measure(long, arguments.run, output / 'out')
-  found['memory ratio'] = round(found['30 min']['peak_mb'] / found['1 min']['peak_mb'], 3)
-  (ROOT / 'docs' / 'predict.json').write_text(json.dumps(found, indent=1) + '\n')
+  if 'pictures' in arguments.only:
+    pictures(arguments.picture, arguments.run, output / 'pictures')
+  if 'small' in arguments.only:
+    found['small model'] = measure(arguments.clip, arguments.run, output / 'out')
+  if 'full' in arguments.only:
+    engines = measure_engines(arguments.clip, full_size(output / 'full'), output / 'out')
+    found |= {'full size': engines['jax'], 'full size, openvino': engines['openvino']}
+  if 'long' in arguments.only:
+    for minutes in MINUTES:
+      long = output / f'{minutes}min.mp4'
+      if not long.exists():
+        repeated(arguments.clip, long, minutes)
+      found[f'{minutes} min'] = measure(long, arguments.run, output / 'out')
+    found['memory ratio'] = round(found['30 min']['peak_mb'] / found['1 min']['peak_mb'], 3)
+  figures.write_text(json.dumps(found, indent=1) + '\n')
   for page, block in ((ROOT / 'README.md', summary), (ROOT / 'docs' / 'predict.md', details)):
     page.write_text(fill(page.read_text(), 'predict', block(found)))
   print(json.dumps(found, indent=1))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import pytest
 
 from avjax.evaluation.results import summarize_run
-from benchmarks import equations, evidence, mutants, predict, suites, systems, zoo
+from benchmarks import equations, evidence, mutants, performance, predict, suites, systems, zoo
 from benchmarks.pages import fill
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -32,6 +32,10 @@ BLOCKS = [
   (DOCS / 'reliability.md', 'fault', lambda: suites.table('fault')),
   (DOCS / 'security.md', 'attack', lambda: suites.table('attack')),
   (DOCS / 'mutants.md', 'mutants', lambda: mutants.page(load('mutants.json'))),
+  *(
+    (performance.PAGE, name, lambda block=block: block)
+    for name, block in performance.blocks(load('performance.json'), load('gpu.json')).items()
+  ),
 ]
 
 
