@@ -140,6 +140,7 @@ def run_command(main, *args):
   # matplotlib logs a warning where it finds no home folder, and when it lists the fonts.
   logging.getLogger('matplotlib').setLevel(logging.ERROR)
   try:
+    check_addresses(sys.argv[1:])
     pass_over_settings()
     check_temporary_folder()
     with writing('the output'):
@@ -156,6 +157,20 @@ def run_command(main, *args):
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
   gc.freeze()  # else Python looks through JAX's million objects once more: .9 s
   sys.exit(status)
+
+
+def check_addresses(words):
+  """Raises InputError for a word of the command line that names something on another machine.
+
+  As a path, gs://bucket/run is a folder of this machine, and a run in it is lost with the machine.
+  """
+  for word in words:
+    found = re.search(r'(?:^|=)([a-z][a-z0-9+.-]+://.*)', word, re.IGNORECASE)
+    if found:
+      raise InputError(
+        f'{one_line(found[1])} is not on this machine, and avjax reads and writes only what is: '
+        'copy it here, or mount the bucket as a folder'
+      )
 
 
 def pass_over_settings():

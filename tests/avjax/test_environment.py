@@ -16,6 +16,7 @@ from fault.harness import ROOT, call, fingerprint, flags, made_run, one_line, ru
 from official_set import tone, write_video
 
 import avjax
+from avjax import errors
 
 # Variables of JAX that change numbers, types or what a program may do.
 CHANGED = {
@@ -272,3 +273,28 @@ def test_streams_that_are_closed(submission, tmp_path):
   )
   command = f'{sys.executable} -c "{program}" <&- >&- 2>&-'
   assert subprocess.run(command, shell=True, env=environment).returncode == 0
+
+
+@pytest.mark.parametrize(
+  'words, address',
+  [
+    (['--workdir=gs://bucket/run', '--config=configs/grjca.py'], 'gs://bucket/run'),
+    (['--config.data.dir=S3://bucket/records'], 'S3://bucket/records'),
+    (['clip.mp4', '--run', 'https://host/run', '--output', 'out'], 'https://host/run'),
+  ],
+)
+def test_what_is_on_another_machine_is_refused(words, address, monkeypatch, capsys):
+  """A path of that name would be a folder of this machine, and vanish with it. Nothing is run."""
+  monkeypatch.setattr('sys.argv', ['command', *words])
+  with pytest.raises(SystemExit) as ended:
+    errors.run_command(lambda: pytest.fail('the command was run'))
+  found = capsys.readouterr().err
+  assert ended.value.code == 2 and found.startswith(f'error: {address} is not on this machine')
+  assert found.count('\n') == 1
+
+
+def test_a_path_with_colons_is_no_address(monkeypatch):
+  monkeypatch.setattr('sys.argv', ['command', '--workdir=a:/b', 'configs/grjca.py:mini', 'x//y:z'])
+  with pytest.raises(SystemExit) as ended:
+    errors.run_command(lambda: 0)
+  assert ended.value.code == 0
