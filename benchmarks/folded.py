@@ -12,9 +12,6 @@ import json
 import os
 import re
 
-# For libtpu: there is no TPU to look for, and no server that knows of one.
-os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
-
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -112,6 +109,7 @@ def on_a_tpu(system, clips):
 
   {name: estimated ms, GB that are accessed, GiB of temporary memory}.
   """
+  os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')  # no server is asked for a TPU
   bounds = {'chips_per_host_bounds': (1, 1, 1)}
   (device,) = topologies.get_topology_desc('v5e:1x1', platform='tpu', **bounds).devices
   batch = random_batch(visual.get_config(), clips)

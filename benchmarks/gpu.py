@@ -2,10 +2,10 @@
 
 python -m benchmarks.gpu --output FOLDER [--seconds 480] [--only CASE ...] [--small]
 
-Each case is printed as it ends, and FOLDER/gpu.json holds those that have ended. Data and weights
-are random and on the device before a step begins. It needs no TensorFlow, no clu and no network;
-without PyTorch, its cases are left out. --small, for a dry run on a CPU, takes one window of 8
-frames.
+Each case is printed as it ends, and FOLDER/gpu.json holds those that have ended; as docs/gpu.json
+it goes into docs/performance.md (python -m benchmarks.performance). Data and weights are random and
+on the device before a step begins. It needs no TensorFlow, no clu and no network; without PyTorch,
+its cases are left out. --small, for a dry run on a CPU, takes one window of 8 frames.
 
 PyTorch's model has the same towers and TCNs, and a head of two layers in place of the fusion, which
 is a hundredth of the work.
@@ -35,7 +35,7 @@ from configs import audio, grjca, visual
 
 RATE = 1e-5
 REPEATS = 8  # steps of a case after the first, each waited for
-LAST = 40  # seconds that must be left for a case to begin
+LAST = 120  # seconds that must be left for a case to begin; most are for its compilation
 # In the order of their worth, if time runs out. Training cases end in their stage; `visual` and
 # `audio` are a tower alone, and `folded` is the visual one with its norms in its convolutions.
 CASES = (
@@ -52,6 +52,7 @@ CASES = (
   'avjax bfloat16 train 2',
   'torch compiled train 2',
   'avjax float32 train 3',
+  'torch eager train 3',
   'avjax float32 predict',
 )
 

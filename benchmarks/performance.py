@@ -62,7 +62,7 @@ def gpu_block(found):
     if (cell := found['cases'].get(f'avjax bfloat16 {work}')) and work in ('train 1', 'train 3')
   ]
   peer = found['cases'].get('torch compiled train 3', {}).get('peak_gib')
-  first = found['cases']['avjax bfloat16 train 3']['first_s']
+  first = found['cases'].get('avjax bfloat16 train 3', {}).get('first_s', float('nan'))
   text = (
     f'Milliseconds a step on one {found["device"]} (jax {found["jax"]}, torch {found["torch"]}), '
     f'`configs/grjca.py`, {found["clips"]} clips of 300 frames:\n\n'
@@ -123,14 +123,21 @@ def training_block(found):
 
 def prediction_line(found):
   """Tells how fast the whole command predicts with a model of full size, with each engine."""
-  jax, openvino = (found['prediction'][engine] for engine in ('jax', 'openvino'))
-  ratio = openvino['frames_a_second'] / jax['frames_a_second']
+  own = found['prediction']['jax']
+  others = [
+    f'{row["frames_a_second"]:.1f} with `--engine {engine}` '
+    f'({row["frames_a_second"] / own["frames_a_second"]:.2f} times as many; its towers '
+    f'{row["stages"]["towers"]})'
+    for engine, row in found['prediction'].items()
+    if engine != 'jax'
+  ]
   return (
     f'The whole command of prediction with a model of `configs/grjca.py` handles '
-    f'{jax["frames_a_second"]:.1f} frames a second with JAX and {openvino["frames_a_second"]:.1f} '
-    f'with `--engine openvino`, {ratio:.2f} times as many; its towers '
-    f'{jax["stages"]["towers"]} and {openvino["stages"]["towers"]}. The video is one of the '
-    'synthetic set; [predict.md](predict.md#speed-and-memory) has a real one.'
+    f'{own["frames_a_second"]:.1f} frames a second with JAX (its towers '
+    f'{own["stages"]["towers"]}), '
+    f'{" and ".join(others)}. Twice as many was the aim, and is missed: finding the faces takes '
+    'as long as the faster towers. The video is one of the synthetic set; '
+    '[predict.md](predict.md#speed-and-memory) has a real one.'
   )
 
 

@@ -7,9 +7,9 @@ README.md and docs/predict.md.
 
 RUN is a finished run, such as the demo's. CLIP is a video with a face. It is also repeated, at 25
 frames per second and 320 pixels wide, to last one minute and thirty minutes. The run of full size
-has random weights, which take as much time as trained ones; it is measured with both engines, in
+has random weights, which take as much time as trained ones; it is measured with each engine, in
 turn, twice each, and the faster of the two counts. OpenVINO must be installed. CLIP2 is the video
-that the figures show.
+that the figures show, and on which the engines are compared.
 """
 
 import argparse
@@ -126,10 +126,23 @@ def measure(clip, folder, output, engine='jax'):
 
 def measure_engines(clip, folder, output):
   """Measures the command with each engine, in turn, twice each: {engine: the faster of its two}."""
-  found = [(engine, measure(clip, folder, output, engine)) for engine in 2 * ENGINES]
+  found = [(engine, measure(clip, folder, output, engine)) for engine in 2 * tuple(ENGINES)]
   return {
     engine: min((row for name, row in found if name == engine), key=lambda row: row['wall_seconds'])
     for engine in ENGINES
+  }
+
+
+def differences(clip, folder):
+  """Returns {engine: largest difference of a prediction from JAX's} for a clip."""
+  found = {engine: predict_video(clip, folder, engine=engine) for engine in ENGINES}
+  return {
+    engine: max(
+      float(np.nanmax(np.abs(values - found['jax'].predictions[target])))
+      for target, values in prediction.predictions.items()
+    )
+    for engine, prediction in found.items()
+    if engine != 'jax'
   }
 
 
@@ -169,7 +182,11 @@ The video is {clip}, {frames} frames in {seconds:.0f} s. The column "whole
 command" counts from the start of the command and includes the compilation of the model. The towers
 of `configs/grjca.py` take {work:.1f} GFLOP per frame, so predicting in real time on two cores \
 needs a
-smaller model. At {rate} frames per second the demo's model needs at most {short} MB of memory for a
+smaller model. With OpenVINO the command with full size needs {engine_mb} MB of memory, and \
+{full_mb} without.
+{differences}
+
+At {rate} frames per second the demo's model needs at most {short} MB of memory for a
 video of one minute, and {long} MB for one of thirty. `python -m benchmarks.predict` writes
 [predict.json](predict.json) and this block.
 
@@ -192,6 +209,20 @@ def summary(found):
   )
 
 
+def differences_line(found):
+  """Tells how far predictions by OpenVINO are from those by JAX."""
+  models = {'demo': "the demo's model", 'full size': 'one of full size with random weights'}
+  parts = [
+    f'{difference:.1g} with {models[name]} and `{engine}`'
+    for name, row in found.items()
+    for engine, difference in row.items()
+  ]
+  return (
+    'On the clip of the figure below predictions differ from those of JAX by at most '
+    f'{", ".join(parts[:-1])}, and {parts[-1]}.'
+  )
+
+
 def details(found):
   """Formats what docs/predict.md says, from docs/predict.json and docs/systems.json."""
   rows = []
@@ -199,6 +230,7 @@ def details(found):
     'small model': 'demo',
     'full size': '`configs/grjca.py`',
     'full size, openvino': '`configs/grjca.py`, `--engine openvino`',
+    'full size, openvino-bfloat16': '`configs/grjca.py`, `--engine openvino-bfloat16`',
   }
   for name, title in titles.items():
     if name not in found:
@@ -227,6 +259,9 @@ def details(found):
     rate=RATE,
     short=found['1 min']['peak_mb'],
     long=found['30 min']['peak_mb'],
+    full_mb=found['full size']['peak_mb'],
+    engine_mb=found['full size, openvino']['peak_mb'],
+    differences=differences_line(found['differences']),
   )
 
 
@@ -254,7 +289,12 @@ def main():
     found['small model'] = measure(arguments.clip, arguments.run, output / 'out')
   if 'full' in arguments.only:
     engines = measure_engines(arguments.clip, full_size(output / 'full'), output / 'out')
-    found |= {'full size': engines['jax'], 'full size, openvino': engines['openvino']}
+    found['full size'] = engines.pop('jax')
+    found |= {f'full size, {engine}': row for engine, row in engines.items()}
+    folders = {'demo': arguments.run, 'full size': output / 'full'}
+    found['differences'] = {
+      name: differences(arguments.picture, folder) for name, folder in folders.items()
+    }
   if 'long' in arguments.only:
     for minutes in MINUTES:
       long = output / f'{minutes}min.mp4'

@@ -174,7 +174,8 @@ class Records:
     shards = [self._find_records(name) for name in names]
     # The order is drawn before anything is read, so that no record waits in memory for its turn.
     order = by_window([*itertools.chain(*shards)]) if seed is None else shuffled(shards, seed)
-    paths, begins = zip(*order[skip * batch_size :], strict=True) if order else ((), ())
+    order = order[skip * batch_size :]
+    paths, begins = zip(*order, strict=True) if order else ((), ())
     without_autograph = tf.autograph.experimental.do_not_convert  # it only costs time here
     data = tf.data.Dataset.from_tensor_slices(
       (tf.constant(paths, tf.string), tf.constant(begins, tf.int64))

@@ -20,7 +20,7 @@ from avjax.data.records import WINDOW_ROWS
 from avjax.data.windows import Merger, window_starts
 from avjax.errors import InputError, as_input_error
 from avjax.evaluation.series import Series, flatten_output, make_series
-from avjax.inference.engines import check_engine
+from avjax.inference.engines import ENGINES, check_engine
 from avjax.inference.timing import Clock
 from avjax.media import faces
 from avjax.models.audio_visual import FEATURES, MODALITIES
@@ -57,8 +57,8 @@ class StreamingPredictor:
       self.variables = jax.device_put(variables)
       self.length, self.stride = self.config.data.length, self.config.data.stride
       self.compile()
-    if engine == 'openvino':
-      self.use_openvino()
+    if ENGINES[engine]:
+      self.use_openvino(ENGINES[engine])
 
   def compile(self):
     """Compiles the towers for a block of frames, and what comes after them for a window."""
@@ -72,13 +72,13 @@ class StreamingPredictor:
     mask = np.ones((1, self.length), bool)
     self.decode = compiled(self.system.decode, self.variables, *windows, mask)
 
-  def use_openvino(self):
+  def use_openvino(self, precision):
     """Puts OpenVINO's towers in place of the compiled ones, with which they are compared."""
     from avjax.inference.openvino_engine import Encoder  # an optional package
 
     batch = self.system.inputs.blank_block(1, BLOCK_FRAMES)
     mask = np.ones((1, self.length), bool)
-    encoder = Encoder(self.system, self.variables, batch, model=str(self.folder))
+    encoder = Encoder(self.system, self.variables, batch, precision, model=str(self.folder))
     encoder.check(self.encode, self.decode, self.variables, batch, mask)
     self.encode, self.notes = encoder, [encoder.note]
 

@@ -68,7 +68,7 @@ def predict_video(
       the one that players take.
     rotate: degrees by which the film is turned clockwise, 0, 90, 180 or 270; 'auto' turns a film
       in which the faces are turned.
-    engine: what runs the towers: 'jax', or 'openvino' on a CPU, which is faster and rounds more
+    engine: what runs the towers, one of `engines.ENGINES`; those of OpenVINO are faster on a CPU
       where the processor computes in bfloat16.
 
   Raises InputError if `path` is not a video or `run` is not a run, if an output exists, or if no

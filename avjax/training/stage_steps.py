@@ -42,13 +42,22 @@ class StageSteps:
       self.begin(stage, state, arguments)
     if not self.programs[stage].done():
       logger.info('compiling stage %d of %d ...', stage + 1, len(self.plan.stages))
-    step = self.programs[stage].result()
+    step = self.wait(stage, state, arguments)
     with jax.transfer_guard_host_to_device('disallow'):
       state, metrics = step(state, *arguments)
+    self.programs.pop(stage - 1, None)
     if stage + 1 not in self.programs and stage + 1 < len(self.plan.stages):
       self.begin(stage + 1, state, arguments)
-      self.programs.pop(stage - 1, None)
     return state, metrics
+
+  def wait(self, stage: int, state: steps.State, arguments):
+    """Returns the compiled step of a stage."""
+    try:
+      return self.programs[stage].result()
+    except jax.errors.JaxRuntimeError:
+      # Beside a stage that trains there may have been too little memory to try programs in.
+      self.begin(stage, state, arguments)
+      return self.programs[stage].result()
 
   def begin(self, stage: int, state: steps.State, arguments):
     """Begins to compile a stage for arguments of these shapes, and for the variables of `state`."""

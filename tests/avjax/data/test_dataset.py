@@ -69,6 +69,8 @@ def test_a_seed_is_an_order(records):
 
   assert order(1) == order(1) != order(2)
   assert order(1)[4:] == order(1, skip=2)
+  # A run that is stopped in validation has all batches of its epoch behind it.
+  assert order(1, skip=1000) == order(None, skip=1000) == []
   assert sorted(order(1)) == sorted(order(None)) and len(order(1)) == data.size(splits)
   # Without a seed, clip after clip and window after window, which is not the order of the files.
   assert order(None) == sorted(order(1)) and order(None, skip=2) == order(None)[4:]

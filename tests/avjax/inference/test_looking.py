@@ -22,7 +22,7 @@ def test_a_model_that_is_refused_ends_the_look_at_the_film(tmp_path, monkeypatch
     finally:
       ended.set()
 
-  def refuse(run):
+  def refuse(run, engine):
     assert started.wait(60)  # so the film is looked at meanwhile
     raise InputError(f'{run} holds no valid model')
 
@@ -36,7 +36,7 @@ def test_a_model_that_is_refused_ends_the_look_at_the_film(tmp_path, monkeypatch
 
 def test_what_the_look_refuses_is_raised(tmp_path, monkeypatch):
   (tmp_path / 'film.mp4').write_text('no film')
-  monkeypatch.setattr(video, 'load_predictors', lambda run: [])
+  monkeypatch.setattr(video, 'load_predictors', lambda run, engine: [])
   with pytest.raises(InputError, match='film.mp4 cannot be read as a video'):
     avjax.predict_video(tmp_path / 'film.mp4', 'none')
 

@@ -83,7 +83,7 @@ def test_a_tower_is_that_of_jax(modality, tower, precision, bound):
     'real': np.ones((1, 5), bool),
   }
   batch = made_block({name: batch[name] for name in system.inputs.fields})
-  encoder = Encoder(system, variables, batch, precision=precision, model='it')
+  encoder = Encoder(system, variables, batch, precision, model='it')
   for found, wanted in zip(encoder(variables, batch), system.encode(variables, batch), strict=True):
     assert (found is None) == (wanted is None)
     if wanted is not None:
@@ -146,21 +146,17 @@ def test_operations_one_by_one():
 )  # fmt: skip
 def test_what_has_no_rule_is_named(operation, function):
   closed = jax.make_jaxpr(function)(np.ones((2, 2, 2, 2), np.float32))
-  with pytest.raises(InputError, match=f'does not know the operation {operation}; leave out'):
+  with pytest.raises(InputError, match=f'how to do the operation {operation}; leave out'):
     Translator(import_openvino()).translate(closed)
 
 
 @needs_openvino
-@pytest.mark.parametrize('precision, bound', [('float32', 1e-4), (None, 0.01)])
-def test_predictions_are_those_of_jax(clip, tiny_run, precision, bound, monkeypatch):
-  original = Encoder.__init__
-
-  def chosen(self, *arguments, **options):
-    original(self, *arguments, precision=precision, **options)
-
-  monkeypatch.setattr(Encoder, '__init__', chosen)
+@pytest.mark.parametrize('engine, bound', [('openvino', 1e-4), ('openvino-bfloat16', 0.03)])
+def test_predictions_are_those_of_jax(clip, tiny_run, engine, bound):
+  if engine == 'openvino-bfloat16' and not has_bfloat16():
+    pytest.skip('the processor has no bfloat16')
   wanted = avjax.predict_video(clip[0], tiny_run, crops=clip[1])
-  found = avjax.predict_video(clip[0], tiny_run, crops=clip[1], engine='openvino')
+  found = avjax.predict_video(clip[0], tiny_run, crops=clip[1], engine=engine)
   for target in ('valence', 'arousal'):
     difference = np.abs(getattr(found, target) - getattr(wanted, target))
     assert len(difference) == 19 and 0 < difference.max() < bound
@@ -172,8 +168,7 @@ def test_the_prediction_says_what_computed_it(clip, tiny_run, tmp_path):
   arguments = [clip[0], '--run', tiny_run, '--crops', clip[1], '--output', tmp_path / 'out']
   done = call(*arguments, '--engine', 'openvino', module='avjax.predict')
   assert done.returncode == 0 and not done.stderr, done.stderr
-  precision = 'bfloat16' if has_bfloat16() else 'float32'
-  note = f'towers by OpenVINO {import_openvino().get_version().split("-")[0]} in {precision}; '
+  note = f'towers by OpenVINO {import_openvino().get_version().split("-")[0]} in float32; '
   note += 'at the start, on made inputs, '
   assert note in done.stdout
   assert note in (tmp_path / 'out' / 'clip.csv').read_text().splitlines()[0]
@@ -200,7 +195,7 @@ def test_towers_that_differ_are_refused(clip, tiny_run, tmp_path, wrong, monkeyp
 @needs_openvino
 def test_a_tower_with_another_operation_is_refused(tiny_run, monkeypatch):
   monkeypatch.delitem(openvino_engine.RULES, 'rsqrt')
-  with pytest.raises(InputError, match='does not know the operation rsqrt; leave out --engine'):
+  with pytest.raises(InputError, match='how to do the operation rsqrt; leave out --engine'):
     StreamingPredictor(tiny_run, 'openvino')
 
 
@@ -208,7 +203,21 @@ def test_a_tower_with_another_operation_is_refused(tiny_run, monkeypatch):
 def test_an_accelerator_has_no_use_for_it(tiny_run, monkeypatch):
   monkeypatch.setattr(openvino_engine.jax, 'default_backend', lambda: 'gpu')
   with pytest.raises(InputError, match='for a CPU, and JAX runs on a gpu here: leave it out'):
-    Encoder(None, None, None, model='it')
+    Encoder(None, None, None, 'float32', model='it')
+
+
+@needs_openvino
+def test_a_processor_without_bfloat16_is_told_of_float32(tiny_run, monkeypatch):
+  openvino = import_openvino()
+  monkeypatch.setattr(openvino.Core, 'get_property', lambda *arguments: ['FP32'])
+  with pytest.raises(InputError, match='does not compute in bfloat16 .*: give --engine openvino'):
+    StreamingPredictor(tiny_run, 'openvino-bfloat16')
+
+
+def test_an_openvino_that_does_not_start_is_one_line(monkeypatch):
+  monkeypatch.setitem(sys.modules, 'openvino', None)
+  with pytest.raises(InputError, match='OpenVINO does not start: .*; leave out --engine'):
+    import_openvino()
 
 
 @needs_openvino
@@ -219,9 +228,7 @@ def test_what_openvino_refuses_is_one_line(tiny_run, monkeypatch):
     raise RuntimeError('Exception from core.cpp:\nno such\ndevice')
 
   monkeypatch.setattr(openvino.Core, 'compile_model', refuse)
-  with pytest.raises(
-    InputError, match='tiny; leave out --engine openvino: Exception from core.cpp: no'
-  ):
+  with pytest.raises(InputError, match='tiny; leave out --engine: Exception from core.cpp: no'):
     StreamingPredictor(tiny_run, 'openvino')
 
 
@@ -236,7 +243,7 @@ def test_without_openvino_one_line_says_the_command(clip, tiny_run, tmp_path, mo
   for function in (avjax.predict_video, lambda _, run, engine: StreamingPredictor(run, engine)):
     with pytest.raises(InputError, match='needs OpenVINO'):
       function(clip[0], tiny_run, engine='openvino')
-    with pytest.raises(InputError, match="one of jax, openvino, not 'tpu'"):
+    with pytest.raises(InputError, match="one of jax, openvino, openvino-bfloat16, not 'tpu'"):
       function(clip[0], tiny_run, engine='tpu')
   assert not (tmp_path / 'out').exists()
 

@@ -16,7 +16,7 @@ from avjax.system import System, inputs, steps
 from avjax.training import optimizer
 from avjax.training.plan import make_stages
 from avjax.training.unfreezing import TrainableMask
-from configs import baseline, grjca
+from configs import audio, baseline, grjca, visual
 
 
 def abstract_batch(config, clips, rows=400):
@@ -137,6 +137,49 @@ def test_each_stage_moves_its_groups_and_nothing_else():
       for path in old:
         changed = not np.array_equal(old[path], new[path])
         assert changed == is_trainable(path), (path, is_trainable.patterns)
+
+
+def flops_by_hand(padding):
+  """Counts the FLOP of a frame in IR-50 and VGGish: twice the products of their layers.
+
+  padding: the products with the zeros around a map that are counted; 1 is all, 0 none.
+  """
+
+  def conv(inputs, outputs, height, width):  # 3x3; the first and the last row have a tap less
+    rows, columns = (3 * side - 2 * (1 - padding) for side in (height, width))
+    return inputs * outputs * rows * columns
+
+  # At 40x40. In the first unit of a later stage the second convolution halves the side, and only
+  # the first row has a tap less; the shortcut has a 1x1.
+  sides, widths, units = (40, 20, 10, 5), (64, 128, 256, 512), (3, 4, 14, 3)
+  ir50, before, side_before = conv(3, 64, 40, 40), 64, 40
+  for side, width, count in zip(sides, widths, units, strict=True):
+    ir50 += conv(before, width, side_before, side_before)
+    if side == side_before:
+      ir50 += conv(width, width, side, side)
+    else:
+      ir50 += width**2 * (3 * side - (1 - padding)) ** 2 + before * width * side**2
+    ir50 += (2 * count - 2) * conv(width, width, side, side)
+    before, side_before = width, side
+  ir50 += 512 * 25 * 512
+  vggish = conv(1, 64, 96, 64) + conv(64, 128, 48, 32)
+  vggish += conv(128, 256, 24, 16) + conv(256, 256, 24, 16)
+  vggish += conv(256, 512, 12, 8) + conv(512, 512, 12, 8)
+  vggish += 12288 * 4096 + 4096 * 4096 + 4096 * 128
+  return 2 * ir50, 2 * vggish
+
+
+def test_the_towers_do_the_work_that_is_counted_by_hand():
+  for made, wanted in zip((visual, audio), flops_by_hand(padding=0), strict=True):
+    config = made.get_config()
+    config.data.length = frames = 4
+    system = System.from_config(config)
+    batch = abstract_batch(config, 1)
+    fields = {name: batch[name] for name in system.inputs.fields}
+    lowered = jax.jit(system.encode).lower(system.shapes, fields)
+    # Norms, activations and pools are a hundredth of it.
+    assert lowered.cost_analysis()['flops'] == pytest.approx(wanted * frames, rel=0.02)
+  assert flops_by_hand(padding=1) == pytest.approx((6.06e9, 1.73e9), rel=0.01)  # as the docs count
 
 
 @pytest.mark.slow

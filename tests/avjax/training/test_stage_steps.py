@@ -93,6 +93,26 @@ def test_the_next_stage_is_begun_behind_the_first_step(plan, begun, monkeypatch)
       step(1, state, *arguments(plan, mesh))
 
 
+def test_a_stage_that_could_not_be_compiled_ahead_is_compiled_at_its_turn(plan, monkeypatch):
+  """Beside a stage that trains, a GPU may have too little memory."""
+  mesh, make, refused = sharding.make_mesh(), System.make_train_step, []
+
+  def failing(self, is_trainable, transform):
+    if is_trainable is plan.stages[1] and not refused:
+      refused.append(True)
+
+      def lower(*rest):
+        raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED')
+
+      return types.SimpleNamespace(lower=lower)
+    return make(self, is_trainable, transform)
+
+  monkeypatch.setattr(System, 'make_train_step', failing)
+  with StageSteps(plan, mesh) as step:
+    state, _ = train(plan, mesh, step)
+  assert refused and np.isfinite(jax.tree.leaves(state.params)[0]).all()
+
+
 def test_a_batch_of_another_size_is_refused(plan):
   """Nothing is compiled for it in silence."""
   mesh = sharding.make_mesh()
