@@ -65,8 +65,8 @@ def make_parser():
     '--engine',
     default='jax',
     choices=ENGINES,
-    help='what runs the towers; on a CPU openvino is faster, and openvino-bfloat16 faster still and '
-    'less exact, see docs/predict.md',
+    help='what runs the towers; on a CPU openvino is faster, and openvino-bfloat16 faster still '
+    'and less exact, see docs/predict.md',
   )
   return parser
 
