@@ -79,7 +79,7 @@ zoo: .venv/with-dev
 	@$(RUN) -m benchmarks.zoo --source $(DEMO)/affwild2 --data_dir $(DEMO)/zoo_records --output $(DEMO)/zoo
 
 # Measures the speed of programs, training, reading and prediction on this processor, PyTorch's beside
-# it, and writes docs/performance.md. It takes up to twenty minutes on an idle machine.
+# it, and writes docs/performance.md. It takes about ten minutes on an idle machine.
 bench: .venv/with-torch
 	@$(RUN) -m data_prep.mini --output $(DEMO)/affwild2
 	@$(RUN) -m benchmarks.bench --source $(DEMO)/affwild2 --output $(DEMO)/bench

@@ -4,8 +4,8 @@ python -m benchmarks.bench --source AFFWILD2 --output FOLDER [--only PART ...]
 
 It writes docs/performance.json, and docs/performance.md and its picture from it. What is compared
 runs in turns, since the speed of a shared machine changes; the median of the turns counts. AFFWILD2
-is what data_prep.mini has written. It takes twenty minutes on two idle cores; where PyTorch is not
-installed, it is left out.
+is what data_prep.mini has written. It takes about ten minutes on two idle cores. Where PyTorch is
+not installed, it is left out.
 """
 
 import argparse
@@ -23,12 +23,9 @@ import numpy as np
 
 from avjax import errors
 from avjax.inference.stream import BLOCK_FRAMES
-from avjax.system import System, start, steps
-from avjax.training import optimizer
-from avjax.training.plan import make_stages
+from avjax.system import System, start
 from benchmarks import folded, performance, predict, reading, trace
-from benchmarks.batches import random_batch
-from benchmarks.gpu import RATE
+from benchmarks.batches import random_batch, training_step
 from configs import audio, grjca, visual
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -85,7 +82,7 @@ def programs():
     arguments = system.init(0), {name: batch[name] for name in system.inputs.fields}
     calls[name] = system.encode, arguments
     if made is visual:
-      calls['visual tower, norms folded'] = folded.variants(system)['folded'], arguments
+      calls['visual tower, norms folded'] = folded.forward(system), arguments
   system = System.from_config(grjca.get_config())
   length, settings = system.inputs.length, system.model.settings
   widths = settings['visual']['ir50']['features'], settings['audio']['features']
@@ -120,17 +117,12 @@ def training():
   """
   config, found = grjca.get_config('mini'), {}
   system = System.from_config(config)
-  batch = jax.device_put(system.select(random_batch(config, config.batch_size)))
-  rest = batch, jax.random.key(0), jax.device_put(np.float32(RATE))
-  stages = make_stages(config, steps.parameter_paths(system.shapes['params']))
   for stage in STAGES:
-    transform = optimizer.make_optimizer(stages[stage - 1], config.optimizer)
-    state = [steps.make_state(system.init(0), transform)]
-    step = system.make_train_step(stages[stage - 1], transform).lower(state[0], *rest).compile()
+    lowered, run_step = training_step(system, config, stage, config.batch_size)
+    step = lowered.compile()
 
-    def run(step=step, state=state):
-      state[0], metrics = step(state[0], *rest)
-      jax.block_until_ready(metrics)
+    def run(step=step, run_step=run_step):
+      jax.block_until_ready(run_step(step))
 
     runs = {'avjax': run}
     if importlib.util.find_spec('torch'):

@@ -18,20 +18,19 @@ from jax import lax
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
-from avjax.models.layers import at_least_float32, per_channel
+from avjax.models.layers import Norm, at_least_float32, per_channel
 from avjax.system import System
 from benchmarks import performance
 from benchmarks.batches import random_batch
 from configs import visual
 
-EPSILON = 1e-5  # of layers.Norm
 CLIPS = 12
 V5E_HERTZ = 1.5e9
 
 
 def affine(params, stats):
   """Returns (factor, shift), each (C,), of a frozen norm."""
-  factor = lax.rsqrt(stats['var'] + EPSILON) * params['scale']
+  factor = lax.rsqrt(stats['var'] + Norm.epsilon) * params['scale']
   return factor, params['bias'] - stats['mean'] * factor
 
 
@@ -93,15 +92,15 @@ def ir50(params, stats, images):
   return x / jnp.sqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-12)
 
 
-def variants(system):
-  """Returns {name: function of (variables, fields)} of the visual tower, plain and folded."""
+def forward(system):
+  """Returns a function of (variables, fields): the folded tower in place of `system.encode`."""
 
   def run(variables, fields):
     faces, _ = system.inputs.prepare(fields)
     faces = faces.reshape(-1, *faces.shape[2:]).astype(system.model.tower_type)
     return ir50(variables['params']['visual'], variables['batch_stats']['visual'], faces)
 
-  return {'plain': system.encode, 'folded': run}
+  return run
 
 
 def on_a_tpu(system, clips):
@@ -119,7 +118,7 @@ def on_a_tpu(system, clips):
     (system.shapes, fields),
   )
   found = {}
-  for name, function in variants(system).items():
+  for name, function in {'plain': system.encode, 'folded': forward(system)}.items():
     program = jax.jit(function).lower(*shapes).compile()
     cycles = re.findall(r'"estimated_cycles":"(\d+)"', program.as_text())
     found[name] = {

@@ -23,21 +23,17 @@ import time
 os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
 
 import jax
-import numpy as np
 
 from avjax import errors
-from avjax.system import System, start, steps
-from avjax.training import optimizer
-from avjax.training.plan import make_stages
+from avjax.system import System, start
 from benchmarks import folded, performance, trace
-from benchmarks.batches import random_batch
+from benchmarks.batches import random_batch, training_step
 from configs import audio, grjca, visual
 
-RATE = 1e-5
 REPEATS = 8  # steps of a case after the first, each waited for
 LAST = 120  # seconds that must be left for a case to begin; most are for its compilation
 # In the order of their worth, if time runs out. Training cases end in their stage; `visual` and
-# `audio` are a tower alone, and `folded` is the visual one with its norms in its convolutions.
+# `audio` are one tower each, and `folded` is the visual one with its norms in its convolutions.
 CASES = (
   'avjax bfloat16 train 3',
   'torch compiled train 3',
@@ -75,23 +71,15 @@ def avjax_case(config, clips, towers, what):
   """Times a step of avjax; what: 'train' and a stage from 1, or one of the other cases."""
   config.precision.towers = towers
   system = System.from_config(config)
-  batch = jax.device_put(system.select(random_batch(config, clips)))
-  variables = system.init(0)
   if what[0] == 'train':
-    stages = make_stages(config, steps.parameter_paths(variables['params']))
-    chosen = stages[int(what[1]) - 1]
-    transform = optimizer.make_optimizer(chosen, config.optimizer)
-    state = [steps.make_state(variables, transform)]
-    del variables  # the state is donated
-    rest = batch, jax.random.key(0), jax.device_put(np.float32(RATE))
-    lowered = system.make_train_step(chosen, transform).lower(state[0], *rest)
+    lowered, run = training_step(system, config, int(what[1]), clips)
 
     def step():
-      state[0], metrics = program(state[0], *rest)
-      return metrics
+      return run(program)
   else:
-    fields = {name: batch[name] for name in system.inputs.fields}
-    forward = {'predict': system.predict, 'folded': folded.variants(system)['folded']}
+    batch, variables = random_batch(config, clips), system.init(0)
+    fields = jax.device_put({name: batch[name] for name in system.inputs.fields})
+    forward = {'predict': system.predict, 'folded': folded.forward(system)}
     lowered = jax.jit(forward.get(what[0], system.encode)).lower(variables, fields)
 
     def step():

@@ -23,9 +23,9 @@ WORK = {
   'train 2': 'stage 2',
   'train 3': 'stage 3',
   'predict': 'prediction',
-  'visual': 'IR-50 alone, forward',
+  'visual': 'IR-50 only, forward',
   'folded': 'the same, norms folded',
-  'audio': 'VGGish alone, forward',
+  'audio': 'VGGish only, forward',
 }
 WAYS = {
   'avjax bfloat16': 'avjax, bfloat16 towers',
@@ -208,7 +208,7 @@ def draw(found, gpu):
     right.plot([floor, floor], [y - 0.4, y + 0.4], color='black', lw=1.5)
   right.set_yticks(range(len(names)), names, fontsize=7)
   sketch = ', a sketch' if gpu.get('sketch') else ''
-  title = f'{gpu["device"]}{sketch}: ms a step; line: its products alone'
+  title = f'{gpu["device"]}{sketch}: ms a step; line: its products only'
   right.set_title(title, fontsize=10, loc='left')
   for axis in (left, right):
     axis.spines[['top', 'right']].set_visible(False)

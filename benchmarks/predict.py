@@ -233,8 +233,6 @@ def details(found):
     'full size, openvino-bfloat16': '`configs/grjca.py`, `--engine openvino-bfloat16`',
   }
   for name, title in titles.items():
-    if name not in found:
-      continue
     row = found[name]
     speeds = [
       f'{row["frames_per_second"][stage]:,}'

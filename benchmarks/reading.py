@@ -7,7 +7,7 @@ content, of the sizes of the defaults, are made in FOLDER and read several times
 them. Before each pass their files are read plainly from beginning to end, which is a ceiling. Both
 find them in memory, since they have just been written. Then a synthetic Aff-Wild2 is built with all
 cores, and time and size are projected to the real one, whose videos have more pixels. On two cores
-it takes four minutes, and --small, for a dry run, half a minute. Records and videos of an earlier
+it takes two minutes, and --small, for a dry run, half a minute. Records and videos of an earlier
 run are removed from FOLDER.
 """
 

@@ -22,7 +22,7 @@ from avjax.models.layers import nothing_trainable
 from avjax.system import System, compilation
 
 # Between predictions from OpenVINO's and from JAX's features, on made inputs. In bfloat16 rounding
-# may move a prediction by some hundredths; more than this is no rounding.
+# may move a prediction by some hundredths; a larger difference has another cause.
 LARGEST_DIFFERENCE = {'float32': 1e-3, 'bfloat16': 0.05}
 LEAVE_OUT = 'leave out --engine'
 CHANNELS_FIRST = (0, 3, 1, 2)  # JAX's (N,H,W,C) as OpenVINO's (N,C,H,W)
@@ -157,7 +157,7 @@ class Encoder:
 def made_block(batch):
   """Returns a batch like the given one, with made faces and sound, the same on every machine.
 
-  A face is 8 x 8 coloured squares and some noise, since pixels of noise alone would be one grey to
+  A face is 8 x 8 coloured squares and some noise, since pixels of noise only would be one grey to
   a tower.
   """
   rng, made = np.random.RandomState(0), dict(batch)

@@ -122,3 +122,18 @@ def make_official(root):
         '\n'.join(['valence,arousal', *rows, ''])
       )
   return root
+
+
+def write_clip(folder, frames, faceless=()):
+  """Writes a video of so many frames with sound, and a folder of its faces.
+
+  faceless: frames, from 1, that have no face. Returns the paths of the video and of the folder.
+  """
+  write_video(folder / 'clip.mp4', frames, tone(frames))
+  (folder / 'crops').mkdir()
+  rng = np.random.default_rng(0)
+  for k in range(1, frames + 1):
+    if k not in faceless:
+      face = Image.fromarray(rng.integers(0, 256, (112, 112, 3), np.uint8))
+      face.save(folder / 'crops' / f'{k:05d}.jpg')
+  return folder / 'clip.mp4', folder / 'crops'

@@ -4,8 +4,7 @@ import os
 import socket
 
 import pytest
-import tiny
-from fault.harness import call, made_run, one_line
+from fault.harness import call, one_line
 from official_set import tone, write_video
 
 import avjax
@@ -16,12 +15,6 @@ from avjax.training import loop
 from avjax.weights.exported import export_run
 
 pytestmark = pytest.mark.attack('folders and numbers given to a prediction')
-
-
-@pytest.fixture(scope='module')
-def tiny_run(tmp_path_factory):
-  """A run on windows of 12 frames every 8, with faces of 16 pixels."""
-  return made_run(tmp_path_factory.mktemp('run') / 'tiny', tiny.get_config())
 
 
 def predict(path, run, output, *rest):

@@ -10,9 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
-from fault.harness import call, made_run, one_line
-from official_set import tone, write_video
-from PIL import Image
+from fault.harness import call, one_line
+from official_set import write_clip
 
 import avjax
 from avjax.errors import InputError
@@ -36,21 +35,10 @@ def has_bfloat16():
   return 'BF16' in import_openvino().Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
 
 
-@pytest.fixture(scope='module')
-def tiny_run(tmp_path_factory):
-  return made_run(tmp_path_factory.mktemp('run') / 'tiny', tiny.get_config())
-
-
 @pytest.fixture
 def clip(tmp_path):
   """A video of 19 frames with sound, and a folder of its faces: a full block, and three frames."""
-  write_video(tmp_path / 'clip.mp4', 19, tone(19))
-  (tmp_path / 'crops').mkdir()
-  rng = np.random.default_rng(0)
-  for k in range(1, 20):
-    face = Image.fromarray(rng.integers(0, 256, (112, 112, 3), np.uint8))
-    face.save(tmp_path / 'crops' / f'{k:05d}.jpg')
-  return tmp_path / 'clip.mp4', tmp_path / 'crops'
+  return write_clip(tmp_path, 19)
 
 
 def random_model(config):

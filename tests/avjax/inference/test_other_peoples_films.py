@@ -22,12 +22,6 @@ ASTRONAUT = pathlib.Path(__file__).parents[2] / 'data/astronaut.jpg'
 
 
 @pytest.fixture(scope='module')
-def tiny_run(tmp_path_factory):
-  """A run on windows of 12 frames every 8, with faces of 16 pixels."""
-  return made_run(tmp_path_factory.mktemp('run') / 'tiny', tiny.get_config())
-
-
-@pytest.fixture(scope='module')
 def visual_run(tmp_path_factory):
   """A run that reads faces alone."""
   config = tiny.get_config()

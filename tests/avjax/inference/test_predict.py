@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tiny
 from fault.harness import call, made_run, one_line
-from official_set import tone, write_video
+from official_set import tone, write_clip, write_video
 from PIL import Image
 
 import avjax
@@ -34,23 +34,10 @@ MEDIA = pathlib.Path(__file__).parents[4] / 'shared/media'
 ONE_FILE = ('csv', 'png', 'html')
 
 
-@pytest.fixture(scope='module')
-def tiny_run(tmp_path_factory):
-  """A run on windows of 12 frames every 8, with faces of 16 pixels."""
-  return made_run(tmp_path_factory.mktemp('run') / 'tiny', tiny.get_config())
-
-
 @pytest.fixture
 def clip(tmp_path):
   """A video of 30 frames with sound, and a folder of its faces; frames 5 and 6 have none."""
-  write_video(tmp_path / 'clip.mp4', 30, tone(30))
-  (tmp_path / 'crops').mkdir()
-  rng = np.random.default_rng(0)
-  for k in {*range(1, 31)} - {5, 6}:
-    Image.fromarray(rng.integers(0, 256, (112, 112, 3), np.uint8)).save(
-      tmp_path / 'crops' / f'{k:05d}.jpg'
-    )
-  return tmp_path / 'clip.mp4', tmp_path / 'crops'
+  return write_clip(tmp_path, 30, faceless=(5, 6))
 
 
 def read_csv(path):
