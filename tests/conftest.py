@@ -35,7 +35,7 @@ import shapes  # noqa: E402  (found only now, and JAX must see the settings abov
 from avjax import command_line  # noqa: E402
 
 command_line.collect_garbage_less_often()  # a fifth of the time of the tests of models
-SHAPE_CHECKS = shapes.install()
+shapes.install()
 ATTACKS = {}  # {kind: [tried, held]}
 
 

@@ -14,6 +14,7 @@ import jax
 import jaxtyping
 import numpy as np
 
+CHECKED = []  # the names of the functions and methods that are checked
 NAMES = {'Array': jax.Array | np.ndarray, 'Bool': jaxtyping.Bool, 'Float': jaxtyping.Float}
 
 
@@ -27,8 +28,7 @@ def modules():
 
 
 def install():
-  """Wraps every function and method that states a shape; returns how many there are."""
-  count = 0
+  """Wraps every function and method that states a shape."""
   for module in modules():
     owners = [
       module,
@@ -49,5 +49,4 @@ def install():
         setattr(
           owner, name, nn.module.wrap_method_once(checked) if inspect.isclass(owner) else checked
         )
-        count += 1
-  return count
+        CHECKED.append(f'{owner.__name__}.{name}')

@@ -1,9 +1,9 @@
 """Tests that the shapes which models and losses state are checked: a wrong one is an error."""
 
-import conftest
 import jax
 import numpy as np
 import pytest
+import shapes
 from jaxtyping import TypeCheckError
 
 from avjax.models.fusion import FUSIONS
@@ -12,7 +12,7 @@ from avjax.targets import losses
 
 
 def test_there_are_checks():
-  assert conftest.SHAPE_CHECKS >= 30
+  assert len(shapes.CHECKED) >= 30
 
 
 @pytest.mark.parametrize(
