@@ -47,29 +47,30 @@ def train_all(values, configs, stop):
   from avjax.training import loop, plan
   from avjax.training.state import Diverged
 
-  workdirs = {name: pathlib.Path(values.workdir, name) for name in configs}
-  if len(configs) > 1:  # an error in the last run shows before the first run begins
+  with sharding.ending_at_once():
+    workdirs = {name: pathlib.Path(values.workdir, name) for name in configs}
+    if len(configs) > 1:  # an error in the last run shows before the first run begins
+      for name, config in configs.items():
+        plan.prepare(config, workdirs[name])
+    diverged = []
     for name, config in configs.items():
-      plan.prepare(config, workdirs[name])
-  diverged = []
-  for name, config in configs.items():
-    if name and sharding.is_primary():
-      print(f'\n{workdirs[name]}', file=sys.stderr)
-    try:
-      found = loop.train(config, workdirs[name], stop)
-    except Diverged:
-      diverged.append(name)
-      continue
-    if found is None:  # stopped
-      break
-    if sharding.is_primary():
-      print(results.summarize_run(found, config.targets, workdirs[name]))
-    jax.clear_caches()
-    if name and stop.asked:
-      break
-  if diverged and len(configs) > 1:
-    print(f'not finite: {", ".join(diverged)}', file=sys.stderr)
-  return NOT_FINITE if diverged else 0
+      if name and sharding.is_primary():
+        print(f'\n{workdirs[name]}', file=sys.stderr)
+      try:
+        found = loop.train(config, workdirs[name], stop)
+      except Diverged:
+        diverged.append(name)
+        continue
+      if found is None:  # stopped
+        break
+      if sharding.is_primary():
+        print(results.summarize_run(found, config.targets, workdirs[name]))
+      jax.clear_caches()
+      if name and stop.asked:
+        break
+    if diverged and len(configs) > 1:
+      print(f'not finite: {", ".join(diverged)}', file=sys.stderr)
+    return NOT_FINITE if diverged else 0
 
 
 def run():

@@ -182,6 +182,8 @@ def prediction_line(found):
 def reading_block(found):
   """Formats what reading and building take."""
   reader, build = found['reading']['reader'], found['reading']['build']
+  rows = [[name, row['mb'], row['ms']] for name, row in reader['hosts'].items()]
+  hosts = table(['hosts', 'MB', 'ms of a core'], rows)
   whole = build['affwild2']
   return (
     f'Reading, shuffled, from local disk on {found["reading"]["cores"]} cores: '
@@ -190,6 +192,8 @@ def reading_block(found):
     f'{reader["plain_clips_per_second"]:,.0f}), the first batch after '
     f'{reader["first_batch_s"]:.2f} s. The files were in the page cache. A second of one busy core '
     f'reads {reader["clips_per_second_of_a_core"]:.0f} clips.\n\n'
+    'In training each of several hosts reads its own rows of a batch. Of 24 clips, one reads for a '
+    f'step:\n\n{hosts}\n\n'
     f'`data_prep.build` with all cores: {build["frames_per_second"]:.0f} frames a second of a '
     f'synthetic set of {build["frames"]:,} frames, its start included. At that rate the '
     f'{whole["frames"] / 1e6:.2f} M frames of Aff-Wild2 take {whole["hours"]} hours; its videos '

@@ -98,6 +98,28 @@ def read_batches(data, seed):
   return first, time.perf_counter() - begin
 
 
+def bytes_read():
+  """Returns how many bytes this process has read so far, from disk or memory."""
+  lines = pathlib.Path('/proc/self/io').read_text().splitlines()
+  return int(dict(line.split(': ') for line in lines)['rchar'])
+
+
+def measure_hosts(data):
+  """Returns {hosts: what one of them reads for a step, and how long a core is busy with it}.
+
+  A batch of 24 clips is divided between the hosts.
+  """
+  found = {}
+  for hosts in (1, 2, 4, 8):
+    rows = range(24 // hosts)
+    before, begin = bytes_read(), time.process_time()
+    steps = sum(1 for _ in data.batches(list(CHUNKS), 24, 0, rows=rows))
+    read, busy = bytes_read() - before, time.process_time() - begin
+    found[hosts] = {'mb': round(read / steps / 1e6, 2), 'ms': round(1e3 * busy / steps, 1)}
+    print(f'{hosts} hosts: each reads', found[hosts], 'for a step', flush=True)
+  return found
+
+
 def measure_reader(folder, small):
   """Returns the clips/s of the reader and of a plain read, in turn."""
   layout = Layout(12, 8, 16) if small else Layout()
@@ -126,6 +148,7 @@ def measure_reader(folder, small):
     'clips_per_second_of_a_core': round(statistics.median(per_core), 1),  # of its busy seconds
     'plain_clips_per_second': round(statistics.median(plain), 1),
     'first_batch_s': round(statistics.median(first), 3),
+    'hosts': measure_hosts(data),
   }
 
 

@@ -151,7 +151,12 @@ class Records:
     return sum(chunks[split]['records'] for split in splits)
 
   def batches(
-    self, splits: Sequence[str], batch_size: int, seed: int | None = None, skip: int = 0
+    self,
+    splits: Sequence[str],
+    batch_size: int,
+    seed: int | None = None,
+    skip: int = 0,
+    rows: Sequence[int] | None = None,
   ) -> Iterator[dict[str, np.ndarray]]:
     """Yields batches, dicts of arrays (B, ...) with the fields of `avjax.data.records`.
 
@@ -163,6 +168,8 @@ class Records:
       seed: shuffles; the order is a function of the seed and the records. None reads one clip
         after another, by name, and the windows of each in order.
       skip: how many batches are left out at the start.
+      rows: which rows of each batch are read, ascending; the others are left out, and a batch may
+        have none. None reads all.
 
     log_mel is padded to the longest of the data set. Raises InputError for a damaged shard, and for
     a record that is of none of the clips of its split, or holds what no build writes.
@@ -175,12 +182,18 @@ class Records:
     # The order is drawn before anything is read, so that no record waits in memory for its turn.
     order = by_window([*itertools.chain(*shards)]) if seed is None else shuffled(shards, seed)
     order = order[skip * batch_size :]
+    count = -(-len(order) // batch_size)
+    if rows is not None:
+      rows = [row for row in rows if row < batch_size]
+      firsts = range(0, len(order), batch_size)
+      order = [order[first + row] for first in firsts for row in rows if first + row < len(order)]
+      batch_size = len(rows)
     paths, begins = zip(*order, strict=True) if order else ((), ())
     without_autograph = tf.autograph.experimental.do_not_convert  # it only costs time here
     data = tf.data.Dataset.from_tensor_slices(
       (tf.constant(paths, tf.string), tf.constant(begins, tf.int64))
     )
-    data = data.flat_map(without_autograph(read_record)).batch(batch_size)
+    data = data.flat_map(without_autograph(read_record)).batch(max(batch_size, 1))
     data = data.map(
       without_autograph(self._parse), num_parallel_calls=PARSED_AT_ONCE, deterministic=True
     )
@@ -191,6 +204,7 @@ class Records:
       for batch in data.as_numpy_iterator():
         self._check(batch, clips)
         yield batch | {name: batch[name].view(dtype) for name, dtype in viewed.items()}
+        count -= 1
     except tf.errors.OpError as error:
       changed = (
         path
@@ -198,6 +212,8 @@ class Records:
         if files.sha256(path) != self.manifest['shards'][path.name]['sha256']
       )
       raise InputError(f'{next(changed, self.folder)} is damaged; {manifest.REMEDY}') from error
+    for _ in range(count):  # the last batches have none of these rows
+      yield {name: np.zeros((0, *shape), dtype) for name, (shape, dtype) in self.fields.items()}
 
   def _find_records(self, name) -> list[Place]:
     """Returns the places of the records of a shard.

@@ -1,21 +1,33 @@
 """Splits batches over all devices of all processes and replicates everything else.
 
-The mesh has one axis, `data`. Every process reads every batch whole and puts its own rows on its
-devices, so that the order of the data is the same however many processes there are.
+The mesh has one axis, `data`. In training every process reads those rows of a batch that lie on its
+devices, in evaluation the whole batch. The order of the data is the same however many processes
+there are.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
-from collections.abc import Sequence
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
-from avjax.errors import InputError
+from avjax.errors import InputError, one_line, print_error
+
+SILENT = 30  # seconds without a sign of life after which a process counts as lost
+LOST = (
+  75  # the exit status where another process was lost, as EX_TEMPFAIL: the same command goes on
+)
 
 
 def start(
@@ -37,12 +49,63 @@ def start(
   try:
     jax.config.update('jax_cpu_collectives_implementation', 'gloo')  # of no effect on accelerators
     bind = coordinator if is_local(coordinator) else None
-    jax.distributed.initialize(coordinator, processes, process, coordinator_bind_address=bind)
+    jax.distributed.initialize(
+      coordinator,
+      processes,
+      process,
+      coordinator_bind_address=bind,
+      heartbeat_timeout_seconds=SILENT,
+    )
   except (RuntimeError, ValueError, TypeError) as error:
     raise InputError(
       f'the processes of this run do not find each other: {error}; '
       'give --coordinator, --processes and --process'
     ) from error
+
+
+@contextlib.contextmanager
+def ending_at_once() -> Iterator[None]:
+  """Ends one of several processes at once where an error leaves the context in it alone.
+
+  Python would wait at its end for the other processes, which may wait for this one. An error that
+  all have, such as one of the config, is raised.
+  """
+  try:
+    yield
+  except Exception as error:
+    missing = jax.process_count() > 1 and missing_processes()
+    if not missing:
+      raise
+    if isinstance(error, InputError):
+      print_error(error)
+      status = 2
+    elif isinstance(error, jax.errors.JaxRuntimeError):
+      print_error(
+        f'process {missing} of this run is lost; start the same command again for every process: '
+        f'the run goes on from what is saved ({one_line(error)})'
+      )
+      status = LOST
+    else:
+      traceback.print_exc()
+      status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def missing_processes() -> str:
+  """Returns the numbers of the processes that do not ask this within ten seconds, such as '1, 3'.
+
+  Those whose work together has failed all ask.
+  """
+  everyone = set(range(jax.process_count()))  # without it, devices would be asked
+  try:
+    ocp.multihost.sync_global_processes('who is left', timeout=10, processes=everyone)
+  except Exception as error:
+    # Its message ends with their names, a line each, and an empty line.
+    names = str(error).partition('timed out task names:')[2].lstrip().partition('\n\n')[0]
+    return ', '.join(re.findall(r'(\d+)$', names, re.MULTILINE)) or 'one'
+  return ''
 
 
 def is_local(coordinator: str | None) -> bool:
@@ -78,12 +141,35 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
   return place(tree, NamedSharding(mesh, PartitionSpec()))
 
 
-def shard(batch: Any, mesh: Mesh) -> Any:
-  """Splits the leading axis of every array over the devices.
+def own_rows(size: int, mesh: Mesh) -> list[int]:
+  """Returns which rows of a batch of `size` rows lie on the devices of this process, in order.
+
+  `size` must be a multiple of the number of devices.
+  """
+  places = NamedSharding(mesh, PartitionSpec('data')).addressable_devices_indices_map((size,))
+  return sorted(row for (rows,) in places.values() for row in range(*rows.indices(size)))
+
+
+def shard(batch: Any, mesh: Mesh, rows: Sequence[int] | None = None) -> Any:
+  """Splits the leading axis of every array over the devices of all processes.
 
   The batch size must be a multiple of their number.
+
+  rows: which rows of the batch the arrays hold, as `own_rows` returns them; None if they hold all.
   """
-  return place(batch, NamedSharding(mesh, PartitionSpec('data')))
+  sharding = NamedSharding(mesh, PartitionSpec('data'))
+  if rows is None:
+    return place(batch, sharding)
+  size = len(rows) // mesh.local_mesh.size * mesh.size
+
+  def put(x):
+    def part(index):
+      start, stop, _ = index[0].indices(size)
+      return x[slice(*np.searchsorted(rows, (start, stop)))]
+
+    return jax.make_array_from_callback((size, *x.shape[1:]), sharding, part)
+
+  return jax.tree.map(put, batch)
 
 
 def place(tree: Any, sharding: Sharding) -> Any:

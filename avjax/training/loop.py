@@ -162,16 +162,21 @@ def train_epoch(plan: Plan, run: RunState, train_step: StageSteps, progress, sto
   config, schedule = plan.config, run.schedule
   epoch_seed = schedule.epoch if config.shuffle == 'every_epoch' else 0
   order = int(np.random.SeedSequence([config.seed, epoch_seed]).generate_state(1)[0])
-  rows, key = sharding.padded_size(config.batch_size, mesh), jax.random.key(config.seed)
-  batches = plan.records.batches(plan.train_splits, config.batch_size, order, run.batches_done)
+  key = jax.random.key(config.seed)
+  rows = sharding.own_rows(sharding.padded_size(config.batch_size, mesh), mesh)
+  batches = plan.records.batches(
+    plan.train_splits, config.batch_size, order, run.batches_done, rows
+  )
   for batch in stop.watch(batches):
     rate = schedule.rate(run.batches_done, plan.batches_per_epoch)
     batch_key = jax.random.fold_in(key, run.step(plan.batches_per_epoch))
-    device_batch = sharding.shard(sharding.pad_rows(plan.system.select(batch), rows), mesh)
+    own = sharding.pad_rows(plan.system.select(batch), len(rows))
+    device_batch = sharding.shard(own, mesh, rows)
     device_rate = sharding.replicate(np.float32(rate), mesh)
     run.state, metrics = train_step(schedule.stage, run.state, device_batch, batch_key, device_rate)
+    size = min(config.batch_size, plan.sizes[0] - run.batches_done * config.batch_size)
     run.add_batch(metrics)
-    progress.update(len(batch['clip']), rate, schedule.best)
+    progress.update(size, rate, schedule.best)
     # Two batches late, so that the host does not wait for the device.
     check_finite(run, config.skip_most, leave_out=2)
 

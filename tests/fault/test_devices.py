@@ -6,6 +6,7 @@ They see the same data in the same order.
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,9 +42,10 @@ def on_devices(count, workdir, records, settings):
   return workdir
 
 
-def multihost(workdir, records, *settings):
+def multihost(workdir, records, *settings, processes=2):
+  words = map(str, ('launch/multihost_cpu.sh', processes, 1, *flags(workdir, records, *settings)))
   return subprocess.Popen(
-    ['bash', str(ROOT / 'launch/multihost_cpu.sh'), '2', '1', *flags(workdir, records, *settings)],
+    ['bash', *words],
     cwd=ROOT,
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
@@ -110,22 +112,67 @@ def test_two_processes(single, records, settings, tmp_path, record):
   assert found < 1e-5
 
 
-@pytest.mark.slow
-def test_one_sigterm_stops_both_processes_at_the_same_batch(
-  single, records, tmp_path, full, record
-):
-  if not full:
-    pytest.skip('make fault runs it')
-  process = multihost(tmp_path / 'run', records, *SETTINGS)
-  while not (tmp_path / 'run' / 'metrics.jsonl').exists():
+def wait_for_epoch(workdir, process):
+  while not (workdir / 'metrics.jsonl').exists():
     assert process.poll() is None, process.communicate()
     time.sleep(0.1)
-  process.send_signal(signal.SIGTERM)
-  asked = time.time()
+
+
+@pytest.mark.slow
+def test_a_lost_process_is_named_and_the_same_command_goes_on(
+  single, records, tmp_path, full, record
+):
+  workdir = tmp_path / 'run'
+  process = multihost(workdir, records, *SETTINGS)
+  wait_for_epoch(workdir, process)
+  subprocess.run(['pkill', '-KILL', '-f', f'[-]-process=1 .*--workdir={workdir}'], check=True)
+  lost = time.time()
   _, err = process.communicate(timeout=300)
-  record('2 processes, one SIGTERM: seconds to the end', round(time.time() - asked, 1))
-  assert process.returncode == 0 and 'stopped and saved' in err, err
-  process = multihost(tmp_path / 'run', records, *SETTINGS)
+  record('2 processes, one killed: seconds until the other ends', round(time.time() - lost, 1))
+  (line,) = (line for line in err.splitlines() if line.startswith('error:'))
+  assert process.returncode and 'process 1 of this run is lost; start the same' in line, err
+  assert 'Traceback' not in err and time.time() - lost < 60
+  if full:
+    process = multihost(workdir, records, *SETTINGS)
+    _, err = process.communicate(timeout=500)
+    assert process.returncode == 0 and 'resumed after' in err, err
+    assert difference(single, workdir) < 1e-5
+
+
+@pytest.mark.slow
+def test_an_error_of_one_process_ends_both(records, tmp_path):
+  """What damages a record after the start is met by one process only, that whose rows it is in."""
+  copy = shutil.copytree(records, tmp_path / 'records')
+  process = multihost(tmp_path / 'run', copy, *SETTINGS)
+  wait_for_epoch(tmp_path / 'run', process)
+  for path in copy.rglob('*.tfrecord*'):
+    path.write_bytes(path.read_bytes()[:-200] + bytes(200))
+  _, err = process.communicate(timeout=300)
+  assert process.returncode and 'is damaged; copy it again' in err, err
+  assert 'Traceback' not in err
+
+
+@pytest.mark.slow
+def test_one_sigterm_stops_all_and_other_processes_go_on(single, records, tmp_path, full, record):
+  """A run goes on with another number of processes: two, then one, then four."""
+  if not full:
+    pytest.skip('make fault runs it')
+  workdir = tmp_path / 'run'
+  for processes in (2, 1):
+    done = len((workdir / 'metrics.jsonl').read_text().splitlines()) if processes == 1 else 0
+    process = multihost(workdir, records, *SETTINGS, processes=processes)
+    wait_for_epoch(workdir, process)
+    while len((workdir / 'metrics.jsonl').read_text().splitlines()) == done:
+      assert process.poll() is None, process.communicate()
+      time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    asked = time.time()
+    _, err = process.communicate(timeout=300)
+    record(f'{processes} processes, one SIGTERM: seconds to the end', round(time.time() - asked, 1))
+    assert process.returncode == 0 and 'stopped and saved' in err, err
+  process = multihost(workdir, records, *SETTINGS, processes=4)
   _, err = process.communicate(timeout=500)
   assert process.returncode == 0 and 'resumed after' in err, err
-  assert difference(single, tmp_path / 'run') < 1e-5
+  found = difference(single, workdir)
+  record('2, 1 and 4 processes in turn: largest difference of a parameter to one', found)
+  assert found < 1e-5

@@ -85,6 +85,25 @@ def test_a_seed_is_an_order(records):
   )
 
 
+@pytest.mark.parametrize('processes', [1, 2, 4, 8])
+def test_processes_read_the_rows_of_a_batch_between_them(records, processes):
+  data = Records(records, LAYOUT)
+  splits, _ = data.fold(0)
+  size = data.size(splits)
+  batch_size = size // 2 - 1  # the third batch has two records, and most processes none of them
+  padded = -(-batch_size // processes) * processes
+  parts = np.split(np.arange(padded), processes)
+  read = [list(data.batches(splits, batch_size, 3, rows=part.tolist())) for part in parts]
+  whole = list(data.batches(splits, batch_size, 3))
+  assert [len(batch['clip']) for batch in whole] == [batch_size, batch_size, size % batch_size]
+  for batch, own in zip(whole, zip(*read, strict=True), strict=True):
+    for part, rows in zip(parts, own, strict=True):
+      assert rows.keys() == batch.keys()
+      for name, values in rows.items():
+        np.testing.assert_array_equal(values, batch[name][part[0] : part[-1] + 1])
+        assert values.dtype == batch[name].dtype or name == 'clip'
+
+
 @pytest.mark.parametrize(
   'change, words',
   [
