@@ -146,7 +146,8 @@ def own_rows(size: int, mesh: Mesh) -> list[int]:
 
   `size` must be a multiple of the number of devices.
   """
-  places = NamedSharding(mesh, PartitionSpec('data')).addressable_devices_indices_map((size,))
+  sharding = NamedSharding(mesh, PartitionSpec('data'))
+  places: dict[Any, Any] = dict(sharding.addressable_devices_indices_map((size,)))
   return sorted(row for (rows,) in places.values() for row in range(*rows.indices(size)))
 
 
