@@ -8,9 +8,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 extra=${1:?names the extra of setup.cfg: tpu, cuda or cpu}
 if [ -e ".venv/prepared-$extra" ]; then exit; fi
-sed -n '/^uv==/,$p' hashes.txt > uv.txt
 # The variable is for Debian's and Ubuntu's newer Pythons, which otherwise install nothing.
-PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --quiet --user --require-hashes --requirement uv.txt
+PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --quiet --user --require-hashes --requirement <(sed -n '/^uv==/,$p' hashes.txt)
 python3 -m uv venv --quiet --clear --python 3.12 .venv
 python3 -m uv pip install --quiet --python .venv/bin/python --constraint hashes.txt --build-constraint hashes.txt --editable ".[$extra]"
 touch ".venv/prepared-$extra"

@@ -11,6 +11,7 @@ import http.server
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -167,6 +168,23 @@ def test_killed_workers_cost_their_clips_and_the_records_are_those_of_a_local_bu
   times = collections.Counter(clip for _, clip in running.noted('begun'))
   assert times == {name: 1 + (name == FIRST) for name in jobs}
   assert whole(tmp_path / 'records') == whole(built)
+
+
+@pytest.mark.slow
+def test_a_clip_that_kills_every_worker_is_named(official, running, tmp_path):
+  (running.folder / 'hold').touch()
+  with building(*words(official, tmp_path / 'records', running.address)) as build_process:
+    for n in range(4):
+      wait_for(lambda n=n: [clip for _, clip in running.noted('begun')].count(FIRST) > n)
+      os.kill([pid for pid, clip in running.noted('begun') if clip == FIRST][-1], signal.SIGKILL)
+    _, err = build_process.communicate()
+  assert build_process.returncode == 2
+  assert re.fullmatch(
+    r'error: 4 workers died of .*/10-25-64x48\.avi, probably for lack of memory; '
+    'start fewer of them on a machine',
+    err.splitlines()[-1],
+  )
+  assert list((tmp_path / 'records').iterdir()) == []
 
 
 @pytest.mark.slow
