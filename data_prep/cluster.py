@@ -18,9 +18,11 @@ import importlib.metadata
 import json
 import logging
 import pathlib
+import pkgutil
 import platform
 import queue
 import re
+import sys
 import threading
 import traceback
 
@@ -55,6 +57,10 @@ def connected(address):
       raise InputError(
         f'the scheduler at {address} has no workers; start some with: dask worker {address}'
       ) from None
+    try:  # a worker that cannot import what it is to run ends without a word
+      client.run(pkgutil.resolve_name, f'{__name__}:decode_job')
+    except ImportError as error:
+      raise other_environment(error) from error
     yield client
 
 
@@ -142,13 +148,31 @@ def lost(client):
   )
 
 
+def wait_for(future, client):
+  """Returns what a job has answered; says so where it waits since there are no workers any more."""
+  while True:
+    try:
+      return future.result(timeout=SECONDS)
+    except TimeoutError:
+      if not client.nthreads():
+        print('all workers have gone; the build waits for new ones', file=sys.stderr, flush=True)
+
+
+def other_environment(problem):
+  """Returns the error of a scheduler or workers that cannot import this module."""
+  return InputError(
+    f'scheduler or workers cannot run {__name__} ({one_line(problem)}); '
+    'start them in an environment that has this avjax'
+  )
+
+
 def take(client, folder, pending):
   """Waits for the clip that is the first in `pending`, and reads it; its files are removed."""
   import distributed
 
   job, future = pending[0]
   try:
-    answer = future.result()
+    answer = wait_for(future, client)
   except distributed.KilledWorker as problem:
     raise InputError(
       f'{problem.allowed_failures + 1} workers died of {job.clip.video}, probably for lack of '
@@ -156,11 +180,8 @@ def take(client, folder, pending):
     ) from problem
   except (concurrent.futures.CancelledError, OSError) as problem:
     raise lost(client) from problem
-  except (ImportError, RuntimeError) as problem:  # RuntimeError: of the scheduler
-    raise InputError(
-      f'scheduler or workers cannot run {__name__} ({one_line(problem)}); '
-      'start them in an environment that has this avjax'
-    ) from problem
+  except RuntimeError as problem:  # of the scheduler, which deserializes the name of the function
+    raise other_environment(problem) from problem
   if 'error' in answer:
     raise InputError(answer['error'])
   if 'bug' in answer:
