@@ -15,7 +15,7 @@ import sys
 from avjax import errors, files
 from avjax.data import manifest, records
 from avjax.errors import InputError
-from data_prep import clips, contents, features, parallel, shards
+from data_prep import clips, cluster, contents, features, parallel, shards
 from data_prep.sources import SOURCES
 
 TOLERABLE = {
@@ -91,6 +91,12 @@ def add_options(parser):
     help='processes that decode clips (default: one per core)',
   )
   parser.add_argument(
+    '--scheduler',
+    metavar='HOST:PORT',
+    help='Dask scheduler whose workers decode the clips in place of processes of this machine; '
+    'they need --source and --data_dir under the same paths (docs/launch.md)',
+  )
+  parser.add_argument(
     '--max_shard_mib', type=int, default=150, help='largest size of one file, in MiB (default: 150)'
   )
   tolerable = ', '.join(f'{name} ({meaning})' for name, meaning in TOLERABLE.items())
@@ -132,10 +138,18 @@ def main(argv=None):
       return keep(target, splits, known, seen, args.workers)
     shutil.rmtree(staging, ignore_errors=True)  # left by a build that was killed
     try:
-      check_features(shards.recorded(splits), args.workers)
-      made, clips_seen = shards.write(
-        splits, layout, staging, workers=args.workers, max_shard_mib=args.max_shard_mib
-      )
+      with (
+        cluster.connected(args.scheduler) if args.scheduler else contextlib.nullcontext() as client
+      ):
+        check_features(shards.recorded(splits), args.workers)
+        made, clips_seen = shards.write(
+          splits,
+          layout,
+          staging,
+          workers=args.workers,
+          client=client,
+          max_shard_mib=args.max_shard_mib,
+        )
       manifest.write_manifest(staging / manifest.NAME / manifest.VERSION, made | wanted)
       target.parent.mkdir(exist_ok=True)
       contents.write(target.parent, seen | clips_seen)

@@ -14,10 +14,11 @@ from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 from avjax import files
+from avjax.data.records import Layout
 from avjax.errors import InputError, as_input_error
 from avjax.media import faces
 from data_prep import parallel
-from data_prep.clips import Job
+from data_prep.clips import DecodedClip, Job, decode_clip
 
 NAME = 'source.json'
 
@@ -90,6 +91,12 @@ def clip_files(job: Job) -> list[pathlib.Path]:
 def examine_clip(job: Job) -> Contents:
   """Reads the video and the crops of a clip, and returns their Contents."""
   return examine(clip_files(job))
+
+
+def decode(job: Job, layout: Layout) -> tuple[DecodedClip, Contents]:
+  """Returns a decoded clip, and the Contents of the files that it was decoded from."""
+  seen = examine_clip(job)
+  return decode_clip(job, layout), seen
 
 
 def fingerprint(

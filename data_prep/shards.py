@@ -4,10 +4,11 @@ import collections
 import functools
 import importlib.metadata
 import itertools
+import secrets
 
 from avjax import files
 from avjax.data import manifest
-from data_prep import clips, contents, parallel
+from data_prep import clips, cluster, contents, parallel
 
 PACKAGES = ('av', 'librosa', 'numpy', 'pillow', 'tensorflow-datasets')
 
@@ -22,14 +23,16 @@ def recorded(splits):
   ]
 
 
-def decode(job, layout):
-  """Returns a decoded clip, and the contents of the files that it was decoded from."""
-  seen = contents.examine_clip(job)
-  return clips.decode_clip(job, layout), seen
+def write(splits, layout, staging, *, workers, client, max_shard_mib):
+  """Decodes all clips, and writes the shards under staging.
 
-
-def write(splits, layout, staging, *, workers, max_shard_mib):
-  """Decodes all clips in a pool of processes, and writes the shards under staging.
+  Args:
+    splits: {split: jobs} of the source.
+    layout: the records.Layout.
+    staging: folder that is made.
+    workers: processes of this machine that decode, unless there is a client.
+    client: of the Dask cluster that decodes (`cluster.connected`), or None.
+    max_shard_mib: largest size of one file.
 
   Returns the manifest, without what identifies the source, and the contents of the clips' files.
   """
@@ -53,7 +56,14 @@ def write(splits, layout, staging, *, workers, max_shard_mib):
         yield f'{clip.name}/{record["window"]}', record
 
   jobs = list(itertools.chain(*splits.values()))
-  with parallel.ordered(functools.partial(decode, layout=layout), jobs, workers, 'clip') as decoded:
+  if client:
+    # A random name: a job that a build which was killed has left running does not write here.
+    clips_folder = staging / f'clips-{secrets.token_hex(8)}'
+    decoding = cluster.ordered(jobs, layout, client, clips_folder)
+  else:
+    decode = functools.partial(contents.decode, layout=layout)
+    decoding = parallel.ordered(decode, jobs, workers, 'clip')
+  with decoding as decoded:
     # Imported late, so that the workers and the checks above start without TensorFlow.
     from data_prep import tfds_builder
 

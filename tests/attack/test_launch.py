@@ -94,7 +94,7 @@ def test_tpu_vm_sends_its_own_checkout(repository, tmp_path):
   copied = lines[0][4].rpartition('/')[2]
   assert lines[0][5] == f'name:{copied}'
   unpack, train = (line[-1].removeprefix('--command=') for line in lines[1:])
-  assert unpack.startswith(f"trap 'rm -f {copied}' EXIT; tar xzf {copied} && cd avjax-")
+  assert unpack.startswith(f"trap 'rm -f {copied}' EXIT; tar xzf {copied} && ln -sfn avjax-")
   assert shlex.split(train)[-3:] == [
     '--config=configs/grjca.py',
     f'--workdir={run}',

@@ -19,6 +19,7 @@ from avjax.data import manifest, records
 from avjax.errors import InputError
 from avjax.media import audio, video
 from data_prep import build, shards, verify
+from data_prep.contents import decode
 from data_prep.sources import affwild2
 
 LAYOUT = records.Layout(12, 8, 16)
@@ -242,13 +243,13 @@ def test_files_that_cannot_be_read_are_left_to_decoding(broken):
       job for job in shards.recorded(affwild2.AffWild2().plan(args)) if job.clip.name == '104'
     )
     with pytest.raises(InputError, match=f'104/{name} cannot be read as an image'):
-      shards.decode(job, LAYOUT)
+      decode(job, LAYOUT)
     with (broken / 'unreadable.txt').open('a') as file:
       file.write(f'104/{name}\n')
   (job,) = (
     job for job in shards.recorded(affwild2.AffWild2().plan(args)) if job.clip.name == '104'
   )
-  clip, _ = shards.decode(job, LAYOUT)
+  clip, _ = decode(job, LAYOUT)
   assert np.flatnonzero(~clip.face_present).tolist() == [6, 7]
 
 
