@@ -71,15 +71,27 @@ request_slice() {
   step gcloud compute tpus queued-resources create "$name" "--node-id=$name" "--zone=$zone" \
     "--accelerator-type=$type" "--runtime-version=$image" ${spot:+--spot}
 }
+before=''
 wait_for_slice() {
   if [ -n "$dry_run" ]; then slice_state; request_slice; return; fi
-  local state before=
+  local state
   while true; do
-    state=$(slice_state)
+    if ! state=$(slice_state); then
+      if [ -z "$before" ]; then exit 1; fi  # the very first look: gcloud has said what is wrong
+      sleep "$seconds"
+      continue
+    fi
     if [ "$state" != "$before" ]; then echo "slice $name: ${state:-not there}"; fi
     before=$state
     case $state in
-      ACTIVE) return ;;
+      ACTIVE)
+        for _ in {1..10}; do  # a new host lets nobody in for a while
+          if on_hosts all true; then return; fi
+          sleep "$seconds"
+        done
+        echo "error: not all hosts of $name can be reached by ssh" >&2
+        exit 1
+        ;;
       '') request_slice ;;
       SUSPENDED) step gcloud compute tpus queued-resources delete "$name" "--zone=$zone" --force --quiet ;;
       FAILED)
@@ -116,9 +128,14 @@ while true; do
   start_run || status=$?
   if [ -n "$dry_run" ] || [ -z "$keep" ]; then exit "$status"; fi
   # Looks after the run until it has ended or has lost its slice.
-  while [ "$(slice_state)" = ACTIVE ]; do
+  while true; do
+    if ! state=$(slice_state); then  # this computer is not connected now
+      sleep "$seconds"
+      continue
+    fi
+    if [ "$state" != ACTIVE ]; then break; fi
     if [ "$status" -ne 0 ]; then exit "$status"; fi  # it could not be started, on a slice that is there
-    found=$(on_hosts 0 "$host state" || true)  # nothing where the slice is being taken away
+    found=$(on_hosts 0 "$host state" | tail -n 1 || true)  # nothing where the slice is being taken away
     case $found in
       stopped)
         echo "the run has been stopped; --delete gives the slice back"

@@ -126,10 +126,11 @@ def test_a_preempted_slice_is_requested_again_and_the_same_command_goes_on(make_
     '--runtime-version=v2-alpha-tpuv5-lite',
     '--spot',
   ]
-  assert one.verbs()[:5] == [
+  assert one.verbs()[:6] == [
     'queued-resources list',
     'queued-resources create',
     'queued-resources list',
+    'tpu-vm ssh',
     'tpu-vm scp',
     'tpu-vm ssh',
   ]
@@ -156,6 +157,8 @@ def test_a_run_outlives_the_command_and_is_stopped_by_another(make_cloud):
     text=True,
   )
   wait_for(lambda: len(cloud.asked(one.folder, 'started')) == 2)
+  (one.folder / 'unreachable').touch()  # no connection, for a moment
+  wait_for(lambda: not (one.folder / 'unreachable').exists())
   assert one.launch('--stop', 'name', 'zone').returncode == 0
   assert 'has been stopped' in keeping.communicate(timeout=60)[0] and keeping.returncode == 0
   assert cloud.asked(one.folder, 'started') == [FLAGS, FLAGS]
@@ -195,6 +198,8 @@ def test_a_slice_that_cannot_be_had(make_cloud):
   done = one.launch('--type', 'v5p-16', '--keep', *RUN)
   assert done.returncode == 1
   assert done.stderr.startswith('error: Google could not provide name; ')
+  (one.folder / 'unreachable').touch()
+  assert one.launch('--type', 'v5p-16', '--keep', *RUN).returncode == 1
   assert not [call for call in cloud.asked(one.folder) if 'tpu-vm' in call]
 
 
