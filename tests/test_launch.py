@@ -176,7 +176,7 @@ def test_a_run_outlives_the_command_and_is_stopped_by_another(make_cloud):
   [
     ('exit 2', 2, 1, 'the run has ended 2'),
     ('exit $((starts < 3))', 0, 3, 'the run is ended 1 and is started again'),
-    ('exit 1', 1, 4, 'error: the run has ended 1 for the fourth time'),
+    ('exit 1', 1, 4, 'error: the run is ended 1 for the fourth time'),
     (
       'if [ $starts = 1 ]; then kill -9 0; fi; exit 0',
       0,
