@@ -126,9 +126,11 @@ def test_a_preempted_slice_is_requested_again_and_the_same_command_goes_on(make_
     '--runtime-version=v2-alpha-tpuv5-lite',
     '--spot',
   ]
-  assert one.verbs()[:6] == [
+  assert one.verbs()[:8] == [
     'queued-resources list',
     'queued-resources create',
+    'queued-resources list',
+    'tpu-vm ssh',  # which nobody answers yet
     'queued-resources list',
     'tpu-vm ssh',
     'tpu-vm scp',
