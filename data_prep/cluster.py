@@ -37,7 +37,7 @@ from data_prep.clips import Clip, DecodedClip, Job
 
 # What the bytes of a clip depend on; the manifest has more, which only write records.
 PACKAGES = ('av', 'librosa', 'numpy', 'opencv-python-headless', 'pillow')
-SECONDS = 30  # for the scheduler to answer, and again for the first worker to be there
+SECONDS = 30  # for the scheduler to answer, and for workers to be there
 AHEAD = 4  # clips for each thread of the workers that may be decoded, or wait on the disk
 
 
@@ -74,7 +74,7 @@ def start(address):
     import distributed
   except ImportError as error:
     raise InputError(
-      f'--scheduler needs dask.distributed ({one_line(error)}): pip install "avjax[dask]"'
+      f"--scheduler needs dask.distributed ({one_line(error)}): pip install 'avjax[dask]'"
     ) from error
   for name in ('distributed', 'distributed.client', 'distributed.core'):
     logging.getLogger(name).setLevel(logging.CRITICAL)  # what is wrong is an InputError

@@ -71,15 +71,28 @@ request_slice() {
   step gcloud compute tpus queued-resources create "$name" "--node-id=$name" "--zone=$zone" \
     "--accelerator-type=$type" "--runtime-version=$image" ${spot:+--spot}
 }
+before=''
 wait_for_slice() {
   if [ -n "$dry_run" ]; then slice_state; request_slice; return; fi
-  local state before=
+  local state tries=0
   while true; do
-    state=$(slice_state)
+    if ! state=$(slice_state); then
+      if [ -z "$before" ]; then exit 1; fi  # the very first look: gcloud has said what is wrong
+      sleep "$seconds"
+      continue
+    fi
     if [ "$state" != "$before" ]; then echo "slice $name: ${state:-not there}"; fi
     before=$state
     case $state in
-      ACTIVE) return ;;
+      ACTIVE)
+        if on_hosts all true; then return; fi  # a new host lets nobody in for a while
+        tries=$((tries + 1))
+        if [ "$tries" -eq 10 ]; then
+          echo "error: not all hosts of $name can be reached by ssh" >&2
+          exit 1
+        fi
+        sleep "$seconds"
+        ;;
       '') request_slice ;;
       SUSPENDED) step gcloud compute tpus queued-resources delete "$name" "--zone=$zone" --force --quiet ;;
       FAILED)
@@ -109,16 +122,27 @@ start_run() {
     on_hosts all "$host start $flags"
 }
 
-failures=0
+failures=0 started=''
 while true; do
   if [ -n "$type" ]; then wait_for_slice; fi
   status=0
   start_run || status=$?
   if [ -n "$dry_run" ] || [ -z "$keep" ]; then exit "$status"; fi
+  if [ "$status" -eq 0 ]; then started=1; fi
   # Looks after the run until it has ended or has lost its slice.
-  while [ "$(slice_state)" = ACTIVE ]; do
-    if [ "$status" -ne 0 ]; then exit "$status"; fi  # it could not be started, on a slice that is there
-    found=$(on_hosts 0 "$host state" || true)  # nothing where the slice is being taken away
+  while true; do
+    if ! state=$(slice_state); then  # this computer is not connected now
+      sleep "$seconds"
+      continue
+    fi
+    if [ "$state" != ACTIVE ]; then break; fi
+    if [ "$status" -eq 0 ]; then
+      found=$(on_hosts 0 "$host state" | tail -n 1 || true)  # nothing where the slice is being taken away
+    elif [ -z "$started" ]; then
+      exit "$status"
+    else
+      found='not started'
+    fi
     case $found in
       stopped)
         echo "the run has been stopped; --delete gives the slice back"
@@ -128,14 +152,15 @@ while true; do
         echo "the run has $found; --delete gives the slice back"
         exit "${found#ended }"
         ;;
-      lost | ended*)
+      lost | ended* | 'not started')
         if [ "$found" != 'ended 75' ]; then failures=$((failures + 1)); fi  # 75: the machine was told to stop
         if [ "$failures" -gt 3 ]; then
-          echo "error: the run has $found for the fourth time; --tail shows why" >&2
+          echo "error: the run is $found for the fourth time; --tail shows why" >&2
           exit 1
         fi
         echo "the run is $found and is started again"
-        on_hosts all "$host stop"  # what still runs on other hosts
+        sleep "$seconds"  # the slice may be about to be taken away
+        on_hosts all "$host stop" || true  # what still runs on other hosts
         continue 2
         ;;
     esac

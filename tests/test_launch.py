@@ -126,10 +126,13 @@ def test_a_preempted_slice_is_requested_again_and_the_same_command_goes_on(make_
     '--runtime-version=v2-alpha-tpuv5-lite',
     '--spot',
   ]
-  assert one.verbs()[:5] == [
+  assert one.verbs()[:8] == [
     'queued-resources list',
     'queued-resources create',
     'queued-resources list',
+    'tpu-vm ssh',  # which nobody answers yet
+    'queued-resources list',
+    'tpu-vm ssh',
     'tpu-vm scp',
     'tpu-vm ssh',
   ]
@@ -156,6 +159,8 @@ def test_a_run_outlives_the_command_and_is_stopped_by_another(make_cloud):
     text=True,
   )
   wait_for(lambda: len(cloud.asked(one.folder, 'started')) == 2)
+  (one.folder / 'unreachable').touch()  # no connection, for a moment
+  wait_for(lambda: not (one.folder / 'unreachable').exists())
   assert one.launch('--stop', 'name', 'zone').returncode == 0
   assert 'has been stopped' in keeping.communicate(timeout=60)[0] and keeping.returncode == 0
   assert cloud.asked(one.folder, 'started') == [FLAGS, FLAGS]
@@ -173,7 +178,7 @@ def test_a_run_outlives_the_command_and_is_stopped_by_another(make_cloud):
   [
     ('exit 2', 2, 1, 'the run has ended 2'),
     ('exit $((starts < 3))', 0, 3, 'the run is ended 1 and is started again'),
-    ('exit 1', 1, 4, 'error: the run has ended 1 for the fourth time'),
+    ('exit 1', 1, 4, 'error: the run is ended 1 for the fourth time'),
     (
       'if [ $starts = 1 ]; then kill -9 0; fi; exit 0',
       0,
@@ -195,6 +200,8 @@ def test_a_slice_that_cannot_be_had(make_cloud):
   done = one.launch('--type', 'v5p-16', '--keep', *RUN)
   assert done.returncode == 1
   assert done.stderr.startswith('error: Google could not provide name; ')
+  (one.folder / 'unreachable').touch()
+  assert one.launch('--type', 'v5p-16', '--keep', *RUN).returncode == 1
   assert not [call for call in cloud.asked(one.folder) if 'tpu-vm' in call]
 
 

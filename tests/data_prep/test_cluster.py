@@ -339,7 +339,7 @@ def test_a_cluster_that_is_not_there(official, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=f'^{message}$'):
       build.main(words(official, tmp_path / 'records', address))
   monkeypatch.setitem(sys.modules, 'distributed', None)
-  with pytest.raises(InputError, match=r'needs dask.distributed .*: pip install "avjax\[dask\]"$'):
+  with pytest.raises(InputError, match=r"needs dask.distributed .*: pip install 'avjax\[dask\]'$"):
     build.main(words(official, tmp_path / 'records', '127.0.0.1:9'))
   assert list((tmp_path / 'records').iterdir()) == []
 

@@ -3,7 +3,7 @@
 `install` puts it, and a Python that has only what the scripts ask of it, into a folder for PATH.
 What it is asked goes to the file `asked`, a line for each call. `queue1` holds the states that the
 slice goes through after it has been requested for the first time, one a line, and so on: each look
-takes one, and the last one stays.
+takes one, and the last one stays. The look that finds a file `unreachable` fails, once.
 """
 
 import os
@@ -14,6 +14,7 @@ set -u
 printf '%q ' "$@" >> "$CLOUD/asked"; echo >> "$CLOUD/asked"
 case "$3 $4" in
   'queued-resources list')
+    if [ -e "$CLOUD/unreachable" ]; then rm "$CLOUD/unreachable"; exit 1; fi
     if [ -s "$CLOUD/queue" ]; then
       head -n 1 "$CLOUD/queue"
       if [ "$(wc -l < "$CLOUD/queue")" -gt 1 ]; then sed -i 1d "$CLOUD/queue"; fi
@@ -21,17 +22,20 @@ case "$3 $4" in
   'queued-resources create')
     if [ -s "$CLOUD/queue" ]; then echo 'it exists already' >&2; exit 1; fi
     echo >> "$CLOUD/requests"
+    touch "$CLOUD/new"
     cp "$CLOUD/queue$(wc -l < "$CLOUD/requests")" "$CLOUD/queue" ;;
   'queued-resources delete')
     rm -rf "$CLOUD/queue" "$CLOUD"/host* ;;  # with the disks of the hosts
   'tpu-vm scp')
     for i in 0 1; do mkdir -p "$CLOUD/host$i"; cp "$5" "$CLOUD/host$i/${6#*:}"; done ;;
   'tpu-vm ssh')
+    if [ -e "$CLOUD/new" ]; then rm "$CLOUD/new"; exit 255; fi  # once: nobody is let in yet
     hosts='0 1'; command=
     for word in "${@:6}"; do
       case $word in --worker=0) hosts=0 ;; --command=*) command=${word#--command=} ;; esac
     done
     for i in $hosts; do
+      mkdir -p "$CLOUD/host$i"
       (cd "$CLOUD/host$i" && HOME=$PWD bash -c "$command") || exit
     done ;;
   *) echo "not a command that is played: $*" >&2; exit 1 ;;
