@@ -278,7 +278,7 @@ def test_streams_that_are_closed(submission, tmp_path):
 @pytest.mark.parametrize(
   'words, address',
   [
-    (['--workdir=gs://bucket/run', '--config=configs/grjca.py'], 'gs://bucket/run'),
+    (['--workdir=s3://bucket/run', '--config=configs/grjca.py'], 's3://bucket/run'),
     (['--config.data.dir=S3://bucket/records'], 'S3://bucket/records'),
     (['clip.mp4', '--run', 'https://host/run', '--output', 'out'], 'https://host/run'),
   ],
