@@ -31,7 +31,10 @@ def main(argv: list[str]) -> None:
   parser.add_argument(
     '--template', help="with --runs: the organisers' sample submission, whose rows the new ones get"
   )
-  parser.add_argument('--data_dir', help='records; by default those the run was trained on')
+  parser.add_argument(
+    '--data_dir',
+    help='records; by default those the run was trained on, unless they are on a bucket',
+  )
   arguments = parser.parse_args(argv[1:])
   logging.set_verbosity(logging.ERROR)
   wrong = arguments.report if arguments.runs else arguments.template

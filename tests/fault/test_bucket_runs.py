@@ -9,11 +9,14 @@ import signal
 import subprocess
 import sys
 
+import jax
+import numpy as np
 import pytest
 from bucket_server import get, put
 
 from avjax import files
 from avjax.files import buckets
+from avjax.inference.stream import StreamingPredictor
 from avjax.weights import files as weight_files
 from fault.harness import ROOT, call, drive, fingerprint, flags, run
 from fault.harness import files as tree
@@ -160,8 +163,11 @@ def test_evaluated_and_exported(whole, on_bucket, tmp_path):
   before = get(address)
   for name in ('results_validation.json', 'traces_validation.png'):
     files.Bucket(address).write(f'/{name}', None)
+  done = call(address, module='avjax.evaluate')  # the config of a stranger may name any bucket
+  assert done.returncode == 2 and 'name them with --data_dir' in done.stderr
+  data_dir = '--data_dir', f'{address.rpartition("/")[0]}/records'
   for where in (address, whole[0]):
-    done = call(where, '--report', module='avjax.evaluate')
+    done = call(where, '--report', *data_dir, module='avjax.evaluate')
     assert done.returncode == 0, done.stderr
     assert f'report       {where}/report.html' in done.stdout
   after = get(address)
@@ -181,9 +187,29 @@ def test_evaluated_and_exported(whole, on_bucket, tmp_path):
   assert exported['model.stablehlo'] == local['model.stablehlo']
   arrays = [weight_files.load(files.below(model, 'weights.safetensors'))[0] for model in models]
   assert weight_files.digest(arrays[0], {}) == weight_files.digest(arrays[1], {})
-  gathered = call('--runs', address.rpartition('/')[0], module='avjax.evaluate')
+  predictors = [StreamingPredictor(place) for place in (whole[0], address, models[0])]
+  arrays = [jax.tree.leaves(predictor.variables) for predictor in predictors]
+  for first, *others in zip(*arrays, strict=True):
+    for other in others:
+      np.testing.assert_array_equal(first, other)
+  gathered = call('--runs', address.rpartition('/')[0], *data_dir, module='avjax.evaluate')
   assert gathered.returncode == 0, gathered.stderr
-  assert {'summary.json', 'summary.md'} <= get(address.rpartition('/')[0]).keys()
+  assert {'summary.json', 'summary.md', 'submission_best.txt'} <= get(
+    address.rpartition('/')[0]
+  ).keys()
+
+
+def test_a_submission_on_a_bucket(address):
+  """It is checked, and so is its template, as on this machine."""
+  text = 'image_location,valence,arousal\nclip/00001.jpg,0.1,0.2\n'
+  for name in ('submission.txt', 'template.txt'):
+    files.Bucket(address).write(f'/{name}', text.encode())
+  words = f'{address}/submission.txt', '--template', f'{address}/template.txt'
+  done = call(*words, module='avjax.submission')
+  assert done.stdout == f'{words[0]} is valid: 1 rows of 1 clips\n', done.stderr
+  files.Bucket(address).write('/submission.txt', text.replace('0.2', '2').encode())
+  done = call(*words, module='avjax.submission')
+  assert done.returncode == 2 and done.stderr.startswith(f'error: {words[0]}, line 2')
 
 
 @pytest.mark.slow
