@@ -27,7 +27,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from tqdm import tqdm
@@ -259,11 +259,14 @@ class Copy:
     return True
 
   def whole(self, names: set[str]) -> set[str]:
-    """Returns those of the names that belong to something whole; the others are removed later."""
+    """Returns those of the names that belong to something whole.
+
+    On the bucket, the others are removed later; of this machine, they are not written.
+    """
     return names
 
   def rank(self, name: str) -> int:
-    """Returns when an object is written: after all of a lower rank."""
+    """Returns when an object is written: after all of a lower rank. It is removed before these."""
     del name
     return 0
 
@@ -281,13 +284,12 @@ class Copy:
     names = {name for name in self.bucket.names() if name.startswith('/')}
     if self.must_exist and not names:
       raise InputError(f'{self.bucket.address} holds nothing, or may not be listed by you')
-    names.discard(f'/{LOCK}')
-    self.there = set(filter(self.is_needed, names))
-    wanted = sorted(self.whole(self.there))
+    names = set(filter(self.is_needed, names - {f'/{LOCK}'}))
+    wanted = sorted(self.whole(names))
     for name in wanted:
       check_below(self.bucket.address, name)
-    self._at_once(self._fetch_one, wanted, 'copying from')
-    self.published = self._state()
+    at_once(self._fetch_one, wanted, f'copying {self.bucket.address}')
+    self.published, self.there = self._state(), names  # only now that all of them are here
     return self.path
 
   def _fetch_one(self, name: str):
@@ -305,17 +307,17 @@ class Copy:
     for folder, _, files in os.walk(self.path):
       for file in files:
         path = pathlib.Path(folder, file)
-        name = f'/{path.relative_to(self.path)}'
+        name, status = f'/{path.relative_to(self.path)}', path.stat()
         if not any(part.startswith(TEMPORARY) for part in name.split('/')):
-          status = path.stat()
           found[name] = status.st_mtime_ns, status.st_size
-    return found
+    whole = self.whole({*found})
+    return {name: state for name, state in found.items() if name in whole}
 
   def publish(self) -> None:
     """Writes what has changed in the copy to the bucket, in the order of `rank`.
 
-    What is gone here is removed last. Where it is killed in between, what counts by its `mark` is
-    whole. Raises InputError where the bucket cannot be written; all of it is then written by the
+    What is gone here is removed last. Where it is killed in between, what has its `mark` is whole.
+    Raises InputError where the bucket cannot be written; all of it is then written by the
     next call.
     """
     if self.lock:
@@ -325,13 +327,16 @@ class Copy:
     gone = self.there - here.keys()
     # Something whole is written anew: it does not count until that is done.
     doubtful = {mark for mark in map(self.mark, changed | gone) if mark in self.there & here.keys()}
-    self._at_once(self._remove_one, doubtful, 'writing to')
-    for _, names in itertools.groupby(sorted(changed | doubtful, key=self.rank), self.rank):
-      self._at_once(self._publish_one, names, 'writing to')
-    marks = {name for name in gone if self.mark(name) == name}
-    self._at_once(self._remove_one, marks, 'writing to')
-    self._at_once(self._remove_one, gone - marks, 'writing to')
+    self._by_rank(self._remove_one, doubtful, backwards=True)
+    self._by_rank(self._publish_one, changed | doubtful)
+    self._by_rank(self._remove_one, gone, backwards=True)
     self.published = here
+
+  def _by_rank(self, function, names: set[str], backwards: bool = False):
+    """Calls a function with each of the names, those of one rank together."""
+    ordered = sorted(names, key=self.rank, reverse=backwards)
+    for _, same in itertools.groupby(ordered, self.rank):
+      at_once(function, list(same), f'writing to {self.bucket.address}')
 
   def _publish_one(self, name: str):
     self.there.add(name)
@@ -341,13 +346,11 @@ class Copy:
     self.bucket.write(name, None)
     self.there.discard(name)
 
-  def _at_once(self, function, names: Iterable[str], what: str):
-    """Calls a function with each of the names, AT_ONCE at a time."""
-    at_once(function, list(names), f'{what} {self.bucket.address}')
-
 
 def at_once(function, values: list[Any], title: str) -> None:
   """Calls a function with each value, AT_ONCE at a time; the first error ends it."""
+  if not values:
+    return
   with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
     futures = [pool.submit(function, value) for value in values]
     try:

@@ -104,13 +104,15 @@ def trained(workdir: str | pathlib.Path) -> Iterator[pathlib.Path]:
     copy.lock = files.Lock(copy.bucket)
   try:
     sharding.wait_for_others()  # none reads what the owner before has not finished
-    TRAINED[copy.path] = copy
-    yield copy.fetch()  # at least the lock is there, or nothing may be listed
-    publish(copy.path)
-  except BaseException:
-    with contextlib.suppress(InputError):
-      publish(copy.path)
-    raise
+    path = copy.fetch()  # at least the lock is there, or nothing may be listed
+    TRAINED[path] = copy
+    try:
+      yield path
+    except BaseException:
+      with contextlib.suppress(InputError):
+        publish(path)
+      raise
+    publish(path)
   finally:
     TRAINED.pop(copy.path, None)
     if copy.lock:

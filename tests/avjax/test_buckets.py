@@ -4,6 +4,7 @@ No test meets a real bucket.
 """
 
 import collections
+import itertools
 import json
 import pathlib
 import threading
@@ -124,72 +125,79 @@ def test_messages_name_the_address(address):
 
 
 def state_of(path):
-  """Returns what a run would continue from: its newest state, and the best that this names."""
-  folder = path / 'checkpoints'
-  last = max((int(step.name) for step in (folder / 'last').glob('*')), default=None)
-  if last is None:
-    return None
-  step = folder / 'last' / str(last)
-  best = (step / 'state' / 'x').read_text()
-  assert (step / 'meta').read_text() == str(last) and (step / copies.MARK).exists()
-  assert (folder / 'best' / best / 'state' / 'x').read_text() == best
-  return last
+  """Returns what a run would continue from: (step, content) of its newest state.
+
+  Each state is whole, and the best one that the newest names is there.
+  """
+  newest, folder = None, path / 'checkpoints'
+  for kind in ('best', 'last'):
+    for step in sorted((folder / kind).glob('*'), key=lambda step: int(step.name)):
+      content = (step / 'state' / 'x').read_text()
+      assert (step / 'meta').read_text() == content and (step / copies.MARK).exists()
+      newest = int(step.name), content
+  if newest:
+    assert (folder / 'best' / str(newest[0]) / 'state' / 'x').exists()
+  return newest
 
 
-def save_state(path, step):
+def save_state(path, step, content='once'):
   """Writes files as a run does when an epoch has ended: two states of each kind are kept."""
-  for kind, content in (('best', step), ('last', step)):
+  for kind in ('best', 'last'):
     for old in (path / 'checkpoints' / kind).glob('*'):
       if int(old.name) < step - 1:
         for file in sorted(old.rglob('*'), reverse=True):
           file.rmdir() if file.is_dir() else file.unlink()
         old.rmdir()
     folder = path / 'checkpoints' / kind / str(step)
-    (folder / 'state').mkdir(parents=True)
-    (folder / 'state' / 'x').write_text(str(content))
-    (folder / 'meta').write_text(str(step))
+    (folder / 'state').mkdir(parents=True, exist_ok=True)
+    (folder / 'state' / 'x').write_text(content)
+    (folder / 'meta').write_text(content)
     (folder / copies.MARK).write_text('{}')
   with (path / 'metrics.jsonl').open('a') as file:
     file.write(f'{step}\n')
 
 
-def test_a_kill_at_any_request_leaves_a_run(server, address, monkeypatch):
+@pytest.mark.parametrize(
+  'step, content, before, after',
+  [
+    (4, 'once', (3, 'once'), [(3, 'once'), (4, 'once')]),
+    # The newest state is written anew; while it is, the one before it counts.
+    (3, 'again', (3, 'once'), [(3, 'once'), (2, 'once'), (3, 'again')]),
+  ],
+)
+def test_a_kill_at_any_request_leaves_a_run(
+  server, address, monkeypatch, step, content, before, after
+):
   """After each number of requests of a publication, none gets through: that is what a kill leaves.
 
-  What is then on the bucket is the run before, or after: its newest state is whole, and so is the
-  best state that it names.
+  What is then on the bucket is a run: each of its states is whole, and the best state that the
+  newest one names is there. The next publication removes the rest.
   """
   monkeypatch.setattr(buckets, 'AT_ONCE', 1)
-  requests = 0
-  for number in range(100):
+  for number in itertools.count():
     folder = f'{address}/{number}'
     copy = copies.RunCopy(folder)
     (copy.path / 'versions.json').write_text('{}')
     (copy.path / 'config.json').write_text('{}')
-    for step in (1, 2, 3):
-      save_state(copy.path, step)
+    for old in (1, 2, 3):
+      save_state(copy.path, old)
     copy.publish()
-    save_state(copy.path, 4)
-    left, before = iter(range(number)), len(server.requests)
-    with server.faults(
-      lambda method, path, left=left: None if next(left, None) is not None else '403'
-    ):
+    assert state_of(copies.RunCopy(folder).fetch()) == before
+    save_state(copy.path, step, content)
+    left, killed = iter(range(number)), False
+    with server.faults(lambda *_, left=left: '403' if next(left, None) is None else None):
       try:
         copy.publish()
-        killed = False
       except InputError:
         killed = True
-    requests = len(server.requests) - before
     again = copies.RunCopy(folder)
-    found = state_of(again.fetch())
-    assert found == 4 if not killed else found in (3, 4), (number, killed)
-    again.publish()  # removes what is of no use
-    names = get(folder)
-    steps = {name.split('/')[2] for name in names if '/last/' in name}
-    assert state_of(copies.RunCopy(folder).fetch()) == found and len(steps) <= 3
+    assert state_of(again.fetch()) in (after if killed else after[-1:])
+    found = tree(again.path)
+    again.publish()
+    assert get(folder) == found
     if not killed:
       break
-  assert requests > 8 and number == requests
+  assert number > 8
 
 
 def test_a_new_run_killed_at_any_request_can_begin(server, address, monkeypatch):
@@ -212,7 +220,7 @@ def test_what_is_not_needed_stays(address):
   before = get(address)
   with copies.evaluated(address) as path:
     assert not (path / 'checkpoints/last/1/state').exists()
-    assert (path / 'checkpoints/best/1/state/x').read_text() == '1'
+    assert (path / 'checkpoints/best/1/state/x').read_text() == 'once'
     (path / 'results.json').write_text('{}')
   assert get(address) == before | {'results.json': b'{}'}
   settings = copies.here(address, copies.SettingsCopy)
@@ -371,6 +379,21 @@ def test_a_folder_that_may_not_be_listed(server, address, records):
     refusal(copies.here, address)
     with pytest.raises(InputError), files.new_folder(address, last='metrics.jsonl'):
       pytest.fail('it is refused before')
+  assert get(address) == before
+
+
+def test_a_run_that_cannot_be_copied_whole_is_left_alone(server, address, records):
+  """What has not come is not taken for what the run has removed."""
+  run = copies.RunCopy(address)
+  for step in (1, 2):
+    save_state(run.path, step)
+  run.publish()
+  before = get(address)
+  with server.faults(lambda method, path: '403' if 'last/2/meta?alt' in path else None):
+    done = call(*flags(address, records))
+  assert done.returncode == 2 and done.stderr.startswith(
+    f'error: {address}/checkpoints/last/2/meta'
+  )
   assert get(address) == before
 
 

@@ -8,11 +8,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
 import pytest
-from bucket_server import get, put
+from bucket_server import WAITS, get, put
 
 from avjax import files
 from avjax.files import buckets
@@ -210,6 +211,23 @@ def test_a_submission_on_a_bucket(address):
   files.Bucket(address).write('/submission.txt', text.replace('0.2', '2').encode())
   done = call(*words, module='avjax.submission')
   assert done.returncode == 2 and done.stderr.startswith(f'error: {words[0]}, line 2')
+
+
+@pytest.mark.slow
+def test_a_connection_that_hangs(server, address):
+  """One on which nothing comes is cut and tried again: after a minute, or what a variable says."""
+  text = 'image_location,valence,arousal\nclip/00001.jpg,0.1,0.2\n'
+  files.Bucket(address).write('/x.txt', text.encode())
+  first = iter(['hangs'])
+  begin = time.monotonic()
+  with server.faults(lambda method, path: next(first, None)):
+    done = run(
+      *(f'{address}/x.txt', '--template', f'{address}/x.txt'),
+      module='avjax.submission',
+      env={'TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS': '1'},
+    )
+  assert done.returncode == 0, done.stderr
+  assert time.monotonic() - begin < WAITS['hangs'] and not next(first, None)
 
 
 @pytest.mark.slow

