@@ -250,7 +250,7 @@ def test_a_run_that_continues_another(on_bucket, address):
 
 @pytest.mark.slow
 def test_several_processes(whole, on_bucket, tmp_path):
-  """Each has its copy and the first one writes to the bucket; killed, they go on."""
+  """Each has its copy, the first one writes to the bucket, and all read what is there."""
   words, address = on_bucket
 
   def several(*more):
