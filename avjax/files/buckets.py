@@ -160,7 +160,8 @@ class Lock:
 
   def __init__(self, bucket: Bucket):
     self.bucket, self.name, self.token = bucket, f'/{LOCK}', secrets.token_hex(16)
-    self.generation, self.lost, self.ended = b'', False, threading.Event()
+    self.generation, self.renewed = b'', 0.0
+    self.lost, self.ended = False, threading.Event()
     self._one_at_a_time = threading.Lock()
     self._acquire()
     self._heart = threading.Thread(target=self._beat, daemon=True)
@@ -204,7 +205,7 @@ class Lock:
       content, written = self.bucket.read(self.name)
       if content is None or self._parse(content)[1] != self.token:
         return False
-    self.generation = written
+    self.generation, self.renewed = written, time.time()
     return True
 
   def _beat(self):
@@ -219,7 +220,8 @@ class Lock:
 
   def check(self) -> None:
     """Raises InputError unless the lock is still held; nothing may be written then."""
-    self._renew()
+    if time.time() - self.renewed > 1:  # an object may be written once a second
+      self._renew()
     if self.lost:
       raise InputError(
         f'{self.bucket.address}: another process has begun to train there, since this one was '
@@ -320,8 +322,6 @@ class Copy:
     Raises InputError where the bucket cannot be written; all of it is then written by the
     next call.
     """
-    if self.lock:
-      self.lock.check()
     here = self._state()
     changed = {name for name in here if self.published.get(name) != here[name]}
     gone = self.there - here.keys()
@@ -336,6 +336,8 @@ class Copy:
     """Calls a function with each of the names, those of one rank together."""
     ordered = sorted(names, key=self.rank, reverse=backwards)
     for _, same in itertools.groupby(ordered, self.rank):
+      if self.lock:
+        self.lock.check()
       at_once(function, list(same), f'writing to {self.bucket.address}')
 
   def _publish_one(self, name: str):

@@ -282,6 +282,7 @@ def test_an_owner_that_has_died(address):
   refusal(files.Lock, copy.bucket)
   age(address, 60)
   second = files.Lock(copy.bucket)
+  copy.lock.renewed -= buckets.STALE + 30  # as long as the object says
   (copy.path / 'x').write_text('the first, again')
   assert 'another process has begun to train there' in refusal(copy.publish)
   assert get(address)['x'] == b'the first'
@@ -289,6 +290,29 @@ def test_an_owner_that_has_died(address):
   second.check()  # it is still the owner
   second.release()
   assert copy.bucket.names() == ['/x']
+
+
+def test_an_owner_that_stands_still_while_it_writes(server, address, monkeypatch):
+  """When it goes on, and another has begun, it writes none of what is left."""
+  monkeypatch.setattr(buckets, 'AT_ONCE', 1)
+  copy = copies.RunCopy(address)
+  copy.lock = files.Lock(copy.bucket)
+  (copy.path / 'versions.json').write_text('{}')
+  (copy.path / 'config.json').write_text('{}')
+  save_state(copy.path, 1)
+  others = []
+
+  def stand_still(method, path):
+    if path.endswith('/config.json') and not others:
+      others.append(None)
+      age(address, buckets.STALE + 30)
+      copy.lock.renewed -= buckets.STALE + 30
+      others.append(files.Lock(copy.bucket))
+
+  with server.faults(stand_still):
+    assert 'another process has begun' in refusal(copy.publish)
+  assert get(address).keys() == {'versions.json', 'config.json', files.locks.LOCK}
+  others[1].release()
 
 
 def test_the_signs_of_life(address, monkeypatch):
