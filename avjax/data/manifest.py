@@ -52,7 +52,6 @@ def bring_shards(
 
   Raises InputError for one that is missing or does not have the SHA-256 of the manifest.
   """
-
   shards = manifest['shards']
 
   def bring(name):
