@@ -25,14 +25,21 @@ REMEDIES = {
 }
 CURSOR_UP = re.compile(r'(\x1b\[A)+')  # what tqdm writes where it draws several bars
 
+# {a copy on this machine: what it is a copy of, as gs://bucket/run}; avjax/files/buckets.py
+COPIED_FROM = {}
+
 OUTPUT_CLOSED = 141  # exit status where the reader of the output has gone, as a shell reports it
 
 
 class InputError(ValueError):
   """Reports input that cannot be used.
 
-  The message is one line: what is wrong, where, and what to do.
+  The message is one line: what is wrong, where, and what to do. A copy in COPIED_FROM is named by
+  what it is a copy of.
   """
+
+  def __init__(self, message):
+    super().__init__(as_named(str(message)))
 
 
 @contextlib.contextmanager
@@ -84,12 +91,21 @@ def one_line(error):
   return ''.join(filter(str.isprintable, text))[:100] or type(error).__name__
 
 
+def as_named(text):
+  """Returns text in which each copy in COPIED_FROM is named by what it is a copy of."""
+  for copy, origin in list(COPIED_FROM.items()):
+    text = text.replace(copy, origin)
+  return text
+
+
 def visible(text):
   """Returns text with each character that does not print as its escape, such as \\x1b, on one line.
 
   Names, metadata and messages of other people's files go through this to a terminal, a log or a
-  table: there they could hide or rewrite what stands before them, or turn its direction.
+  table: there they could hide or rewrite what stands before them, or turn its direction. Copies are
+  named as `as_named` does.
   """
+  text = as_named(text)
   return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
 
 
@@ -127,8 +143,10 @@ def print_error(error):
     print('error:', visible(' '.join(str(error).split())), file=sys.stderr)
 
 
-def run_command(main, *args):
+def run_command(main, *args, buckets=()):
   """Calls main(*args) and exits with the status that it returns.
+
+  buckets: the options that take an address of a bucket, see `check_addresses`.
 
   An InputError is printed, and the status is 2. Where the reader of the output has gone, as after
   `| head`, the command ends quietly with OUTPUT_CLOSED.
@@ -140,7 +158,7 @@ def run_command(main, *args):
   # matplotlib logs a warning where it finds no home folder, and when it lists the fonts.
   logging.getLogger('matplotlib').setLevel(logging.ERROR)
   try:
-    check_addresses(sys.argv[1:])
+    check_addresses(sys.argv[1:], buckets)
     pass_over_settings()
     check_temporary_folder()
     with writing('the output'):
@@ -159,17 +177,24 @@ def run_command(main, *args):
   sys.exit(status)
 
 
-def check_addresses(words):
+def check_addresses(words, buckets=()):
   """Raises InputError for a word of the command line that names something on another machine.
 
-  As a path, gs://bucket/run is a folder of this machine, and a run in it is lost with the machine.
+  As a path, s3://bucket/run is a folder of this machine, and a run in it is lost with the machine.
+
+  buckets: the options that take an address gs://, as '--workdir'; '' stands for a word without one.
   """
-  for word in words:
-    found = re.search(r'(?:^|=)([a-z][a-z0-9+.-]+://.*)', word, re.IGNORECASE)
-    if found:
+  for before, word in zip(['', *words], words, strict=False):
+    found = re.search(r'(?:^(-[^=]*)=|^|=)([a-z][a-z0-9+.-]+://.*)', word, re.IGNORECASE)
+    if not found:
+      continue
+    option = f'--{(found[1] or before).lstrip("-")}'
+    if not found[1] and option not in buckets:
+      option = ''
+    if option not in buckets or not found[2].startswith('gs://'):
       raise InputError(
-        f'{one_line(found[1])} is not on this machine, and avjax reads and writes only what is: '
-        'copy it here, or mount the bucket as a folder'
+        f'{one_line(found[2])} is not on this machine, and no such address is taken here: copy it '
+        'to this machine, or mount the bucket as a folder'
       )
 
 

@@ -8,7 +8,9 @@ import sys
 
 from absl import logging
 
-from avjax import command_line, errors
+from avjax import command_line, errors, files
+
+BUCKETS = ('', '--runs', '--template', '--data_dir')  # what may be on a bucket, gs://BUCKET/NAME
 
 
 def main(argv: list[str]) -> None:
@@ -29,7 +31,10 @@ def main(argv: list[str]) -> None:
   parser.add_argument(
     '--template', help="with --runs: the organisers' sample submission, whose rows the new ones get"
   )
-  parser.add_argument('--data_dir', help='records; by default those the run was trained on')
+  parser.add_argument(
+    '--data_dir',
+    help='records; by default those the run was trained on, unless they are on a bucket',
+  )
   arguments = parser.parse_args(argv[1:])
   logging.set_verbosity(logging.ERROR)
   wrong = arguments.report if arguments.runs else arguments.template
@@ -41,23 +46,28 @@ def main(argv: list[str]) -> None:
   command_line.start_jax()
   from avjax.evaluation import protocol
   from avjax.evaluation.results import evaluate_run, summarize_run
+  from avjax.runs import copies
 
   if arguments.runs:
+    template = arguments.template and files.copy_of_file(arguments.template)
     evaluate_test = functools.partial(evaluate_run, split='test', data_dir=arguments.data_dir)
-    print('\n'.join(protocol.gather(arguments.runs, evaluate_test, arguments.template)))
+    with copies.evaluated(arguments.runs) as runs:
+      lines = protocol.gather(runs, evaluate_test, template)
+    print('\n'.join(lines))
     return
-  evaluated = evaluate_run(arguments.run, arguments.split, arguments.data_dir, arguments.report)
+  with copies.evaluated(arguments.run) as run:
+    evaluated = evaluate_run(run, arguments.split, arguments.data_dir, arguments.report)
   if evaluated is None:
     raise errors.InputError(
       f'the records of {arguments.run} have no clips of the {arguments.split} partition'
     )
   config, results = evaluated
-  print(summarize_run(results, config.targets, arguments.run))
+  print(summarize_run(results, config.targets, run))
 
 
 def run() -> None:
   """Runs the console command avjax-evaluate."""
-  errors.run_command(main, sys.argv)
+  errors.run_command(main, sys.argv, buckets=BUCKETS)
 
 
 if __name__ == '__main__':

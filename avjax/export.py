@@ -11,8 +11,10 @@ import sys
 
 from absl import logging
 
-from avjax import command_line, errors
+from avjax import command_line, errors, files
 from avjax.errors import InputError
+
+BUCKETS = ('', '--output', '--check')  # what may be on a bucket, gs://BUCKET/NAME
 
 
 def main(argv: list[str]) -> None:
@@ -40,15 +42,19 @@ def main(argv: list[str]) -> None:
   import jax
   from tqdm import tqdm
 
-  from avjax.weights.exported import check_in_child, export_run
+  from avjax.runs import copies
+  from avjax.weights.exported import DESCRIPTION, check_in_child, export_run
 
-  folder = pathlib.Path(arguments.check or arguments.output)
-  doing = f'{"checking" if arguments.check else "exporting to"} {folder} ...'
+  model = arguments.check or arguments.output
+  doing = f'{"checking" if arguments.check else "exporting to"} {model} ...'
   with tqdm(total=0, desc=doing, bar_format='{desc}', leave=False, disable=None):
     if arguments.check:
+      folder = pathlib.Path(copies.here(model))
       difference, platform = check_in_child(folder, arguments.tolerance)
     else:
-      difference, platform = export_run(arguments.run, folder), jax.default_backend()
+      with files.new_folder(model, last=DESCRIPTION) as folder:
+        difference = export_run(copies.here(arguments.run), folder)
+      platform = jax.default_backend()
   if arguments.run:
     for path in sorted(folder.iterdir()):
       print(f'{path!s:<40}{path.stat().st_size:>14,} bytes')
@@ -60,7 +66,7 @@ def main(argv: list[str]) -> None:
 
 def run() -> None:
   """Runs the console command avjax-export."""
-  errors.run_command(main, sys.argv)
+  errors.run_command(main, sys.argv, buckets=BUCKETS)
 
 
 if __name__ == '__main__':

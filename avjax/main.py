@@ -7,14 +7,22 @@ another, each in its own folder under RUN. To train with several processes, star
 each of them with --coordinator, --processes and --process, or with --distributed.
 """
 
-import pathlib
 import sys
 
 from absl import logging
 
-from avjax import command_line, errors
+from avjax import command_line, errors, files
 from avjax.training.stop import StopSignal
 
+# What may be on a bucket, gs://BUCKET/NAME.
+BUCKETS = (
+  '--workdir',
+  '--config.data.dir',
+  '--config.resume',
+  '--config.init.model',
+  '--config.init.visual',
+  '--config.init.audio',
+)
 NOT_FINITE = 3  # exit status if the loss or gradient of a run stays not finite
 
 
@@ -43,28 +51,31 @@ def train_all(values, configs, stop):
   import jax
 
   from avjax.evaluation import results
+  from avjax.runs import copies
   from avjax.system import sharding
   from avjax.training import loop, plan
   from avjax.training.state import Diverged
 
   with sharding.ending_at_once():
-    workdirs = {name: pathlib.Path(values.workdir, name) for name in configs}
+    workdirs = {name: files.below(values.workdir, name) for name in configs}
     if len(configs) > 1:  # an error in the last run shows before the first run begins
       for name, config in configs.items():
-        plan.prepare(config, workdirs[name])
+        plan.prepare(config, copies.here(workdirs[name], copies.SettingsCopy))
     diverged = []
     for name, config in configs.items():
       if name and sharding.is_primary():
         print(f'\n{workdirs[name]}', file=sys.stderr)
       try:
-        found = loop.train(config, workdirs[name], stop)
+        with copies.trained(workdirs[name]) as workdir:
+          found = loop.train(config, workdir, stop)
+          summary = found and results.summarize_run(found, config.targets, workdir)
       except Diverged:
         diverged.append(name)
         continue
       if found is None:  # stopped
         break
       if sharding.is_primary():
-        print(results.summarize_run(found, config.targets, workdirs[name]))
+        print(summary)
       jax.clear_caches()
       if name and stop.asked:
         break
@@ -75,7 +86,7 @@ def train_all(values, configs, stop):
 
 def run():
   """Runs the console command avjax-train."""
-  errors.run_command(main, sys.argv)
+  errors.run_command(main, sys.argv, buckets=BUCKETS)
 
 
 if __name__ == '__main__':

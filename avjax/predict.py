@@ -19,6 +19,7 @@ ENDINGS = (
   '.mts', '.m2ts', '.vob', '.ogv',
 )
 # fmt: on
+BUCKETS = ('--run',)  # what may be on a bucket, gs://BUCKET/NAME
 INTERRUPTED = 130  # exit status after Ctrl-C, as in a shell
 
 
@@ -136,7 +137,7 @@ def find_videos(where):
 
 def run():
   """Runs the console command avjax-predict."""
-  errors.run_command(main, sys.argv)
+  errors.run_command(main, sys.argv, buckets=BUCKETS)
 
 
 if __name__ == '__main__':

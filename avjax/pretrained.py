@@ -17,6 +17,8 @@ import avjax
 from avjax import command_line, errors, files
 from avjax.errors import InputError
 
+BUCKETS = ('--source', '--output')  # what may be on a bucket, gs://BUCKET/NAME
+
 if TYPE_CHECKING:
   from avjax.weights import files as weight_files
   from avjax.weights import name_maps
@@ -50,13 +52,14 @@ def main(argv: list[str]) -> None:
   ]
   if unknown:
     raise InputError(f'unexpected argument {unknown[0]!r}')
-  output = pathlib.Path(arguments.output)
+  output = arguments.output
   files.check_free(output)
   # JAX is imported only now that the command line has been accepted.
   command_line.start_jax()
   from avjax.weights import files as weight_files
   from avjax.weights.convert import convert
 
+  arguments.source = files.copy_of_file(arguments.source)
   source, shapes, published = read_source(arguments, overrides)
   try:
     converted = convert(source, shapes, published)
@@ -103,7 +106,7 @@ def read_source(
 
 
 def print_summary(
-  output: pathlib.Path, metadata: weight_files.Metadata, converted: Converted, wanted: int
+  output: str, metadata: weight_files.Metadata, converted: Converted, wanted: int
 ) -> None:
   """Prints what was written, where it comes from, and what was left out.
 
@@ -127,7 +130,7 @@ def print_summary(
 
 def run() -> None:
   """Runs the console command avjax-pretrained."""
-  errors.run_command(main, sys.argv)
+  errors.run_command(main, sys.argv, buckets=BUCKETS)
 
 
 if __name__ == '__main__':

@@ -8,8 +8,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from avjax import errors
+from avjax import errors, files
 from avjax.evaluation import submission
+
+BUCKETS = ('', '--template')  # what may be on a bucket, gs://BUCKET/NAME
 
 
 def main(argv: list[str]) -> None:
@@ -24,14 +26,14 @@ def main(argv: list[str]) -> None:
     help=("the organisers' sample file, such as CVPR_8th_ABAW_VA_test_set_sample.txt"),
   )
   arguments = parser.parse_args(argv[1:])
-  template = submission.read_template(arguments.template)
-  rows, clips = submission.check(arguments.file, template)
+  template = submission.read_template(files.copy_of_file(arguments.template))
+  rows, clips = submission.check(files.copy_of_file(arguments.file), template)
   print(f'{arguments.file} is valid: {rows:,} rows of {clips} clips')
 
 
 def run() -> None:
   """Runs the console command avjax-submission."""
-  errors.run_command(main, sys.argv)
+  errors.run_command(main, sys.argv, buckets=BUCKETS)
 
 
 if __name__ == '__main__':

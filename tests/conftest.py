@@ -110,3 +110,22 @@ def records(tmp_path_factory):
     build.main(['--source', str(source), '--data_dir', str(folder), '--workers', '2', *SIZES]) == 0
   )
   return folder
+
+
+@pytest.fixture(scope='session')
+def server():
+  """A server of Google Cloud Storage on the loopback, see support/bucket_server.py."""
+  import bucket_server
+
+  if not bucket_server.PROGRAMS:
+    pytest.skip(f'no server of Google Cloud Storage: {bucket_server.PACKAGE} is not installed')
+  with bucket_server.running() as proxy:
+    yield proxy
+
+
+@pytest.fixture
+def address(server, request, monkeypatch, tmp_path):
+  """The address of a folder on a bucket, which is empty; records of a bucket are cached apart."""
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+  name = request.node.nodeid.encode().hex()[-100:]
+  return f'gs://bucket/{name}'

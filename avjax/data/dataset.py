@@ -89,6 +89,9 @@ class Records:
   missing or cut short, or where the records are not of the sizes in `layout`: a mapping with
   length, stride, face and perhaps features, such as config.data. option is that of the command
   which names data_dir, for messages.
+
+  Records on a bucket, gs://BUCKET/RECORDS, are copied to this machine, each split when it is first
+  read: see `manifest.bring_manifest`.
   """
 
   def __init__(
@@ -97,7 +100,13 @@ class Records:
     layout: Mapping[str, Any],
     option: str = '--config.data.dir',
   ):
-    self.manifest = manifest.check_sizes(data_dir, option)
+    self.bucket = None
+    if files.is_address(data_dir):
+      self.bucket, data_dir = manifest.bring_manifest(os.fspath(data_dir))
+      self.manifest = manifest.read_manifest(data_dir, option)
+      self._check_names()
+    else:
+      self.manifest = manifest.check_sizes(data_dir, option)
     for name in ('length', 'stride', 'face'):
       stored, wanted = self.manifest['layout'][name], layout[name]
       if stored != wanted:
@@ -114,6 +123,13 @@ class Records:
           f'records in {data_dir} have features {name} of width {width}, '
           f'the run has {features[name]}'
         )
+
+  def _check_names(self):
+    """Raises InputError where a shard is missing on the bucket."""
+    names = {name.removeprefix('/') for name in self.bucket.names()}
+    for name in self.manifest['shards']:
+      if name not in names:
+        raise InputError(f'shard {self.bucket.address}/{name} is missing; {manifest.REMEDY}')
 
   def fold(self, k: int) -> tuple[tuple[str, ...], str]:
     """Returns (the training splits, the validation split) of fold k of these records.
@@ -176,6 +192,8 @@ class Records:
     """
     tf = tensorflow()
     names = [name for name in sorted(self.manifest['shards']) if manifest.split_of(name) in splits]
+    if self.bucket:
+      manifest.bring_shards(self.bucket, self.folder, self.manifest, names)
     if seed is not None:
       names = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
     shards = [self._find_records(name) for name in names]

@@ -1,11 +1,13 @@
 """Reads and writes the manifest, which marks a data set as complete and describes its files."""
 
+import hashlib
 import os
 import pathlib
 import re
+from collections.abc import Iterable
 from typing import Any
 
-from avjax import files
+from avjax import errors, files
 from avjax.data import records
 from avjax.data.names import check_name
 from avjax.errors import InputError, as_input_error
@@ -22,6 +24,47 @@ def version_folder(data_dir: str | os.PathLike[str]) -> pathlib.Path:
   data_dir = pathlib.Path(data_dir)
   folders = data_dir, data_dir / VERSION, data_dir / NAME / VERSION
   return next((folder for folder in folders if (folder / MANIFEST).is_file()), folders[-1])
+
+
+def bring_manifest(data_dir: str) -> tuple[files.Bucket, pathlib.Path]:
+  """Copies the manifest of records on a bucket, gs://BUCKET/RECORDS, to this machine.
+
+  Returns the folder of the shards on the bucket, and the folder of this machine for their copies,
+  where the manifest is. It is in the cache folder of the user, under the SHA-256 of the manifest,
+  and stays there for later commands. Raises InputError if there is no manifest.
+  """
+  for place in ('', f'/{VERSION}', f'/{NAME}/{VERSION}'):
+    bucket = files.Bucket(f'{data_dir.rstrip("/")}{place}')
+    content, _ = bucket.read(f'/{MANIFEST}')
+    if content is not None:
+      cache = files.user_cache('avjax') or files.own_folder()
+      folder = cache / 'records' / hashlib.sha256(content).hexdigest()
+      errors.COPIED_FROM[str(folder)] = bucket.address
+      files.copy_to_cache(bucket, f'/{MANIFEST}', folder / MANIFEST)
+      return bucket, folder
+  raise InputError(f'{data_dir} holds no finished records; name the folder they were copied to')
+
+
+def bring_shards(
+  bucket: files.Bucket, folder: pathlib.Path, manifest: dict[str, Any], names: Iterable[str]
+) -> None:
+  """Copies those of the shards from a bucket that are not in a folder of this machine yet.
+
+  Raises InputError for one that is missing or does not have the SHA-256 of the manifest.
+  """
+  shards = manifest['shards']
+
+  def bring(name):
+    try:
+      files.copy_to_cache(bucket, f'/{name}', folder / name, shards[name]['sha256'])
+    except InputError as error:
+      raise InputError(f'{error}; {REMEDY}') from error
+
+  def is_here(path, size):
+    return path.exists() and path.stat().st_size == size
+
+  missing = [name for name in names if not is_here(folder / name, shards[name]['bytes'])]
+  files.at_once(bring, missing, f'copying {bucket.address}')
 
 
 def read_manifest(

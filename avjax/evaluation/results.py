@@ -13,6 +13,7 @@ from avjax import errors, files, ranges
 from avjax.data.dataset import Records
 from avjax.data.records import MOST_BYTES, most_bytes
 from avjax.data.splits import TEST
+from avjax.errors import InputError
 from avjax.evaluation.series import predict_records
 from avjax.reports import plots, run_report
 from avjax.runs import folder as run_folder
@@ -161,13 +162,18 @@ def evaluate_run(workdir, split, data_dir=None, report=False):
   Args:
     workdir: folder of the run.
     split: 'validation' or 'test'.
-    data_dir: records, by default those that the run was trained on.
+    data_dir: records, by default those that the run was trained on, if they are on this machine.
     report: whether to write report.html as well.
 
   Returns (config, results), or None where the records have no clips of this split.
   """
   config, system = load_system(workdir)
   files.remove_abandoned(workdir)
+  if not data_dir and files.is_address(config.data.dir):  # the run may be a stranger's
+    raise InputError(
+      f'{workdir} was trained on records on a bucket; name them with --data_dir, if you want to '
+      f'read {config.data.dir}'
+    )
   records = Records(data_dir or config.data.dir, config.data, '--data_dir')
   part = TEST if split == 'test' else records.fold(config.fold)[1]
   if not records.size([part]):

@@ -1,5 +1,19 @@
-"""Reads and writes files: folders, text, JSON, SHA-256, writing in one step, locking a folder."""
+"""Reads and writes files: folders, text, JSON, SHA-256, writing in one step, locks, buckets."""
 
+from avjax.files.buckets import (
+  Bucket,
+  Copy,
+  Lock,
+  at_once,
+  below,
+  check_free,
+  copy_of_file,
+  copy_to_cache,
+  is_address,
+  new_file,
+  new_folder,
+  own_folder,
+)
 from avjax.files.folders import (
   check_no_links,
   existing_folder,
@@ -18,7 +32,6 @@ from avjax.files.reading import (
   sha256,
 )
 from avjax.files.writing import (
-  check_free,
   in_one_step,
   open_to_append,
   remove_abandoned,
@@ -30,15 +43,26 @@ from avjax.files.writing import (
 
 __all__ = [
   'MOST_JSON',
+  'Bucket',
+  'Copy',
+  'Lock',
+  'at_once',
+  'below',
   'check_free',
   'check_no_links',
   'check_readable',
+  'copy_of_file',
+  'copy_to_cache',
   'existing_folder',
   'in_one_step',
+  'is_address',
   'locked',
   'may_write_in',
+  'new_file',
+  'new_folder',
   'open_regular',
   'open_to_append',
+  'own_folder',
   'read_bytes',
   'read_json',
   'read_text',

@@ -24,6 +24,7 @@ from avjax.inference.engines import ENGINES, check_engine
 from avjax.inference.timing import Clock
 from avjax.media import faces
 from avjax.models.audio_visual import FEATURES, MODALITIES
+from avjax.runs import copies
 from avjax.runs.load import load_best
 from avjax.system import System, compilation
 from avjax.system.values import check_outputs
@@ -42,9 +43,12 @@ class StreamingPredictor:
   """
 
   def __init__(self, folder, engine='jax'):
-    """Loads a model. engine: what runs the towers, one of `engines.ENGINES`."""
+    """Loads a model, from a copy if its folder is on a bucket.
+
+    engine: what runs the towers, one of `engines.ENGINES`.
+    """
     check_engine(engine)
-    self.folder, self.notes = pathlib.Path(folder), []
+    self.folder, self.notes = pathlib.Path(copies.here(folder)), []
     with as_input_error(f'{folder} holds no valid model'):
       self.config, self.system, variables = load_model(self.folder)
       read = [name for name in self.system.inputs.fields if name.startswith(FEATURES)]

@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 
 from avjax import files
 from avjax.errors import InputError
-from avjax.runs import arrays
+from avjax.runs import arrays, copies
 from avjax.runs.damage import (
   Damaged,
   Foreign,
@@ -119,9 +119,19 @@ class Checkpoints:
       for path in (self.folder / name).glob('*.orbax-checkpoint-tmp*'):
         shutil.rmtree(path, ignore_errors=True)
     mode = {'read_only': True} if read_only else {'max_to_keep': KEPT}
-    options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False, **mode)
+    # Each process writes its own copy of a folder on a bucket, and else the primary the only one.
+    processes = ocp.options.MultiprocessingOptions(
+      primary_host=None if copies.is_copy(self.folder.parent) else 0
+    )
+    handlers = {
+      'state': ocp.StandardCheckpointHandler(multiprocessing_options=processes),
+      'meta': ocp.JsonCheckpointHandler(multiprocessing_options=processes),
+    }
+    options = ocp.CheckpointManagerOptions(
+      enable_async_checkpointing=False, multiprocessing_options=processes, **mode
+    )
     return ocp.CheckpointManager(
-      (self.folder / name).absolute(), item_names=('state', 'meta'), options=options
+      (self.folder / name).absolute(), item_handlers=handlers, options=options
     )
 
   def save(self, manager: ocp.CheckpointManager, step: int, state: Any, meta: dict) -> None:

@@ -125,6 +125,11 @@ def is_primary() -> bool:
   return jax.process_index() == 0
 
 
+def wait_for_others() -> None:
+  """Waits until every process of the run has come here."""
+  multihost_utils.sync_global_devices('avjax')  # returns at once if there is one
+
+
 def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
   """Makes a mesh of all devices over the axis `data`.
 

@@ -17,6 +17,7 @@ from avjax.errors import InputError
 from avjax.evaluation.results import mean_score, score, write_results
 from avjax.evaluation.series import predict_records
 from avjax.reports import plots
+from avjax.runs import copies
 from avjax.runs import folder as run_folder
 from avjax.runs.checkpoint import Checkpoints, check_best
 from avjax.runs.history import History
@@ -206,8 +207,9 @@ def validate(plan: Plan, variables, stop, mesh):
 
 
 def save(plan: Plan, run: RunState, checkpoints):
-  """Saves the state of the run as its newest one."""
+  """Saves the state of the run as its newest one, on its bucket as well."""
   checkpoints.save(checkpoints.last, run.step(plan.batches_per_epoch), run.state, run.to_meta())
+  copies.publish(checkpoints.folder.parent)
 
 
 def restore_or_begin(plan: Plan, workdir):

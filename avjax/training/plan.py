@@ -17,8 +17,8 @@ from avjax.data.dataset import Records
 from avjax.errors import InputError
 from avjax.evaluation.series import smoothing_widths
 from avjax.models.audio_visual import FEATURES, MODALITIES, TOWERS
+from avjax.runs import copies, settings
 from avjax.runs import folder as run_folder
-from avjax.runs import settings
 from avjax.system import System, steps
 from avjax.training import optimizer, unfreezing
 from avjax.training.unfreezing import TrainableMask
@@ -116,7 +116,7 @@ def prepare(config: Config, workdir: str | pathlib.Path) -> Plan:
   #      batch size or seed;
   #   3. config.init: files of pretrained weights, part by part;
   #   4. random weights.
-  source = workdir if run_folder.begun(workdir) else config.resume
+  source = workdir if run_folder.begun(workdir) else copies.here(config.resume, copies.RunCopy)
   changed, origins = [], {}
   if not source:
     check_model_folder(config.init.model)
@@ -142,7 +142,7 @@ def prepare(config: Config, workdir: str | pathlib.Path) -> Plan:
 def check_model_folder(path: str) -> None:
   """Raises InputError if a file of weights lies in an exported model that holds a link."""
   folder = pathlib.Path(path).parent
-  if path and os.path.exists(folder / DESCRIPTION):
+  if path and not files.is_address(path) and os.path.exists(folder / DESCRIPTION):
     files.check_no_links(folder)
 
 

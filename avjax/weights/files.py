@@ -41,12 +41,12 @@ GROWTH = 4
 def save(path: str | pathlib.Path, arrays: Arrays, metadata: Metadata) -> None:
   """Writes arrays and metadata as a safetensors file with a checksum, in one step.
 
-  Raises InputError if the file exists.
+  path may be on a bucket. Raises InputError if the file exists.
   """
   check_printable(path, metadata)
   arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
   with_checksum = {**metadata, 'sha256': digest(arrays, metadata)}
-  with files.in_one_step(path) as partial:
+  with files.new_file(path) as local, files.in_one_step(local) as partial:
     partial.write_bytes(sorted_header(safetensors.numpy.save(arrays, with_checksum)))
 
 
@@ -76,8 +76,10 @@ def sorted_header(content: bytes) -> bytes:
 def load(path: str | pathlib.Path) -> tuple[Arrays, Metadata]:
   """Returns the arrays and metadata of a file that `save` wrote.
 
-  Raises InputError if it is missing, damaged or not ours.
+  A file on a bucket is copied first, since safetensors maps a file into memory. Raises InputError
+  if it is missing, damaged or not ours.
   """
+  path = files.copy_of_file(path)
   arrays, metadata = read_safetensors(path)
   if 'sha256' not in metadata:
     raise InputError(f'{path} was not written by avjax; convert it by python -m avjax.pretrained')

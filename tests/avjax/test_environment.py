@@ -278,7 +278,7 @@ def test_streams_that_are_closed(submission, tmp_path):
 @pytest.mark.parametrize(
   'words, address',
   [
-    (['--workdir=gs://bucket/run', '--config=configs/grjca.py'], 'gs://bucket/run'),
+    (['--workdir=s3://bucket/run', '--config=configs/grjca.py'], 's3://bucket/run'),
     (['--config.data.dir=S3://bucket/records'], 'S3://bucket/records'),
     (['clip.mp4', '--run', 'https://host/run', '--output', 'out'], 'https://host/run'),
   ],
@@ -291,6 +291,32 @@ def test_what_is_on_another_machine_is_refused(words, address, monkeypatch, caps
   found = capsys.readouterr().err
   assert ended.value.code == 2 and found.startswith(f'error: {address} is not on this machine')
   assert found.count('\n') == 1
+
+
+@pytest.mark.parametrize(
+  'words, taken',
+  [
+    (['--workdir=gs://bucket/run'], True),
+    (['--workdir', 'gs://bucket/run'], True),
+    (['-workdir=gs://bucket/run'], True),
+    (['--output=gs://bucket/run'], False),
+    (['--output', 'gs://bucket/run'], False),
+    (['gs://bucket/run'], False),
+    (['--workdir=run', 'gs://bucket/run'], False),
+    (['--workdir=GS://bucket/run'], False),
+    (['--workdir=s3://bucket/run'], False),
+    (['--config=configs/grjca.py:x=gs://bucket/run'], False),
+  ],
+)
+def test_which_options_take_an_address(words, taken, monkeypatch, capsys):
+  """Only those that a command names, and only of Google Cloud Storage."""
+  monkeypatch.setattr('sys.argv', ['command', *words])
+  with pytest.raises(SystemExit) as ended:
+    errors.run_command(lambda: 0, buckets=('--workdir',))
+  assert ended.value.code == (0 if taken else 2)
+  assert taken or 'is not on this machine' in capsys.readouterr().err
+  if words[0].startswith('gs'):
+    errors.check_addresses(words, buckets=('',))
 
 
 def test_a_path_with_colons_is_no_address(monkeypatch):

@@ -75,4 +75,4 @@ elif kind == 'compile':
   StageSteps.begin = in_compilation(StageSteps.begin)
 elif kind == 'save':
   checkpoint.Checkpoints.save = in_save(checkpoint.Checkpoints.save)
-errors.run_command(main.main, sys.argv[:1] + sys.argv[3:])
+errors.run_command(main.main, sys.argv[:1] + sys.argv[3:], buckets=main.BUCKETS)

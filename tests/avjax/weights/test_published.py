@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import tensorflow as tf
+from bucket_server import get, put
 
 import avjax
 from avjax import errors, pretrained
@@ -215,6 +216,21 @@ def test_the_predecessors_leftovers_are_told_apart():
   with_fc.model.fusion.joint_fc = True
   lines = convert(source, shapes_of_model(with_fc), name_maps.of_model(with_fc)).mismatches
   assert len(lines) == 4 and all('query_linear' in line for line in lines)
+
+
+@pytest.mark.slow
+def test_from_a_bucket_to_a_bucket(capsys, tmp_path, address):
+  """The converted file has the same bytes as the one on this machine."""
+  source = write(tmp_path / 'res50_ir_0.887.safetensors', made('ir50'))
+  put(tmp_path, address)
+  here, there = tmp_path / 'ir50.safetensors', f'{address}/ir50.safetensors'
+  words = 'ir50', '--source'
+  assert command(capsys, *words, source, '--output', here)[0] == 0
+  code, out, err = command(capsys, *words, f'{address}/{source.name}', '--output', there)
+  assert code == 0 and out.startswith(f'{there}: ir50, '), err
+  assert get(address)['ir50.safetensors'] == here.read_bytes()
+  code, _, err = command(capsys, *words, f'{address}/{source.name}', '--output', there)
+  assert code == 2 and f'{there} exists; it is not overwritten' in err
 
 
 @pytest.mark.slow
