@@ -16,168 +16,213 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from avjax.config import Config
-from avjax.data.records import Layout, fields
 from avjax.errors import InputError, one_line
 from avjax.evaluation.frames import WindowPredictor
+from avjax.models.audio_visual import FEATURES
 from avjax.system import System, sharding, steps
 from avjax.training.optimizer import make_optimizer
 from avjax.training.plan import make_stages
 
 
 @dataclasses.dataclass(frozen=True)
-class Chip:
-  """Holds what a maker says of an accelerator.
+class Rates:
+  """Holds the best that the maker of an accelerator promises.
 
-  flops: bfloat16 FLOP/s. memory: bytes. bandwidth: bytes/s of the memory. network: bytes/s that it
-  exchanges with its neighbours. of_host: chips that one host has.
+  float32, bfloat16: FLOP/s of products of these types at JAX's default precision, which is one pass
+    of bfloat16 for both on a TPU, and TF32 for float32 on a GPU.
+  memory: bytes/s from and to its memory.
+  network: bytes/s that it sends to others while all of them add up an array.
   """
 
-  flops: float
+  float32: float
+  bfloat16: float
   memory: float
-  bandwidth: float
   network: float
-  of_host: int
 
 
-# {kind of a device, as JAX calls it: Chip}, from the pages of Cloud TPU.
-CHIPS = {
-  'TPU v4': Chip(275e12, 32e9, 1228e9, 300e9, 4),
-  'TPU v5 lite': Chip(197e12, 16e9, 819e9, 200e9, 4),
-  'TPU v5': Chip(459e12, 95e9, 2765e9, 600e9, 4),
-  'TPU v6 lite': Chip(918e12, 32e9, 1638e9, 400e9, 4),
+# {kind of a device, as JAX calls it: (bytes of its memory, Rates)}, from the pages of Cloud TPU
+# (docs.cloud.google.com/tpu/docs/v4, v5e, v5p, v6e) and NVIDIA's data sheets. `network` is the
+# all-reduce bandwidth of a pod by its chips, and half of what a v5p or a GPU exchanges both ways.
+KINDS = {
+  'TPU v4': (32e9, Rates(275e12, 275e12, 1200e9, 270e9)),
+  'TPU v5 lite': (16e9, Rates(197e12, 197e12, 819e9, 200e9)),
+  'TPU v5': (95e9, Rates(459e12, 459e12, 2765e9, 600e9)),
+  'TPU v6 lite': (32e9, Rates(918e12, 918e12, 1640e9, 400e9)),
+  'NVIDIA H100 80GB HBM3': (80e9, Rates(494e12, 989e12, 3350e9, 450e9)),
+  'NVIDIA H200': (141e9, Rates(494e12, 989e12, 4800e9, 450e9)),
 }
-TOPOLOGY = re.compile(r'(v4|v5e|v5p|v6e):(\d{1,3}x\d{1,3}(?:x\d{1,3})?)')
+# The largest slices of v5e and v6e have 256 chips on a plane, those of v4 and v5p thousands.
+TOPOLOGY = re.compile(r'(v5e|v6e):([1-9]\d?x[1-9]\d?)|(v4|v5p):([1-9]\d?x[1-9]\d?x[1-9]\d?)')
+MOST_OF_A_PLANE = 256
+# What libtpu is told: it is not to look for a TPU, nor to ask a server about it.
+NO_TPU = {
+  'TPU_SKIP_MDS_QUERY': '1',
+  'TPU_WORKER_HOSTNAMES': 'localhost',
+  'TPU_WORKER_ID': '0',
+  'TPU_ACCELERATOR_TYPE': 'v5litepod-4',
+  'TPU_MIN_LOG_LEVEL': '3',
+  'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
+}
 COLLECTIVES = 'all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute'
-BYTES = {'pred': 1, 's8': 1, 'u8': 1, 'bf16': 2, 'f16': 2, 'f32': 4, 's32': 4, 'u32': 4}
 
 
-@dataclasses.dataclass
-class Program:
-  """Holds what a compiler says of a program, for each device.
+@dataclasses.dataclass(frozen=True)
+class Devices:
+  """Holds the devices of a run.
 
-  All but `seconds` and `replicated` are of one run of it.
-
-  state: bytes of the arguments that stay, such as parameters and moments.
-  inputs: bytes of the batch.
-  temporary: bytes of memory while it runs.
-  flops, accessed: FLOP, and bytes that are read and written.
-  collectives: {kind: (how many, bytes)}.
-  seconds: what compiling it took.
-  replicated: whether all results but predictions are whole on every device.
+  mesh: all of them, as `sharding.make_mesh` arranges them.
+  memory: bytes that each has.
+  rates: of each; None where they are not in KINDS.
   """
 
-  state: float
-  inputs: float
-  temporary: float
-  flops: float
-  accessed: float
-  collectives: dict[str, tuple[int, int]]
-  seconds: float
-  replicated: bool
+  mesh: Mesh
+  memory: float
+  rates: Rates | None
 
   @property
-  def memory(self) -> float:
-    """Bytes that a device needs."""
-    return self.state + self.inputs + self.temporary
+  def kind(self) -> str:
+    """What JAX calls them."""
+    return self.mesh.devices.flat[0].device_kind
 
-  def step_seconds(self, chip: Chip, devices: int) -> float:
-    """Returns the least seconds of a run of the program, by its roofline.
-
-    Products at the full rate or memory at its full rate, whichever takes longer, and then the
-    collectives, in a ring over the devices.
-    """
-    exchanged = sum(size for _, size in self.collectives.values())
-    ring = 2 * (devices - 1) / devices * exchanged / chip.network
-    return max(self.flops / chip.flops, self.accessed / chip.bandwidth) + ring
+  @property
+  def hosts(self) -> int:
+    """How many machines they are in."""
+    return len({device.process_index for device in self.mesh.devices.flat})
 
 
-class DoesNotFit(Exception):
-  """Reports that a program needs more memory than a device has."""
+def devices_at_hand() -> Devices:
+  """Returns the devices that JAX finds."""
+  mesh = sharding.make_mesh()
+  device = mesh.devices.flat[0]
+  used = device.memory_stats()  # None for a CPU, whose devices share the memory of the machine
+  shared = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / jax.local_device_count()
+  _, rates = KINDS.get(device.device_kind, (0, None))
+  return Devices(mesh, used['bytes_limit'] if used else shared, rates)
 
 
-def tpu_devices(topology: str) -> list[Any]:
-  """Returns the devices of a TPU slice that is described by words such as v5e:4x4.
+def tpu_slice(topology: str) -> Devices:
+  """Returns the devices of a TPU slice that a word such as v5e:4x4 names.
 
-  It needs libtpu, and no TPU. Raises InputError for other words.
+  It needs libtpu, and no TPU. Raises InputError without libtpu, or for what is no slice.
   """
   found = TOPOLOGY.fullmatch(topology)
-  if not found:
+  sides = [int(side) for side in (found[2] or found[4]).split('x')] if found else []
+  if not found or (found[1] and math.prod(sides) > MOST_OF_A_PLANE):
     raise InputError(
-      f'--topology {one_line(topology)} is none that is known: give v4, v5e, v5p or v6e and the '
-      'chips a side, such as v5e:4x4 or v5p:2x2x1'
+      f'--topology {one_line(topology)} is none that is known: it is v5e or v6e with two sides, '
+      'such as v5e:4x4, of at most 256 chips, or v4 or v5p with three, such as v5p:2x2x1'
     )
-  # libtpu looks for a TPU, and asks a server about it, unless it is told all this.
-  told = {
-    'TPU_SKIP_MDS_QUERY': '1',
-    'TPU_WORKER_HOSTNAMES': 'localhost',
-    'TPU_WORKER_ID': '0',
-    'TPU_ACCELERATOR_TYPE': 'v5litepod-4',
-    'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
-    'TPU_MIN_LOG_LEVEL': '3',
-  }
-  for name, value in told.items():
+  for name, value in NO_TPU.items():
     os.environ.setdefault(name, value)
-  kind, sides = found[1], [int(side) for side in found[2].split('x')]
-  host = tuple(min(side, most) for side, most in zip([*sides, 1][:3], (2, 2, 1), strict=True))
-  whole_chips = {'chip_config_name': 'megacore'} if kind in ('v4', 'v5p') else {}
+  # A host has four chips; a device of v4 is a whole chip, as it is by default on the others.
+  host = [min(side, most) for side, most in zip([*sides, 1][:3], (2, 2, 1), strict=True)]
+  whole = {'chip_config_name': 'megacore'} if found[3] else {}
   try:
     description = topologies.get_topology_desc(
-      topology, platform='tpu', chips_per_host_bounds=host, **whole_chips
+      topology, platform='tpu', chips_per_host_bounds=host, **whole
     )
   except Exception as error:  # JAX raises what its plugins raise
-    raise InputError(
-      f"--topology {topology} cannot be compiled for: {one_line(error)}; pip install 'avjax[tpu]' "
-      'brings the compiler, and the sides are those of a slice that exists'
-    ) from error
-  return list(description.devices)
+    if 'not installed' in str(error):
+      raise InputError(
+        "--topology needs the compiler for TPUs: pip install 'avjax[tpu]'"
+      ) from error
+    raise InputError(f'--topology {topology} is no slice: {one_line(error)}') from error
+  mesh = sharding.make_mesh(description.devices)
+  return Devices(mesh, *KINDS[mesh.devices.flat[0].device_kind])
 
 
-def programs(config: Config, mesh: Mesh, rows: int) -> Iterator[tuple[str, Any, Any]]:
-  """Yields (name, jitted function, its arguments as shapes) of every program of a run.
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+  """Holds the sizes of the records of a run.
 
+  training, validation: how many records there are.
   rows: log-mel rows of a record, at most.
+  record: bytes of a record.
   """
-  system = System.from_config(config)
+
+  training: int
+  validation: int
+  rows: int
+  record: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """Holds a program that a run needs.
+
+  function: jitted.
+  arguments: what it is called with, as jax.ShapeDtypeStruct with their places. The first is the
+    same in every call, and whole on every device: a state, or variables.
+  runs: how often an epoch runs it.
+  trains: whether it is a training step.
+  """
+
+  name: str
+  function: Any
+  arguments: tuple[Any, ...]
+  runs: int = 0
+  trains: bool = False
+
+  @property
+  def state(self) -> int:
+    """Bytes of the first argument, which do not grow with the batch."""
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(self.arguments[0]))
+
+
+def jobs(config: Config, devices: Devices, sizes: Sizes, film_block: int) -> Iterator[Job]:
+  """Yields every program of training, validation and the prediction of a film, as Job.
+
+  Args:
+    config: of the run.
+    devices: of training and validation; a film has one of them.
+    sizes: of its records.
+    film_block: frames of a film that go through the towers at once.
+  """
+  system, mesh = System.from_config(config), devices.mesh
   whole, split = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ('data',)))
-
-  def place(tree, layout):
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout), tree)
-
-  batch = place(batch_shapes(system, sharding.padded_size(config.batch_size, mesh), rows), split)
-  variables = place(system.shapes, whole)
-  key = place(jax.eval_shape(lambda: jax.random.key(0)), whole)
+  clips = sharding.padded_size(config.batch_size, mesh)
+  batch = put(batch_shapes(system, clips, sizes.rows), split)
+  key = put(jax.eval_shape(lambda: jax.random.key(0)), whole)
   rate = jax.ShapeDtypeStruct((), np.float32, sharding=whole)
   stages = make_stages(config, steps.parameter_paths(system.shapes['params']))
-  for i, stage in enumerate(stages):
-    transform = make_optimizer(stage, config.optimizer)
-    state = jax.eval_shape(lambda x, t=transform: steps.make_state(x, t), system.shapes)
-    yield (
-      f'stage {i + 1}',
-      system.make_train_step(stage, transform),
-      (place(state, whole), batch, key, rate),
+  for number, stage in enumerate(stages, 1):
+    optimizer = make_optimizer(stage, config.optimizer)
+    state = jax.eval_shape(lambda x, y=optimizer: steps.make_state(x, y), system.shapes)
+    yield Job(
+      f'stage {number}',
+      system.make_train_step(stage, optimizer),
+      (put(state, whole), batch, key, rate),
+      math.ceil(sizes.training / config.batch_size),
+      trains=True,
     )
-  evaluator = WindowPredictor(system, variables, mesh, config.batch_size)
-  block = place(system.inputs.blank_block(*evaluator.block_shape), split)
-  yield 'evaluation, towers', system.encode_step, (variables, block)
-  features = jax.eval_shape(system.encode, system.shapes, system.inputs.blank_block(1, 1))
-  windows = [
-    x
-    and jax.ShapeDtypeStruct(
-      (evaluator.batch_size, system.inputs.length, x.shape[-1]), x.dtype, sharding=split
-    )
-    for x in features
-  ]
-  mask = jax.ShapeDtypeStruct((evaluator.batch_size, system.inputs.length), bool, sharding=split)
-  yield 'evaluation, windows', system.decode_step, (variables, *windows, mask)
+  block = WindowPredictor(system, None, mesh, config.batch_size).block_shape
+  frames = sizes.validation * config.data.stride
+  counts = math.ceil(frames / math.prod(block)), math.ceil(sizes.validation / clips)
+  yield from prediction_jobs('evaluation', system, mesh, block, clips, counts)
+  if not any(name.startswith(FEATURES) for name in system.inputs.fields):
+    alone = sharding.make_mesh(mesh.devices.flat[:1])
+    yield from prediction_jobs('film', system, alone, (1, film_block), 1, (0, 0))
 
 
-def record_bytes(config: Config, rows: int) -> int:
-  """Returns the bytes of a record with so many log-mel rows."""
-  layout = Layout(config.data.length, config.data.stride, config.data.face)
-  return sum(
-    math.prod(rows if size is None else size for size in shape) * np.dtype(dtype).itemsize
-    for shape, dtype in fields(layout).values()
-  )
+def prediction_jobs(name, system: System, mesh: Mesh, block, windows: int, runs) -> Iterator[Job]:
+  """Yields the towers for a block (rows, frames), and what is behind them for so many windows."""
+  whole, split = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ('data',)))
+  variables = put(system.shapes, whole)
+  frames = system.inputs.blank_block(*block)
+  yield Job(f'{name}, towers', system.encode_step, (variables, put(frames, split)), runs[0])
+
+  def of_windows(x):
+    return jax.ShapeDtypeStruct((windows, system.inputs.length, *x.shape[2:]), x.dtype)
+
+  features = jax.eval_shape(system.encode, system.shapes, frames)
+  inputs = jax.tree.map(of_windows, (*features, frames['real']))
+  arguments = variables, *put(inputs, split)
+  yield Job(f'{name}, windows', system.decode_step, arguments, runs[1])
+
+
+def put(tree, place: NamedSharding):
+  """Returns the shapes and types of arrays, at this place."""
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
 
 
 def batch_shapes(system: System, clips: int, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
@@ -188,54 +233,85 @@ def batch_shapes(system: System, clips: int, rows: int) -> dict[str, jax.ShapeDt
     for name, (shape, dtype, _) in system.inputs.specs().items()
   }
   labels = jax.ShapeDtypeStruct((clips, length, len(system.targets)), np.float32)
-  return shapes | {'labels': labels, 'annotated': jax.ShapeDtypeStruct((clips, length), bool)}
+  return {**shapes, 'labels': labels, 'annotated': jax.ShapeDtypeStruct((clips, length), np.bool_)}
 
 
-def compile_program(function, arguments) -> Program:
-  """Compiles a jitted function for the devices of its arguments, which are shapes.
+def measure(job: Job, devices: Devices, precision: str) -> dict[str, Any]:
+  """Compiles a program; returns what the compiler says of one run of it on each device.
 
-  Raises DoesNotFit where their memory is too small.
+  precision: 'float32' or 'bfloat16', of the towers, which have nearly all products.
+
+  Returns:
+
+    state, memory: bytes of its first argument, of which it may use only a part, and of all that it
+      needs.
+    runs, trains: as of the Job.
+    fits: whether it fits in the memory of a device. Where the compiler finds that it does not,
+      nothing else is known.
+    flops, accessed: FLOP, and bytes that are read and written.
+    collectives: {kind: (how many, bytes)}.
+    seconds: what `roofline` returns; None where the rates of the devices are not known.
+    compile_seconds: what compiling took.
+    replicated: whether all that it returns is whole on every device.
   """
   begin = time.perf_counter()
+  row: dict[str, Any] = {'state': job.state, 'runs': job.runs, 'trains': job.trains}
   try:
-    compiled = function.lower(*arguments).compile()
+    compiled = job.function.lower(*job.arguments).compile()
   except jax.errors.JaxRuntimeError as error:
-    used = re.search(r'Used [\d.]+\w of [\d.]+\w \w+', str(error))
+    used = re.search(r'Used ([\d.]+)([MG]) of [\d.]+[MG] hbm', str(error))
     if not used:
       raise
-    raise DoesNotFit(used[0]) from error
-  seconds = time.perf_counter() - begin
-  memory, work = compiled.memory_analysis(), compiled.cost_analysis()
-  inputs = sum(bytes_of_a_device(x) for x in jax.tree.leaves(arguments[1:]))
-  layouts = [x.spec for x in jax.tree.leaves(compiled.output_shardings)]
-  return Program(
-    state=memory.argument_size_in_bytes - inputs,
-    inputs=inputs,
-    temporary=memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes,
-    flops=work['flops'],
-    accessed=work['bytes accessed'],
-    collectives=collectives(compiled.as_text()),
-    seconds=seconds,
-    replicated=all(layout == PartitionSpec() for layout in layouts),
+    size = float(used[1]) * 2 ** {'M': 20, 'G': 30}[used[2]]
+    return {**row, 'memory': size, 'fits': False}
+  compile_seconds = time.perf_counter() - begin
+  used, work = compiled.memory_analysis(), compiled.cost_analysis()
+  memory = (
+    used.argument_size_in_bytes
+    + used.output_size_in_bytes
+    - used.alias_size_in_bytes
+    + used.temp_size_in_bytes
   )
-
-
-def bytes_of_a_device(x: jax.ShapeDtypeStruct) -> int:
-  """Returns the bytes that one device has of an array."""
-  if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
-    return 8
-  return math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+  layouts = jax.tree.leaves(compiled.output_shardings)
+  row |= {
+    'memory': memory,
+    'fits': memory <= devices.memory,
+    'flops': work['flops'],
+    'accessed': work['bytes accessed'],
+    'collectives': collectives(compiled.as_text()),
+  }
+  rates, count = devices.rates, devices.mesh.size
+  return {
+    **row,
+    'seconds': roofline(row, rates, count, precision) if rates else None,
+    'compile_seconds': compile_seconds,
+    'replicated': all(layout.is_fully_replicated for layout in layouts),
+  }
 
 
 def collectives(text: str) -> dict[str, tuple[int, int]]:
-  """Returns {kind: (how many, bytes)} of the collectives of a compiled program."""
+  """Returns {kind: (how many, bytes)} of the collectives in the text of a compiled program."""
   found: dict[str, tuple[int, int]] = {}
   pattern = rf'^\s*(?:ROOT )?%\S+ = (.*?) ({COLLECTIVES})(?:-start)?\('
   for shapes, kind in re.findall(pattern, text, re.MULTILINE):
-    size = sum(
-      BYTES.get(dtype, 4) * math.prod(int(n) for n in sides.split(',') if n)
-      for dtype, sides in re.findall(r'\b([a-z]+\d*)\[([\d,]*)\]', shapes)
+    size = sum(  # f32[64,3]{1,0:T(8,128)} has 32 bits a number; pred, the only type without, has 8
+      int(bits or 8) // 8 * math.prod(int(side) for side in sides.split(',') if side)
+      for bits, sides in re.findall(r'\b[a-z]+(\d*)\[([\d,]*)\]', shapes)
     )
     count, total = found.get(kind, (0, 0))
     found[kind] = count + 1, total + size
   return found
+
+
+def roofline(row: dict[str, Any], rates: Rates, devices: int, precision: str) -> float:
+  """Returns the least seconds that one run of a compiled program can take.
+
+  That is all its FLOP at the full rate of products, or all its bytes at the full rate of the
+  memory, whichever takes longer, and then its collectives, in a ring over all devices, while
+  nothing else is done.
+
+  row: has the 'flops', 'accessed' and 'collectives' of `measure`. The rest is as there.
+  """
+  exchanged = sum(size for _, size in row['collectives'].values())
+  ring = 2 * (devices - 1) / devices * exchanged / rates.network
+  return max(row['flops'] / getattr(rates, precision), row['accessed'] / rates.memory) + ring
