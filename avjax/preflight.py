@@ -37,26 +37,28 @@ def main(argv):
     os.environ.update({**EFFORT, **os.environ, **SETTINGS})
   command_line.start_jax()
   from avjax.inference.stream import BLOCK_FRAMES
+  from avjax.system import sharding
   from avjax.system.system import precision_of
   from avjax.training import ahead, estimate, plan
 
-  devices = ahead.tpu_slice(topology) if topology else ahead.devices_at_hand()
-  config.batch_size = clips * (devices.mesh.size if of_a_device else 1)
+  mesh = ahead.tpu_slice(topology) if topology else sharding.make_mesh()
+  devices = ahead.describe(mesh)
+  config.batch_size = clips * (devices.count if of_a_device else 1)
   plan.check_ranges(config)
   config, sizes = estimate.record_sizes(config)
   about = {
-    'kind': devices.kind,
-    'devices': devices.mesh.size,
-    'hosts': devices.hosts,
-    'memory': devices.memory,
+    'devices': dataclasses.asdict(devices),
     'batch': config.batch_size,
     'records': dataclasses.asdict(sizes),
   }
   if not arguments.json:
-    start = '{devices} {kind} in {hosts} host(s), {batch} clips a step'.format(**about)
-    print(f'{start}\n\n{HEAD}', flush=True)
+    print(
+      f'{devices.count} {devices.kind} in {devices.hosts} host(s), {config.batch_size} clips a '
+      f'step\n\n{HEAD}',
+      flush=True,
+    )
   rows = {}
-  for job in ahead.jobs(config, devices, sizes, BLOCK_FRAMES):
+  for job in ahead.jobs(config, mesh, sizes, BLOCK_FRAMES):
     row = rows[job.name] = ahead.measure(job, devices, precision_of(config)['towers'])
     if not arguments.json:
       print(line(job.name, row, devices.memory), flush=True)

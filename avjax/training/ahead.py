@@ -28,28 +28,30 @@ from avjax.training.plan import make_stages
 class Rates:
   """Holds the best that the maker of an accelerator promises.
 
+  memory: bytes that it has.
+  bandwidth: bytes/s from and to them.
   float32, bfloat16: FLOP/s of products of these types at JAX's default precision, which is one pass
     of bfloat16 for both on a TPU, and TF32 for float32 on a GPU.
-  memory: bytes/s from and to its memory.
   network: bytes/s that it sends to others while all of them add up an array.
   """
 
+  memory: float
+  bandwidth: float
   float32: float
   bfloat16: float
-  memory: float
   network: float
 
 
-# {kind of a device, as JAX calls it: (bytes of its memory, Rates)}, from the pages of Cloud TPU
+# {kind of a device, as JAX calls it: Rates}, from the pages of Cloud TPU
 # (docs.cloud.google.com/tpu/docs/v4, v5e, v5p, v6e) and NVIDIA's data sheets. `network` is the
-# all-reduce bandwidth of a pod by its chips, and half of what a v5p or a GPU exchanges both ways.
+# all-reduce bandwidth of a pod by its chips, or half of what a v5p or a GPU exchanges both ways.
 KINDS = {
-  'TPU v4': (32e9, Rates(275e12, 275e12, 1200e9, 270e9)),
-  'TPU v5 lite': (16e9, Rates(197e12, 197e12, 819e9, 200e9)),
-  'TPU v5': (95e9, Rates(459e12, 459e12, 2765e9, 600e9)),
-  'TPU v6 lite': (32e9, Rates(918e12, 918e12, 1640e9, 400e9)),
-  'NVIDIA H100 80GB HBM3': (80e9, Rates(494e12, 989e12, 3350e9, 450e9)),
-  'NVIDIA H200': (141e9, Rates(494e12, 989e12, 4800e9, 450e9)),
+  'TPU v4': Rates(32e9, 1200e9, 275e12, 275e12, 270e9),
+  'TPU v5 lite': Rates(16e9, 819e9, 197e12, 197e12, 200e9),
+  'TPU v5': Rates(95e9, 2765e9, 459e12, 459e12, 600e9),
+  'TPU v6 lite': Rates(32e9, 1640e9, 918e12, 918e12, 400e9),
+  'NVIDIA H100 80GB HBM3': Rates(80e9, 3350e9, 494e12, 989e12, 450e9),
+  'NVIDIA H200': Rates(141e9, 4800e9, 494e12, 989e12, 450e9),
 }
 # The largest slices of v5e and v6e have 256 chips on a plane, those of v4 and v5p thousands.
 TOPOLOGY = re.compile(r'(v5e|v6e):([1-9]\d?x[1-9]\d?)|(v4|v5p):([1-9]\d?x[1-9]\d?x[1-9]\d?)')
@@ -68,39 +70,41 @@ COLLECTIVES = 'all-reduce|all-gather|reduce-scatter|all-to-all|collective-permut
 
 @dataclasses.dataclass(frozen=True)
 class Devices:
-  """Holds the devices of a run.
+  """Describes the devices of a run.
 
-  mesh: all of them, as `sharding.make_mesh` arranges them.
+  kind: what JAX calls them.
+  count: how many there are.
+  hosts: how many machines they are in.
   memory: bytes that each has.
-  rates: of each; None where they are not in KINDS.
   """
 
-  mesh: Mesh
+  kind: str
+  count: int
+  hosts: int
   memory: float
-  rates: Rates | None
 
   @property
-  def kind(self) -> str:
-    """What JAX calls them."""
-    return self.mesh.devices.flat[0].device_kind
-
-  @property
-  def hosts(self) -> int:
-    """How many machines they are in."""
-    return len({device.process_index for device in self.mesh.devices.flat})
+  def rates(self) -> Rates | None:
+    """The Rates of each, where they are known."""
+    return KINDS.get(self.kind)
 
 
-def devices_at_hand() -> Devices:
-  """Returns the devices that JAX finds."""
-  mesh = sharding.make_mesh()
-  device = mesh.devices.flat[0]
-  used = device.memory_stats()  # None for a CPU, whose devices share the memory of the machine
-  shared = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / jax.local_device_count()
-  _, rates = KINDS.get(device.device_kind, (0, None))
-  return Devices(mesh, used['bytes_limit'] if used else shared, rates)
+def describe(mesh: Mesh) -> Devices:
+  """Describes the devices of a mesh, which may be of `tpu_slice`."""
+  devices = list(mesh.devices.flat)
+  kind = devices[0].device_kind
+  limits = devices[0].memory_stats() if devices[0] in jax.devices() else None
+  if limits:
+    memory = limits['bytes_limit']
+  elif kind in KINDS:
+    memory = KINDS[kind].memory
+  else:  # processors share the memory of their machine
+    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / jax.local_device_count()
+  hosts = len({device.process_index for device in devices})
+  return Devices(kind, len(devices), hosts, memory)
 
 
-def tpu_slice(topology: str) -> Devices:
+def tpu_slice(topology: str) -> Mesh:
   """Returns the devices of a TPU slice that a word such as v5e:4x4 names.
 
   It needs libtpu, and no TPU. Raises InputError without libtpu, or for what is no slice.
@@ -127,8 +131,7 @@ def tpu_slice(topology: str) -> Devices:
         "--topology needs the compiler for TPUs: pip install 'avjax[tpu]'"
       ) from error
     raise InputError(f'--topology {topology} is no slice: {one_line(error)}') from error
-  mesh = sharding.make_mesh(description.devices)
-  return Devices(mesh, *KINDS[mesh.devices.flat[0].device_kind])
+  return sharding.make_mesh(description.devices)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,8 +154,8 @@ class Job:
   """Holds a program that a run needs.
 
   function: jitted.
-  arguments: what it is called with, as jax.ShapeDtypeStruct with their places. The first is the
-    same in every call, and whole on every device: a state, or variables.
+  arguments: what it is called with, as jax.ShapeDtypeStruct with their places, so that it is the
+    program that a run compiles. The first is whole on every device: a state, or variables.
   runs: how often an epoch runs it.
   trains: whether it is a training step.
   """
@@ -169,20 +172,20 @@ class Job:
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(self.arguments[0]))
 
 
-def jobs(config: Config, devices: Devices, sizes: Sizes, film_block: int) -> Iterator[Job]:
+def jobs(config: Config, mesh: Mesh, sizes: Sizes, film_block: int) -> Iterator[Job]:
   """Yields every program of training, validation and the prediction of a film, as Job.
 
   Args:
     config: of the run.
-    devices: of training and validation; a film has one of them.
+    mesh: the devices of training and validation; a film has the first of them.
     sizes: of its records.
     film_block: frames of a film that go through the towers at once.
   """
-  system, mesh = System.from_config(config), devices.mesh
+  system = System.from_config(config)
   whole, split = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ('data',)))
   clips = sharding.padded_size(config.batch_size, mesh)
   batch = put(batch_shapes(system, clips, sizes.rows), split)
-  key = put(jax.eval_shape(lambda: jax.random.key(0)), whole)
+  key = jax.eval_shape(lambda: jax.random.key(0))  # may be anywhere, as in a run
   rate = jax.ShapeDtypeStruct((), np.float32, sharding=whole)
   stages = make_stages(config, steps.parameter_paths(system.shapes['params']))
   for number, stage in enumerate(stages, 1):
@@ -242,7 +245,6 @@ def measure(job: Job, devices: Devices, precision: str) -> dict[str, Any]:
   precision: 'float32' or 'bfloat16', of the towers, which have nearly all products.
 
   Returns:
-
     state, memory: bytes of its first argument, of which it may use only a part, and of all that it
       needs.
     runs, trains: as of the Job.
@@ -280,10 +282,9 @@ def measure(job: Job, devices: Devices, precision: str) -> dict[str, Any]:
     'accessed': work['bytes accessed'],
     'collectives': collectives(compiled.as_text()),
   }
-  rates, count = devices.rates, devices.mesh.size
   return {
     **row,
-    'seconds': roofline(row, rates, count, precision) if rates else None,
+    'seconds': roofline(row, devices, precision),
     'compile_seconds': compile_seconds,
     'replicated': all(layout.is_fully_replicated for layout in layouts),
   }
@@ -303,8 +304,8 @@ def collectives(text: str) -> dict[str, tuple[int, int]]:
   return found
 
 
-def roofline(row: dict[str, Any], rates: Rates, devices: int, precision: str) -> float:
-  """Returns the least seconds that one run of a compiled program can take.
+def roofline(row: dict[str, Any], devices: Devices, precision: str) -> float | None:
+  """Returns the seconds of one run of a compiled program, at least; None if no rates are known.
 
   That is all its FLOP at the full rate of products, or all its bytes at the full rate of the
   memory, whichever takes longer, and then its collectives, in a ring over all devices, while
@@ -312,6 +313,9 @@ def roofline(row: dict[str, Any], rates: Rates, devices: int, precision: str) ->
 
   row: has the 'flops', 'accessed' and 'collectives' of `measure`. The rest is as there.
   """
+  if not devices.rates:
+    return None
+  rates, count = devices.rates, devices.count
   exchanged = sum(size for _, size in row['collectives'].values())
-  ring = 2 * (devices - 1) / devices * exchanged / rates.network
-  return max(row['flops'] / getattr(rates, precision), row['accessed'] / rates.memory) + ring
+  ring = 2 * (count - 1) / count * exchanged / rates.network
+  return max(row['flops'] / getattr(rates, precision), row['accessed'] / rates.bandwidth) + ring

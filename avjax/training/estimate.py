@@ -53,7 +53,8 @@ def summarize(config: Config, devices: Devices, sizes: Sizes, rows: dict) -> dic
   """Returns what the programs of a run mean for it.
 
   Args:
-    config, devices, sizes: as for `ahead.jobs`.
+    config, sizes: as for `ahead.jobs`.
+    devices: that the run has.
     rows: {name: what `ahead.measure` returns} of its programs.
 
   Returns:
@@ -64,7 +65,7 @@ def summarize(config: Config, devices: Devices, sizes: Sizes, rows: dict) -> dic
       devices are not known, or a program does not fit.
     notes: what should be known before anybody pays.
   """
-  count, batch = devices.mesh.size, config.batch_size
+  count, batch = devices.count, config.batch_size
   clips = math.ceil(batch / count)  # of a device
   stages = [row for row in rows.values() if row['trains']]
   most = min(

@@ -33,13 +33,16 @@ def test_collectives_by_hand():
   assert ahead.collectives(PROGRAM) == {'all-reduce': (3, sums), 'all-gather': (1, 14)}
 
 
-def test_roofline_by_hand():
-  rates = ahead.Rates(float32=100.0, bfloat16=200.0, memory=10.0, network=5.0)
+def test_roofline_by_hand(monkeypatch):
+  rates = ahead.Rates(memory=1.0, bandwidth=10.0, float32=100.0, bfloat16=200.0, network=5.0)
+  monkeypatch.setitem(ahead.KINDS, 'mine', rates)
+  one, four = (ahead.Devices('mine', count, 1, 1.0) for count in (1, 4))
   row = {'flops': 1000.0, 'accessed': 20.0, 'collectives': {'all-reduce': (1, 40), 'x': (1, 10)}}
-  assert ahead.roofline(row, rates, 1, 'float32') == 10.0
-  assert ahead.roofline(row, rates, 4, 'float32') == 10.0 + 2 * 3 / 4 * 50 / 5
-  assert ahead.roofline(row, rates, 1, 'bfloat16') == 5.0
-  assert ahead.roofline(row | {'accessed': 500.0}, rates, 1, 'float32') == 50.0
+  assert ahead.roofline(row, one, 'float32') == 10.0
+  assert ahead.roofline(row, four, 'float32') == 10.0 + 2 * 3 / 4 * 50 / 5
+  assert ahead.roofline(row, one, 'bfloat16') == 5.0
+  assert ahead.roofline(row | {'accessed': 500.0}, one, 'float32') == 50.0
+  assert ahead.roofline(row, ahead.Devices('another', 1, 1, 1.0), 'float32') is None
 
 
 def shapes(tree):
@@ -59,7 +62,7 @@ def test_the_shapes_are_those_of_a_run(config, records, tmp_path):
   config, sizes = estimate.record_sizes(config)
   assert (sizes.training, sizes.validation) == made.sizes
   mesh = sharding.make_mesh()
-  jobs = {job.name: job for job in ahead.jobs(config, ahead.devices_at_hand(), sizes, 16)}
+  jobs = {job.name: job for job in ahead.jobs(config, mesh, sizes, 16)}
   assert [name for name in jobs if jobs[name].trains] == ['stage 1', 'stage 2', 'stage 3']
 
   batch = next(made.records.batches(made.train_splits, config.batch_size, 0))
@@ -124,8 +127,6 @@ def run_on(clips, devices, **stage):
   """Returns what a run of 600 training and 120 validation records in 10 epochs is told."""
   config = load_config(['--config=configs/grjca.py', '--config.schedule.max_epochs=10'])
   config.batch_size = clips
-  mesh = type('Mesh', (), {'size': devices, 'devices': np.array([jax.devices()[0]])})()
-  rates = ahead.Rates(1.0, 1.0, 1.0, 1.0)
   row = {'state': 2e9, 'memory': 8e9, 'fits': True, 'trains': True, 'replicated': True}
   row |= {'seconds': 0.5, 'runs': 600 / clips}
   rows = {
@@ -135,7 +136,9 @@ def run_on(clips, devices, **stage):
     'film, towers': row | {'trains': False, 'seconds': 100.0, 'runs': 0},
   }
   sizes = ahead.Sizes(training=600, validation=120, rows=1104, record=2_000_000)
-  return estimate.summarize(config, ahead.Devices(mesh, 16e9, rates), sizes, rows)
+  return estimate.summarize(
+    config, ahead.Devices('TPU v5 lite', devices, devices // 4, 16e9), sizes, rows
+  )
 
 
 def test_hours_and_batch_by_hand():
