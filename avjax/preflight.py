@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import json
 import os
+import re
 import sys
 
 from avjax import command_line, errors
@@ -23,15 +24,17 @@ SETTINGS = {'JAX_PLATFORMS': 'cpu', 'JAX_COMPILATION_CACHE_DIR': ''}
 # The least effort of their compiler takes a minute a program of full size. Its default takes many,
 # and finds programs of less memory.
 EFFORT = {'JAX_OPTIMIZATION_LEVEL': 'O0'}
-MOST_CLIPS = 100_000  # of a step
+TOO_LARGE = 4  # exit status; 3 is that of avjax.main for a loss that is not finite
 HEAD = 'program                of memory     TFLOP      ms   compiled in   collectives'
 
 
 def main(argv):
-  """Runs the command; returns its exit status, 1 if a program does not fit."""
+  """Runs the command; returns its exit status, TOO_LARGE if a program does not fit."""
   arguments, words = read(argv)
   config = command_line.load_config(words)
-  clips, of_a_device = read_batch(arguments.batch or str(config.batch_size))
+  clips, of_a_device = config.batch_size, False
+  if arguments.batch is not None:
+    clips, of_a_device = read_batch(arguments.batch)
   topology = arguments.topology
   if topology:
     os.environ.update({**EFFORT, **os.environ, **SETTINGS})
@@ -67,7 +70,7 @@ def main(argv):
     print(json.dumps({**about, 'programs': rows, **found}, indent=1))
   else:
     print(*summary(config, sizes, found), sep='\n')
-  return 0 if all(row['fits'] for row in rows.values()) else 1
+  return 0 if all(row['fits'] for row in rows.values()) else TOO_LARGE
 
 
 def read(argv):
@@ -90,18 +93,18 @@ def read(argv):
 
 def read_batch(word):
   """Returns (clips, whether each device has so many) for a word such as 12 or 12x."""
-  number = word.removesuffix('x')
-  if not number.isascii() or not number.isdigit() or not 1 <= int(number) <= MOST_CLIPS:
+  found = re.fullmatch(r'([1-9][0-9]{0,5})(x?)', word)
+  if not found:
     raise InputError(
       f'--batch={one_line(word)} is not a number of clips, such as 12, or 12x for 12 a device'
     )
-  return int(number), word.endswith('x')
+  return int(found[1]), bool(found[2])
 
 
 def line(name, row, memory):
   """Formats a program as a line of the table."""
   start = f'{name:20}{row["memory"] / 1e9:6.2f} GB{row["memory"] / memory:5.0%}'
-  if 'flops' not in row:
+  if not row['fits']:
     return f'{start}   does not fit'
   time = '' if row['seconds'] is None else f'{1e3 * row["seconds"]:.1f}'
   kinds = (

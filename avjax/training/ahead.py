@@ -261,11 +261,10 @@ def measure(job: Job, devices: Devices, precision: str) -> dict[str, Any]:
   try:
     compiled = job.function.lower(*job.arguments).compile()
   except jax.errors.JaxRuntimeError as error:
-    used = re.search(r'Used ([\d.]+)([MG]) of [\d.]+[MG] hbm', str(error))
-    if not used:
+    memory = needed(str(error), job.state)
+    if memory is None:
       raise
-    size = float(used[1]) * 2 ** {'M': 20, 'G': 30}[used[2]]
-    return {**row, 'memory': size, 'fits': False}
+    return {**row, 'memory': memory, 'fits': False}
   compile_seconds = time.perf_counter() - begin
   used, work = compiled.memory_analysis(), compiled.cost_analysis()
   memory = (
@@ -288,6 +287,20 @@ def measure(job: Job, devices: Devices, precision: str) -> dict[str, Any]:
     'compile_seconds': compile_seconds,
     'replicated': all(layout.is_fully_replicated for layout in layouts),
   }
+
+
+def needed(message: str, state: int) -> float | None:
+  """Returns the bytes that a program would need, by a compiler's message that it has too few.
+
+  state: of the program, which a message about its temporary arrays leaves out. None for a message
+  about something else.
+  """
+  found = re.search(r'Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm', message)
+  beside = 0
+  if not found:
+    found = re.search(r'temporaries \(([\d.]+)([KMGT])\) exceeds', message)
+    beside = state
+  return found and float(found[1]) * 2 ** {'K': 10, 'M': 20, 'G': 30, 'T': 40}[found[2]] + beside
 
 
 def collectives(text: str) -> dict[str, tuple[int, int]]:

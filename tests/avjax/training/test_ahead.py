@@ -33,6 +33,15 @@ def test_collectives_by_hand():
   assert ahead.collectives(PROGRAM) == {'all-reduce': (3, sums), 'all-gather': (1, 14)}
 
 
+def test_what_the_compiler_says_of_too_little_memory():
+  """Its two messages, as libtpu 0.0.42.1 writes them; another one is another mistake."""
+  used = 'RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 17.50G of 15.75G hbm. Ex'
+  assert ahead.needed(used, 1000) == 17.5 * 2**30
+  many = 'Ran out of memory on HBM, the total memory required for HLO temporaries (76.93G) exceeds '
+  assert ahead.needed(many + 'available HBM (15.75G).', 1000) == 76.93 * 2**30 + 1000
+  assert ahead.needed('INTERNAL: 17.50G', 1000) is None
+
+
 def test_roofline_by_hand(monkeypatch):
   rates = ahead.Rates(memory=1.0, bandwidth=10.0, float32=100.0, bfloat16=200.0, network=5.0)
   monkeypatch.setitem(ahead.KINDS, 'mine', rates)
