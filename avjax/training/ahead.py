@@ -203,7 +203,7 @@ def jobs(config: Config, mesh: Mesh, sizes: Sizes, film_block: int) -> Iterator[
   counts = math.ceil(frames / math.prod(block)), math.ceil(sizes.validation / clips)
   yield from prediction_jobs('evaluation', system, mesh, block, clips, counts)
   if not any(name.startswith(FEATURES) for name in system.inputs.fields):
-    alone = sharding.make_mesh(mesh.devices.flat[:1])
+    alone = sharding.make_mesh(list(mesh.devices.flat)[:1])
     yield from prediction_jobs('film', system, alone, (1, film_block), 1, (0, 0))
 
 
