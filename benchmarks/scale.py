@@ -25,8 +25,12 @@ from benchmarks.performance import table
 ROOT = pathlib.Path(__file__).parents[1]
 FIGURES, PAGE = ROOT / 'docs' / 'scale.json', ROOT / 'docs' / 'scale.md'
 OF_THE_PAPER = ('grjca', 'hgrjca', 'dca', 'rjca', 'jca')
-# The slice of each kind whose programs stand for those of its other slices.
-COMPILED = {'v5e': 'v5e:4x4'}
+# {kind: (what JAX calls it, the slice whose compiled programs stand for those of its slices)}.
+COMPILED = {
+  'v5e': ('TPU v5 lite', 'v5e:4x4'),
+  'v6e': ('TPU v6 lite', 'v5e:4x4'),
+  'v5p': ('TPU v5', 'v5e:4x4'),
+}
 CASES = [
   'grjca v5e:4x4 12x',
   'grjca v5e:1x1 12x',
@@ -48,22 +52,24 @@ def compile_case(case):
   return json.loads(done.stdout)
 
 
-def on_slice(found, topology):
-  """Returns what preflight would say of configs/grjca.py on another slice of the same kind.
+def on_slice(found, kind, sides):
+  """Returns what preflight would say of configs/grjca.py on a slice, by proportion.
 
-  Each chip runs the program that was compiled, with the same clips a chip. The collectives have the
-  same bytes on any number of chips but one.
+  Each chip runs the program that was compiled for another slice, with the same clips a chip, at the
+  rates of its own kind. The collectives have the same bytes on any number of chips but one.
+
+  found: of the slice whose programs were compiled.
   """
-  count = math.prod(map(int, topology.split(':')[1].split('x')))
-  old = Devices(**found['devices'])
-  devices = Devices(old.kind, count, math.ceil(count / OF_A_HOST), old.memory)
+  count, old = math.prod(map(int, sides.split('x'))), found['devices']['count']
+  name = COMPILED[kind][0]
+  devices = Devices(name, count, math.ceil(count / OF_A_HOST), KINDS[name].memory)
   config = load_config(['--config=configs/grjca.py'])
-  config.batch_size = found['batch'] // old.count * count
+  config.batch_size = found['batch'] // old * count
   sizes = Sizes(**found['records'])
   rows = {}
   for name, row in found['programs'].items():
     collectives = row['collectives'] if count > 1 else {}
-    runs = math.ceil(row['runs'] * old.count / count)
+    runs = math.ceil(row['runs'] * old / count)
     if row['trains']:
       runs = math.ceil(sizes.training / config.batch_size)
     rows[name] = row | {'collectives': collectives, 'runs': runs}
@@ -146,11 +152,11 @@ def cases_block(found):
 def slices_block(found):
   """Formats slices of 1 to 256 chips."""
   rows = []
-  for kind, topology in COMPILED.items():
+  for kind, (_, compiled) in COMPILED.items():
     for sides in CUBE if kind == 'v5p' else PLANE:
       name = f'{kind}:{sides}'
       known = found.get(f'grjca {name} 12x')
-      one = known or on_slice(found[f'grjca {topology} 12x'], name)
+      one = known or on_slice(found[f'grjca {compiled} 12x'], kind, sides)
       last = stages(one)[-1]
       rows.append(
         [
@@ -162,7 +168,7 @@ def slices_block(found):
           f'{one["hours"]:.2f}',
           f'{one["protocol_chip_hours"]:.0f}',
           f'{reading(one) / 1e9:.1f}',
-          'compiled' if known else f'proportion of {topology}',
+          'compiled' if known else f'program of {compiled}',
         ]
       )
   head = [

@@ -13,7 +13,7 @@ from avjax.command_line import load_config
 from avjax.preflight import TOO_LARGE
 from avjax.system import System
 from avjax.training import plan
-from benchmarks.scale import CASES, FIGURES, OF_THE_PAPER
+from benchmarks.scale import CASES, FIGURES, OF_THE_PAPER, on_slice
 
 try:
   import libtpu
@@ -158,6 +158,19 @@ def test_the_systems_of_the_paper_in_full_size(case):
   assert found['devices']['count'] == math.prod(
     map(int, re.findall(r'\d+', topology.split(':')[1]))
   )
+
+
+def test_a_slice_by_proportion():
+  """For its own slice it is what was compiled, and for one chip within 2 % of that."""
+  found = json.loads(FIGURES.read_text())
+  compiled, alone = (found[f'grjca v5e:{sides} 12x'] for sides in ('4x4', '1x1'))
+  for sides, wanted in (('4x4', compiled), ('1x1', alone)):
+    one = on_slice(compiled, 'v5e', sides)
+    near = 1e-9 if wanted is compiled else 0.02
+    for name in ('hours', 'chip_hours', 'protocol_chip_hours', 'largest_batch'):
+      assert one[name] == pytest.approx(wanted[name], rel=near), name
+    assert (one['devices'], one['batch']) == (wanted['devices'], wanted['batch'])
+    assert one['notes'] == wanted['notes']
 
 
 BAD = {
