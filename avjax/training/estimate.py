@@ -94,8 +94,9 @@ def summarize(config: Config, devices: Devices, sizes: Sizes, rows: dict) -> dic
   found['protocol_chip_hours'] = TRAININGS * hours * count
   read = batch * sizes.record / min(row['seconds'] for row in stages)
   if read > READ:
+    hosts = f'each of {devices.hosts} hosts' if devices.hosts > 1 else 'the host'
     notes.append(
-      f'each of {devices.hosts} hosts reads all records, {read / 1e9:.1f} GB a second at this '
-      f'rate; two cores were measured to read {READ / 1e9:.1f}'
+      f'{hosts} reads all records, {read / 1e9:.1f} GB a second at this rate; two cores were '
+      f'measured to read {READ / 1e9:.1f}'
     )
   return found
