@@ -21,8 +21,8 @@ from avjax.errors import InputError, one_line
 # Of JAX, for TPUs that are not here: no other device has a part in this, and JAX keeps what it
 # compiles for them, but cannot read it again.
 SETTINGS = {'JAX_PLATFORMS': 'cpu', 'JAX_COMPILATION_CACHE_DIR': ''}
-# The least effort of their compiler takes a minute a program of full size. Its default takes many,
-# and finds programs of less memory.
+# The least effort of their compiler takes a minute or two for a step of full size, and its default
+# many. Memory is an upper bound then.
 EFFORT = {'JAX_OPTIMIZATION_LEVEL': 'O0'}
 TOO_LARGE = 4  # exit status; 3 is that of avjax.main for a loss that is not finite
 HEAD = 'program                of memory     TFLOP      ms   compiled in   collectives'
