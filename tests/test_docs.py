@@ -11,7 +11,17 @@ import jax.numpy as jnp
 import pytest
 
 from avjax.evaluation.results import summarize_run
-from benchmarks import equations, evidence, mutants, performance, predict, suites, systems, zoo
+from benchmarks import (
+  equations,
+  evidence,
+  mutants,
+  performance,
+  predict,
+  scale,
+  suites,
+  systems,
+  zoo,
+)
 from benchmarks.pages import fill
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -32,6 +42,10 @@ BLOCKS = [
   (DOCS / 'reliability.md', 'fault', lambda: suites.table('fault')),
   (DOCS / 'security.md', 'attack', lambda: suites.table('attack')),
   (DOCS / 'mutants.md', 'mutants', lambda: mutants.page(load('mutants.json'))),
+  *(
+    (scale.PAGE, name, lambda block=block: block)
+    for name, block in scale.blocks(load('scale.json')).items()
+  ),
   *(
     (performance.PAGE, name, lambda block=block: block)
     for name, block in performance.blocks(load('performance.json'), load('gpu.json')).items()

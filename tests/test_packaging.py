@@ -21,6 +21,7 @@ COMMANDS = {
   'avjax-export': 'avjax.export',
   'avjax-pretrained': 'avjax.pretrained',
   'avjax-submission': 'avjax.submission',
+  'avjax-preflight': 'avjax.preflight',
   'avjax-prepare': 'data_prep.build',
   'avjax-verify': 'data_prep.verify',
 }

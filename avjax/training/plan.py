@@ -96,9 +96,7 @@ def prepare(config: Config, workdir: str | pathlib.Path) -> Plan:
   check_ranges(config)
   # Before the records are opened, since its message about a wrong name is clearer than theirs.
   System.from_config(config)
-  records = Records(config.data.dir, config.data)
-  config = config.copy_and_resolve_references()
-  config.data.features = records.widths(feature_names(config))
+  config, records = open_records(config)
   system = System.from_config(config)
   train_splits, validation_split = records.fold(config.fold)
   sizes = records.size(train_splits), records.size([validation_split])
@@ -137,6 +135,14 @@ def prepare(config: Config, workdir: str | pathlib.Path) -> Plan:
     variables,
     origins,
   )
+
+
+def open_records(config: Config) -> tuple[Config, Records]:
+  """Returns (config, the records that it names); the config has the widths of their features."""
+  records = Records(config.data.dir, config.data)
+  config = config.copy_and_resolve_references()
+  config.data.features = records.widths(feature_names(config))
+  return config, records
 
 
 def check_model_folder(path: str) -> None:

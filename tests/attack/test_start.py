@@ -52,6 +52,7 @@ MODULES = (
   'avjax.export',
   'avjax.main',
   'avjax.predict',
+  'avjax.preflight',
   'avjax.pretrained',
   'avjax.submission',
   'data_prep.build',
