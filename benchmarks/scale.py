@@ -28,13 +28,17 @@ OF_THE_PAPER = ('grjca', 'hgrjca', 'dca', 'rjca', 'jca')
 # {kind: (what JAX calls it, the slice whose compiled programs stand for those of its slices)}.
 COMPILED = {
   'v5e': ('TPU v5 lite', 'v5e:4x4'),
-  'v6e': ('TPU v6 lite', 'v5e:4x4'),
-  'v5p': ('TPU v5', 'v5e:4x4'),
+  'v6e': ('TPU v6 lite', 'v6e:4x4'),
+  'v5p': ('TPU v5', 'v5p:2x2x4'),
 }
 CASES = [
   'grjca v5e:4x4 12x',
   'grjca v5e:1x1 12x',
   'grjca v5e:4x4 12',
+  'grjca v6e:4x4 12x',
+  'grjca v5p:2x2x4 12x',
+  *(f'{name} {slice_} 12x' for slice_ in ('v5e:4x4', 'v5e:1x1') for name in OF_THE_PAPER[1:]),
+  'grjca v5e:16x16 12x',
 ]
 PLANE = ('1x1', '2x2', '2x4', '4x4', '4x8', '8x8', '8x16', '16x16')
 CUBE = ('2x2x1', '2x2x2', '2x2x4', '2x4x4', '4x4x4', '4x4x8', '4x8x8')
@@ -110,7 +114,7 @@ def programs_block(found):
 
 
 def cases_block(found):
-  """Formats what was compiled, a line for each case."""
+  """Formats what was compiled, a line for each case, and names the cases that were not."""
   rows = []
   for case in CASES:
     if case in found:
@@ -143,9 +147,11 @@ def cases_block(found):
   ]
   versions = found['versions']
   effort = 'least effort (`JAX_OPTIMIZATION_LEVEL=O0`)'
+  missing = ', '.join(case for case in CASES if case not in found)
+  missing = missing and f'\n\nNot compiled yet: {missing}.'
   return (
     f'jax {versions["jax"]}, libtpu {versions["libtpu"]}, {effort}, full size, float32:\n\n'
-    f'{table(head, rows)}'
+    f'{table(head, rows)}{missing}'
   )
 
 
