@@ -89,7 +89,8 @@ def stages(found):
 
 def reading(found):
   """Returns the bytes/s that each host reads."""
-  return found['batch'] * found['records']['record'] / min(row['seconds'] for row in stages(found))
+  own = found['batch'] * found['records']['record'] / found['devices']['hosts']
+  return own / min(row['seconds'] for row in stages(found))
 
 
 def programs_block(found):

@@ -92,11 +92,11 @@ def summarize(config: Config, devices: Devices, sizes: Sizes, rows: dict) -> dic
   hours = config.schedule.max_epochs * epoch / 3600
   found |= {'hours': hours, 'chip_hours': hours * count, 'trainings': TRAININGS}
   found['protocol_chip_hours'] = TRAININGS * hours * count
-  read = batch * sizes.record / min(row['seconds'] for row in stages)
+  read = batch * sizes.record / devices.hosts / min(row['seconds'] for row in stages)
   if read > READ:
     hosts = f'each of {devices.hosts} hosts' if devices.hosts > 1 else 'the host'
     notes.append(
-      f'{hosts} reads all records, {read / 1e9:.1f} GB a second at this rate; two cores were '
+      f'{hosts} reads {read / 1e9:.1f} GB of records a second at this rate; two cores were '
       f'measured to read {READ / 1e9:.1f}'
     )
   return found
