@@ -137,7 +137,7 @@ def summary(config, sizes, found):
 
 def run():
   """Runs the console command avjax-preflight."""
-  errors.run_command(main, sys.argv)
+  errors.run_command(main, sys.argv, buckets=('--config.data.dir',))
 
 
 if __name__ == '__main__':

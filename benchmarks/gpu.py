@@ -2,8 +2,9 @@
 
 python -m benchmarks.gpu --output FOLDER [--seconds 480] [--only CASE ...] [--trace] [--small]
 
-Each case is printed as it ends, and FOLDER/gpu.json holds those that have ended; as docs/gpu.json
-it goes into docs/performance.md (python -m benchmarks.performance). Data and weights are random and
+Each case is printed as it ends, and FOLDER/gpu.json holds those that have ended. They go into
+docs/gpu.json, where `tried` and `sketch` are kept by hand, and from there into docs/performance.md
+(python -m benchmarks.performance). Data and weights are random and
 on the device before a step begins. It needs no TensorFlow, no clu and no network; without PyTorch,
 its cases are left out. --small, for a dry run on a CPU, takes one window of 8 frames.
 

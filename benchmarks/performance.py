@@ -82,8 +82,9 @@ def gpu_block(found):
     f'the ways of each convolution, and stage 1 after it {stages[1]["first_s"]:.0f} s. '
     'Milliseconds by part of the model, from a trace:\n\n'
     f'{table(["", "stage 1", "stage 3"], parts)}\n\n'
-    '**Of a sketch**, before `config.precision`, on a card of that kind, and not measured again: '
-    'its towers were changed to bfloat16 by hand, and products behind them had ten bits.\n\n'
+    'Stage 2, prediction, float32 and the other ways of PyTorch were not measured in that run. '
+    '**Of a sketch**, before `config.precision`, on a card of that kind: its towers '
+    'were changed to bfloat16 by hand, and products behind them had ten bits.\n\n'
     f'{steps_table(found["sketch"])}'
   )
 
@@ -193,7 +194,7 @@ def reading_block(found):
     f'{reader["first_batch_s"]:.2f} s. The files were in the page cache. A second of one busy core '
     f'reads {reader["clips_per_second_of_a_core"]:.0f} clips.\n\n'
     'In training each of several hosts reads its own rows of a batch. Of 24 clips, one reads for a '
-    f'step:\n\n{hosts}\n\n'
+    f'step (one host after the other, on this machine):\n\n{hosts}\n\n'
     f'`data_prep.build` with all cores: {build["frames_per_second"]:.0f} frames a second of a '
     f'synthetic set of {build["frames"]:,} frames, its start included. At that rate the '
     f'{whole["frames"] / 1e6:.2f} M frames of Aff-Wild2 take {whole["hours"]} hours; its videos '

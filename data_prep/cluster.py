@@ -13,7 +13,6 @@ had finished is in the folder.
 import collections
 import concurrent.futures
 import contextlib
-import glob
 import importlib.metadata
 import json
 import logging
@@ -150,11 +149,13 @@ def lost(client):
 
 def wait_for(future, client):
   """Returns what a job has answered; says so where it waits since there are no workers any more."""
+  told = False
   while True:
     try:
       return future.result(timeout=SECONDS)
     except TimeoutError:
-      if not client.nthreads():
+      if not client.nthreads() and not told:
+        told = True
         print('all workers have gone; the build waits for new ones', file=sys.stderr, flush=True)
 
 
@@ -187,8 +188,9 @@ def take(client, folder, pending):
   if 'bug' in answer:
     raise AssertionError(answer['bug'])
   pending.popleft()
-  decoded = load_clip(folder / f'{job.clip.name}.clip.npz')
-  for path in folder.glob(f'{glob.escape(job.clip.name)}.*.npz'):
+  paths = [folder / f'{job.clip.name}.{kind}.npz' for kind in ('clip', 'job')]
+  decoded = load_clip(paths[0])
+  for path in paths:
     path.unlink()
   return decoded
 

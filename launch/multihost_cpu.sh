@@ -37,7 +37,7 @@ for child in "${children[@]}"; do
   until wait "$child"; do
     found=$?
     if kill -0 "$child" 2>/dev/null; then continue; fi  # only the wait was interrupted, by a signal
-    status=$found
+    if [ "$status" -eq 0 ]; then status=$found; fi  # what the others die of comes after it
     break
   done
 done

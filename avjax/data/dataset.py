@@ -229,7 +229,11 @@ class Records:
         for path in (self.folder / name for name in names)
         if files.sha256(path) != self.manifest['shards'][path.name]['sha256']
       )
-      raise InputError(f'{next(changed, self.folder)} is damaged; {manifest.REMEDY}') from error
+      damaged = next(changed, self.folder)
+      if self.bucket and damaged != self.folder:
+        damaged.unlink()
+        raise InputError(f'the copy of {damaged} was damaged; start again') from error
+      raise InputError(f'{damaged} is damaged; {manifest.REMEDY}') from error
     for _ in range(count):  # the last batches have none of these rows
       yield {name: np.zeros((0, *shape), dtype) for name, (shape, dtype) in self.fields.items()}
 

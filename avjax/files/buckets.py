@@ -24,6 +24,7 @@ import pathlib
 import re
 import secrets
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -172,17 +173,25 @@ class Lock:
     return json.dumps({'owner': owner, 'token': self.token, 'time': time.time()}).encode()
 
   def _acquire(self):
+    """Takes the lock; waits for a sign of life of its owner, or until that is taken for dead."""
+    first, begin = None, time.monotonic()
     while True:
       content, generation = self.bucket.read(self.name)
       if content is not None:
         owner, _, seconds = self._parse(content)
-        silent = time.time() - seconds
+        silent = max(time.time() - seconds, time.monotonic() - begin)
+        if first not in (None, generation):
+          raise InputError(f'{self.bucket.address}: {owner} is training there; stop it first')
         if silent < STALE:
-          raise InputError(
-            f'{self.bucket.address}: {owner} is training there and was last heard of '
-            f'{max(silent, 0):.0f} s ago; stop it, or, if it has died, start again when that is '
-            f'{STALE} s ago'
-          )
+          if first is None:
+            print(
+              f'{self.bucket.address}: {owner} was training there {max(silent, 0):.0f} s '
+              'ago; waiting to see whether it still does',
+              file=sys.stderr,
+            )
+          first = generation
+          time.sleep(BEAT / 10)
+          continue
       if self._write(generation):  # else another has been faster
         return
 
@@ -246,6 +255,8 @@ class Copy:
   """
 
   must_exist = True  # and if it does not, `fetch` raises InputError
+  # Only the owner removes what is not whole: it may be what the owner is writing just now.
+  is_owner = True
 
   def __init__(self, address: str):
     self.bucket, self.lock = Bucket(address), None
@@ -263,7 +274,7 @@ class Copy:
   def whole(self, names: set[str]) -> set[str]:
     """Returns those of the names that belong to something whole.
 
-    On the bucket, the others are removed later; of this machine, they are not written.
+    On the bucket, the owner removes the others later; of this machine, they are not written.
     """
     return names
 
@@ -291,7 +302,8 @@ class Copy:
     for name in wanted:
       check_below(self.bucket.address, name)
     at_once(self._fetch_one, wanted, f'copying {self.bucket.address}')
-    self.published, self.there = self._state(), names  # only now that all of them are here
+    self.published = self._state()  # only now that all of them are here
+    self.there = names if self.is_owner else set(wanted)
     return self.path
 
   def _fetch_one(self, name: str):
@@ -419,7 +431,9 @@ def new_file(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
     return
   check_free(path)
   bucket = Bucket(str(path))
-  _, nothing = bucket.read('')
+  content, nothing = bucket.read('')  # it may not be allowed to list what is there
+  if content is not None:
+    raise InputError(f'{path} exists; it is not overwritten')
   copy = own_folder() / bucket.address.rsplit('/', 1)[-1]
   errors.COPIED_FROM[str(copy)] = bucket.address
   yield copy

@@ -50,6 +50,8 @@ class RunCopy(files.Copy):
 class BestCopy(RunCopy):
   """The copy of a run, or of a folder of several, without the arrays of the newest state."""
 
+  is_owner = False
+
   def is_needed(self, name: str) -> bool:
     found = CHECKPOINT.match(name)
     return not (found and found['kind'] == 'last' and name.startswith(f'{found[0]}state/'))

@@ -25,9 +25,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 from avjax.errors import InputError, one_line, print_error
 
 SILENT = 30  # seconds without a sign of life after which a process counts as lost
-LOST = (
-  75  # the exit status where another process was lost, as EX_TEMPFAIL: the same command goes on
-)
+# The exit status where another process was lost; 75 is that of launch/run.sh after a stop.
+LOST = 76
+# How messages begin that a process gets which cannot reach another one.
+UNREACHABLE = re.compile(r'(UNKNOWN|UNAVAILABLE|ABORTED|DEADLINE_EXCEEDED|INTERNAL): ')
 
 
 def start(
@@ -79,7 +80,7 @@ def ending_at_once() -> Iterator[None]:
     if isinstance(error, InputError):
       print_error(error)
       status = 2
-    elif isinstance(error, jax.errors.JaxRuntimeError):
+    elif UNREACHABLE.match(str(error)):  # a JaxRuntimeError, or a ValueError of gathering arrays
       print_error(
         f'process {missing} of this run is lost; start the same command again for every process: '
         f'the run goes on from what is saved ({one_line(error)})'

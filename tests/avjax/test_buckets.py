@@ -238,6 +238,12 @@ def age(address, seconds):
   bucket.write(name, json.dumps(found).encode())
 
 
+@pytest.fixture
+def quick_beats(monkeypatch):
+  monkeypatch.setattr(buckets, 'BEAT', 0.2)
+
+
+@pytest.mark.usefixtures('quick_beats')
 def test_one_owner_at_a_time(address):
   bucket = files.Bucket(address)
   first = files.Lock(bucket)
@@ -249,6 +255,7 @@ def test_one_owner_at_a_time(address):
   files.Lock(bucket).release()
 
 
+@pytest.mark.usefixtures('quick_beats')
 def test_many_at_once(address):
   """Of many that come at the same moment one gets the lock."""
   found = []
@@ -278,10 +285,10 @@ def test_an_owner_that_has_died(address):
   copy.lock = files.Lock(copy.bucket)
   (copy.path / 'x').write_text('the first')
   copy.publish()
-  age(address, buckets.STALE - 30)
-  refusal(files.Lock, copy.bucket)
-  age(address, 60)
+  age(address, buckets.STALE - 2)
+  begin = time.monotonic()
   second = files.Lock(copy.bucket)
+  assert time.monotonic() - begin > 1
   copy.lock.renewed -= buckets.STALE + 30  # as long as the object says
   (copy.path / 'x').write_text('the first, again')
   assert 'another process has begun to train there' in refusal(copy.publish)
@@ -290,6 +297,21 @@ def test_an_owner_that_has_died(address):
   second.check()  # it is still the owner
   second.release()
   assert copy.bucket.names() == ['/x']
+
+
+def test_what_the_owner_is_writing_is_left_to_it(address):
+  """An evaluation beside a training removes no checkpoint whose last object is still on its way."""
+  bucket = files.Bucket(address)
+  for name in ('config.json', 'checkpoints/best/2/state/d', 'checkpoints/best/2/meta/m'):
+    bucket.write(f'/{name}', b'{}')
+  with copies.evaluated(address) as path:
+    bucket.write('/checkpoints/best/2/_CHECKPOINT_METADATA', b'{}')  # the owner goes on
+    (path / 'results_validation.json').write_text('{}')
+  assert get(address).keys() == {
+    'config.json',
+    'results_validation.json',
+    *(f'checkpoints/best/2/{name}' for name in ('state/d', 'meta/m', '_CHECKPOINT_METADATA')),
+  }
 
 
 def test_an_owner_that_stands_still_while_it_writes(server, address, monkeypatch):
@@ -335,14 +357,16 @@ def test_a_lock_that_is_none(address, content):
   assert 'is not of avjax; remove it' in refusal(files.Lock, bucket)
 
 
+@pytest.mark.usefixtures('quick_beats')
 def test_a_second_trainer_is_refused(address, records):
   """It ends with one line that names the owner, and nothing is written."""
   lock = files.Lock(files.Bucket(address))
   before = get(address)
   done = call(*flags(address, records))
   lock.release()
-  assert done.returncode == 2 and done.stderr.count('\n') == 1
-  assert done.stderr.startswith(f'error: {address}: process ')
+  waiting, refused = done.stderr.splitlines()
+  assert done.returncode == 2 and waiting.startswith(f'{address}: process ')
+  assert refused.startswith(f'error: {address}: process ') and 'is training there' in refused
   assert set(before) == {files.locks.LOCK} and get(address) == {}
 
 

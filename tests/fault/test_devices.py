@@ -130,7 +130,7 @@ def test_a_lost_process_is_named_and_the_same_command_goes_on(
   _, err = process.communicate(timeout=300)
   record('2 processes, one killed: seconds until the other ends', round(time.time() - lost, 1))
   (line,) = (line for line in err.splitlines() if line.startswith('error:'))
-  assert process.returncode and 'process 1 of this run is lost; start the same' in line, err
+  assert process.returncode == 76 and 'process 1 of this run is lost; start the same' in line, err
   assert 'Traceback' not in err and time.time() - lost < 60
   if full:
     process = multihost(workdir, records, *SETTINGS)
