@@ -395,22 +395,23 @@ def test_hostile_folders(model, tmp_path):
 
 
 @pytest.mark.slow
-def test_damaged_programs_that_reach_the_parser(model, tmp_path):
+def test_damaged_programs_that_reach_the_parser(model):
   """A damaged program is refused by the parser, even where the parser crashes.
 
   No checksum catches it. The parser runs in a process of its own, and that of jaxlib 0.10.2 crashes
-  on the first of the 200 files.
+  on some of the 50 files in which a number of one region is 7.
   """
   data, rng = (model / 'model.stablehlo').read_bytes(), random.Random(1)
-  paths = [tmp_path / str(i) for i in range(200)]
-  for i, path in enumerate(paths):
+  programs = []
+  for i in range(200):
     content = bytearray(data)
-    if i % 4 == 3:
+    if i % 4 == 0:
+      content[28_958 + i] = 7
+    elif i % 4 == 3:
       del content[rng.randrange(len(data)) :]
-    for place in [29_010] if i == 0 else [rng.randrange(len(content)) for _ in range(i % 4)]:
-      content[place] = 7 if i == 0 else rng.randrange(256)
-    path.write_bytes(content)
-  programs = [path.read_bytes() for path in paths]
+    for _ in range(i % 4):
+      content[rng.randrange(len(content))] = rng.randrange(256)
+    programs.append(bytes(content))
   reasons = stablehlo_check.reasons_against([*programs, data])
   assert len(reasons) == 201 and reasons[-1] is None
   assert all(
@@ -421,8 +422,9 @@ def test_damaged_programs_that_reach_the_parser(model, tmp_path):
   assert (
     all(reasons[3:200:4]) and sum(map(bool, reasons)) > 100
   )  # a changed constant is a program like another
+  crashed = [i for i, reason in enumerate(reasons) if reason and 'its parser crashed' in reason]
   with pytest.raises(InputError, match='holds no StableHLO'):
-    stablehlo_check.read_stablehlo(programs[0], 'model.stablehlo')
+    stablehlo_check.read_stablehlo(programs[crashed[0]], 'model.stablehlo')
 
 
 def dies_of_bad(sizes):
