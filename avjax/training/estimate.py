@@ -18,7 +18,7 @@ FOLDS = 6  # of which one is validated
 TRAININGS = 12  # of the protocol: six folds, two targets
 FRAMES_A_SECOND, ROWS_A_SECOND = 30, 100  # of a video of Aff-Wild2, and of log-mel
 ROWS_BESIDES = 104  # log-mel rows of a record beyond its frames: a window, and what rounding adds
-READ = 1.1e9  # bytes/s that two cores read from memory, measured (docs/performance.md)
+READ = 1.3e9  # bytes/s that two cores read from memory, measured (docs/performance.md)
 
 
 def record_sizes(config: Config) -> tuple[Config, Sizes]:

@@ -165,8 +165,8 @@ def test_notes():
   """Padding, reading, a state that is laid out anew, and what does not fit."""
   (padding,) = run_on(12, 16)['notes']
   assert padding.startswith('4 of 16 rows of a batch are padding')
-  (reading,) = run_on(600, 8)['notes']  # half of 1,200 MB in the .5 s of the fastest stage
-  assert reading.startswith('each of 2 hosts reads 1.2 GB of records a second')
+  (reading,) = run_on(800, 8)['notes']  # half of 1,600 MB in the .5 s of the fastest stage
+  assert reading.startswith('each of 2 hosts reads 1.6 GB of records a second')
   (anew,) = run_on(12, 4, replicated=False)['notes']
   assert 'compiled anew' in anew
   found = run_on(12, 4, memory=38e9, fits=False)
