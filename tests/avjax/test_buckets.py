@@ -285,7 +285,7 @@ def test_an_owner_that_has_died(address):
   copy.lock = files.Lock(copy.bucket)
   (copy.path / 'x').write_text('the first')
   copy.publish()
-  age(address, buckets.STALE - 2)
+  age(address, buckets.STALE - 6)
   begin = time.monotonic()
   second = files.Lock(copy.bucket)
   assert time.monotonic() - begin > 1

@@ -84,7 +84,7 @@ def test_trained_killed_and_resumed(whole, on_bucket, tmp_path):
   words, address = on_bucket
   killed = drive(signal.SIGKILL, 'train:1:2', words)
   assert killed.returncode == -signal.SIGKILL, killed.stderr
-  owner = let_it_seem_dead(address, buckets.STALE - 30)
+  owner = let_it_seem_dead(address, buckets.STALE - 45)
   done = run(*words)
   assert f'{address}: {owner} was training there' in done.stderr
   assert 'resumed after 1 epochs' in done.stderr
