@@ -18,7 +18,7 @@ import sys
 from avjax.command_line import load_config
 from avjax.preflight import TOO_LARGE
 from avjax.training.ahead import KINDS, Devices, Sizes, roofline
-from avjax.training.estimate import summarize
+from avjax.training.estimate import read_by_a_host, summarize
 from benchmarks.pages import fill
 from benchmarks.performance import table
 
@@ -89,8 +89,8 @@ def stages(found):
 
 def reading(found):
   """Returns the bytes/s that each host reads."""
-  own = found['batch'] * found['records']['record'] / found['devices']['hosts']
-  return own / min(row['seconds'] for row in stages(found))
+  batch = found['batch'] * found['records']['record']
+  return read_by_a_host(batch, found['devices']['hosts'], stages(found))
 
 
 def programs_block(found):

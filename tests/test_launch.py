@@ -54,17 +54,7 @@ BIN = f'{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
 
 @pytest.fixture
 def checkout(tmp_path):
-  """A Git repository with launch/ and one commit, as a person has it."""
-  folder = tmp_path / 'checkout'
-  shutil.copytree(LAUNCH, folder / 'launch')
-  shutil.copy(ROOT / 'hashes.txt', folder)
-  for words in (
-    ['init', '--quiet'],
-    ['add', '.'],
-    ['-c', 'user.name=a', '-c', 'user.email=a@b', 'commit', '--quiet', '--message', 'all'],
-  ):
-    subprocess.run(['git', *words], cwd=folder, check=True)
-  return folder
+  return cloud.make_checkout(tmp_path / 'checkout')
 
 
 class Cloud:

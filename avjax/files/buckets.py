@@ -291,7 +291,7 @@ class Copy:
   def fetch(self) -> pathlib.Path:
     """Copies the folder here, and returns its path.
 
-    Raises InputError for a name that is no path below a folder, and for a folder that changes
+    Raises InputError for a name that is not a path below a folder, and for a folder that changes
     meanwhile.
     """
     names = {name for name in self.bucket.names() if name.startswith('/')}
@@ -377,7 +377,7 @@ def at_once(function, values: list[Any], title: str) -> None:
 
 
 def check_below(address: str, name: str) -> None:
-  """Raises InputError for the name of an object that is no path below a folder.
+  """Raises InputError for the name of an object that is not a path below a folder.
 
   An object may have any name, and its copy must not be written elsewhere.
   """
@@ -441,6 +441,17 @@ def new_file(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
     raise InputError(f'{path} exists; it is not overwritten')
 
 
+class NewCopy(Copy):
+  """A folder that is not on the bucket yet; the file named `last` is written after the others."""
+
+  def __init__(self, address: str, last: str):
+    super().__init__(address)
+    self.last = last
+
+  def rank(self, name: str) -> int:
+    return name == f'/{self.last}'
+
+
 @contextlib.contextmanager
 def new_folder(path: str | pathlib.Path, last: str) -> Iterator[pathlib.Path]:
   """Yields path, or a folder on this machine that is then written to the bucket that path names.
@@ -451,7 +462,7 @@ def new_folder(path: str | pathlib.Path, last: str) -> Iterator[pathlib.Path]:
   if not is_address(path):
     yield pathlib.Path(path)
     return
-  copy = Copy(str(path))
+  copy = NewCopy(str(path), last)
 
   def check():
     check_free(path)
@@ -461,7 +472,6 @@ def new_folder(path: str | pathlib.Path, last: str) -> Iterator[pathlib.Path]:
   check()
   yield copy.path
   check()  # again, since making it may have taken minutes
-  copy.rank = lambda name: name == f'/{last}'
   copy.publish()
 
 

@@ -18,7 +18,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
@@ -66,7 +65,7 @@ def start(
 
 @contextlib.contextmanager
 def ending_at_once() -> Iterator[None]:
-  """Ends one of several processes at once where an error leaves the context in it alone.
+  """Ends one of several processes at once where an error leaves the context in it only.
 
   Python would wait at its end for the other processes, which may wait for this one. An error that
   all have, such as one of the config, is raised.
@@ -99,6 +98,8 @@ def missing_processes() -> str:
 
   Those whose work together has failed all ask.
   """
+  import orbax.checkpoint as ocp  # late, since only a run in trouble needs it
+
   everyone = set(range(jax.process_count()))  # without it, devices would be asked
   try:
     ocp.multihost.sync_global_processes('who is left', timeout=10, processes=everyone)

@@ -107,7 +107,7 @@ def describe(mesh: Mesh) -> Devices:
 def tpu_slice(topology: str) -> Mesh:
   """Returns the devices of a TPU slice that a word such as v5e:4x4 names.
 
-  It needs libtpu, and no TPU. Raises InputError without libtpu, or for what is no slice.
+  It needs libtpu, and no TPU. Raises InputError without libtpu, or for what is not a slice.
   """
   found = TOPOLOGY.fullmatch(topology)
   sides = [int(side) for side in (found[2] or found[4]).split('x')] if found else []
@@ -203,8 +203,8 @@ def jobs(config: Config, mesh: Mesh, sizes: Sizes, film_block: int) -> Iterator[
   counts = math.ceil(frames / math.prod(block)), math.ceil(sizes.validation / clips)
   yield from prediction_jobs('evaluation', system, mesh, block, clips, counts)
   if not any(name.startswith(FEATURES) for name in system.inputs.fields):
-    alone = sharding.make_mesh(list(mesh.devices.flat)[:1])
-    yield from prediction_jobs('film', system, alone, (1, film_block), 1, (0, 0))
+    first = sharding.make_mesh(list(mesh.devices.flat)[:1])
+    yield from prediction_jobs('film', system, first, (1, film_block), 1, (0, 0))
 
 
 def prediction_jobs(name, system: System, mesh: Mesh, block, windows: int, runs) -> Iterator[Job]:

@@ -49,6 +49,14 @@ def record_sizes(config: Config) -> tuple[Config, Sizes]:
   return config, Sizes(*counts, rows, record)
 
 
+def read_by_a_host(batch: float, hosts: int, stages: list[dict[str, Any]]) -> float:
+  """Returns the bytes/s that each host reads in the fastest stage.
+
+  batch: bytes of the records of a step. stages: the rows of the training steps.
+  """
+  return batch / hosts / min(row['seconds'] for row in stages)
+
+
 def summarize(config: Config, devices: Devices, sizes: Sizes, rows: dict) -> dict[str, Any]:
   """Returns what the programs of a run mean for it.
 
@@ -92,7 +100,7 @@ def summarize(config: Config, devices: Devices, sizes: Sizes, rows: dict) -> dic
   hours = config.schedule.max_epochs * epoch / 3600
   found |= {'hours': hours, 'chip_hours': hours * count, 'trainings': TRAININGS}
   found['protocol_chip_hours'] = TRAININGS * hours * count
-  read = batch * sizes.record / devices.hosts / min(row['seconds'] for row in stages)
+  read = read_by_a_host(batch * sizes.record, devices.hosts, stages)
   if read > READ:
     hosts = f'each of {devices.hosts} hosts' if devices.hosts > 1 else 'the host'
     notes.append(

@@ -3,11 +3,11 @@
 import os
 import re
 import shlex
-import shutil
 import socket
 import subprocess
 import sys
 
+import cloud
 import pytest
 from fault.harness import ROOT
 
@@ -28,16 +28,7 @@ exit "${FAIL:-0}"
 
 @pytest.fixture
 def repository(tmp_path):
-  """A Git repository with launch/ and one commit, as the checkout of a person."""
-  folder = tmp_path / 'checkout'
-  shutil.copytree(ROOT / 'launch', folder / 'launch')
-  for words in (
-    ['init', '--quiet'],
-    ['add', '.'],
-    ['-c', 'user.name=a', '-c', 'user.email=a@b', 'commit', '--quiet', '--message', 'all'],
-  ):
-    subprocess.run(['git', *words], cwd=folder, check=True)
-  return folder
+  return cloud.make_checkout(tmp_path / 'checkout')
 
 
 def launch_tpu(repository, shared, seen, *words, cwd=None, **variables):

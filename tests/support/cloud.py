@@ -7,8 +7,12 @@ takes one, and the last one stays. The look that finds a file `unreachable` fail
 """
 
 import os
+import pathlib
 import shlex
+import shutil
+import subprocess
 
+ROOT = pathlib.Path(__file__).parents[2]
 GCLOUD = r"""#!/usr/bin/env bash
 set -u
 printf '%q ' "$@" >> "$CLOUD/asked"; echo >> "$CLOUD/asked"
@@ -77,3 +81,16 @@ def install(folder, trainer, queues):
 def asked(folder, name='asked'):
   """Returns the words of each call."""
   return [shlex.split(line) for line in (folder / name).read_text().splitlines()]
+
+
+def make_checkout(folder):
+  """Makes a Git repository with launch/ and one commit, as a person has it; returns its folder."""
+  shutil.copytree(ROOT / 'launch', folder / 'launch')
+  shutil.copy(ROOT / 'hashes.txt', folder)
+  for words in (
+    ['init', '--quiet'],
+    ['add', '.'],
+    ['-c', 'user.name=a', '-c', 'user.email=a@b', 'commit', '--quiet', '--message', 'all'],
+  ):
+    subprocess.run(['git', *words], cwd=folder, check=True)
+  return folder
