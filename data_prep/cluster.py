@@ -7,7 +7,8 @@ serializes the function and that path with pickle: whoever reaches the scheduler
 as the person who started it.
 
 A worker that dies costs the clip that it was decoding. Dask gives its jobs to others, and what it
-had finished is in the folder.
+had finished is in the folder. Each try to decode a clip leaves a byte in a third file, since Dask
+counts a death against all clips that waited for that worker, too.
 """
 
 import collections
@@ -125,11 +126,16 @@ def results(jobs, layout, client, folder, pending):
   for job in jobs:
     path = folder / f'{job.clip.name}.job.npz'
     save_job(path, job, layout)
-    pending.append((job, client.submit(decode_job, str(path), pure=False)))
+    pending.append((job, submit(client, path)))
     if len(pending) >= AHEAD * threads(client):
       yield take(client, folder, pending)
   while pending:
     yield take(client, folder, pending)
+
+
+def submit(client, path):
+  """Returns the future of a job whose file is at `path`."""
+  return client.submit(decode_job, str(path), pure=False)
 
 
 def threads(client):
@@ -172,12 +178,17 @@ def take(client, folder, pending):
   import distributed
 
   job, future = pending[0]
+  paths = {kind: folder / f'{job.clip.name}.{kind}' for kind in ('clip.npz', 'job.npz', 'begun')}
   try:
     answer = wait_for(future, client)
   except distributed.KilledWorker as problem:
+    tries = paths['begun'].stat().st_size if paths['begun'].exists() else 0
+    if tries <= problem.allowed_failures:  # most of those workers had not begun with it
+      pending[0] = job, submit(client, paths['job.npz'])
+      return take(client, folder, pending)
     raise InputError(
-      f'{problem.allowed_failures + 1} workers died of {job.clip.video}, probably for lack of '
-      'memory; start fewer of them on a machine'
+      f'{tries} workers died of {job.clip.video}, probably for lack of memory; '
+      'start fewer of them on a machine'
     ) from problem
   except (concurrent.futures.CancelledError, OSError) as problem:
     raise lost(client) from problem
@@ -188,9 +199,8 @@ def take(client, folder, pending):
   if 'bug' in answer:
     raise AssertionError(answer['bug'])
   pending.popleft()
-  paths = [folder / f'{job.clip.name}.{kind}.npz' for kind in ('clip', 'job')]
-  decoded = load_clip(paths[0])
-  for path in paths:
+  decoded = load_clip(paths['clip.npz'])
+  for path in paths.values():
     path.unlink()
   return decoded
 
@@ -211,6 +221,8 @@ def decode_job(path):
     if not target.exists():
       job, layout = check_job(path)
       with writing(target):
+        with open(path.with_name(path.name.replace('.job.npz', '.begun')), 'a') as begun:
+          begun.write('.')
         save_clip(target, *contents.decode(job, layout))
   except InputError as error:
     return {'error': f'{error}'}
