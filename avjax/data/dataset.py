@@ -131,6 +131,16 @@ class Records:
       if name not in names:
         raise InputError(f'shard {self.bucket.address}/{name} is missing; {manifest.REMEDY}')
 
+  @property
+  def clips(self) -> list[str]:
+    """The names of the clips of all splits."""
+    return [clip for chunk in self.manifest['chunks'].values() for clip in chunk['clips']]
+
+  @property
+  def subjects(self) -> dict[str, str]:
+    """The subject of each clip, as far as the records name them."""
+    return self.manifest.get('subjects', {})
+
   def fold(self, k: int) -> tuple[tuple[str, ...], str]:
     """Returns (the training splits, the validation split) of fold k of these records.
 

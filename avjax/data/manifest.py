@@ -83,6 +83,7 @@ def read_manifest(
   chunks    {split: {'records': n, 'clips': {clip: frames kept}}}; splits.py makes folds of them
   shards    {file name: {'records': n, 'bytes': n, 'sha256': hex}}
   metadata  {file name: sha256} of the files that describe the records
+  subjects  {clip: subject}, where the source of the records names them; not in all manifests
   masked    numbers of frames without a face, with a broken crop and without sound, each frame of a
             clip counted once; and of annotated rows beyond the end of their video, which are left
             out
@@ -138,6 +139,11 @@ def check_entries(manifest: dict[str, Any], where: str) -> None:
       raise InputError(f'{where}: the shards of {split} do not have its number of records')
     for clip, frames in chunk['clips'].items():
       numbers[f'frames of {check_name(clip, where)}'] = frames, records.MOST_FRAMES
+  clips = {clip for chunk in manifest['chunks'].values() for clip in chunk['clips']}
+  for clip, subject in manifest.get('subjects', {}).items():
+    if clip not in clips:
+      raise InputError(f'{where}: {ascii(clip)[:60]}, which has a subject, is not one of its clips')
+    check_name(subject, where)
   for name, (number, most) in numbers.items():
     if type(number) is not int or not 0 <= number <= most:
       raise InputError(f'{where}: {name} is not a whole number from 0 to {most}')

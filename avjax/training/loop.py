@@ -81,7 +81,7 @@ def train(config, workdir, stop: StopSignal):
     with files.replacing(workdir / run_folder.CURVES) as partial:
       plots.curves(history.history(), plan.config.targets, partial)
   extra = {'best_epoch': run.schedule.best_epoch}
-  return write_results(workdir, plan.config, 'validation', series, extra)
+  return write_results(workdir, plan.config, 'validation', series, extra, plan.records.subjects)
 
 
 def import_ahead():

@@ -10,7 +10,7 @@ from pages import FAINT, HOSTILE, assert_named, assert_policy_holds, in_browser,
 from tiny import get_config
 
 from avjax.errors import InputError
-from avjax.evaluation.results import score
+from avjax.evaluation.results import score_in_detail
 from avjax.reports import plots, run_report, svg, templates
 
 RATE = 25  # frames a second
@@ -40,7 +40,12 @@ def reported(tmp_path_factory):
       audio_present=there,
       gates=gates,
     )
-  results = {'partition': 'validation', 'fold': 0, 'best_epoch': 1, **score(series, config.targets)}
+  results = {
+    'partition': 'validation',
+    'fold': 0,
+    'best_epoch': 1,
+    **score_in_detail(series, config.targets, {}),
+  }
   rows = [
     {
       'step': 1,
@@ -77,7 +82,7 @@ def test_report_has_the_numbers_of_the_results(chromium, reported):
   assert shown == [
     run_report._number(results[target][metric])
     for target in config.targets
-    for metric in ('ccc', 'pcc', 'rmse')
+    for metric in ('ccc', 'pcc', 'rmse', 'sagr', 'bias')
   ]
   facts = chromium.evaluate('[...document.querySelectorAll(".facts dd")].map(e => e.textContent)')
   assert facts == ['7', '315', '2', '0', '12,345']
@@ -142,7 +147,12 @@ def test_report_of_a_run_without_gates_or_epochs(reported, tmp_path):
   one = {'only': series['1']}
   one['only'].gates = {}
   (tmp_path / 'versions.json').write_text('{}')
-  results = {'partition': 'validation', 'fold': 0, 'best_epoch': 1, **score(one, config.targets)}
+  results = {
+    'partition': 'validation',
+    'fold': 0,
+    'best_epoch': 1,
+    **score_in_detail(one, config.targets, {}),
+  }
   run_report.write(tmp_path, config, results, one, **MODEL)
   text = (tmp_path / 'report.html').read_text()
   assert 'no metrics.jsonl' in text
@@ -163,7 +173,12 @@ def test_texts_of_a_stranger_are_only_text(chromium, reported, tmp_path, monkeyp
   with config.ignore_type():
     config.fold = config.model.fusion.name = config.system = hostile
   clips = {hostile + clip: s for clip, s in series.items()}
-  results = {**results, 'fold': hostile, 'partition': hostile, **score(clips, config.targets)}
+  results = {
+    **results,
+    'fold': hostile,
+    'partition': hostile,
+    **score_in_detail(clips, config.targets, {}),
+  }
   (tmp_path / 'versions.json').write_text(json.dumps({hostile: hostile}))
   run_report.write(tmp_path, config, results, clips, **MODEL)
   chromium.emulate(1400)
@@ -191,7 +206,7 @@ def test_nothing_that_is_put_into_the_report_takes_effect(chromium, reported, tm
 def test_a_dollar_sign_in_a_name_is_no_formula_of_a_figure(reported, tmp_path):
   _, config, results, series = reported
   clips = {f'$\\frac$ {clip}': s for clip, s in series.items()}
-  scores = {**results, **score(clips, config.targets)}
+  scores = {**results, **score_in_detail(clips, config.targets, {})}
   plots.traces(clips, scores, config.targets, tmp_path / 'traces.png')
   rows = [{'epoch': e, 'stage': '$\\frac$' * e, 'rate': 1, 'best_ccc': 0} for e in range(2)]
   plots.curves(rows, config.targets, tmp_path / 'curves.png')

@@ -14,7 +14,8 @@ from jax import nn
 from avjax import main
 from avjax.data.dataset import Records
 from avjax.errors import InputError
-from avjax.evaluation.results import evaluate_run, format_scores
+from avjax.evaluation.results import evaluate_run
+from avjax.reports import tables
 from avjax.runs import folder as run_folder
 from avjax.system import System
 from avjax.targets import TARGETS, Target, metrics
@@ -196,7 +197,7 @@ def test_a_target_of_classes(featured, tmp_path, monkeypatch):
   assert np.mean([p == y for p, y in cells]) == pytest.approx(results['mood']['accuracy'])
   report = (workdir / 'report.html').read_text()
   assert 'mood</b>, ACCURACY' in report and 'Clips by SCORE' in report and '.key.mood' in report
-  table = format_scores(results, config.targets).splitlines()
+  table = tables.format_scores(results, config.targets).splitlines()
   assert table[0].split() == ['ACCURACY', 'CCC', 'PCC', 'RMSE'] and len(table[1].split()) == 2
 
   export_run(workdir, tmp_path / 'model')
