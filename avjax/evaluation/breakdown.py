@@ -130,30 +130,34 @@ def intervals(pairs, clips, subjects, names) -> dict[str, list[float]]:
 def post_process(
   units: Sequence[Sequence[Track]], chain: Chain | None, unit: str
 ) -> dict[str, Any]:
-  """Returns CCC after each step of the post-processing, and what it was fitted on.
+  """Returns CCC after each step of the post-processing, and on what its parameters were fitted.
 
   Args:
     units: the tracks of each unit.
     chain: fitted on the validation partition; None fits one for each unit on the others.
     unit: what a unit is, in words.
 
-  Returns {'fitted_on', 'ccc': {step: after this step and those before}, 'interval': of the last,
-  [low, high] or None, 'parameters': of the chain, which is fitted on all units if None is given}.
+  Returns {'fitted': on what, 'ccc': {step: CCC after it and those before}, 'interval': that of the
+  last CCC, [low, high] or None, 'parameters': of the chain; one on all units if none is given}.
   """
   if chain:
-    own, fitted_on = [chain] * len(units), 'the validation partition'
+    own, fitted = [chain] * len(units), 'on the validation partition'
   else:
-    own, fitted_on = postprocessing.fit_on_others(units), f'other clips than those of the {unit}'
+    own, fitted = postprocessing.fit_on_others(units), f'without the {unit} that is scored'
     chain = postprocessing.fit_all(units)
+  smooth = [
+    [postprocessing.filtered(track, float(each.median)) for track in tracks]
+    for tracks, each in zip(units, own, strict=True)
+  ]
   scores, pairs = {}, []
   for k, step in enumerate(postprocessing.STEPS, 1):
     pairs = [
-      postprocessing.join(postprocessing.apply(track, each.first(k)) for track in unit)
-      for unit, each in zip(units, own, strict=True)
+      postprocessing.join(postprocessing.finish(track, each.first(k)) for track in tracks)
+      for tracks, each in zip(smooth, own, strict=True)
     ]
     scores[step] = METRICS['ccc'](*postprocessing.join(pairs))
   return {
-    'fitted_on': fitted_on,
+    'fitted': fitted,
     'ccc': scores,
     'interval': statistics.intervals(pairs, ['ccc']).get('ccc'),
     'parameters': chain._asdict(),

@@ -42,6 +42,8 @@ def read_groups(
       f'{path}, line {line}: the header needs one column name or subject, and has '
       f'{visible(",".join(header))[:60] or "nothing"}'
     )
+  if not all(header):
+    raise InputError(f'{path}, line {line}: a column of the header has no name')
   (key,), columns = found, [column for column in header if column not in KEYS]
   if not columns or len(set(header)) < len(header):
     problem = 'has two columns of one name' if columns else f'has no column of groups after {key}'

@@ -62,11 +62,11 @@ def scores(results: dict[str, Any], targets) -> dict[str, Any]:
   return {'heads': heads, 'post': len(steps), 'rows': rows, 'notes': tables.notes(results, targets)}
 
 
-def groups(results: dict[str, Any], targets) -> list[dict[str, Any]]:
-  """Returns the tables of groups, one for each target and column of groups.
+def groups(results: dict[str, Any], targets) -> dict[str, Any]:
+  """Returns {'notes', 'tables'}, a table for each target and column of groups; {} if none is known.
 
-  Each is {'title', 'target', 'heads', 'rows': [(group, sizes, cells)]}. The bars of a metric have
-  one scale in a table, with a mark at the number of all clips.
+  A table is {'title', 'target', 'heads', 'rows': [(group, sizes, cells)]}. In a table the bars of a
+  metric have one scale, with a mark at the number of all clips.
   """
   found = []
   for target in targets:
@@ -83,13 +83,13 @@ def groups(results: dict[str, Any], targets) -> list[dict[str, Any]]:
             row[metric], interval, *scales[metric], reference=results[target][metric]
           )
           cells.append(cell(row[metric], interval, bar))
-          cells[-1].interval = cells[-1].interval or tables.TOO_FEW
+          cells[-1].interval = cells[-1].interval or 'too few for an interval'
         rows.append((group, [f'{row[size]:,}' if size in row else '' for size in sizes], cells))
       heads = [*sizes, *(metric.upper() for metric in metrics)]
       found.append(
         {'title': f'{target} by {column}', 'target': target, 'heads': heads, 'rows': rows}
       )
-  return found
+  return {'notes': tables.group_notes(results), 'tables': found} if found else {}
 
 
 def _scale(found, by_group, metric) -> tuple[float, float]:

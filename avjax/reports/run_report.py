@@ -86,9 +86,9 @@ def _mean_score(results, targets, clip):
 
 
 def _boxes(results, targets):
-  """Returns {target: {metric: number as text}}, the boxes at the top."""
+  """Returns {target: {metric: number as text}}, the boxes at the top, for which four have room."""
   return {
-    target: {metric: _number(results[target][metric]) for metric in TARGETS[target].metrics}
+    target: {metric: _number(results[target][metric]) for metric in TARGETS[target].metrics[:4]}
     for target in targets
   }
 

@@ -12,7 +12,6 @@ from avjax.errors import InputError
 from avjax.targets import TARGETS, metric_names
 
 GROUP_METRICS = ('ccc', 'bias', 'rmse')  # shown for groups, as far as a target has them
-TOO_FEW = 'too few for an interval'
 LATEX_BEGINS = '% Made by avjax: '  # begins every file of write_latex, which replaces no others
 # What LaTeX needs in the place of a character of a name.
 ESCAPES = {
@@ -104,6 +103,7 @@ def format_scores(results: dict[str, Any], targets) -> str:
   for target in targets:
     for column, groups in results[target].get('groups', {}).items():
       lines += ['', *aligned(group_rows(target, column, groups))]
+  lines += group_notes(results)
   return '\n'.join(map(errors.visible, lines))
 
 
@@ -126,13 +126,13 @@ def notes(results: dict[str, Any], targets) -> list[str]:
     )
     found.append(f'clip mean: mean over clips of the {first} of each clip')
   fitted = {
-    results[target]['post_processing']['fitted_on']
+    results[target]['post_processing']['fitted']
     for target in targets
     if 'post_processing' in results[target]
   }
   if fitted:
     found.append(
-      'post-processed: CCC after median filter, centring, scaling and time shift, fitted on '
+      'post-processed: CCC after median filter, centring, scaling and time shift, fitted '
       f'{fitted.pop()}'
     )
   elif results.get('intervals') and results['partition'] == 'test':
@@ -140,8 +140,17 @@ def notes(results: dict[str, Any], targets) -> list[str]:
       'post-processed: no column, since its parameters are fitted on the validation partition; '
       'evaluate that first'
     )
-  if results.get('ungrouped'):
-    found.append(f'groups: {results["ungrouped"]:,} of these clips are in none')
+  return found
+
+
+def group_notes(results: dict[str, Any]) -> list[str]:
+  """Returns sentences on the tables of groups, none if there are none."""
+  if 'ungrouped' not in results:
+    return []
+  how = results['intervals']
+  found = [f'groups of fewer than {how["least_units"]} {how["unit"]}s are too few for an interval']
+  if results['ungrouped']:
+    found.append(f'clips in no group: {results["ungrouped"]:,}')
   return found
 
 
@@ -156,7 +165,7 @@ def group_rows(target: str, column: str, groups: dict[str, dict[str, Any]]) -> l
     cells = [f'{row[size]:,}' if size in row else '' for size in sizes]
     for metric in metrics:
       interval = row['intervals'].get(metric)
-      cells += [number(row[metric]), between(interval) if interval else TOO_FEW]
+      cells += [number(row[metric]), between(interval) if interval else 'too few']
     rows.append([group, *cells])
   return rows
 
@@ -224,7 +233,7 @@ def latex(results: dict[str, Any], targets) -> str:
   for target in targets:
     for column, groups in results[target].get('groups', {}).items():
       body = tabular(latex_group_rows(target, column, groups))
-      tables.append(([f'{target} by {column}, {what}'], body))
+      tables.append(([f'{target} by {column}, {what}', *group_notes(results)], body))
   lines = [f'{LATEX_BEGINS}python -m avjax.evaluate. Needs \\usepackage{{booktabs}}.']
   for sentences, body in tables:
     caption = ' '.join(f'{escaped(text[:1].upper() + text[1:])}.' for text in sentences)
