@@ -50,6 +50,15 @@ def test_what_is_right_is_left():
   assert postprocessing.fit_all(units) == Chain(about=pytest.approx(0, abs=0.2))
 
 
+def test_what_would_make_it_worse_is_left():
+  """Centring and scaling would make the CCC of an inverted prediction more negative."""
+  rng = np.random.default_rng(6)
+  units = [[make_track(rng, factor=-0.5, added=0.3, length=200)] for _ in range(3)]
+  chain = postprocessing.fit_all(units)
+  assert (chain.offset, chain.scale) == (0, 1)
+  assert explicit(units, chain) >= explicit(units, Chain())
+
+
 def test_chains_are_those_of_an_explicit_search():
   """For each set of units, the search over frames that the moments stand for."""
   rng = np.random.default_rng(2)

@@ -225,7 +225,7 @@ def test_scores_groups_and_subjects(chromium, reported, tmp_path, width):
 
 
 def test_bars_of_intervals():
-  bar = svg.interval_bar(0.5, [0.25, 0.75], 0, 1, reference=1)
+  bar = svg.interval_bar(0, [-0.5, 0.5], -1, 1, reference=1)
   assert (bar.value, bar.reference) == ('M500 5h0', 'M1000 0v10')
   assert bar.interval == 'M250 5H750M250 2v6M750 2v6'
   assert svg.interval_bar(0.5, None, 0, 1, reference=0).interval == ''
