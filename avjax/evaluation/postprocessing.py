@@ -118,8 +118,7 @@ def fit(units: Sequence[Sequence[Track]], weights: np.ndarray) -> Chain:
   """Fits chains that raise CCC over the frames of weighted units.
 
   Every filter and every shift is tried on Moments of the units, which are made once, however many
-  chains are fitted. This takes about as long as 100 passes over the frames, some seconds for the
-  validation partition of Aff-Wild2.
+  chains are fitted.
 
   Args:
     units: the tracks of each unit, at least one with an annotated frame.

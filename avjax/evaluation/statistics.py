@@ -7,7 +7,7 @@ section 3.8). An interval says how the number would vary with other subjects or 
 these came from. It does not say how it varies with the seed of the training.
 
 The sums of a unit are made once and a resample only weighs them, so that the cost grows with
-units times RESAMPLES and not with frames: about 0.05 s for four metrics of 100 units.
+units times RESAMPLES and not with frames: about 0.03 s for five metrics of 100 units.
 """
 
 from __future__ import annotations

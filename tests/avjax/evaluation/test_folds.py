@@ -214,6 +214,21 @@ def test_a_score_that_is_none(tmp_path, number):
   assert protocol.check_results(path)['valence']['ccc'] == 0.5
 
 
+def test_a_table_has_the_metrics_of_all_its_runs():
+  """Runs of older versions have neither sign agreement nor bias."""
+  old = {'ccc': 0.5, 'pcc': 0.6, 'rmse': 0.3}
+  new = {**old, 'sagr': 0.9, 'bias': 0.1}
+
+  def heads(*scores):
+    results = [{'fold': k, 'best_epoch': 0, 'valence': row} for k, row in enumerate(scores)]
+    summary = protocol.summarize({str(k): (None, row) for k, row in enumerate(results)})
+    assert len({line.count('|') for line in protocol.table(summary).split('\n')}) == 1
+    return protocol.table(summary).split('\n')[0].split(' | ')[3:-1]
+
+  assert heads(new, new) == ['CCC', 'PCC', 'RMSE', 'SAGR', 'BIAS']
+  assert heads(new, old) == heads(old) == ['CCC', 'PCC', 'RMSE']
+
+
 def test_what_cannot_be_gathered(tmp_path):
   with pytest.raises(InputError, match='no run that has ended'):
     protocol.gather(tmp_path, None)
