@@ -9,7 +9,7 @@ from typing import Any
 
 from avjax import errors, files
 from avjax.errors import InputError
-from avjax.targets import TARGETS, metric_names
+from avjax.targets import TARGETS, criterion, metric_names
 
 GROUP_METRICS = ('ccc', 'bias', 'rmse')  # shown for groups, as far as a target has them
 LATEX_BEGINS = '% Made by avjax: '  # begins every file of write_latex, which replaces no others
@@ -76,20 +76,19 @@ def format_scores(results: dict[str, Any], targets) -> str:
   if not results['frames']:
     return 'no annotated frames: predictions only'
   metrics = shown_metrics(results, targets)
-  first = metrics[0]
   with_intervals = any(results[target].get('intervals') for target in targets)
   with_means = any('mean_over_clips' in results[target] for target in targets)
   with_post = any(post_processed(results[target]) is not None for target in targets)
   head = ['', *(metric.upper() for metric in metrics)]
   if with_intervals:
-    head.insert(2, 'interval')
+    head.insert(2, f'{criterion(targets).upper()} interval')
   head += ['clip mean'] * with_means + ['post-processed'] * with_post
   rows = [head]
   for target in targets:
     found = results[target]
     row = [target, *(number(found[metric]) if metric in found else '' for metric in metrics)]
     if with_intervals:
-      interval = found.get('intervals', {}).get(first)
+      interval = found.get('intervals', {}).get(TARGETS[target].metrics[0])
       row.insert(2, between(interval) if interval else '')
     if with_means:
       row.append(number(found['mean_over_clips'][TARGETS[target].metrics[0]]))
@@ -117,7 +116,7 @@ def notes(results: dict[str, Any], targets) -> list[str]:
   """Returns sentences on what the columns are, for those that the results have."""
   found = []
   if how := results.get('intervals'):
-    first = TARGETS[targets[0]].metrics[0].upper()
+    first = criterion(targets).upper()
     unit, units = how['unit'], f'{how["units"]:,}'
     found.append(
       f'intervals: {how["level"]:.0%}, from {how["resamples"]:,} resamples of the {units} {unit}s'
@@ -135,7 +134,7 @@ def notes(results: dict[str, Any], targets) -> list[str]:
       'post-processed: CCC after median filter, centring, scaling and time shift, fitted '
       f'{fitted.pop()}'
     )
-  elif results.get('intervals') and results['partition'] == 'test':
+  elif 'intervals' in results and results['partition'] == 'test':
     found.append(
       'post-processed: no column, since its parameters are fitted on the validation partition; '
       'evaluate that first'

@@ -31,7 +31,7 @@ def results():
 def test_a_terminal_shows_the_numbers_of_the_results(results):
   lines = tables.format_scores(results, TARGETS).splitlines()
   assert lines[0].split() == (
-    ['CCC', 'interval', 'PCC', 'RMSE', 'SAGR', 'BIAS', 'clip', 'mean', 'post-processed']
+    ['CCC', 'CCC', 'interval', 'PCC', 'RMSE', 'SAGR', 'BIAS', 'clip', 'mean', 'post-processed']
   )
   for line, target in zip(lines[1:3], TARGETS, strict=True):
     found = results[target]
