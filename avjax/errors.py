@@ -25,7 +25,7 @@ REMEDIES = {
 }
 CURSOR_UP = re.compile(r'(\x1b\[A)+')  # what tqdm writes where it draws several bars
 
-# {a copy on this machine: what it is a copy of, as gs://bucket/run}; avjax/files/buckets.py
+# {a copy on this machine: what it is a copy of, as gs://bucket/run}; avjax/files/bucket_copies.py
 COPIED_FROM = {}
 
 OUTPUT_CLOSED = 141  # exit status where the reader of the output has gone, as a shell reports it

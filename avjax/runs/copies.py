@@ -1,8 +1,9 @@
 """Copies the folder of a run from a bucket to this machine, and back while it is trained.
 
-avjax/files/buckets.py says how. What a kill leaves on the bucket is a run that the same command
-continues: a checkpoint counts by its MARK, which is written last and removed first, the best state
-is written before the state that names it, and an older state is removed when a newer one is there.
+avjax/files/bucket_copies.py says how. What a kill leaves on the bucket is a run that the same
+command continues: a checkpoint counts by its MARK, which is written last and removed first, the
+best state is written before the state that names it, and an older state is removed when a newer one
+is there.
 """
 
 from __future__ import annotations

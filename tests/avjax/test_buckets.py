@@ -19,7 +19,7 @@ from fault.harness import files as tree
 from avjax import errors, files
 from avjax.data import dataset
 from avjax.errors import InputError
-from avjax.files import buckets
+from avjax.files import bucket_lock, buckets
 from avjax.runs import copies
 from avjax.weights import files as weight_files
 
@@ -65,7 +65,7 @@ def test_a_copy_there_and_back(server, address):
     bucket.write(f'/{name}', b'' if name == 'empty' else name.encode() * 1000)
   bucket.write('/a folder of the console/', b'')
   files.Bucket(f'{address}2').write('/another', b'')  # begins with the same letters
-  copy = buckets.Copy(address)
+  copy = files.Copy(address)
   path = copy.fetch()
   assert path.name == address.rsplit('/', 1)[-1]
   assert tree(path) == {name: b'' if name == 'empty' else name.encode() * 1000 for name in NAMES}
@@ -102,7 +102,7 @@ def test_names_that_lead_elsewhere(address, name):
   bucket = files.Bucket(address)
   bucket.write('/fine', b'')
   bucket.write(name, b'hostile')
-  copy = buckets.Copy(address)
+  copy = files.Copy(address)
   assert 'of which no file can be made' in refusal(copy.fetch)
   assert not tree(copy.path.parent)
 
@@ -116,7 +116,7 @@ def test_addresses_that_are_none(wrong):
 
 def test_messages_name_the_address(address):
   """Nobody knows the copy; what is printed, logged and raised has the address in its place."""
-  copy = buckets.Copy(address)
+  copy = files.Copy(address)
   assert refusal(files.read_json, copy.path / 'x.json').startswith(f'{address}/x.json: ')
   assert errors.visible(f'in {copy.path}\n') == f'in {address}\\n'
 
@@ -240,7 +240,7 @@ def age(address, seconds):
 
 @pytest.fixture
 def quick_beats(monkeypatch):
-  monkeypatch.setattr(buckets, 'BEAT', 0.2)
+  monkeypatch.setattr(bucket_lock, 'BEAT', 0.2)
 
 
 @pytest.mark.usefixtures('quick_beats')
@@ -285,11 +285,11 @@ def test_an_owner_that_has_died(address):
   copy.lock = files.Lock(copy.bucket)
   (copy.path / 'x').write_text('the first')
   copy.publish()
-  age(address, buckets.STALE - 6)
+  age(address, bucket_lock.STALE - 6)
   begin = time.monotonic()
   second = files.Lock(copy.bucket)
   assert time.monotonic() - begin > 1
-  copy.lock.renewed -= buckets.STALE + 30  # as long as the object says
+  copy.lock.renewed -= bucket_lock.STALE + 30  # as long as the object says
   (copy.path / 'x').write_text('the first, again')
   assert 'another process has begun to train there' in refusal(copy.publish)
   assert get(address)['x'] == b'the first'
@@ -327,8 +327,8 @@ def test_an_owner_that_stands_still_while_it_writes(server, address, monkeypatch
   def stand_still(method, path):
     if path.endswith('/config.json') and not others:
       others.append(None)
-      age(address, buckets.STALE + 30)
-      copy.lock.renewed -= buckets.STALE + 30
+      age(address, bucket_lock.STALE + 30)
+      copy.lock.renewed -= bucket_lock.STALE + 30
       others.append(files.Lock(copy.bucket))
 
   with server.faults(stand_still):
@@ -338,7 +338,7 @@ def test_an_owner_that_stands_still_while_it_writes(server, address, monkeypatch
 
 
 def test_the_signs_of_life(address, monkeypatch):
-  monkeypatch.setattr(buckets, 'BEAT', 0.01)
+  monkeypatch.setattr(bucket_lock, 'BEAT', 0.01)
   bucket = files.Bucket(address)
   lock = files.Lock(bucket)
   times, deadline = set(), time.monotonic() + 60

@@ -16,7 +16,7 @@ import pytest
 from bucket_server import WAITS, get, put
 
 from avjax import files
-from avjax.files import buckets
+from avjax.files import bucket_lock
 from avjax.inference.stream import StreamingPredictor
 from avjax.weights import files as weight_files
 from fault.harness import ROOT, call, drive, fingerprint, flags, run
@@ -49,7 +49,7 @@ def downloaded(address, folder):
   return folder
 
 
-def let_it_seem_dead(address, seconds=buckets.STALE):
+def let_it_seem_dead(address, seconds=bucket_lock.STALE):
   """Makes the lock of a killed run so old that the next start takes it; returns its owner."""
   bucket, name = files.Bucket(address), f'/{files.locks.LOCK}'
   found = json.loads(bucket.read(name)[0])
@@ -84,7 +84,7 @@ def test_trained_killed_and_resumed(whole, on_bucket, tmp_path):
   words, address = on_bucket
   killed = drive(signal.SIGKILL, 'train:1:2', words)
   assert killed.returncode == -signal.SIGKILL, killed.stderr
-  owner = let_it_seem_dead(address, buckets.STALE - 45)
+  owner = let_it_seem_dead(address, bucket_lock.STALE - 45)
   done = run(*words)
   assert f'{address}: {owner} was training there' in done.stderr
   assert 'resumed after 1 epochs' in done.stderr
