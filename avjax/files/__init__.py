@@ -2,6 +2,8 @@
 
 from avjax.files.bucket_copies import (
   Copy,
+  cache_folder,
+  check_below,
   check_free,
   copy_of_file,
   copy_to_cache,
@@ -45,6 +47,8 @@ __all__ = [
   'Lock',
   'at_once',
   'below',
+  'cache_folder',
+  'check_below',
   'check_free',
   'check_no_links',
   'check_readable',

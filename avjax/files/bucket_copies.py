@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from avjax import errors
 from avjax.errors import InputError
 from avjax.files.buckets import Bucket, at_once, is_address
+from avjax.files.folders import may_write_in, user_cache
 from avjax.files.locks import LOCK
 from avjax.files.writing import TEMPORARY, replacing, temporary_folder
 from avjax.files.writing import check_free as check_free_here
@@ -167,6 +168,17 @@ def _folder_of_process() -> pathlib.Path:
   stack = contextlib.ExitStack()
   atexit.register(stack.close)
   return stack.enter_context(temporary_folder(tempfile.gettempdir()))
+
+
+def cache_folder(kind: str) -> pathlib.Path:
+  """Returns the folder for copies of one kind, such as 'records', that later commands find again.
+
+  It is in the cache folder of the user. Where that cannot be written, it is one of this process.
+  """
+  cache = user_cache('avjax')
+  if not cache or not may_write_in(cache):
+    cache = own_folder()
+  return cache / kind
 
 
 def copy_of_file(path: str | pathlib.Path) -> str | pathlib.Path:

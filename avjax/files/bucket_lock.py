@@ -22,16 +22,19 @@ LONGEST_LOCK = 4096  # bytes
 
 
 class Lock:
-  """Keeps others from training in a folder on a bucket, by an object that says who does.
+  """Keeps others from working in a folder on a bucket, by an object that says who does.
 
   The object LOCK is created only if it is not there. It holds the owner and the time, which is
   written anew every BEAT seconds; if that has not happened for STALE seconds, the owner is dead,
   and the next one takes its place. Whoever has lost the lock in this way, as by standing still for
   as long, learns it from `check`. The clocks of the machines should agree to some seconds.
+
+  work: what is done there, for messages, such as 'training'.
   """
 
-  def __init__(self, bucket: Bucket):
+  def __init__(self, bucket: Bucket, work: str = 'training'):
     self.bucket, self.name, self.token = bucket, f'/{LOCK}', secrets.token_hex(16)
+    self.work = work
     self.generation, self.renewed = b'', 0.0
     self.lost, self.ended = False, threading.Event()
     self._one_at_a_time = threading.Lock()
@@ -52,11 +55,11 @@ class Lock:
         owner, _, seconds = self._parse(content)
         silent = max(time.time() - seconds, time.monotonic() - begin)
         if first not in (None, generation):
-          raise InputError(f'{self.bucket.address}: {owner} is training there; stop it first')
+          raise InputError(f'{self.bucket.address}: {owner} is {self.work} there; stop it first')
         if silent < STALE:
           if first is None:
             print(
-              f'{self.bucket.address}: {owner} was training there {max(silent, 0):.0f} s '
+              f'{self.bucket.address}: {owner} was {self.work} there {max(silent, 0):.0f} s '
               'ago; waiting to see whether it still does',
               file=sys.stderr,
             )
@@ -69,7 +72,7 @@ class Lock:
   def _parse(self, content: bytes) -> tuple[str, str, float]:
     """Returns (owner, token, time of the last sign of life)."""
     with errors.as_input_error(
-      f'{self.bucket.address}{self.name} is not of avjax; remove it if nobody trains there'
+      f'{self.bucket.address}{self.name} is not of avjax; remove it if nobody is {self.work} there'
     ):
       found = json.loads(content[:LONGEST_LOCK])
       return one_line(found['owner']), found['token'], float(found['time'])
@@ -104,7 +107,7 @@ class Lock:
       self._renew()
     if self.lost:
       raise InputError(
-        f'{self.bucket.address}: another process has begun to train there, since this one was '
+        f'{self.bucket.address}: another process has begun {self.work} there, since this one was '
         f'silent for more than {STALE} s; what this one has not saved is left to that one'
       )
 

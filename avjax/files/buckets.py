@@ -105,10 +105,13 @@ class Bucket:
     except UnicodeDecodeError as error:
       raise InputError(f'{self.address} holds a name that is not UTF-8: {key!r}') from error
 
-  def read(self, name: str) -> tuple[bytes | None, bytes]:
-    """Returns (content, generation) of an object; the content is None if there is none."""
+  def read(self, name: str, unless: bytes | None = None) -> tuple[bytes | None, bytes]:
+    """Returns (content, generation) of an object; the content is None if there is none.
+
+    unless: a generation; an object that still is of it is not read, and its content is None.
+    """
     with reported(self.address + name):
-      found = self._store.read(self._key(name)).result()
+      found = self._store.read(self._key(name), if_not_equal=unless).result()
     return (found.value if found.state == 'value' else None), found.stamp.generation
 
   def write(self, name: str, content: bytes | None, generation: bytes | None = None) -> bytes:
@@ -123,11 +126,11 @@ class Bucket:
     return written.generation
 
 
-def at_once(function, values: list[Any], title: str) -> None:
-  """Calls a function with each value, AT_ONCE at a time; the first error ends it."""
+def at_once(function, values: list[Any], title: str, number: int | None = None) -> None:
+  """Calls a function with each value, `number` or AT_ONCE at a time; the first error ends it."""
   if not values:
     return
-  with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+  with concurrent.futures.ThreadPoolExecutor(number or AT_ONCE) as pool:
     futures = [pool.submit(function, value) for value in values]
     try:
       done = concurrent.futures.as_completed(futures)
