@@ -101,7 +101,8 @@ def test_only_what_has_changed_is_copied(server, source, official, tmp_path):
   wanted = {name: x for name, x in tree(official).items() if not name.endswith('.DS_Store')}
   folder, copied = bring()
   assert folder.name == 'affwild2' and tree(folder) == wanted and copied == wanted.keys()
-  assert bring()[1] == set()
+  server.statuses.clear()
+  assert bring()[1] == set() and server.statuses == {200: 1, 304: len(wanted)}
   bucket, name = files.Bucket(source), f'{ANNOTATIONS}/Train_Set/103.txt'
   bucket.write(f'/{name}', wanted[name] + b'\n')  # one of another size, and one of the same
   bucket.write('/batch1/103.mp4', bytes(len(wanted['batch1/103.mp4'])))
