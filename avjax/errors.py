@@ -47,7 +47,7 @@ def writing(path):
   """Turns an OSError that REMEDIES lists into an InputError that says what to do.
 
   The InputError names the file of the OSError, the one in the way where that was renamed to
-  another, or `path` if it names none.
+  another, or `path` if it names none, as `on_disk` does.
   """
   try:
     yield
@@ -56,7 +56,21 @@ def writing(path):
       raise
     in_the_way = error.filename2 if error.errno == errno.EISDIR else None
     named = in_the_way or error.filename or path
-    raise InputError(f'{named}: {error.strerror}; {REMEDIES[error.errno]}') from error
+    raise InputError(f'{on_disk(named)}: {error.strerror}; {REMEDIES[error.errno]}') from error
+
+
+def on_disk(path):
+  """Returns a path as an error of the disk names it: of a copy in COPIED_FROM also where that is.
+
+  Elsewhere a copy is named by what it is a copy of, and nobody would look for the error here.
+  """
+  for copy in COPIED_FROM:
+    if f'{path}'.startswith(copy):
+      folder, temporary = os.path.dirname(copy), tempfile.gettempdir()
+      if os.path.dirname(os.path.dirname(folder)) == temporary:  # as `files.own_folder` makes them
+        folder = f'{temporary}, which TMPDIR names'
+      return f'the copy of {as_named(str(path))} in {folder}'
+  return f'{path}'
 
 
 @contextlib.contextmanager

@@ -54,10 +54,8 @@ def bring_shards(
   shards = manifest['shards']
 
   def bring(name):
-    try:
-      files.copy_to_cache(bucket, f'/{name}', folder / name, shards[name]['sha256'])
-    except InputError as error:
-      raise InputError(f'{error}; {REMEDY}') from error
+    sha256 = shards[name]['sha256']
+    files.copy_to_cache(bucket, f'/{name}', folder / name, sha256, hint=f'; {REMEDY}')
 
   def is_here(path, size):
     return path.exists() and path.stat().st_size == size

@@ -269,16 +269,19 @@ def check_free(path: str | pathlib.Path) -> None:
     raise InputError(f'{path} exists; it is not overwritten')
 
 
-def copy_to_cache(bucket: Bucket, name: str, path: pathlib.Path, sha256: str = '') -> None:
+def copy_to_cache(
+  bucket: Bucket, name: str, path: pathlib.Path, sha256: str = '', hint: str = ''
+) -> None:
   """Copies an object of a bucket to a file of this machine, in one step.
 
-  Raises InputError, and leaves what is there, if the object is missing or has not the SHA-256.
+  Raises InputError, and leaves what is there, if the object is missing or has not the SHA-256; the
+  hint is then added.
   """
   content, _ = bucket.read(name)
   if content is None:
-    raise InputError(f'{bucket.address}{name} is missing')
+    raise InputError(f'{bucket.address}{name} is missing{hint}')
   if sha256 and hashlib.sha256(content).hexdigest() != sha256:
-    raise InputError(f'{bucket.address}{name} is damaged: its SHA-256 is another one')
+    raise InputError(f'{bucket.address}{name} is damaged: its SHA-256 is another one{hint}')
   with errors.writing(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:

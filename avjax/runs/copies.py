@@ -103,11 +103,12 @@ def trained(workdir: str | pathlib.Path) -> Iterator[pathlib.Path]:
     yield pathlib.Path(workdir)
     return
   copy = RunCopy(str(workdir))
-  if sharding.is_primary():
-    copy.lock = files.Lock(copy.bucket)
   try:
-    sharding.wait_for_others()  # none reads what the owner before has not finished
-    path = copy.fetch()  # at least the lock is there, or nothing may be listed
+    with sharding.together():  # none reads what the owner before has not finished
+      if sharding.is_primary():
+        copy.lock = files.Lock(copy.bucket)
+    with sharding.together():
+      path = copy.fetch()  # at least the lock is there, or nothing may be listed
     TRAINED[path] = copy
     try:
       yield path

@@ -4,9 +4,12 @@ No test meets a real bucket.
 """
 
 import collections
+import errno
 import itertools
 import json
+import os
 import pathlib
+import tempfile
 import threading
 import time
 
@@ -17,7 +20,7 @@ from fault.harness import call, flags
 from fault.harness import files as tree
 
 from avjax import errors, files
-from avjax.data import dataset
+from avjax.data import dataset, manifest
 from avjax.errors import InputError
 from avjax.files import bucket_lock, buckets
 from avjax.runs import copies
@@ -119,6 +122,26 @@ def test_messages_name_the_address(address):
   copy = files.Copy(address)
   assert refusal(files.read_json, copy.path / 'x.json').startswith(f'{address}/x.json: ')
   assert errors.visible(f'in {copy.path}\n') == f'in {address}\\n'
+
+
+def test_errors_of_the_own_disk(address, monkeypatch):
+  """They name the folder of this machine, since nobody could mend them on the bucket."""
+  files.Bucket(address).write('/x', b'1')
+  copy = files.Copy(address)
+
+  def full(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+  monkeypatch.setattr(pathlib.Path, 'write_bytes', full)
+  assert refusal(copy.fetch) == (
+    f'the copy of {address}/x in {tempfile.gettempdir()}, which TMPDIR names: '
+    'No space left on device; make room and start again'
+  )
+  cache = files.cache_folder('records')
+  errors.COPIED_FROM[str(cache / 'x')] = address
+  with pytest.raises(InputError) as refused, errors.writing(cache / 'x' / 'shard'):
+    full()
+  assert str(refused.value).startswith(f'the copy of {address}/shard in {cache}: No space left')
 
 
 # A run on a bucket, killed while it is written.
@@ -291,7 +314,7 @@ def test_an_owner_that_has_died(address):
   assert time.monotonic() - begin > 1
   copy.lock.renewed -= bucket_lock.STALE + 30  # as long as the object says
   (copy.path / 'x').write_text('the first, again')
-  assert 'another process has begun to train there' in refusal(copy.publish)
+  assert 'another process has begun training there' in refusal(copy.publish)
   assert get(address)['x'] == b'the first'
   copy.lock.release()
   second.check()  # it is still the owner
@@ -507,6 +530,7 @@ def test_records_that_are_not_whole(address, records, tmp_path, what):
     'damaged shard': f'{bucket.address}{name} is damaged',
     'damaged manifest': f'{bucket.address}/manifest.json is damaged',
   }[what] in message
+  assert what == 'no records' or message.endswith(f'; {manifest.REMEDY}')
   assert not name or not [*tmp_path.rglob(name[1:])]  # what is damaged is not kept
 
 
