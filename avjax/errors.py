@@ -157,10 +157,10 @@ def print_error(error):
     print('error:', visible(' '.join(str(error).split())), file=sys.stderr)
 
 
-def run_command(main, *args, buckets=()):
+def run_command(main, *args, buckets=(), others=()):
   """Calls main(*args) and exits with the status that it returns.
 
-  buckets: the options that take an address of a bucket, see `check_addresses`.
+  buckets, others: the options that take an address, see `check_addresses`.
 
   An InputError is printed, and the status is 2. Where the reader of the output has gone, as after
   `| head`, the command ends quietly with OUTPUT_CLOSED.
@@ -172,7 +172,7 @@ def run_command(main, *args, buckets=()):
   # matplotlib logs a warning where it finds no home folder, and when it lists the fonts.
   logging.getLogger('matplotlib').setLevel(logging.ERROR)
   try:
-    check_addresses(sys.argv[1:], buckets)
+    check_addresses(sys.argv[1:], buckets, others)
     pass_over_settings()
     check_temporary_folder()
     with writing('the output'):
@@ -191,18 +191,21 @@ def run_command(main, *args, buckets=()):
   sys.exit(status)
 
 
-def check_addresses(words, buckets=()):
+def check_addresses(words, buckets=(), others=()):
   """Raises InputError for a word of the command line that names something on another machine.
 
   As a path, s3://bucket/run is a folder of this machine, and a run in it is lost with the machine.
 
   buckets: the options that take an address gs://, as '--workdir'; '' stands for a word without one.
+  others: the options that are about another machine, and that main checks.
   """
   for before, word in zip(['', *words], words, strict=False):
     found = re.search(r'(?:^(-[^=]*)=|^|=)([a-z][a-z0-9+.-]+://.*)', word, re.IGNORECASE)
     if not found:
       continue
     option = f'--{(found[1] or before).lstrip("-")}'
+    if option in others:
+      continue
     if not found[1] and option not in buckets:
       option = ''
     if option not in buckets or not found[2].startswith('gs://'):

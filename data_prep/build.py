@@ -263,7 +263,7 @@ def summary(made, target):
 
 def run():
   """Runs the console command avjax-prepare."""
-  errors.run_command(main, buckets=('--source', '--data_dir'))
+  errors.run_command(main, buckets=('--source', '--data_dir'), others=('--scheduler',))
 
 
 if __name__ == '__main__':

@@ -285,6 +285,14 @@ def test_other_addresses_are_refused(tmp_path, module, line):
   assert done.stderr.count('\n') == 1 and done.stdout == '' and not [*tmp_path.iterdir()]
 
 
+def test_a_scheduler_of_another_scheme(official, tmp_path):
+  """The message says what is accepted."""
+  line = words(official, tmp_path / 'records', '--scheduler', 'tls://10.0.0.5:8786')
+  done = run(*line, module='data_prep.build')
+  assert done.returncode == 2 and done.stderr.count('\n') == 1
+  assert done.stderr.startswith('error: --scheduler tls://10.0.0.5:8786 is not HOST:PORT, such as ')
+
+
 def test_a_path_stays_a_path():
   assert places.path('affwild2') == pathlib.Path('affwild2')
   assert places.path('gs://bucket/affwild2') == 'gs://bucket/affwild2'
