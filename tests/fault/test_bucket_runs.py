@@ -296,10 +296,6 @@ def test_a_full_disk_of_this_machine(address, records, tmp_path):
     env={'TMPDIR': str(tmp_path), 'JAX_COMPILATION_CACHE_DIR': ''},
   )
   assert done.returncode == 2, done.stderr
-  assert done.stderr.splitlines()[-1].startswith(
-    'error: checkpoint 5 cannot be written to the copy '
-  )
-  assert (
-    f'of {address}/checkpoints/best in {tmp_path}, which TMPDIR names: File too large; mend that'
-    in done.stderr
-  )
+  line = done.stderr.splitlines()[-1]
+  assert line.startswith(f'error: checkpoint 5 cannot be written to the copy of {address}/'), line
+  assert f' in {tmp_path}, which TMPDIR names: File too large; mend that and start' in line, line
