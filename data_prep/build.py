@@ -8,14 +8,13 @@ import argparse
 import collections
 import contextlib
 import itertools
-import pathlib
 import shutil
 import sys
 
 from avjax import errors, files
 from avjax.data import manifest, records
 from avjax.errors import InputError
-from data_prep import clips, cluster, contents, features, parallel, shards
+from data_prep import clips, cluster, contents, features, parallel, places, shards
 from data_prep.sources import SOURCES
 
 TOLERABLE = {
@@ -71,9 +70,17 @@ def add_layout(parser):
 
 def add_options(parser):
   """Adds the options that do not depend on the layout of the data set."""
-  parser.add_argument('--source', required=True, type=pathlib.Path, help='folder of the data set')
   parser.add_argument(
-    '--data_dir', required=True, type=pathlib.Path, help='folder to which the records are written'
+    '--source',
+    required=True,
+    type=places.path,
+    help='folder of the data set, or gs://BUCKET/FOLDER',
+  )
+  parser.add_argument(
+    '--data_dir',
+    required=True,
+    type=places.path,
+    help='folder to which the records are written, or gs://BUCKET/FOLDER',
   )
   add_layout(parser)
   parser.add_argument('--length', type=int, default=300, help='frames per window (default: 300)')
@@ -118,6 +125,16 @@ def add_options(parser):
 
 def main(argv=None):
   args = parse_args(argv)
+  try:
+    with places.here(args) as check:
+      return build(args, check)
+  except KeyboardInterrupt:
+    print('interrupted; the same command starts again', file=sys.stderr)
+    return 130
+
+
+def build(args, check):
+  """Builds records in a folder; check: function of the folder of finished ones, see places.py."""
   splits = SOURCES[args.layout].plan(args)
   if not any(splits.values()):
     raise InputError(f'{args.source} holds no clips')
@@ -134,7 +151,7 @@ def main(argv=None):
   wanted = {'layout': vars(layout), 'source': source, 'max_shard_mib': args.max_shard_mib}
   with files.locked(args.data_dir, busy=f'another build is writing to {args.data_dir}'):
     if target.exists():
-      check_same(target, wanted)
+      check_same(target, wanted, check)
       return keep(target, splits, known, seen, args.workers)
     shutil.rmtree(staging, ignore_errors=True)  # left by a build that was killed
     try:
@@ -154,23 +171,20 @@ def main(argv=None):
       target.parent.mkdir(exist_ok=True)
       contents.write(target.parent, seen | clips_seen)
       (staging / manifest.NAME / manifest.VERSION).rename(target)
-    except KeyboardInterrupt:
-      print('interrupted: nothing was kept; the same command starts again', file=sys.stderr)
-      return 130
     finally:
       shutil.rmtree(staging, ignore_errors=True)
   print(summary(made, target))
   return 0
 
 
-def check_same(target, wanted):
+def check_same(target, wanted, check):
   """Raises InputError unless the records that are there have these entries in their manifest."""
   if not (target / manifest.MANIFEST).is_file():
     raise InputError(
       f'{target} exists but has no {manifest.MANIFEST}, so it was not made by this program; '
       'remove it'
     )
-  found = manifest.check_sizes(target)
+  found = check(target)
   differing = [key for key, value in wanted.items() if found.get(key) != value]
   if differing:
     raise InputError(
@@ -249,7 +263,7 @@ def summary(made, target):
 
 def run():
   """Runs the console command avjax-prepare."""
-  errors.run_command(main)
+  errors.run_command(main, buckets=('--source', '--data_dir'), others=('--scheduler',))
 
 
 if __name__ == '__main__':

@@ -49,7 +49,10 @@ def connected(address):
   worker comes.
   """
   if not re.fullmatch(r'[^\s/]+:\d+', address):
-    raise InputError(f'--scheduler {address} is not HOST:PORT, such as 10.0.0.5:8786')
+    raise InputError(
+      f'--scheduler {address} is not HOST:PORT, such as 10.0.0.5:8786; for TLS, set '
+      "distributed.comm.default-scheme to tls in Dask's configuration"
+    )
   with start(address) as client:
     try:
       client.wait_for_workers(1, timeout=SECONDS)

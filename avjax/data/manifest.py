@@ -37,10 +37,7 @@ def bring_manifest(data_dir: str) -> tuple[files.Bucket, pathlib.Path]:
     bucket = files.Bucket(f'{data_dir.rstrip("/")}{place}')
     content, _ = bucket.read(f'/{MANIFEST}')
     if content is not None:
-      cache = files.user_cache('avjax')
-      if not cache or not files.may_write_in(cache):
-        cache = files.own_folder()
-      folder = cache / 'records' / hashlib.sha256(content).hexdigest()
+      folder = files.cache_folder('records') / hashlib.sha256(content).hexdigest()
       errors.COPIED_FROM[str(folder)] = bucket.address
       files.copy_to_cache(bucket, f'/{MANIFEST}', folder / MANIFEST)
       return bucket, folder
@@ -57,10 +54,8 @@ def bring_shards(
   shards = manifest['shards']
 
   def bring(name):
-    try:
-      files.copy_to_cache(bucket, f'/{name}', folder / name, shards[name]['sha256'])
-    except InputError as error:
-      raise InputError(f'{error}; {REMEDY}') from error
+    sha256 = shards[name]['sha256']
+    files.copy_to_cache(bucket, f'/{name}', folder / name, sha256, hint=f'; {REMEDY}')
 
   def is_here(path, size):
     return path.exists() and path.stat().st_size == size

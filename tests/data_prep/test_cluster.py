@@ -380,7 +380,10 @@ def test_what_a_worker_refuses(official, tmp_path, monkeypatch):
 def test_a_cluster_that_is_not_there(official, tmp_path, monkeypatch):
   monkeypatch.setattr(cluster, 'SECONDS', 1)
   for address, message in (
-    ('127.0.0.1', '--scheduler 127.0.0.1 is not HOST:PORT, such as 10.0.0.5:8786'),
+    *(
+      (address, f'--scheduler {address} is not HOST:PORT, such as 10.0.0.5:8786; for TLS, set .*')
+      for address in ('127.0.0.1', 'tls://127.0.0.1:8786')
+    ),
     ('127.0.0.1:9', 'no Dask scheduler answers at 127.0.0.1:9 .*; start one with: dask scheduler'),
   ):
     with pytest.raises(InputError, match=f'^{message}$'):
