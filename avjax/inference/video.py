@@ -51,6 +51,7 @@ def predict_video(
   sound=None,
   rotate='auto',
   engine='jax',
+  formats=(),
 ) -> VideoPrediction:
   """Predicts valence and arousal for every frame of a video, or from the voice of a sound file.
 
@@ -70,6 +71,8 @@ def predict_video(
       in which the faces are turned.
     engine: what runs the towers, one of `engines.ENGINES`; those of OpenVINO are faster on a CPU
       where the processor computes in bfloat16.
+    formats: what else is written into `output` than the CSV, names in `formats.FORMATS`: 'parquet';
+      'eaf', annotations of ELAN; 'vtt', subtitles.
 
   Raises InputError if `path` is not a video or `run` is not a run, if an output exists, or if no
   frame has a face or sound that the model uses.
@@ -83,6 +86,7 @@ def predict_video(
     'film': film,
     'sound': sound,
     'rotate': rotate,
+    'formats': formats,
   }
   with look_at_all([path], **looked_at) as looks:
     (prediction,) = predict_videos(run, looks, stride, engine)
