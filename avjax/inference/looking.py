@@ -6,14 +6,13 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import pathlib
-import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from tqdm import tqdm
 
 from avjax.errors import InputError, one_line
-from avjax.inference.face_source import FoundFaces, GivenFaces, NoFaces
+from avjax.inference.face_source import NUMBER, FoundFaces, GivenFaces, NoFaces, check_face
 from avjax.inference.formats import check_formats
 from avjax.inference.outputs import check_absent, display, output_paths
 from avjax.inference.source import FilmSource, SoundSource, open_source
@@ -21,7 +20,6 @@ from avjax.inference.timing import Clock
 from avjax.media import audio
 from avjax.media.decoder import Decoder
 
-NUMBER = re.compile('[1-9][0-9]{0,3}')  # of a face or a track
 TURNS = ('auto', '0', '90', '180', '270')  # degrees clockwise
 
 
@@ -94,10 +92,7 @@ def check_options(output, face, film, sound, rotate, formats):
   """Raises InputError for an option of `predict_video` that is out of its range."""
   if output is not None and not str(output):
     raise InputError('--output is empty; name a folder')
-  if face not in ('largest', 'left', 'right') and not NUMBER.fullmatch(str(face)):
-    raise InputError(
-      f'face {one_line(face)} is not one of largest, left, right and a number from 1 to 9999'
-    )
+  check_face(face)
   check_formats(formats)
   if formats and output is None:
     raise InputError('formats are given and no folder to write them to; name one as output')

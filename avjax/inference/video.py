@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from avjax.errors import InputError
 from avjax.inference.engines import check_engine
+from avjax.inference.face_source import each_face
 from avjax.inference.looking import LookedAt, look_at_all
 from avjax.inference.outputs import (
   display,
@@ -32,7 +33,6 @@ from avjax.media.writer import ClipWriter
 from avjax.system.start import own_settings
 from avjax.targets import TARGETS
 
-CUT_FROM = 1920  # pixels of the longer side of the frames that faces are cut from
 PAGE_SIDE = 640  # pixels of the longer side of the page's video
 OVERLAY_SIDE = 1280  # pixels of the longer side of the overlay
 
@@ -205,14 +205,12 @@ def feed(predictors, source, person, log_mel_windows, writer, clock, progress):
   They work on a block while the next one is decoded. The writer of the page's video, if there is
   one, gets each frame.
   """
-  path, count, fed = source.path, len(person.boxes), 0
+  count = len(person.boxes)
   crops, windows = [], []
   with concurrent.futures.ThreadPoolExecutor(1) as pool:
     working = None
-    for frame, image in enumerate(clock.each('decode', source.frames(CUT_FROM))):
-      if frame == count:
-        raise InputError(f'{path} has more frames than its {count} time stamps')
-      crops.append(person.face(frame, image))
+    for frame, (image, crop) in enumerate(each_face(source, person, clock)):
+      crops.append(crop)
       windows.append(next(log_mel_windows))
       if writer:
         with clock('page', 1):
@@ -222,12 +220,9 @@ def feed(predictors, source, person, log_mel_windows, writer, clock, progress):
           working.result()
         working = pool.submit(add_block, predictors, crops, windows)
         crops, windows = [], []
-      fed = frame + 1
       progress.update()
     if working:
       working.result()
-  if fed < count:
-    raise InputError(f'{path} is damaged: {fed} of its {count} frames can be decoded')
 
 
 @own_settings()  # of the thread that it runs in
