@@ -27,7 +27,7 @@ class LabelFile:
   annotator: '' where the clip has only one.
   by_frame: whether places are numbers of frames, else seconds.
   places: (m,) float64, ascending. values: (m,2) float64, in the file's own range; NaN for none.
-  lines: (m,) of the file, for messages.
+  lines: (m,) of the file, for messages, or other places of the rows, which `unit` then names.
   """
 
   path: pathlib.Path
@@ -36,14 +36,15 @@ class LabelFile:
   places: np.ndarray
   values: np.ndarray
   lines: Sequence[int]
+  unit: str = 'line'
 
   def where(self, row: int) -> str:
     """Returns how a row, counted from 0, is named in messages."""
-    return f'{self.path}, line {self.lines[row]}'
+    return f'{self.path}, {self.unit} {self.lines[row]}'
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-  """Adds the options that say what the labels mean."""
+def add_range(parser: argparse.ArgumentParser) -> None:
+  """Adds the option that says on which scale the labels are."""
   parser.add_argument(
     '--label_range',
     type=float,
@@ -52,6 +53,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     default=(-1.0, 1.0),
     help='the scale of the labels, which is mapped to [-1, 1] by a straight line (default: -1 1)',
   )
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+  """Adds the options that say how labels in time are put on frames and joined."""
   parser.add_argument(
     '--label_gap',
     type=float,
@@ -93,20 +98,34 @@ def read_label_file(path: pathlib.Path, annotator: str, mistakes: Mistakes) -> L
 
   Where there are a frame and a time, the frame counts. A cell that is empty or NaN is no value.
   Rows that cannot be used go into `mistakes`. Raises InputError where a column is missing.
+
+  A file of OpenFace to which valence and arousal have been added is such a file. It also has the
+  columns success, 0 in frames in which the face was lost, and perhaps face_id (OpenFace's wiki,
+  "Output Format"): values of such frames do not count, and rows of a second face are refused.
   """
   table = read_table(path, mistakes)
   frame = table.column('frame')
   by_frame = frame is not None
   place = frame if by_frame else table.needed(*TIMES)
   columns = [place, table.needed('valence'), table.needed('arousal')]
+  success = None if table.column('confidence') is None else table.column('success')
+  face = table.column('face_id')
   rows = []
   for line, cells in table.rows:
     try:
       row = [table.number(cells[column]) for column in columns]
+      if success is not None and table.number(cells[success]) == 0:
+        row[1:] = math.nan, math.nan
     except ValueError as problem:
       mistakes.add('labels are no numbers', f'{table.where(line)} ({problem})')
       continue
-    if by_frame and not (row[0].is_integer() and 0 <= row[0] <= MAX_FRAME):
+    if face is not None and cells[face] != table.rows[0][1][face]:
+      mistakes.add(
+        'rows are of a second face',
+        f'{table.where(line)} (face_id {cells[face]})',
+        '; write a file for each face, and name them and whose they are in persons.csv',
+      )
+    elif by_frame and not (row[0].is_integer() and 0 <= row[0] <= MAX_FRAME):
       mistakes.add('rows have no number of a frame', f'{table.where(line)} ({cells[place]!r})')
     elif math.isnan(row[0]):
       mistakes.add('rows have no time', table.where(line))
@@ -146,7 +165,7 @@ def join(
         f'{kinds[True].path} and {kinds[False].path}',
         '; write the same column in both',
       )
-  scaled = {file.path: scale(file, args, mistakes) for file in every}
+  scaled = {id(file): scale(file, args, mistakes) for file in every}
   mistakes.raise_if_any()
   from_zero = [file for file in every if file.by_frame and file.places[0] == 0]
   if from_zero:
@@ -157,7 +176,7 @@ def join(
 
   def trace(file):
     places = file.places + bool(from_zero) if file.by_frame else file.places
-    return Trace(file.annotator, places, scaled[file.path])
+    return Trace(file.annotator, places, scaled[id(file)])
 
   def labels(found, weights):
     return TimedLabels(

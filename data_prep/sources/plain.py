@@ -1,7 +1,8 @@
 """Reads a folder that a person makes by hand: videos, labels, and perhaps splits and crops.
 
     MYSET/videos/NAME.mp4           in any container that avjax.predict reads
-    MYSET/labels/NAME.csv           or labels/NAME/ANNOTATOR.csv: see label_files.py
+    MYSET/labels/NAME.csv           or labels/NAME/ANNOTATOR.csv: see label_files.py; in place of
+                                    .csv also .eaf or .txt of ELAN: see elan.py
     MYSET/splits.csv                name,split[,subject] or name,fold[,subject] or name,subject
     MYSET/persons.csv               name,face[,video]
     MYSET/crops/NAME/00001.jpg      aligned faces, for clips whose faces are not to be found
@@ -25,13 +26,13 @@ from avjax.media import faces
 from data_prep import features
 from data_prep.clips import Clip, Job, list_crop_ids
 from data_prep.labels import TimedLabels
-from data_prep.sources import Source, label_files, partition, register
+from data_prep.sources import Source, elan, label_files, partition, register
 from data_prep.sources.mistakes import Mistakes
 from data_prep.sources.tables import read_table
 
 VIDEOS, LABELS, CROPS = 'videos', 'labels', 'crops'
 SPLITS, PERSONS = 'splits.csv', 'persons.csv'
-LABEL_ENDING = '.csv'
+LABEL_ENDINGS = '.csv', '.eaf', '.txt'
 LEAVE_OUT = '; to leave them out, add --tolerate unlisted'
 
 
@@ -40,6 +41,7 @@ class Plain(Source):
   """A folder of one's own: videos/, labels/ and, if you like, splits.csv, persons.csv, crops/."""
 
   def add_options(self, parser):
+    label_files.add_range(parser)
     label_files.add_options(parser)
     partition.add_options(parser)
     add_crops_option(parser)
@@ -56,14 +58,17 @@ class Plain(Source):
     clips = choose_clips(videos, written, persons, assigned, args)
     labels = label_files.join(
       {
-        name: [label_files.read_label_file(path, who, mistakes) for who, path in found]
+        name: [read_labels(path, who, mistakes) for who, path in found]
         for name, found in written.items()
         if name in clips
       },
       args,
       mistakes,
     )
-    return plan_jobs(clips, labels, assigned, source / LABELS, args)
+    annotations = {
+      name: path.parent if who else path for name, [(who, path), *_] in written.items()
+    }
+    return plan_jobs(clips, labels, assigned, annotations, args)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +97,7 @@ def plan_jobs(
   clips: Mapping[str, Shown],
   labels: Mapping[str, TimedLabels],
   assigned: Mapping[str, partition.Assignment],
-  annotations: pathlib.Path,
+  annotations: Mapping[str, pathlib.Path],
   args,
 ) -> dict[str, list[Job]]:
   """Returns {split: jobs} of clips, those of a split in order of name.
@@ -101,7 +106,7 @@ def plan_jobs(
     clips: {clip: where it is to be seen}.
     labels: {clip: its labels}; a clip without is one of the test split.
     assigned: as `partition.split_clips` takes them.
-    annotations: folder of the labels, for messages.
+    annotations: {clip: the file of its labels, or a folder with one of each annotator}.
     args: the options of a source with those of label_files, partition and `add_crops_option`.
   """
   split_of = partition.split_clips(
@@ -117,7 +122,7 @@ def plan_jobs(
       name,
       clips[name].video,
       given if given.is_dir() else cache / name,
-      annotation_of(annotations, name) if found else None,
+      annotations[name] if found else None,
       'train' if found else TEST,
     )
     planned[split_of[name]].append(
@@ -137,10 +142,14 @@ def plan_jobs(
   return planned
 
 
-def annotation_of(folder: pathlib.Path, name: str) -> pathlib.Path:
-  """Returns the file of the labels of a clip, or the folder with a file of each annotator."""
-  file = folder / f'{name}{LABEL_ENDING}'
-  return file if file.exists() else folder / name
+def read_labels(path: pathlib.Path, annotator: str, mistakes: Mistakes) -> label_files.LabelFile:
+  """Reads a file of labels by its ending; a .csv may also be an export of ELAN."""
+  ending = path.suffix.lower()
+  if ending == '.eaf':
+    return elan.read_eaf(path, annotator, mistakes)
+  if ending == '.txt' or elan.is_export(path):
+    return elan.read_export(path, annotator, mistakes)
+  return label_files.read_label_file(path, annotator, mistakes)
 
 
 def list_videos(folder: pathlib.Path) -> dict[str, pathlib.Path]:
@@ -175,15 +184,17 @@ def list_labels(folder: pathlib.Path) -> dict[str, list[tuple[str, pathlib.Path]
   for path in files.visible(files.existing_folder(folder)):
     inside = files.visible(path) if path.is_dir() else [path]
     for file in inside:
-      if file.suffix.lower() != LABEL_ENDING:
+      if file.suffix.lower() not in LABEL_ENDINGS:
         mistakes.add(
-          'entries are no files of labels', str(file), f'; these end with {LABEL_ENDING}'
+          'entries are no files of labels',
+          str(file),
+          f'; these end with {" or ".join(LABEL_ENDINGS)}',
         )
     if path.is_dir() and not inside:
       mistakes.add('folders hold no files of labels', str(path))
     name = path.name if path.is_dir() else path.stem
     if name in found:
-      mistakes.add('clips have both a file and a folder of labels', str(path))
+      mistakes.add('clips have two files, or both a file and a folder of labels', str(path))
     found[name] = [(file.stem if path.is_dir() else '', file) for file in inside]
   mistakes.raise_if_any()
   if not found:
