@@ -423,11 +423,18 @@ MISTAKES = {
     set_labels(GOOD, '1,0,5'),
     r'outside \[-1, 1\]: .*b.csv, line 2 \(5\); .*label_range',
   ),
-  'text': (lambda root: (root / 'labels/b.txt').touch(), 'no files of labels: .*b.txt; .* .csv'),
+  'text': (
+    lambda root: (root / 'labels/b.md').touch(),
+    'no files of labels: .*b.md; .* .csv or .eaf',
+  ),
+  'two_files': (
+    lambda root: (root / 'labels/b.txt').touch(),
+    'clips have two files, or both a file and a folder of labels: .*labels/b.txt',
+  ),
   'empty_folder': (lambda root: (root / 'labels/d').mkdir(), 'folders hold no files of labels'),
   'both': (
     lambda root: write_rows(root / 'labels/b/ann.csv', GOOD, '1,0,0'),
-    'clips have both a file and a folder of labels: .*labels/b.csv',
+    'clips have two files, or both a file and a folder of labels: .*labels/b.csv',
   ),
   'mixed': (
     lambda root: [
