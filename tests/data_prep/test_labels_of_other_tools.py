@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+from official_set import write_video
 from pympi import Eaf
 
 from avjax.errors import InputError
 from avjax.inference import outputs
 from avjax.inference.prediction import VideoPrediction
+from data_prep import build
 from data_prep.labels import TimedLabels, Trace
 from data_prep.sources import elan, plain
 from data_prep.sources.mistakes import Mistakes
@@ -223,6 +225,26 @@ def test_files_of_strangers(text, words, tmp_path):
   (tmp_path / 'a.eaf').write_text(text)
   with pytest.raises(InputError, match=words):
     read(tmp_path / 'a.eaf')
+
+
+@pytest.mark.slow
+def test_the_plain_layout_takes_them_side_by_side(tmp_path, capsys):
+  """One annotator may have worked in ELAN and another may have written a table."""
+  (tmp_path / 'videos').mkdir()
+  for name in 'abc':
+    write_video(tmp_path / 'videos' / f'{name}.mp4', 100)
+  (tmp_path / 'labels/b').mkdir(parents=True)
+  (tmp_path / 'labels/a.eaf').write_text(EAF)
+  (tmp_path / 'labels/b/anna.txt').write_text(BY_ROWS)
+  (tmp_path / 'labels/b/bert.csv').write_text('time,valence,arousal\n0,0.5,0.5\n0.5,0.5,0.5\n')
+  (tmp_path / 'labels/c.csv').write_text(OPENFACE)
+  where = ['--source', str(tmp_path), '--data_dir', str(tmp_path / 'records')]
+  options = ['--layout', 'plain', *where, '--workers', '1', '--dry-run']
+  assert build.main(options) == 0
+  printed = capsys.readouterr().out
+  (row,) = [line.split() for line in printed.splitlines() if line.startswith('all ')]
+  # a: until 1 s, where arousal ends; b: both until 0.5 s, then anna alone; c: three frames.
+  assert row == ['all', '3', '-', '300', '12', f'{1 + 1 + 3 / 25:.1f}']
 
 
 # OpenFace.
