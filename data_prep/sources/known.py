@@ -62,14 +62,11 @@ def plan(
     if name in written or assigned[name].split == TEST
   }
   if 'unlisted' not in args.tolerate:
-    for name in videos.keys() - chosen.keys():
+    for name in sorted(videos.keys() - chosen.keys()):
       mistakes.add('videos have no labels and are not in the test split', name, plain.LEAVE_OUT)
     mistakes.raise_if_any()
-  args = argparse.Namespace(**vars(args) | {'label_range': label_range})
-  label_files.check_options(args)
-  labels = label_files.join(
-    {name: written[name] for name in chosen if name in written}, args, mistakes
-  )
+  used = {name: written[name] for name in chosen if name in written}
+  labels = label_files.join(used, args, mistakes, label_range)
   annotations = {name: found[0].path for name, found in written.items()}
   return plain.plan_jobs(chosen, labels, assigned, annotations, args)
 

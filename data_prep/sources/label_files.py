@@ -84,7 +84,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def check_options(args: argparse.Namespace) -> None:
   """Raises InputError for values that these options cannot have."""
-  low, high = args.label_range
+  low, high = getattr(args, 'label_range', (-1, 1))  # known sets do not have the option
   if not (math.isfinite(low) and math.isfinite(high) and low < high):
     raise InputError('--label_range LOW HIGH takes two numbers, the lower one first')
   if not 0 <= args.label_gap < math.inf:
@@ -143,17 +143,21 @@ def read_label_file(path: pathlib.Path, annotator: str, mistakes: Mistakes) -> L
 
 
 def join(
-  clips: Mapping[str, Sequence[LabelFile]], args: argparse.Namespace, mistakes: Mistakes
+  clips: Mapping[str, Sequence[LabelFile]],
+  args: argparse.Namespace,
+  mistakes: Mistakes,
+  label_range: tuple[float, float] | None = None,
 ) -> dict[str, TimedLabels]:
   """Returns {clip: its labels} after checking them all.
 
-  Values outside --label_range go into `mistakes`, or are NaN with --tolerate out_of_range. Frames
+  Values outside the scale go into `mistakes`, or are NaN with --tolerate out_of_range. Frames
   are counted from 1, or in all files from 0 if one has a frame 0, which is said.
 
   Args:
     clips: {clip: its files, one or more}.
     args: with the options of `add_options`, and tolerate.
     mistakes: takes what cannot be used; its first kind is raised here.
+    label_range: the scale of the labels of a known set; by default that of --label_range.
   """
   check_options(args)
   every = [file for found in clips.values() for file in found]
@@ -165,7 +169,7 @@ def join(
         f'{kinds[True].path} and {kinds[False].path}',
         '; write the same column in both',
       )
-  scaled = {id(file): scale(file, args, mistakes) for file in every}
+  scaled = {id(file): scale(file, args, mistakes, label_range) for file in every}
   mistakes.raise_if_any()
   from_zero = [file for file in every if file.by_frame and file.places[0] == 0]
   if from_zero:
@@ -194,9 +198,15 @@ def join(
   return joined
 
 
-def scale(file: LabelFile, args: argparse.Namespace, mistakes: Mistakes) -> np.ndarray:
-  """Returns the values of a file (m,2) mapped from --label_range to [-1, 1], NaN for none."""
-  low, high = args.label_range
+def scale(
+  file: LabelFile,
+  args: argparse.Namespace,
+  mistakes: Mistakes,
+  label_range: tuple[float, float] | None,
+) -> np.ndarray:
+  """Returns the values of a file (m,2) mapped to [-1, 1], NaN for none; see `join`."""
+  low, high = label_range or args.label_range
+  named = '' if label_range else 'name their scale with --label_range LOW HIGH, or '
   outside = (file.values < low) | (file.values > high)
   if 'out_of_range' not in args.tolerate:
     for row in np.flatnonzero(outside.any(axis=1)).tolist():
@@ -204,8 +214,7 @@ def scale(file: LabelFile, args: argparse.Namespace, mistakes: Mistakes) -> np.n
       mistakes.add(
         f'labels are outside [{low:g}, {high:g}]',
         f'{file.where(row)} ({value:g})',
-        '; name their scale with --label_range LOW HIGH, or count them as not annotated with '
-        '--tolerate out_of_range',
+        f'; {named}count them as not annotated with --tolerate out_of_range',
       )
   values = np.where(outside, np.nan, file.values)
   # Not even rounding changes labels that are on the scale already.

@@ -48,7 +48,7 @@ class Muse(Source):
     source, mistakes = files.existing_folder(args.source), Mistakes()
     videos = plain.list_videos(args.videos or source / VIDEOS)
     assigned = read_partition(source / PARTITION, mistakes)
-    for name in videos.keys() - assigned.keys():
+    for name in sorted(videos.keys() - assigned.keys()):
       mistakes.add('videos have no row in the partition', f'{name} in {source / PARTITION}')
     mistakes.raise_if_any()
     written: dict[str, list[LabelFile]] = {}

@@ -327,7 +327,7 @@ def replace(path, before, after):
       'afew-va',
       make_afew,
       lambda r: replace(r / '002/002.json', '"valence": -10.0', '"valence": -11.0'),
-      r'outside \[-10, 10\]: .*002.json, frame 0 \(-11\)',
+      r'outside \[-10, 10\]: .*002.json, frame 0 \(-11\); count them',
     ),
     (
       'afew-va',
