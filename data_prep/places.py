@@ -53,10 +53,20 @@ def here(args) -> Iterator[Check]:
       '--scheduler takes no gs:// for --source and --data_dir, since its workers do not see copies '
       'on this machine; build without it, or mount the bucket on all machines as a folder'
     )
+  if files.is_address(args.data_dir) and args.contact_sheet:
+    raise InputError(
+      '--contact_sheet writes into DATA_DIR, which must be a folder of this machine for it'
+    )
   check = manifest.check_sizes
   with contextlib.ExitStack() as stack:
     if files.is_address(args.data_dir):
-      args.data_dir, check = stack.enter_context(records_on(args.data_dir))
+      bucket = files.Bucket(args.data_dir)
+      if getattr(args, 'crops_cache', '') is None:  # the faces that are found stay here
+        args.crops_cache = cached('crops', bucket)
+      if args.dry_run:
+        args.data_dir = cached('builds', bucket)
+      else:
+        args.data_dir, check = stack.enter_context(records_on(bucket))
     if files.is_address(args.source):
       args.source = bring_source(args.source)
     yield check
@@ -66,13 +76,12 @@ def here(args) -> Iterator[Check]:
 
 
 @contextlib.contextmanager
-def records_on(address: str) -> Iterator[tuple[pathlib.Path, Check]]:
-  """Yields a folder of this machine for the records of a bucket, and how to check finished ones.
+def records_on(bucket: files.Bucket) -> Iterator[tuple[pathlib.Path, Check]]:
+  """Yields a folder of this machine for records on a bucket, and how to check finished ones.
 
   If they are finished on the bucket, it has what describes them, without the shards. If not, it is
   one in which they are built, and what is finished there is in the end written to the bucket.
   """
-  bucket = files.Bucket(address)
   folder = cached('builds', bucket)
   lock = files.Lock(bucket, 'building records')
   try:

@@ -76,6 +76,7 @@ def read_manifest(
   max_rows  the largest R of all records
   source    fingerprint of the names, annotations and sizes that went in
   chunks    {split: {'records': n, 'clips': {clip: frames kept}}}; splits.py makes folds of them
+  subjects  {clip: who it shows} of the clips whose subject is known; absent where there are none
   shards    {file name: {'records': n, 'bytes': n, 'sha256': hex}}
   metadata  {file name: sha256} of the files that describe the records
   masked    numbers of frames without a face, with a broken crop and without sound, each frame of a
@@ -133,6 +134,11 @@ def check_entries(manifest: dict[str, Any], where: str) -> None:
       raise InputError(f'{where}: the shards of {split} do not have its number of records')
     for clip, frames in chunk['clips'].items():
       numbers[f'frames of {check_name(clip, where)}'] = frames, records.MOST_FRAMES
+  clips = {clip for chunk in manifest['chunks'].values() for clip in chunk['clips']}
+  for clip, subject in manifest.get('subjects', {}).items():
+    if clip not in clips:
+      raise InputError(f'{where}: {ascii(clip)[:60]} has a subject, but is not a clip of a split')
+    check_name(subject, f'{where}: the subject of {clip}')
   for name, (number, most) in numbers.items():
     if type(number) is not int or not 0 <= number <= most:
       raise InputError(f'{where}: {name} is not a whole number from 0 to {most}')

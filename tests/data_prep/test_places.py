@@ -154,7 +154,7 @@ def test_a_source_that_is_none(address, source):
 
 def build_there(built, records):
   """Does what a build does which has these records as its result."""
-  with places.records_on(records) as (folder, check):
+  with places.records_on(files.Bucket(records)) as (folder, check):
     if not (folder / manifest.NAME).exists():
       shutil.copytree(built, folder)
     assert check(folder / manifest.NAME / manifest.VERSION) == manifest.read_manifest(built)
@@ -291,6 +291,13 @@ def test_a_scheduler_of_another_scheme(official, tmp_path):
   done = run(*line, module='data_prep.build')
   assert done.returncode == 2 and done.stderr.count('\n') == 1
   assert done.stderr.startswith('error: --scheduler tls://10.0.0.5:8786 is not HOST:PORT, such as ')
+
+
+def test_what_is_not_written_to_a_bucket(address, official):
+  line = words(official, address, '--contact_sheet')
+  assert refusal(build.main, line).startswith('--contact_sheet writes into DATA_DIR, which must be ')
+  assert build.main(words(official, address, '--dry-run')) == 0
+  assert get(address) == {}
 
 
 def test_a_path_stays_a_path():
