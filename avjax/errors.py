@@ -25,7 +25,7 @@ REMEDIES = {
 }
 CURSOR_UP = re.compile(r'(\x1b\[A)+')  # what tqdm writes where it draws several bars
 
-# {a copy on this machine: what it is a copy of, as gs://bucket/run}; avjax/files/buckets.py
+# {a copy on this machine: what it is a copy of, as gs://bucket/run}; avjax/files/bucket_copies.py
 COPIED_FROM = {}
 
 OUTPUT_CLOSED = 141  # exit status where the reader of the output has gone, as a shell reports it
@@ -47,7 +47,7 @@ def writing(path):
   """Turns an OSError that REMEDIES lists into an InputError that says what to do.
 
   The InputError names the file of the OSError, the one in the way where that was renamed to
-  another, or `path` if it names none.
+  another, or `path` if it names none, as `on_disk` does.
   """
   try:
     yield
@@ -56,7 +56,21 @@ def writing(path):
       raise
     in_the_way = error.filename2 if error.errno == errno.EISDIR else None
     named = in_the_way or error.filename or path
-    raise InputError(f'{named}: {error.strerror}; {REMEDIES[error.errno]}') from error
+    raise InputError(f'{on_disk(named)}: {error.strerror}; {REMEDIES[error.errno]}') from error
+
+
+def on_disk(path):
+  """Returns a path as an error of the disk names it: of a copy in COPIED_FROM also where that is.
+
+  Elsewhere a copy is named by what it is a copy of, and nobody would look for the error here.
+  """
+  for copy in COPIED_FROM:
+    if f'{path}'.startswith(copy):
+      folder, temporary = os.path.dirname(copy), tempfile.gettempdir()
+      if os.path.dirname(os.path.dirname(folder)) == temporary:  # as `files.own_folder` makes them
+        folder = f'{temporary}, which TMPDIR names'
+      return f'the copy of {as_named(str(path))} in {folder}'
+  return f'{path}'
 
 
 @contextlib.contextmanager
@@ -143,10 +157,10 @@ def print_error(error):
     print('error:', visible(' '.join(str(error).split())), file=sys.stderr)
 
 
-def run_command(main, *args, buckets=()):
+def run_command(main, *args, buckets=(), others=()):
   """Calls main(*args) and exits with the status that it returns.
 
-  buckets: the options that take an address of a bucket, see `check_addresses`.
+  buckets, others: the options that take an address, see `check_addresses`.
 
   An InputError is printed, and the status is 2. Where the reader of the output has gone, as after
   `| head`, the command ends quietly with OUTPUT_CLOSED.
@@ -158,7 +172,7 @@ def run_command(main, *args, buckets=()):
   # matplotlib logs a warning where it finds no home folder, and when it lists the fonts.
   logging.getLogger('matplotlib').setLevel(logging.ERROR)
   try:
-    check_addresses(sys.argv[1:], buckets)
+    check_addresses(sys.argv[1:], buckets, others)
     pass_over_settings()
     check_temporary_folder()
     with writing('the output'):
@@ -177,18 +191,21 @@ def run_command(main, *args, buckets=()):
   sys.exit(status)
 
 
-def check_addresses(words, buckets=()):
+def check_addresses(words, buckets=(), others=()):
   """Raises InputError for a word of the command line that names something on another machine.
 
   As a path, s3://bucket/run is a folder of this machine, and a run in it is lost with the machine.
 
   buckets: the options that take an address gs://, as '--workdir'; '' stands for a word without one.
+  others: the options that are about another machine, and that main checks.
   """
   for before, word in zip(['', *words], words, strict=False):
     found = re.search(r'(?:^(-[^=]*)=|^|=)([a-z][a-z0-9+.-]+://.*)', word, re.IGNORECASE)
     if not found:
       continue
     option = f'--{(found[1] or before).lstrip("-")}'
+    if option in others:
+      continue
     if not found[1] and option not in buckets:
       option = ''
     if option not in buckets or not found[2].startswith('gs://'):

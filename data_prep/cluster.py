@@ -7,7 +7,8 @@ serializes the function and that path with pickle: whoever reaches the scheduler
 as the person who started it.
 
 A worker that dies costs the clip that it was decoding. Dask gives its jobs to others, and what it
-had finished is in the folder.
+had finished is in the folder. Each try to decode a clip leaves a byte in a third file, since Dask
+counts a death against all clips that waited for that worker, too.
 """
 
 import collections
@@ -31,8 +32,9 @@ import avjax
 from avjax import files
 from avjax.data.records import Layout
 from avjax.errors import InputError, one_line, writing
-from data_prep import contents, parallel
+from data_prep import contents, found_faces, parallel
 from data_prep.clips import Clip, DecodedClip, Job
+from data_prep.labels import TimedLabels, Trace
 
 # What the bytes of a clip depend on; the manifest has more, which only write records.
 PACKAGES = ('av', 'librosa', 'numpy', 'opencv-python-headless', 'pillow')
@@ -48,7 +50,10 @@ def connected(address):
   worker comes.
   """
   if not re.fullmatch(r'[^\s/]+:\d+', address):
-    raise InputError(f'--scheduler {address} is not HOST:PORT, such as 10.0.0.5:8786')
+    raise InputError(
+      f'--scheduler {address} is not HOST:PORT, such as 10.0.0.5:8786; for TLS, set '
+      "distributed.comm.default-scheme to tls in Dask's configuration"
+    )
   with start(address) as client:
     try:
       client.wait_for_workers(1, timeout=SECONDS)
@@ -125,11 +130,16 @@ def results(jobs, layout, client, folder, pending):
   for job in jobs:
     path = folder / f'{job.clip.name}.job.npz'
     save_job(path, job, layout)
-    pending.append((job, client.submit(decode_job, str(path), pure=False)))
+    pending.append((job, submit(client, path)))
     if len(pending) >= AHEAD * threads(client):
       yield take(client, folder, pending)
   while pending:
     yield take(client, folder, pending)
+
+
+def submit(client, path):
+  """Returns the future of a job whose file is at `path`."""
+  return client.submit(decode_job, str(path), pure=False)
 
 
 def threads(client):
@@ -172,12 +182,17 @@ def take(client, folder, pending):
   import distributed
 
   job, future = pending[0]
+  paths = {kind: folder / f'{job.clip.name}.{kind}' for kind in ('clip.npz', 'job.npz', 'begun')}
   try:
     answer = wait_for(future, client)
   except distributed.KilledWorker as problem:
+    tries = paths['begun'].stat().st_size if paths['begun'].exists() else 0
+    if tries <= problem.allowed_failures:  # most of those workers had not begun with it
+      pending[0] = job, submit(client, paths['job.npz'])
+      return take(client, folder, pending)
     raise InputError(
-      f'{problem.allowed_failures + 1} workers died of {job.clip.video}, probably for lack of '
-      'memory; start fewer of them on a machine'
+      f'{tries} workers died of {job.clip.video}, probably for lack of memory; '
+      'start fewer of them on a machine'
     ) from problem
   except (concurrent.futures.CancelledError, OSError) as problem:
     raise lost(client) from problem
@@ -188,9 +203,8 @@ def take(client, folder, pending):
   if 'bug' in answer:
     raise AssertionError(answer['bug'])
   pending.popleft()
-  paths = [folder / f'{job.clip.name}.{kind}.npz' for kind in ('clip', 'job')]
-  decoded = load_clip(paths[0])
-  for path in paths:
+  decoded = load_clip(paths['clip.npz'])
+  for path in paths.values():
     path.unlink()
   return decoded
 
@@ -211,6 +225,8 @@ def decode_job(path):
     if not target.exists():
       job, layout = check_job(path)
       with writing(target):
+        with open(path.with_name(path.name.replace('.job.npz', '.begun')), 'a') as begun:
+          begun.write('.')
         save_clip(target, *contents.decode(job, layout))
   except InputError as error:
     return {'error': f'{error}'}
@@ -229,23 +245,25 @@ def check_job(path):
   if not path.exists():
     raise InputError(f'{where} does not find {path}; --data_dir {remedy}')
   job, layout, wanted = load_job(path)
-  found = versions()
+  found = versions(job)
   for name in wanted:
     if found[name] != wanted[name]:
       raise InputError(
         f'{where} has another {name} ({found[name]}, not {wanted[name]}), with which the records '
         'may have other bytes; install the same versions'
       )
-  for source in (job.clip.video, job.clip.crops, *job.features.values()):
+  crops = () if job.face else (job.clip.crops,)
+  for source in (job.clip.video, *crops, *job.features.values()):
     if not source.exists():
       raise InputError(f'{where} does not find {source}; --source {remedy}')
   return job, layout
 
 
-def versions():
+def versions(job):
   """Returns the versions of what the bytes of a clip depend on."""
   found = {'python': platform.python_version(), 'avjax': avjax.__version__}
-  return found | {name: importlib.metadata.version(name) for name in PACKAGES}
+  found |= {name: importlib.metadata.version(name) for name in PACKAGES}
+  return found | (found_faces.programs() if job.face else {})
 
 
 # The files.
@@ -275,10 +293,18 @@ def save_job(path, job, layout):
     'unreadable': sorted(job.unreadable),
     'features': {name: str(file.absolute()) for name, file in job.features.items()},
     'ignore_length': job.ignore_length,
+    'face': job.face,
+    'subject': job.subject,
     'layout': vars(layout),
-    'versions': versions(),
+    'versions': versions(job),
   }
   arrays = {'crop_ids': job.crop_ids, 'labels': job.labels, 'annotated': job.annotated}
+  if job.timed is not None:
+    fields = {name: getattr(job.timed, name) for name in ('by_frame', 'lag', 'gap')}
+    values['timed'] = fields | {'annotators': [trace.annotator for trace in job.timed.traces]}
+    arrays['weights'] = job.timed.weights
+    for i, trace in enumerate(job.timed.traces):
+      arrays |= {f'places/{i}': trace.places, f'values/{i}': trace.values}
   save(path, values, {name: array for name, array in arrays.items() if array is not None})
 
 
@@ -289,6 +315,13 @@ def load_job(path):
   paths = {
     name: clip[name] and pathlib.Path(clip[name]) for name in ('video', 'crops', 'annotation')
   }
+  timed = values.get('timed')
+  if timed:
+    names = timed.pop('annotators')
+    traces = [
+      Trace(name, arrays[f'places/{i}'], arrays[f'values/{i}']) for i, name in enumerate(names)
+    ]
+    timed = TimedLabels(tuple(traces), arrays['weights'], **timed)
   job = Job(
     clip=Clip(**clip | paths),
     crop_ids=arrays['crop_ids'],
@@ -297,6 +330,9 @@ def load_job(path):
     unreadable=frozenset(values['unreadable']),
     features={name: pathlib.Path(file) for name, file in values['features'].items()},
     ignore_length=values['ignore_length'],
+    timed=timed,
+    face=values['face'],
+    subject=values['subject'],
   )
   return job, Layout(**values['layout']), values['versions']
 

@@ -6,6 +6,10 @@
 # and must start the same command again.
 set -euo pipefail
 
+if [ $# -eq 0 ]; then
+  echo "usage: launch/run.sh COMMAND [ARGUMENTS]" >&2
+  exit 2
+fi
 "$@" &
 child=$! asked=
 trap 'asked=1; kill -TERM "$child" 2> /dev/null || true' TERM

@@ -48,7 +48,9 @@ BLOCKS = [
   ),
   *(
     (performance.PAGE, name, lambda block=block: block)
-    for name, block in performance.blocks(load('performance.json'), load('gpu.json')).items()
+    for name, block in performance.blocks(
+      load('performance.json'), load('gpu.json'), load('systems.json')
+    ).items()
   ),
 ]
 

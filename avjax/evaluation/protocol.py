@@ -189,23 +189,34 @@ def combine(
     summary: what `summarize` returns, with both of SUBMITTED.
     choose: maps the summary of a target to the names of the runs that are averaged for it.
 
-  Returns {clip: {frame id: (valence, arousal)}}.
+  Returns {clip: {frame id: (valence, arousal)}}. Raises InputError where two of these runs have
+  predicted other clips or other frames of them.
   """
-  series = []
-  for target in SUBMITTED:
-    members = [
-      read_predictions(folder / name / run_folder.predictions_name('test'), target)
+  members = {
+    target: {
+      name: read_predictions(folder / name / run_folder.predictions_name('test'), target)
       for name in choose(summary[target])
-    ]
-    series.append(
-      {
-        clip: {frame: np.mean([member[clip][frame] for member in members]) for frame in frames}
-        for clip, frames in members[0].items()
-      }
-    )
+    }
+    for target in SUBMITTED
+  }
+  places = {
+    name: {clip: list(frames) for clip, frames in found.items()}
+    for runs in members.values()
+    for name, found in runs.items()
+  }
+  first = next(iter(places))
+  for name in places:
+    if places[name] != places[first]:
+      raise InputError(
+        f'{folder / first} and {folder / name} have predicted other frames of the test partition; '
+        'evaluate both on the same records'
+      )
   return {
-    clip: {frame: tuple(values[clip][frame] for values in series) for frame in frames}
-    for clip, frames in series[0].items()
+    clip: {
+      frame: tuple(np.mean([run[clip][frame] for run in members[t].values()]) for t in SUBMITTED)
+      for frame in frames
+    }
+    for clip, frames in places[first].items()
   }
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from avjax import files
-from avjax.errors import InputError
+from avjax.errors import InputError, on_disk
 from avjax.runs import arrays, copies
 from avjax.runs.damage import (
   Damaged,
@@ -159,8 +159,9 @@ class Checkpoints:
       if number is None:
         raise
       raise InputError(
-        f'checkpoint {step} cannot be written to {manager.directory}: {os.strerror(number)}; '
-        'mend that and start the same command again: the states before are as they were'
+        f'checkpoint {step} cannot be written to {on_disk(manager.directory)}: '
+        f'{os.strerror(number)}; mend that and start the same command again: the states before are '
+        'as they were'
       ) from error
 
   def _holds(self, manager: ocp.CheckpointManager, step: int, state: Any, meta: dict) -> bool:

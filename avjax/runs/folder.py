@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 import avjax
 from avjax import files
 from avjax.config import flatten
-from avjax.errors import InputError
+from avjax.errors import InputError, on_disk
 from avjax.runs import settings
 from avjax.system import precision_of, sharding
 
@@ -75,7 +75,7 @@ def check_folder(config: ConfigDict, workdir: str | pathlib.Path, manifest: dict
     elif workdir.exists() and {entry.name for entry in files.visible(workdir)} - {VERSIONS}:
       raise InputError(f'{workdir} is not empty and holds no run of avjax; use another --workdir')
   except OSError as error:
-    raise InputError(f'--workdir {workdir}: {error.strerror}') from error
+    raise InputError(f'--workdir {on_disk(workdir)}: {error.strerror}') from error
 
 
 def check_name(workdir: str | pathlib.Path) -> None:
@@ -130,7 +130,7 @@ def open_folder(
     # The config comes last: it marks the folder as a run.
     files.write_json(workdir / CONFIG, json.loads(config.to_json()))
   except OSError as error:
-    raise InputError(f'--workdir {workdir}: {error.strerror}') from error
+    raise InputError(f'--workdir {on_disk(workdir)}: {error.strerror}') from error
 
 
 def json_sha256(mapping: dict) -> str:

@@ -23,6 +23,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 from avjax.errors import InputError, one_line, print_error
 
+LONGEST_LINE = 2000  # bytes of an error that processes tell one another
 SILENT = 30  # seconds without a sign of life after which a process counts as lost
 # The exit status where another process was lost; 75 is that of launch/run.sh after a stop.
 LOST = 76
@@ -127,9 +128,24 @@ def is_primary() -> bool:
   return jax.process_index() == 0
 
 
-def wait_for_others() -> None:
-  """Waits until every process of the run has come here."""
-  multihost_utils.sync_global_devices('avjax')  # returns at once if there is one
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+  """Raises an InputError that leaves the context in one process in every process of the run.
+
+  Where one alone is refused, as by the lock of a folder, the others would wait for it. Every
+  process must come here; none goes on before all have.
+  """
+  problem = ''
+  try:
+    yield
+  except InputError as error:
+    problem = str(error)
+  own = np.zeros(LONGEST_LINE, np.uint8)
+  text = problem.encode(errors='replace')[:LONGEST_LINE]
+  own[: len(text)] = np.frombuffer(text, np.uint8)
+  for line in multihost_utils.process_allgather(own).reshape(-1, LONGEST_LINE):
+    if line.any():
+      raise InputError(line.tobytes().rstrip(b'\0').decode(errors='replace'))
 
 
 def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:

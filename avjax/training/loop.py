@@ -54,8 +54,9 @@ def train(config, workdir, stop: StopSignal):
   threading.Thread(target=import_ahead).start()
   run, notes = restore_or_begin(plan, workdir)
   with contextlib.ExitStack() as stack:
-    stack.enter_context(run_folder.locked(workdir))
-    run_folder.open_folder(plan.config, workdir, plan.records.manifest, plan.origins)
+    with sharding.together():
+      stack.enter_context(run_folder.locked(workdir))
+      run_folder.open_folder(plan.config, workdir, plan.records.manifest, plan.origins)
     start_logging(workdir / run_folder.LOG, sharding.is_primary())
     checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir)))
     mesh = sharding.make_mesh()

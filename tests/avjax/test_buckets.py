@@ -4,9 +4,12 @@ No test meets a real bucket.
 """
 
 import collections
+import errno
 import itertools
 import json
+import os
 import pathlib
+import tempfile
 import threading
 import time
 
@@ -17,9 +20,9 @@ from fault.harness import call, flags
 from fault.harness import files as tree
 
 from avjax import errors, files
-from avjax.data import dataset
+from avjax.data import dataset, manifest
 from avjax.errors import InputError
-from avjax.files import buckets
+from avjax.files import bucket_lock, buckets
 from avjax.runs import copies
 from avjax.weights import files as weight_files
 
@@ -65,7 +68,7 @@ def test_a_copy_there_and_back(server, address):
     bucket.write(f'/{name}', b'' if name == 'empty' else name.encode() * 1000)
   bucket.write('/a folder of the console/', b'')
   files.Bucket(f'{address}2').write('/another', b'')  # begins with the same letters
-  copy = buckets.Copy(address)
+  copy = files.Copy(address)
   path = copy.fetch()
   assert path.name == address.rsplit('/', 1)[-1]
   assert tree(path) == {name: b'' if name == 'empty' else name.encode() * 1000 for name in NAMES}
@@ -102,7 +105,7 @@ def test_names_that_lead_elsewhere(address, name):
   bucket = files.Bucket(address)
   bucket.write('/fine', b'')
   bucket.write(name, b'hostile')
-  copy = buckets.Copy(address)
+  copy = files.Copy(address)
   assert 'of which no file can be made' in refusal(copy.fetch)
   assert not tree(copy.path.parent)
 
@@ -116,9 +119,29 @@ def test_addresses_that_are_none(wrong):
 
 def test_messages_name_the_address(address):
   """Nobody knows the copy; what is printed, logged and raised has the address in its place."""
-  copy = buckets.Copy(address)
+  copy = files.Copy(address)
   assert refusal(files.read_json, copy.path / 'x.json').startswith(f'{address}/x.json: ')
   assert errors.visible(f'in {copy.path}\n') == f'in {address}\\n'
+
+
+def test_errors_of_the_own_disk(address, monkeypatch):
+  """They name the folder of this machine, since nobody could mend them on the bucket."""
+  files.Bucket(address).write('/x', b'1')
+  copy = files.Copy(address)
+
+  def full(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+  monkeypatch.setattr(pathlib.Path, 'write_bytes', full)
+  assert refusal(copy.fetch) == (
+    f'the copy of {address}/x in {tempfile.gettempdir()}, which TMPDIR names: '
+    'No space left on device; make room and start again'
+  )
+  cache = files.cache_folder('records')
+  errors.COPIED_FROM[str(cache / 'x')] = address
+  with pytest.raises(InputError) as refused, errors.writing(cache / 'x' / 'shard'):
+    full()
+  assert str(refused.value).startswith(f'the copy of {address}/shard in {cache}: No space left')
 
 
 # A run on a bucket, killed while it is written.
@@ -240,7 +263,7 @@ def age(address, seconds):
 
 @pytest.fixture
 def quick_beats(monkeypatch):
-  monkeypatch.setattr(buckets, 'BEAT', 0.2)
+  monkeypatch.setattr(bucket_lock, 'BEAT', 0.2)
 
 
 @pytest.mark.usefixtures('quick_beats')
@@ -285,13 +308,13 @@ def test_an_owner_that_has_died(address):
   copy.lock = files.Lock(copy.bucket)
   (copy.path / 'x').write_text('the first')
   copy.publish()
-  age(address, buckets.STALE - 6)
+  age(address, bucket_lock.STALE - 6)
   begin = time.monotonic()
   second = files.Lock(copy.bucket)
   assert time.monotonic() - begin > 1
-  copy.lock.renewed -= buckets.STALE + 30  # as long as the object says
+  copy.lock.renewed -= bucket_lock.STALE + 30  # as long as the object says
   (copy.path / 'x').write_text('the first, again')
-  assert 'another process has begun to train there' in refusal(copy.publish)
+  assert 'another process has begun training there' in refusal(copy.publish)
   assert get(address)['x'] == b'the first'
   copy.lock.release()
   second.check()  # it is still the owner
@@ -327,8 +350,8 @@ def test_an_owner_that_stands_still_while_it_writes(server, address, monkeypatch
   def stand_still(method, path):
     if path.endswith('/config.json') and not others:
       others.append(None)
-      age(address, buckets.STALE + 30)
-      copy.lock.renewed -= buckets.STALE + 30
+      age(address, bucket_lock.STALE + 30)
+      copy.lock.renewed -= bucket_lock.STALE + 30
       others.append(files.Lock(copy.bucket))
 
   with server.faults(stand_still):
@@ -338,7 +361,7 @@ def test_an_owner_that_stands_still_while_it_writes(server, address, monkeypatch
 
 
 def test_the_signs_of_life(address, monkeypatch):
-  monkeypatch.setattr(buckets, 'BEAT', 0.01)
+  monkeypatch.setattr(bucket_lock, 'BEAT', 0.01)
   bucket = files.Bucket(address)
   lock = files.Lock(bucket)
   times, deadline = set(), time.monotonic() + 60
@@ -507,6 +530,7 @@ def test_records_that_are_not_whole(address, records, tmp_path, what):
     'damaged shard': f'{bucket.address}{name} is damaged',
     'damaged manifest': f'{bucket.address}/manifest.json is damaged',
   }[what] in message
+  assert what == 'no records' or message.endswith(f'; {manifest.REMEDY}')
   assert not name or not [*tmp_path.rglob(name[1:])]  # what is damaged is not kept
 
 

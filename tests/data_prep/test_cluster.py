@@ -128,6 +128,16 @@ def running(tmp_path):
     started.stop()
 
 
+def jobs_within(folder):
+  """Returns the files of jobs; folders may be removed meanwhile, which pathlib does not bear."""
+  return {
+    pathlib.Path(parent, name)
+    for parent, _, names in os.walk(folder)
+    for name in names
+    if name.endswith('.job.npz')
+  }
+
+
 def words(source, data_dir, address):
   return ['--source', str(source), '--data_dir', str(data_dir), '--scheduler', address, *SIZES]
 
@@ -214,6 +224,43 @@ def test_a_clip_that_kills_every_worker_is_named(official, running, tmp_path):
   assert list((tmp_path / 'records').iterdir()) == []
 
 
+class Deaths:
+  """Stands for a client, and the future of its job, whose workers die some times before it is done.
+
+  begins: whether they had begun to decode it.
+  """
+
+  def __init__(self, deaths, begins):
+    self.deaths, self.begins = deaths, begins
+
+  def submit(self, function, path, **options):
+    self.path, self.run = path, lambda: function(path)
+    return self
+
+  def result(self, timeout):
+    if not self.deaths:
+      return self.run()
+    self.deaths -= 1
+    if self.begins:
+      with open(self.path.replace('.job.npz', '.begun'), 'a') as file:
+        file.write('....')
+    raise distributed.KilledWorker('decode_job', None, allowed_failures=3)
+
+
+@pytest.mark.parametrize('begins', [False, True])
+def test_only_deaths_within_a_clip_count(official, tmp_path, monkeypatch, begins):
+  """Dask gives a clip up after the fourth worker that it was meant for, begun or not."""
+  jobs, client = jobs_of(official)[:1], Deaths(2, begins)
+  monkeypatch.setattr(cluster, 'threads', lambda client: 1)
+  decoded = cluster.results(jobs, LAYOUT, client, tmp_path, collections.deque())
+  if begins:
+    with pytest.raises(InputError, match='^4 workers died of '):
+      next(decoded)
+  else:
+    assert [clip.name for clip, _ in decoded] == [jobs[0].clip.name]
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_a_lost_build_and_a_lost_scheduler(official, built, running, tmp_path):
   """A build follows one of other faces that was killed, a clip of which is still being decoded."""
@@ -222,9 +269,9 @@ def test_a_lost_build_and_a_lost_scheduler(official, built, running, tmp_path):
   with building(*arguments, '--face', '24') as build_process:
     wait_for(lambda: FIRST in [clip for _, clip in running.noted('begun')])
     build_process.kill()
-  left = set((tmp_path / 'records').rglob('*.job.npz'))
+  left = jobs_within(tmp_path / 'records')
   with building(*arguments) as build_process:
-    wait_for(lambda: set((tmp_path / 'records').rglob('*.job.npz')) - left)
+    wait_for(lambda: jobs_within(tmp_path / 'records') - left)
     (running.folder / 'hold').unlink()
     assert build_process.wait() == 0, build_process.stderr.read()
   assert whole(tmp_path / 'records') == whole(built)
@@ -333,7 +380,10 @@ def test_what_a_worker_refuses(official, tmp_path, monkeypatch):
 def test_a_cluster_that_is_not_there(official, tmp_path, monkeypatch):
   monkeypatch.setattr(cluster, 'SECONDS', 1)
   for address, message in (
-    ('127.0.0.1', '--scheduler 127.0.0.1 is not HOST:PORT, such as 10.0.0.5:8786'),
+    *(
+      (address, f'--scheduler {address} is not HOST:PORT, such as 10.0.0.5:8786; for TLS, set .*')
+      for address in ('127.0.0.1', 'tls://127.0.0.1:8786')
+    ),
     ('127.0.0.1:9', 'no Dask scheduler answers at 127.0.0.1:9 .*; start one with: dask scheduler'),
   ):
     with pytest.raises(InputError, match=f'^{message}$'):

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 import pytest
 
+from avjax import files
 from fault.harness import ROOT, final_state, flags, run
 
 # Twelve windows a batch do not divide by eight devices: the batch is padded to sixteen rows that
@@ -137,6 +138,16 @@ def test_a_lost_process_is_named_and_the_same_command_goes_on(
     _, err = process.communicate(timeout=500)
     assert process.returncode == 0 and 'resumed after' in err, err
     assert difference(single, workdir) < 1e-5
+
+
+@pytest.mark.slow
+def test_a_folder_that_is_locked_ends_both(records, tmp_path):
+  """The first process alone meets the lock; both end with the same line."""
+  with files.locked(tmp_path / 'run', busy=''):
+    process = multihost(tmp_path / 'run', records, *SETTINGS)
+    _, err = process.communicate(timeout=300)
+  line = f'error: another process is training in {tmp_path / "run"}\n'
+  assert process.returncode == 2 and err == 2 * line
 
 
 @pytest.mark.slow
