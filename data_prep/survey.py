@@ -98,7 +98,7 @@ def remarks(jobs: Sequence[Job]) -> list[str]:
     fewest = min(shares, key=lambda name: shares[name][0] / shares[name][1])
     least = shares[fewest][0] / shares[fewest][1]
     lines.append(
-      f'faces are found in {faces / frames:.1%} of the frames of {len(shares)} clips; in the '
-      f'fewest, {least:.1%}, of {fewest}'
+      f'faces are found in {faces / frames:.1%} of the frames of {len(shares)} clips, least often '
+      f'in {fewest}: in {least:.1%}'
     )
   return [*agreement(jobs), *lines]

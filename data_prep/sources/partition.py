@@ -182,11 +182,11 @@ def make_folds(
   count = min(count, len(groups))
   unknown = sum(subjects[clip] is None for clip in clips)
   print(
-    f'no splits are given: {count} folds of {len(groups)} groups of clips by --seed {seed}, '
-    'no subject in two'
+    f'no splits are given: {count} folds are made by --seed {seed}, and each of {len(groups)} '
+    'subjects is in one of them'
     + (
-      f'; of {unknown} clips no subject is known, and each counts as a subject of its own: if '
-      'people occur twice, name them in the column subject of splits.csv'
+      f'; nothing says whom {unknown} of the clips show, so that each counts as a subject of its '
+      'own: if people occur twice, name them in the column subject of splits.csv'
       if unknown
       else ''
     )

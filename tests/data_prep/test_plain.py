@@ -328,8 +328,8 @@ def test_without_splits_there_are_folds_of_subjects_by_a_seed(tmp_path, capsys):
   source = make_plain(tmp_path / 'set', videos=names, films=False)
   made = members(plan(source))
   said = capsys.readouterr().out
-  assert '5 folds of 20 groups of clips by --seed 0' in said
-  assert 'of 20 clips no subject is known' in said
+  assert '5 folds are made by --seed 0, and each of 20 subjects is in one' in said
+  assert 'nothing says whom 20 of the clips show' in said
   assert list(made) == [f'fold{i}' for i in range(5)]
   assert [len(clips) for clips in made.values()] == [4] * 5 and made == members(plan(source))
   assert made != members(plan(source, '--seed', 1))
@@ -338,7 +338,7 @@ def test_without_splits_there_are_folds_of_subjects_by_a_seed(tmp_path, capsys):
   assign(source, 'name,subject', *rows)
   capsys.readouterr()
   grouped = members(plan(source, '--folds', 3))
-  assert 'no subject is known' not in capsys.readouterr().out
+  assert 'nothing says whom' not in capsys.readouterr().out
   fold_of = {clip: fold for fold, clips in grouped.items() for clip in clips}
   assert len(grouped) == 3 and sorted(fold_of) == names
   for who in set(subjects):
