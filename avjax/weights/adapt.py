@@ -45,23 +45,23 @@ def adapt(
   has_layer_for_each = any(name.startswith('params/head/output1/') for name in (*arrays, *wanted))
   found, over_time, kept, new = {}, [], [], []
   for name, shape in wanted.items():
-    path, layer = name.split('/', 1)[1], OF_ONE.fullmatch(name)
+    path, x = name.split('/', 1)[1], arrays.get(name)
     if not path.startswith('head/'):
-      x = leading_block(arrays[name], shape)
-      if x.shape != arrays[name].shape:
-        over_time.append(path)
-    elif has_layer_for_each and layer:
-      place = places[int(layer[2])]
-      x = arrays[f'{layer[1]}{place}{layer[3]}'] if place >= 0 else None
-    elif OUTPUTS.fullmatch(name):
-      x = take_outputs(arrays[name], places)
-    else:
-      x = arrays[name]
-    if x is not None:
-      found[name] = x
-    if (has_layer_for_each and layer) or OUTPUTS.fullmatch(name):
-      kept += [path] if x is not None else []
-      new += [path] if x is None or np.ma.isMaskedArray(x) else []
+      found[name] = leading_block(arrays[name], shape)
+      over_time += [path] if found[name].shape != arrays[name].shape else []
+      continue
+    layer = OF_ONE.fullmatch(name) if has_layer_for_each else None
+    if layer:
+      x = arrays.get(f'{layer[1]}{places[int(layer[2])]}{layer[3]}')  # there is none of output -1
+    elif x is not None and OUTPUTS.fullmatch(name):
+      x = take_outputs(x, places)
+    if x is None or x.shape != shape:
+      new.append(path)
+      continue
+    found[name] = x
+    if layer or OUTPUTS.fullmatch(name):
+      kept.append(path)
+      new += [path] if np.ma.isMaskedArray(x) else []
   return found, describe(lengths, targets, over_time, kept, new)
 
 

@@ -234,7 +234,7 @@ def test_a_model_that_does_not_fit(change, words, tmp_path):
 def test_what_else_differs_is_refused(run_of_both, tmp_path):
   config = small(length=8, targets=('valence',))
   config.model.head.hidden *= 2
-  with pytest.raises(InputError, match=r'6 of \d+ arrays differ \(batch_stats/head/norm/mean is '):
+  with pytest.raises(InputError, match=r'7 of \d+ arrays differ \(batch_stats/head/norm/mean is '):
     start_from(run_of_both, config)
   with pytest.raises(InputError, match='does not exist'):
     start_from(tmp_path / 'nothing', small())
