@@ -1,4 +1,4 @@
-"""Replaces random weights by pretrained ones, from the files that `config.init` names."""
+"""Replaces random weights by pretrained ones, from the files and runs that `config.init` names."""
 
 from __future__ import annotations
 
