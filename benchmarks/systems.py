@@ -22,11 +22,11 @@ from avjax.evaluation.series import smoothing_widths
 from avjax.models.layers import nothing_trainable
 from avjax.system import System, steps
 from benchmarks.pages import fill
+from configs import finetune
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGE = ROOT / 'docs' / 'systems.md'
-NOT_SYSTEMS = {'__init__', 'base', 'golden'}  # what else is in configs/
-CONFIGS = {path.stem for path in (ROOT / 'configs').glob('*.py')} - NOT_SYSTEMS
+CONFIGS = set(finetune.SYSTEMS)
 NUMPY, BOTH, HEAD = 'float64 NumPy', 'float64 NumPy, PyTorch', 'float64 NumPy, only its head'
 # {config: (where its equations and sizes come from, what the tests compare it with)}
 SYSTEMS = {

@@ -14,6 +14,7 @@ from avjax.evaluation.results import summarize_run
 from benchmarks import (
   equations,
   evidence,
+  finetune,
   mutants,
   performance,
   predict,
@@ -39,6 +40,7 @@ BLOCKS = [
   (README, 'predict', lambda: predict.summary(load('predict.json'))),
   (DOCS / 'predict.md', 'predict', lambda: predict.details(load('predict.json'))),
   (DOCS / 'systems.md', 'systems', lambda: systems.table(load('systems.json'))),
+  (finetune.PAGE, 'finetune', lambda: finetune.table(load('finetune.json'))),
   (DOCS / 'reliability.md', 'fault', lambda: suites.table('fault')),
   (DOCS / 'security.md', 'attack', lambda: suites.table('attack')),
   (DOCS / 'mutants.md', 'mutants', lambda: mutants.page(load('mutants.json'))),

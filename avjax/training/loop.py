@@ -35,7 +35,7 @@ from avjax.training.stage_steps import StageSteps
 from avjax.training.state import Diverged, RunState, check_meta
 from avjax.training.stop import Stopped, StopSignal
 from avjax.training.unfreezing import Schedule
-from avjax.weights.initialize import describe_origins
+from avjax.weights.initialize import describe_changes, describe_origins
 
 logger = logging.getLogger('avjax')
 
@@ -283,8 +283,16 @@ def log_start(plan: Plan, workdir, run: RunState, notes, mesh):
     mesh.size,
     plan.system.model.tower_type,
   )
+  if config.resume:
+    logger.info(
+      'config.resume=%s was trained on other records: this run begins with its best weights, '
+      'its own schedule and a fresh optimizer',
+      config.resume,
+    )
   for line in describe_origins(config, plan.origins):
     logger.info(line)
+  for line in describe_changes(plan.origins):
+    logger.warning(line)
   last = plan.stages[-1]
   for tower in ('visual', 'audio'):
 

@@ -241,9 +241,10 @@ def test_a_run_that_continues_another(on_bucket, address):
   assert done.returncode == 0, done.stderr
   assert f'continues from {source} after 2 epochs' in done.stderr
   assert call(source, '--output', f'{address}/model', module='avjax.export').returncode == 0
-  weights = f'--config.init.model={address}/model/weights.safetensors'
-  done = call(*flags(f'{address}/begun', f'{address}/records', *SHORT), weights)
-  assert done.returncode == 0 and 'whole model: model from' in done.stderr, done.stderr
+  for name in ('model/weights.safetensors', 'model', 'fork'):
+    weights = f'--config.init.model={address}/{name}'
+    done = call(*flags(f'{address}/begun_{name[-4:]}', f'{address}/records', *SHORT), weights)
+    assert done.returncode == 0 and 'whole model: model from' in done.stderr, done.stderr
 
 
 def several(words):
