@@ -285,18 +285,3 @@ def test_what_one_of_several_processes_is_refused_ends_all(on_bucket, monkeypatc
   assert len(refused) == 2 and refused[0] == refused[1], done.stderr
   assert refused[0].startswith(f'error: {address}: process {os.getpid()} on ')
   assert get(address) == {}
-
-
-@pytest.mark.slow
-def test_a_full_disk_of_this_machine(address, records, tmp_path):
-  """It is not told as one of the bucket: the line names the folder here, and what names another."""
-  done = run(
-    *flags(address, records),
-    under=['bash', '-c', 'ulimit -f 64; exec "$@"', 'bash'],  # kB: too few for a checkpoint
-    # Programs that are compiled are not kept: their files would be cut, too, for all tests.
-    env={'TMPDIR': str(tmp_path), 'JAX_COMPILATION_CACHE_DIR': ''},
-  )
-  assert done.returncode == 2, done.stderr
-  line = done.stderr.splitlines()[-1]
-  assert line.startswith(f'error: checkpoint 5 cannot be written to the copy of {address}/'), line
-  assert f' in {tmp_path}, which TMPDIR names: File too large; mend that and start' in line, line
