@@ -418,7 +418,7 @@ MISTAKES = {
   'half_frame': (set_labels(GOOD, '1.5,0,0'), r"rows have no number of a frame: .*2 \('1.5'\)"),
   'negative': (set_labels(GOOD, '-1,0,0'), r"no number of a frame: .*2 \('-1'\)"),
   'no_time': (set_labels('time,valence,arousal', ',0,0'), 'rows have no time: .*b.csv, line 2'),
-  'backwards': (set_labels(GOOD, '2,0,0', '1,0,0', '1,0,0'), r'2 rows do not come after .*3 \(1\)'),
+  'backwards': (set_labels(GOOD, '2,0,0', '1,0,0', '2,0,0'), r'2 rows do not come after .*3 \(1\)'),
   'outside': (
     set_labels(GOOD, '1,0,5'),
     r'outside \[-1, 1\]: .*b.csv, line 2 \(5\); .*label_range',
