@@ -23,6 +23,7 @@ import jax
 import numpy as np
 import torch
 
+from avjax import errors
 from benchmarks import parity_cases as cases
 from benchmarks import torch_layers, torch_ras, torch_reference
 from benchmarks.pages import fill
@@ -259,4 +260,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  sys.exit(main(sys.argv))
+  errors.run_command(main, sys.argv)
