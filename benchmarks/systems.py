@@ -51,6 +51,8 @@ SYSTEMS = {
   'hsemotion': ("its author's notebook of 2024", HEAD),
   'aiwell': ('its abstract (2503.12260)', NUMPY),
   'charon': ("its authors' code", NUMPY),
+  'raav': ("its authors' code (CVPRW-26)", BOTH),
+  'dcmmoe': ("its authors' code (CVPRW-26); the gate: notes on the paper", BOTH),
   'baseline': ("the challenge's reports, no code", HEAD),
   'visual': ('a control', HEAD),
   'audio': ('a control', HEAD),

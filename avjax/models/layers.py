@@ -45,6 +45,11 @@ def zero_padding(x, mask):
   return x * mask[..., None].astype(x.dtype)
 
 
+def sow_gate(module, name, scores):
+  """Hands out the scores (B,L,K) of a gate, which sum to 1 over K, as gates/`name`."""
+  module.sow('gates', name, scores, reduce_fn=lambda _, new: new, init_fn=lambda: None)
+
+
 def at_least_float32(x):
   """Returns x, in float32 if its type has fewer digits."""
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
