@@ -15,7 +15,7 @@ from avjax import files
 from avjax.data import dataset
 from avjax.errors import InputError
 from avjax.evaluation.results import mean_score, score, write_results
-from avjax.evaluation.series import predict_records
+from avjax.evaluation.shares import predict_split
 from avjax.reports import plots
 from avjax.runs import copies
 from avjax.runs import folder as run_folder
@@ -111,7 +111,7 @@ def run_stages(plan: Plan, run: RunState, train_step: StageSteps, checkpoints, h
       updates = summarize_updates(run.log)  # waits for the device
       speed = progress.done / (time.perf_counter() - start)
 
-      series = validate(plan, run.state.variables, stop, mesh)
+      series = validate(plan, run.state.variables, stop)
       scores = score(series, config.targets)
       value = mean_score(scores, config.targets)
       if not np.isfinite([updates['train_loss'], value]).all():
@@ -141,7 +141,7 @@ def run_stages(plan: Plan, run: RunState, train_step: StageSteps, checkpoints, h
       # Saved last: after a kill, a line of metrics may be written again but is never missing.
       save(plan, run, checkpoints)
     if best_series is None:  # the best epoch was trained before this process started
-      best_series = validate(plan, run.best, stop, mesh)
+      best_series = validate(plan, run.best, stop)
     return best_series
   except Stopped:
     if not schedule.done:
@@ -193,16 +193,16 @@ def check_finite(run: RunState, most: int, leave_out: int = 0):
     )
 
 
-def validate(plan: Plan, variables, stop, mesh):
+def validate(plan: Plan, variables, stop):
   """Returns {clip: Series} of the validation partition. Raises Stopped."""
-  batches = stop.watch(plan.records.batches([plan.validation_split], plan.config.batch_size))
-  return predict_records(
-    batches,
+  return predict_split(
+    plan.records,
+    plan.validation_split,
     plan.system,
-    sharding.replicate(variables, mesh),
-    mesh,
+    variables,
     batch_size=plan.config.batch_size,
     smooth=plan.config.smooth,
+    watch=stop.watch,
   )
 
 

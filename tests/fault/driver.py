@@ -28,10 +28,10 @@ def signal_now():
 def at_batch(batches):
   epochs = {True: iter(range(1000)), False: iter(range(1000))}
 
-  def interrupted(self, splits, batch_size, seed=None, skip=0, *rest):
+  def interrupted(self, splits, batch_size, seed=None, skip=0, *rest, **named):
     training = seed is not None
     now = next(epochs[training])
-    for i, value in enumerate(batches(self, splits, batch_size, seed, skip, *rest)):
+    for i, value in enumerate(batches(self, splits, batch_size, seed, skip, *rest, **named)):
       if (training, [now, i + skip]) == (kind == 'train', place):
         signal_now()
       yield value
