@@ -1,12 +1,14 @@
 """Runs avjax.main and sends itself a signal at a mark: driver.py SIGNAL MARK FLAGS...
 
 Marks: train:EPOCH:BATCH and validate:EPOCH:BATCH, just before that batch (EPOCH counts from the
-start of this process); compile, while the first step is being compiled; save:N, in the N-th
-checkpoint of the state; save:N:K, at the K-th file operation of it. Epochs, batches and saves
-count from 0.
+start of this process); compile:STAGE, while the step of that stage is being compiled, and
+compile:STAGE:MS, where SIGKILL follows after so many ms; save:N, in the N-th checkpoint of
+the state; save:N:K, at the K-th file operation of it. All of them count from 0.
 """
 
+import functools
 import os
+import signal
 import sys
 import threading
 import time
@@ -41,8 +43,11 @@ def at_batch(batches):
 
 def in_compilation(begin):
   def signalled(self, stage, *arguments):
-    if stage == 0:
+    if stage == place[0]:
       threading.Timer(0.2, signal_now).start()
+      for milliseconds in place[1:]:
+        end = functools.partial(os.kill, os.getpid(), signal.SIGKILL)
+        threading.Timer(0.2 + milliseconds / 1000, end).start()
     return begin(self, stage, *arguments)
 
   return signalled
