@@ -48,7 +48,8 @@ def test_killed_and_resumed_bit_for_bit(whole, records, tmp_path, full, record):
   The state is the same in SHA-256 after SIGKILL, and the results are the same.
   """
   expected, same = fingerprint(whole[0]), 0
-  places = marks(20) if full else ['train:2:0']  # the first batch after the release
+  # The first batch after the release; a batch of it, while the epoch before is still being saved.
+  places = [*(marks(20) if full else ['train:2:0']), 'unsaved:2:1']
   for i, mark in enumerate(places):
     workdir = tmp_path / str(i)
     killed = drive(signal.SIGKILL, mark, flags(workdir, records))
@@ -78,8 +79,11 @@ def test_sigterm_saves_and_ends_well(whole, records, tmp_path, record, full, mar
     round(time.time() - float(re.search(r'signalled (\S+)', stopped.stderr)[1]), 1),
   )
   _, meta = final_state(workdir)
-  reached = {'train:1:2': (1, 2), 'validate:1:0': (1, 5), 'compile:0': (0, 1), 'save:1': (2, 0)}
-  assert (meta['schedule']['epoch'], meta['batches_done']) == reached[mark]
+  reached = meta['schedule']['epoch'], meta['batches_done']
+  if mark == 'save:1':  # the next epoch is trained meanwhile
+    assert reached[0] == 2
+  else:
+    assert reached == {'train:1:2': (1, 2), 'validate:1:0': (1, 5), 'compile:0': (0, 1)}[mark]
   done = run(*flags(workdir, records))
   assert done.returncode == 0 and 'resumed after' in done.stderr
   assert fingerprint(workdir) == fingerprint(whole[0])
