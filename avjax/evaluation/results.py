@@ -4,6 +4,7 @@ These are predictions, scores, figures and a report.
 """
 
 import csv
+import functools
 import pathlib
 
 import numpy as np
@@ -16,7 +17,7 @@ from avjax.data.splits import TEST
 from avjax.errors import InputError
 from avjax.evaluation.breakdown import add_details, read_chains
 from avjax.evaluation.groups import grouped, read_groups
-from avjax.evaluation.series import predict_records
+from avjax.evaluation.shares import predict_split
 from avjax.reports import plots, run_report, tables
 from avjax.runs import folder as run_folder
 from avjax.runs.load import load_system, restore_best
@@ -209,21 +210,15 @@ def evaluate_run(workdir, split, data_dir=None, report=False, groups=None):
   little = MOST_BYTES // most_bytes(records.layout)
   batch_size = min(config.batch_size, max(records.size([part]), little))
   variables, meta = restore_best(workdir, system)
-  mesh = sharding.make_mesh()
-  batches = tqdm(
-    records.batches([part], batch_size),
+  bar = functools.partial(
+    tqdm,
     total=-(-records.size([part]) // batch_size),
     desc=f'predicting the {split} partition',
     leave=False,
     disable=None,
   )
-  series = predict_records(
-    batches,
-    system,
-    sharding.replicate(variables, mesh),
-    mesh,
-    batch_size=batch_size,
-    smooth=config.smooth,
+  series = predict_split(
+    records, part, system, variables, batch_size=batch_size, smooth=config.smooth, watch=bar
   )
   chains = None
   if part == TEST:

@@ -1,8 +1,8 @@
 """Splits batches over all devices of all processes and replicates everything else.
 
 The mesh has one axis, `data`. In training every process reads those rows of a batch that lie on its
-devices, in evaluation the whole batch. The order of the data is the same however many processes
-there are.
+devices; the order of the data is the same however many processes there are. In evaluation every
+process has a mesh of its own devices, and clips of its own: see avjax.evaluation.shares.
 """
 
 from __future__ import annotations
@@ -160,7 +160,10 @@ def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-  """Puts every leaf whole on every device."""
+  """Puts every leaf whole on every device.
+
+  A leaf that is whole on these and on more devices stays where it is, and nothing is copied.
+  """
   return place(tree, NamedSharding(mesh, PartitionSpec()))
 
 
@@ -205,14 +208,23 @@ def place(tree: Any, sharding: Sharding) -> Any:
   def put(x):
     if isinstance(x, jax.Array) and x.sharding == sharding:
       return x
+    if isinstance(x, jax.Array) and x.is_fully_replicated and sharding.is_fully_replicated:
+      here = {part.device: part.data for part in x.addressable_shards}
+      if sharding.device_set <= here.keys():
+        parts = [here[device] for device in sharding.device_set]
+        return jax.make_array_from_single_device_arrays(x.shape, sharding, parts)
     return jax.make_array_from_callback(np.shape(x), sharding, np.asarray(x).__getitem__)
 
   return jax.tree.map(put, tree)
 
 
-def gather(tree: Any) -> Any:
-  """Returns every array whole, as a NumPy array, on every process."""
-  return multihost_utils.process_allgather(tree, tiled=True)
+def exchange(own: bytes) -> list[bytes]:
+  """Returns what each process gave, in the order of their numbers; waits for all of them."""
+  content = np.frombuffer(own, np.uint8)
+  sizes = multihost_utils.process_allgather(np.int32(len(content))).reshape(-1)
+  padded = np.pad(content, (0, sizes.max() - len(content)))
+  rows = multihost_utils.process_allgather(padded).reshape(len(sizes), -1)
+  return [row[:size].tobytes() for row, size in zip(rows, sizes, strict=True)]
 
 
 def padded_size(batch_size: int, mesh: Mesh) -> int:
