@@ -303,8 +303,8 @@ def test_the_weights_that_are_printed_are_of_those_who_share_a_clip(untouched):
   # The mean is 0.1 0.25 0.25, so both correlations with it are 0.75 / sqrt(2 * 0.375) = 0.866.
   # The CCC of the pair is 2 * 1 / (2 + 2) = 0.5.
   assert survey.agreement(list(jobs_of(untouched, '--annotators', 'ewe').values())) == [
-    'annotators agree by a mean pairwise CCC of 0.500 in valence and 0.500 in arousal, over 1 clips '
-    'with several',
+    'annotators agree by a mean pairwise CCC of 0.500 in valence and 0.500 in arousal, over 1 '
+    'clips with several',
     'weights of the annotators in valence and arousal: ann 0.866 and 0.866, bob 0.866 and 0.866',
   ]
   assert len(survey.agreement(list(jobs_of(untouched).values()))) == 1
