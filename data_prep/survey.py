@@ -69,14 +69,14 @@ def agreement(jobs: Sequence[Job]) -> list[str]:
   found = labels.agreement(timed)
   if found is None:
     return []
-  clips_of = sum(len({trace.annotator for trace in one.traces}) > 1 for one in timed)
+  several = [one for one in timed if len({trace.annotator for trace in one.traces}) > 1]
   lines = [
     f'annotators agree by a mean pairwise CCC of {found[0]:.3f} in valence and {found[1]:.3f} in '
-    f'arousal, over {clips_of} clips with several'
+    f'arousal, over {len(several)} clips with several'
   ]
   weights = {
     trace.annotator: weight
-    for one in timed
+    for one in several
     for trace, weight in zip(one.traces, one.weights, strict=True)
   }
   if any((weight != 1).any() for weight in weights.values()):

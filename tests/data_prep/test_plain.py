@@ -15,7 +15,7 @@ from plain_set import make_plain, write_rows
 
 from avjax.data import manifest
 from avjax.errors import InputError
-from data_prep import build, labels, mini, shards
+from data_prep import build, labels, mini, shards, survey
 from data_prep.labels import TimedLabels, Trace
 from data_prep.sources import SOURCES, label_files, partition
 from data_prep.sources.mistakes import Mistakes
@@ -293,6 +293,21 @@ def test_several_annotators_have_a_folder(untouched):
   np.testing.assert_allclose(found[:, 0], 0.3 + np.arange(14) / 100, atol=1e-7)
   weighted = jobs_of(untouched, '--annotators', 'ewe')['a']
   np.testing.assert_allclose(weighted.timed.weights, 1)  # both move as their mean does
+
+
+def test_the_weights_that_are_printed_are_of_those_who_share_a_clip(untouched):
+  (untouched / 'labels/a.csv').unlink()
+  for name, values in (('ann', (0.1, 0.2, 0.3)), ('bob', (0.1, 0.3, 0.2))):
+    rows = [f'{k},{value},{value}' for k, value in enumerate(values, 1)]
+    write_rows(untouched / f'labels/a/{name}.csv', 'frame,valence,arousal', *rows)
+  # The mean is 0.1 0.25 0.25, so both correlations with it are 0.75 / sqrt(2 * 0.375) = 0.866.
+  # The CCC of the pair is 2 * 1 / (2 + 2) = 0.5.
+  assert survey.agreement(list(jobs_of(untouched, '--annotators', 'ewe').values())) == [
+    'annotators agree by a mean pairwise CCC of 0.500 in valence and 0.500 in arousal, over 1 '
+    'clips with several',
+    'weights of the annotators in valence and arousal: ann 0.866 and 0.866, bob 0.866 and 0.866',
+  ]
+  assert len(survey.agreement(list(jobs_of(untouched).values()))) == 1
 
 
 # Splits.
