@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import concurrent.futures
+import logging
 from collections.abc import Callable
 
-import jax
+from avjax.errors import one_line
+
+logger = logging.getLogger('avjax')
 
 
 class Background:
   """Does one job at a time in a thread. A context manager, which waits for the last one.
 
   The errors of a job are raised by the next call of any method, and at the end of the context
-  unless another error ends it. With several processes a job is done at once, since Orbax waits
-  within a save for the other processes by their devices, and asks JAX whether a stop was asked for.
-  Both must come in the same order in all processes, and would meet the training steps, and the
-  count of batches after which all of them stop.
+  unless another error ends it, in which case they are logged.
   """
 
   def __init__(self):
@@ -27,16 +27,17 @@ class Background:
 
   def __exit__(self, kind, *exception):
     self.pool.shutdown()
-    if kind is None:
+    try:
       self.wait()
+    except Exception as error:
+      if kind is None:
+        raise
+      logger.error('what was still to be saved is not: %s', one_line(error))
 
   def begin(self, job: Callable[[], object]) -> None:
     """Begins a job once the one before is done."""
     self.wait()
-    if jax.process_count() > 1:
-      job()
-    else:
-      self.job = self.pool.submit(job)
+    self.job = self.pool.submit(job)
 
   def check(self) -> None:
     """Raises the error with which the job has ended, if it has; waits for nothing."""

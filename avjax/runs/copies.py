@@ -124,11 +124,6 @@ def trained(workdir: str | pathlib.Path) -> Iterator[pathlib.Path]:
     shutil.rmtree(copy.path, ignore_errors=True)  # there may be runs after this one
 
 
-def is_copy(workdir: str | pathlib.Path) -> bool:
-  """Tells whether workdir is a copy that `trained` has made, which no other process sees."""
-  return pathlib.Path(workdir) in TRAINED
-
-
 def publish(workdir: str | pathlib.Path) -> None:
   """Writes what has changed in a copy that `trained` has made to its bucket.
 

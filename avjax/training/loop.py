@@ -148,8 +148,9 @@ def run_stages(
       epoch_log |= flat_scores(scores, config.targets)
       report_epoch(title, epoch_log, config.targets, len(run.log))
       run.end_epoch()
-      made = run.copy(), epoch_log, event == 'improved'
-      saving.begin(functools.partial(save_epoch, plan, *made, checkpoints, history))
+      if sharding.is_primary():
+        made = run.copy(), epoch_log, event == 'improved'
+        saving.begin(functools.partial(save_epoch, plan, *made, checkpoints, history))
     saving.wait()
     if best_series is None:  # the best epoch was trained before this process started
       best_series = validate(plan, run.best, stop)
@@ -232,7 +233,7 @@ def save_epoch(plan: Plan, run: RunState, epoch_log, improved, checkpoints, hist
 
 
 def save(plan: Plan, run: RunState, checkpoints):
-  """Saves the state of the run as its newest one, on its bucket as well."""
+  """Saves the state of the run as its newest one, on its bucket as well, in the primary process."""
   checkpoints.save(checkpoints.last, run.step(plan.batches_per_epoch), run.state, run.to_meta())
   copies.publish(checkpoints.folder.parent)
 

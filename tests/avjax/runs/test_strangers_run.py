@@ -82,7 +82,7 @@ def test_a_run_that_holds_a_link_is_refused_by_all_commands(workdir, theirs, tmp
   assert 'error:' in refused('avjax.main', *fork)
   for check in (
     lambda: run_folder.check_folder(tiny.get_config(), workdir, {}),
-    lambda: run_folder.check_fork(tiny.get_config(), workdir, {}),
+    lambda: run_folder.check_fork(tiny.get_config(), workdir),
   ):
     with pytest.raises(InputError, match=f'is a link{REFUSED}'):
       check()
