@@ -1,10 +1,11 @@
 """Runs avjax.main and sends itself a signal at a mark: driver.py SIGNAL MARK FLAGS...
 
 Marks: train:EPOCH:BATCH and validate:EPOCH:BATCH, just before that batch (EPOCH counts from the
-start of this process); unsaved:EPOCH:BATCH, just before that batch of training while the epoch
-before is not saved yet; compile:STAGE, while the step of that stage is being compiled, and
-compile:STAGE:MS, where SIGKILL follows after so many ms; save:N, in the N-th checkpoint of
-the state; save:N:K, at the K-th file operation of it. All of them count from 0.
+start of this process), when the epoch before is saved; unsaved:EPOCH:BATCH, just before that batch
+of training while the epoch before is not saved yet; compile:STAGE, while the step of that stage is
+being compiled, and compile:STAGE:MS, where SIGKILL follows after so many ms; save:N, in the N-th
+checkpoint of the state; save:N:K, at the K-th file operation of this process since it began. All of
+them count from 0.
 """
 
 import functools
@@ -16,7 +17,7 @@ import time
 
 from avjax import errors, main
 from avjax.data import dataset
-from avjax.runs import checkpoint
+from avjax.runs import background, checkpoint
 from avjax.training.stage_steps import StageSteps
 
 number, (kind, *place) = int(sys.argv[1]), sys.argv[2].split(':')
@@ -86,6 +87,16 @@ def never_ending(save):
   return waiting
 
 
+def at_once(begin):
+  def saved(self, job):
+    begin(self, job)
+    self.wait()
+
+  return saved
+
+
+if kind in ('train', 'validate'):
+  background.Background.begin = at_once(background.Background.begin)
 if kind in ('train', 'validate', 'unsaved'):
   dataset.Records.batches = at_batch(dataset.Records.batches)
 if kind == 'unsaved':
