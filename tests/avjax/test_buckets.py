@@ -348,7 +348,7 @@ def test_an_owner_that_stands_still_while_it_writes(server, address, monkeypatch
   others = []
 
   def stand_still(method, path):
-    if path.endswith('/config.json') and not others:
+    if method == 'POST' and '/config.json' in path and not others:
       others.append(None)
       age(address, bucket_lock.STALE + 30)
       copy.lock.renewed -= bucket_lock.STALE + 30
