@@ -16,7 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from avjax.errors import InputError, one_line
+from avjax.errors import InputError, PassingError, one_line
 
 SCHEME = 'gs://'
 ADDRESS = re.compile(r'gs://([a-z0-9][a-z0-9._-]{1,220}[a-z0-9])((?:/[^/\0]+)*)/?')
@@ -28,6 +28,8 @@ STALLED = {
   'TENSORSTORE_CURL_LOW_SPEED_LIMIT_BYTES': '1',
 }
 AT_ONCE = 4  # objects, each of which is in memory as a whole
+# How errors that may pass begin; the first is that of what has failed as often as RETRIES says.
+PASSING = 'ABORTED', 'UNAVAILABLE', 'DEADLINE_EXCEEDED', 'RESOURCE_EXHAUSTED'
 REMEDIES = {
   'PERMISSION_DENIED': 'log in by `gcloud auth application-default login`, or ask its owner for '
   'the right',
@@ -49,7 +51,7 @@ def below(folder: str | pathlib.Path, name: str) -> str | pathlib.Path:
 
 @contextlib.contextmanager
 def reported(address: str) -> Iterator[None]:
-  """Turns an error of TensorStore into an InputError of one line."""
+  """Turns an error of TensorStore into an InputError of one line, a PassingError if it may pass."""
   try:
     yield
   except (NotImplementedError, ValueError) as error:
@@ -58,7 +60,8 @@ def reported(address: str) -> Iterator[None]:
     cause = str(error).partition(' [')[0]  # without the server's answer
     status = cause.partition(':')[0]
     remedy = REMEDIES.get(status, 'see to the network, and start the same command again')
-    raise InputError(f'{address}: {one_line(cause)}; {remedy}') from error
+    kind = PassingError if status in PASSING else InputError
+    raise kind(f'{address}: {one_line(cause)}; {remedy}') from error
 
 
 class Bucket:

@@ -22,7 +22,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
-from avjax.errors import InputError, one_line, print_error
+from avjax.errors import InputError, PassingError, one_line, print_error
 
 LONGEST_LINE = 2000  # bytes of an error that processes tell one another
 # Seconds in which what one process does alone must be done, such as to wait for the lock of a dead
@@ -84,7 +84,7 @@ def ending_at_once() -> Iterator[None]:
       raise
     if isinstance(error, InputError):
       print_error(error)
-      status = 2
+      status = error.status
     elif UNREACHABLE.match(str(error)):  # a JaxRuntimeError, or a ValueError of gathering arrays
       print_error(
         f'process {missing} of this run is lost; start the same command again for every process: '
@@ -140,18 +140,17 @@ def together() -> Iterator[None]:
   Where one alone is refused, as by the lock of a folder, the others would wait for it. Every
   process must come here; none goes on before all have.
   """
-  problem = ''
+  own = np.zeros(1 + LONGEST_LINE, np.uint8)  # the status and the line
   try:
     yield
   except InputError as error:
-    problem = str(error)
-  own = np.zeros(LONGEST_LINE, np.uint8)
-  text = problem.encode(errors='replace')[:LONGEST_LINE]
+    text = str(error).encode(errors='replace')[:LONGEST_LINE]
+    own[0], own[1 : 1 + len(text)] = error.status, np.frombuffer(text, np.uint8)
   wait_for_all()
-  own[: len(text)] = np.frombuffer(text, np.uint8)
-  for line in multihost_utils.process_allgather(own).reshape(-1, LONGEST_LINE):
-    if line.any():
-      raise InputError(line.tobytes().rstrip(b'\0').decode(errors='replace'))
+  for status, *line in multihost_utils.process_allgather(own).reshape(-1, len(own)):
+    if status:
+      kind = PassingError if status == PassingError.status else InputError
+      raise kind(bytes(line).rstrip(b'\0').decode(errors='replace'))
 
 
 def wait_for_all() -> None:

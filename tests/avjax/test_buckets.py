@@ -21,7 +21,7 @@ from fault.harness import files as tree
 
 from avjax import errors, files
 from avjax.data import dataset, manifest
-from avjax.errors import InputError
+from avjax.errors import InputError, PassingError
 from avjax.files import bucket_lock, buckets
 from avjax.runs import copies
 from avjax.weights import files as weight_files
@@ -49,9 +49,10 @@ def at_first(fault, times):
   return find
 
 
-def refusal(function, *arguments):
+def refusal(function, *arguments, kind=InputError):
   with pytest.raises(InputError) as refused:
     function(*arguments)
+  assert refused.type is kind
   assert '\n' not in str(refused.value)
   return str(refused.value)
 
@@ -421,7 +422,11 @@ def test_faults_that_pass(server, address, monkeypatch, fault):
 
 @pytest.mark.parametrize('fault', ['500', '503', 'cut', '403', '401', '404'])
 def test_faults_that_stay(server, address, monkeypatch, fault):
-  """Each ends in one line that begins with the address; what was there is there."""
+  """Each ends in one line that begins with the address; what was there is there.
+
+  Only of those that may pass by themselves it says so.
+  """
+  kind = InputError if fault.startswith('40') else PassingError
   trying(monkeypatch, 1)
   bucket = files.Bucket(address)
   bucket.write('/a', b'before')
@@ -429,9 +434,10 @@ def test_faults_that_stay(server, address, monkeypatch, fault):
   copy.fetch()
   (copy.path / 'a').write_text('after')
   with server.faults(lambda method, path: fault):
-    assert refusal(copy.publish).startswith(f'{address}/a: ')
-    assert refusal(copies.RunCopy(address).fetch).startswith(address)
-    assert refusal(files.Lock, bucket).startswith(f'{address}/{files.locks.LOCK}: ')
+    assert refusal(copy.publish, kind=kind).startswith(f'{address}/a: ')
+    assert refusal(copies.RunCopy(address).fetch, kind=kind).startswith(address)
+    message = refusal(files.Lock, bucket, kind=kind)
+    assert message.startswith(f'{address}/{files.locks.LOCK}: ')
   assert bucket.read('/a')[0] == b'before'
   copy.publish()
   assert bucket.read('/a')[0] == b'after'
@@ -468,10 +474,15 @@ def test_a_run_that_cannot_be_copied_whole_is_left_alone(server, address, record
   assert get(address) == before
 
 
-def test_no_server(address, monkeypatch):
+def test_no_server(address, monkeypatch, records):
+  """The exit status is that of what may pass: clusters start the same command again."""
   trying(monkeypatch, 1)
   monkeypatch.setenv('TENSORSTORE_GCS_HTTP_URL', 'http://127.0.0.1:9')
-  assert 'see to the network' in refusal(lambda: copies.RunCopy(address).fetch())
+  message = refusal(lambda: copies.RunCopy(address).fetch(), kind=PassingError)
+  assert 'see to the network' in message
+  done = call(*flags(address, records))
+  assert done.returncode == 75 and done.stderr.startswith(f'error: {address}')
+  assert done.stderr.count('\n') == 1 and 'ABORTED: All 1 retry attempts failed' in done.stderr
 
 
 # Records and weights.
