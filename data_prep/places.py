@@ -236,13 +236,16 @@ def remove_others(folder: pathlib.Path, names: set[str]) -> None:
 def read_copied(listed: pathlib.Path) -> dict[str, list[Any]]:
   """Returns {name: [generation of the object, *state_of(its copy)]} of what has been copied.
 
-  A line that a kill has torn does not count, and its file is copied again.
+  A line that a kill has torn does not count, and its file is copied again. There may be millions of
+  lines, all of which this program has written.
   """
   copied = {}
-  for line in files.read_text(listed).splitlines() if listed.exists() else ():
-    with contextlib.suppress(ValueError):
-      name, *about = json.loads(line)
-      copied[name] = about
+  if listed.exists():
+    with listed.open(encoding='utf-8', errors='replace') as lines:
+      for line in lines:
+        with contextlib.suppress(ValueError):
+          name, *about = json.loads(line)
+          copied[name] = about
   return copied
 
 

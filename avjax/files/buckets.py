@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import itertools
 import os
 import pathlib
 import re
 from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED
 from typing import Any
 
 from tqdm import tqdm
@@ -130,15 +132,21 @@ class Bucket:
 
 
 def at_once(function, values: list[Any], title: str, number: int | None = None) -> None:
-  """Calls a function with each value, `number` or AT_ONCE at a time; the first error ends it."""
-  if not values:
-    return
-  with concurrent.futures.ThreadPoolExecutor(number or AT_ONCE) as pool:
-    futures = [pool.submit(function, value) for value in values]
+  """Calls a function with each value, `number` or AT_ONCE at a time; the first error ends it.
+
+  There may be millions of values: only twice as many as that are waiting or called at a time.
+  """
+  number, left = number or AT_ONCE, iter(values)
+  bar = tqdm(desc=title, total=len(values), leave=False, disable=None, delay=1)
+  with concurrent.futures.ThreadPoolExecutor(number) as pool, bar:
+    futures = {pool.submit(function, value) for value in itertools.islice(left, 2 * number)}
     try:
-      done = concurrent.futures.as_completed(futures)
-      for future in tqdm(done, title, len(futures), leave=False, disable=None, delay=1):
-        future.result()
+      while futures:
+        done, futures = concurrent.futures.wait(futures, return_when=FIRST_COMPLETED)
+        for future in done:
+          future.result()
+        bar.update(len(done))
+        futures |= {pool.submit(function, value) for value in itertools.islice(left, len(done))}
     except BaseException:
       pool.shutdown(cancel_futures=True)
       raise

@@ -474,6 +474,32 @@ def test_a_run_that_cannot_be_copied_whole_is_left_alone(server, address, record
   assert get(address) == before
 
 
+def test_of_many_values_few_wait(monkeypatch):
+  """Each is called once, and after an error no more are."""
+  monkeypatch.setattr(buckets, 'AT_ONCE', 3)
+  taken, done = [], []
+
+  class Values(list):
+    def __iter__(self):
+      for value in super().__iter__():
+        taken.append(value)
+        assert len(taken) - len(done) <= 6
+        yield value
+
+  files.at_once(done.append, Values(range(100)), 'counting')
+  assert sorted(done) == taken == [*range(100)]
+  files.at_once(done.append, [], 'counting none')
+  done.clear()
+
+  def meet(value):
+    done.append(value)
+    if value == 10:
+      raise InputError('the tenth')
+
+  assert refusal(files.at_once, meet, range(100), 'counting') == 'the tenth'
+  assert 11 <= len(done) < 30
+
+
 def test_no_server(address, monkeypatch, records):
   """The exit status is that of what may pass: clusters start the same command again."""
   trying(monkeypatch, 1)
