@@ -361,6 +361,33 @@ def test_an_owner_that_stands_still_while_it_writes(server, address, monkeypatch
   others[1].release()
 
 
+def test_what_others_write_meanwhile(server, address):
+  """The owner replaces what a program without a lock writes, and never what the next owner does."""
+  copy = copies.RunCopy(address)
+  copy.lock = files.Lock(copy.bucket)
+  (copy.path / 'x').write_text('first')
+  copy.publish()
+  copy.bucket.write('/x', b'of an evaluation')
+  (copy.path / 'x').write_text('second')
+  copy.publish()
+  assert get(address)['x'] == b'second'
+  others = []
+
+  def stand_still(method, path):
+    if method == 'POST' and '/x&' in path and not others:
+      others.append(None)
+      age(address, bucket_lock.STALE + 30)
+      copy.lock.renewed -= bucket_lock.STALE + 30
+      others.append(files.Lock(copy.bucket))
+      copy.bucket.write('/x', b'of the next owner')
+
+  (copy.path / 'x').write_text('the third')
+  with server.faults(stand_still):
+    assert 'another process has begun' in refusal(copy.publish)
+  assert get(address)['x'] == b'of the next owner'
+  others[1].release()
+
+
 def test_the_signs_of_life(address, monkeypatch):
   monkeypatch.setattr(bucket_lock, 'BEAT', 0.01)
   bucket = files.Bucket(address)
