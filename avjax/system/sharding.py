@@ -156,7 +156,7 @@ def together() -> Iterator[None]:
 def wait_for_all() -> None:
   """Waits until every process has come here, for LONGEST_WAIT seconds at most.
 
-  Exchanging arrays waits, too, but on CPUs for half a minute only: then it takes others for lost.
+  Exchanging arrays waits, too, but on CPUs, at first, not for as long as a lock may take.
   """
   if jax.process_count() > 1:
     import orbax.checkpoint as ocp  # late, since one process does without it
