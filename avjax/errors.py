@@ -36,10 +36,23 @@ class InputError(ValueError):
 
   The message is one line: what is wrong, where, and what to do. A copy in COPIED_FROM is named by
   what it is a copy of.
+
+  status: the exit status of a command that it ends.
   """
+
+  status = 2
 
   def __init__(self, message):
     super().__init__(as_named(str(message)))
+
+
+class PassingError(InputError):
+  """Reports what may pass by itself, such as a server that is down: start the same command again.
+
+  What starts machines does so after this status, as after a stop by launch/run.sh.
+  """
+
+  status = 75  # EX_TEMPFAIL of sysexits.h
 
 
 @contextlib.contextmanager
@@ -162,8 +175,8 @@ def run_command(main, *args, buckets=(), others=()):
 
   buckets, others: the options that take an address, see `check_addresses`.
 
-  An InputError is printed, and the status is 2. Where the reader of the output has gone, as after
-  `| head`, the command ends quietly with OUTPUT_CLOSED.
+  An InputError is printed, and the status is the one that it has, 2 or 75. Where the reader of the
+  output has gone, as after `| head`, the command ends quietly with OUTPUT_CLOSED.
   """
   prepare_streams()
   # It may name what a notebook draws with, which matplotlib refuses elsewhere. Commands draw files.
@@ -180,7 +193,7 @@ def run_command(main, *args, buckets=(), others=()):
       sys.stdout.flush()  # now, since an error at Python's end would be no error of the command
   except InputError as error:
     print_error(error)
-    status = 2
+    status = error.status
   except BrokenPipeError:
     if not reader_has_gone(sys.stdout):  # the pipe is another one, such as that of a worker
       raise

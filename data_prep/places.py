@@ -102,7 +102,7 @@ def records_on(bucket: files.Bucket) -> Iterator[tuple[pathlib.Path, Check]]:
       yield described, functools.partial(check_names, bucket)
       if (after := contents_in(described)) != before:
         with contextlib.suppress(InputError):  # it only saves time
-          bucket.write(CONTENTS, after)
+          lock.write(CONTENTS, after)
     shutil.rmtree(folder.parent, ignore_errors=True)  # the bucket has them, or others
   finally:
     lock.release()
@@ -129,17 +129,26 @@ def send(bucket: files.Bucket, lock: files.Lock, folder: pathlib.Path) -> None:
   own = {f'/{path.relative_to(folder)}' for path in paths if path.is_file()}
   left = {name for name in bucket.names() if name.startswith(f'/{manifest.NAME}/')} - own
 
-  def send_one(name):
-    bucket.write(name, (folder / name[1:]).read_bytes())
+  def write(name, content, generation=b''):
+    if not lock.write(name, content, generation):
+      raise InputError(
+        f'{bucket.address}{name} has just been written by another program; these records are in '
+        f'{folder}, and the same command writes them when that has ended'
+      )
 
-  lock.check()
-  bucket.write(UNFINISHED, b'')
+  def send_one(name, generation=b''):
+    write(name, (folder / name[1:]).read_bytes(), generation)
+
+  described, nothing = bucket.read(MANIFEST)
+  if described is not None:
+    lock.check()  # which says so where it was another build
+    raise InputError(f'{bucket.address}{MANIFEST} has been written by another program meanwhile')
+  write(UNFINISHED, b'')
   title = f'writing to {bucket.address}'
   files.at_once(send_one, sorted(own - {MANIFEST}), title)
-  files.at_once(lambda name: bucket.write(name, None), sorted(left), title)  # of a killed build
-  lock.check()
-  send_one(MANIFEST)
-  bucket.write(UNFINISHED, None)
+  files.at_once(lambda name: write(name, None), sorted(left), title)  # of a killed build
+  send_one(MANIFEST, nothing)
+  write(UNFINISHED, None)
 
 
 def check_names(bucket: files.Bucket, folder: pathlib.Path) -> dict[str, Any]:
@@ -227,13 +236,16 @@ def remove_others(folder: pathlib.Path, names: set[str]) -> None:
 def read_copied(listed: pathlib.Path) -> dict[str, list[Any]]:
   """Returns {name: [generation of the object, *state_of(its copy)]} of what has been copied.
 
-  A line that a kill has torn does not count, and its file is copied again.
+  A line that a kill has torn does not count, and its file is copied again. There may be millions of
+  lines, all of which this program has written.
   """
   copied = {}
-  for line in files.read_text(listed).splitlines() if listed.exists() else ():
-    with contextlib.suppress(ValueError):
-      name, *about = json.loads(line)
-      copied[name] = about
+  if listed.exists():
+    with listed.open(encoding='utf-8', errors='replace') as lines:
+      for line in lines:
+        with contextlib.suppress(ValueError):
+          name, *about = json.loads(line)
+          copied[name] = about
   return copied
 
 

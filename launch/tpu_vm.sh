@@ -165,7 +165,7 @@ while true; do
         exit "${found#ended }"
         ;;
       lost | ended* | 'not started')
-        if [ "$found" != 'ended 75' ]; then failures=$((failures + 1)); fi  # 75: the machine was told to stop
+        if [ "$found" != 'ended 75' ]; then failures=$((failures + 1)); fi  # 75: told to stop, or the bucket did not answer
         if [ "$failures" -gt 3 ]; then
           echo "error: the run is $found for the fourth time; --tail shows why" >&2
           exit 1

@@ -52,6 +52,7 @@ class Copy:
     self.path.mkdir()
     self.published = {}  # {name: (time, size) of the file as it is on the bucket}
     self.there = set()  # names of the objects that this copy answers for
+    self.generations = {}  # of the objects as this copy has read or written them
 
   def is_needed(self, name: str) -> bool:
     """Tells whether an object is copied. What is not is left as it is on the bucket."""
@@ -94,7 +95,7 @@ class Copy:
     return self.path
 
   def _fetch_one(self, name: str):
-    content, _ = self.bucket.read(name)
+    content, self.generations[name] = self.bucket.read(name)
     if content is None:
       raise InputError(f'{self.bucket.address}{name} has vanished meanwhile; start again')
     path = self.path / name[1:]
@@ -135,17 +136,25 @@ class Copy:
     """Calls a function with each of the names, those of one rank together."""
     ordered = sorted(names, key=self.rank, reverse=backwards)
     for _, same in itertools.groupby(ordered, self.rank):
-      if self.lock:
-        self.lock.check()
       at_once(function, list(same), f'writing to {self.bucket.address}')
 
   def _publish_one(self, name: str):
     self.there.add(name)
-    self.bucket.write(name, (self.path / name[1:]).read_bytes())
+    self._write(name, (self.path / name[1:]).read_bytes())
 
   def _remove_one(self, name: str):
-    self.bucket.write(name, None)
+    self._write(name, None)
     self.there.discard(name)
+
+  def _write(self, name: str, content: bytes | None):
+    if not self.lock:
+      self.bucket.write(name, content)
+      return
+    generation = self.generations.pop(name, b'')
+    # What a program that knows no lock has written, as an evaluation does, is replaced.
+    while not (written := self.lock.write(name, content, generation)):
+      generation = b''
+    self.generations[name] = written
 
 
 def check_below(address: str, name: str) -> None:

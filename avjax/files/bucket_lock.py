@@ -96,20 +96,41 @@ class Lock:
       with contextlib.suppress(InputError):  # no network: the next one may succeed
         self._renew()
 
-  def _renew(self):
+  def _renew(self, age: float = 0):
+    """Writes the lock anew if that was done more than `age` seconds ago."""
     with self._one_at_a_time:
-      if not self.lost and not self.ended.is_set():
+      if not self.lost and not self.ended.is_set() and time.time() - self.renewed > age:
         self.lost = not self._write(self.generation)
 
   def check(self) -> None:
     """Raises InputError unless the lock is still held; nothing may be written then."""
-    if time.time() - self.renewed > 1:  # an object may be written once a second
-      self._renew()
+    self._renew(age=1)  # an object may be written once a second
     if self.lost:
       raise InputError(
         f'{self.bucket.address}: another process has begun {self.work} there, since this one was '
         f'silent for more than {STALE} s; what this one has not saved is left to that one'
       )
+
+  def write(self, name: str, content: bytes | None, generation: bytes = b'') -> bytes:
+    """Writes an object of the folder, or deletes it if the content is None, if the lock is held.
+
+    A process may stand still at any moment, and go on when another one has taken its place. So the
+    object is written only if it still is as it was when the lock was held.
+
+    generation: that of the object then, as `Bucket.write` takes it; by default it is asked for.
+    Returns the new generation; b'' where another program, which does not know the lock, has written
+    the object meanwhile, and nothing was written here. Raises InputError as `check`.
+    """
+    generation = generation or self.bucket.read(name)[1]
+    self.check()
+    written = self.bucket.write(name, content, generation)
+    if not written:
+      found, written = self.bucket.read(name)
+      if found != content:  # else the answer to our own request was lost
+        self._renew()
+        self.check()
+        return b''
+    return written
 
   def release(self) -> None:
     """Removes the lock, if it is held. If that fails, it is taken for dead after STALE seconds."""

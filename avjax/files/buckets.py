@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import itertools
 import os
 import pathlib
 import re
 from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED
 from typing import Any
 
 from tqdm import tqdm
 
-from avjax.errors import InputError, one_line
+from avjax.errors import InputError, PassingError, one_line
 
 SCHEME = 'gs://'
 ADDRESS = re.compile(r'gs://([a-z0-9][a-z0-9._-]{1,220}[a-z0-9])((?:/[^/\0]+)*)/?')
@@ -28,6 +30,8 @@ STALLED = {
   'TENSORSTORE_CURL_LOW_SPEED_LIMIT_BYTES': '1',
 }
 AT_ONCE = 4  # objects, each of which is in memory as a whole
+# How errors that may pass begin; the first is that of what has failed as often as RETRIES says.
+PASSING = 'ABORTED', 'UNAVAILABLE', 'DEADLINE_EXCEEDED', 'RESOURCE_EXHAUSTED'
 REMEDIES = {
   'PERMISSION_DENIED': 'log in by `gcloud auth application-default login`, or ask its owner for '
   'the right',
@@ -49,7 +53,7 @@ def below(folder: str | pathlib.Path, name: str) -> str | pathlib.Path:
 
 @contextlib.contextmanager
 def reported(address: str) -> Iterator[None]:
-  """Turns an error of TensorStore into an InputError of one line."""
+  """Turns an error of TensorStore into an InputError of one line, a PassingError if it may pass."""
   try:
     yield
   except (NotImplementedError, ValueError) as error:
@@ -58,7 +62,8 @@ def reported(address: str) -> Iterator[None]:
     cause = str(error).partition(' [')[0]  # without the server's answer
     status = cause.partition(':')[0]
     remedy = REMEDIES.get(status, 'see to the network, and start the same command again')
-    raise InputError(f'{address}: {one_line(cause)}; {remedy}') from error
+    kind = PassingError if status in PASSING else InputError
+    raise kind(f'{address}: {one_line(cause)}; {remedy}') from error
 
 
 class Bucket:
@@ -127,15 +132,21 @@ class Bucket:
 
 
 def at_once(function, values: list[Any], title: str, number: int | None = None) -> None:
-  """Calls a function with each value, `number` or AT_ONCE at a time; the first error ends it."""
-  if not values:
-    return
-  with concurrent.futures.ThreadPoolExecutor(number or AT_ONCE) as pool:
-    futures = [pool.submit(function, value) for value in values]
+  """Calls a function with each value, `number` or AT_ONCE at a time; the first error ends it.
+
+  There may be millions of values: only twice as many as that are waiting or called at a time.
+  """
+  number, left = number or AT_ONCE, iter(values)
+  bar = tqdm(desc=title, total=len(values), leave=False, disable=None, delay=1)
+  with concurrent.futures.ThreadPoolExecutor(number) as pool, bar:
+    futures = {pool.submit(function, value) for value in itertools.islice(left, 2 * number)}
     try:
-      done = concurrent.futures.as_completed(futures)
-      for future in tqdm(done, title, len(futures), leave=False, disable=None, delay=1):
-        future.result()
+      while futures:
+        done, futures = concurrent.futures.wait(futures, return_when=FIRST_COMPLETED)
+        for future in done:
+          future.result()
+        bar.update(len(done))
+        futures |= {pool.submit(function, value) for value in itertools.islice(left, len(done))}
     except BaseException:
       pool.shutdown(cancel_futures=True)
       raise

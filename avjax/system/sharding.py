@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import itertools
 import os
 import re
 import sys
@@ -21,9 +22,13 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
-from avjax.errors import InputError, one_line, print_error
+from avjax.errors import InputError, PassingError, one_line, print_error
 
 LONGEST_LINE = 2000  # bytes of an error that processes tell one another
+# Seconds in which what one process does alone must be done, such as to wait for the lock of a dead
+# one, and to copy a run from a bucket. Whether the process still lives is seen by other means.
+LONGEST_WAIT = 3600
+WAITS = itertools.count()  # each of them has a name of its own, the same in all processes
 SILENT = 30  # seconds without a sign of life after which a process counts as lost
 # The exit status where another process was lost; 75 is that of launch/run.sh after a stop.
 LOST = 76
@@ -79,7 +84,7 @@ def ending_at_once() -> Iterator[None]:
       raise
     if isinstance(error, InputError):
       print_error(error)
-      status = 2
+      status = error.status
     elif UNREACHABLE.match(str(error)):  # a JaxRuntimeError, or a ValueError of gathering arrays
       print_error(
         f'process {missing} of this run is lost; start the same command again for every process: '
@@ -135,17 +140,30 @@ def together() -> Iterator[None]:
   Where one alone is refused, as by the lock of a folder, the others would wait for it. Every
   process must come here; none goes on before all have.
   """
-  problem = ''
+  own = np.zeros(1 + LONGEST_LINE, np.uint8)  # the status and the line
   try:
     yield
   except InputError as error:
-    problem = str(error)
-  own = np.zeros(LONGEST_LINE, np.uint8)
-  text = problem.encode(errors='replace')[:LONGEST_LINE]
-  own[: len(text)] = np.frombuffer(text, np.uint8)
-  for line in multihost_utils.process_allgather(own).reshape(-1, LONGEST_LINE):
-    if line.any():
-      raise InputError(line.tobytes().rstrip(b'\0').decode(errors='replace'))
+    text = str(error).encode(errors='replace')[:LONGEST_LINE]
+    own[0], own[1 : 1 + len(text)] = error.status, np.frombuffer(text, np.uint8)
+  wait_for_all()
+  for status, *line in multihost_utils.process_allgather(own).reshape(-1, len(own)):
+    if status:
+      kind = PassingError if status == PassingError.status else InputError
+      raise kind(bytes(line).rstrip(b'\0').decode(errors='replace'))
+
+
+def wait_for_all() -> None:
+  """Waits until every process has come here, for LONGEST_WAIT seconds at most.
+
+  Exchanging arrays waits, too, but on CPUs, at first, not for as long as a lock may take.
+  """
+  if jax.process_count() > 1:
+    import orbax.checkpoint as ocp  # late, since one process does without it
+
+    everyone = set(range(jax.process_count()))  # without it, devices would be asked
+    name = f'all have come {next(WAITS)}'
+    ocp.multihost.sync_global_processes(name, timeout=LONGEST_WAIT, processes=everyone)
 
 
 def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:

@@ -21,7 +21,7 @@ from fault.harness import files as tree
 
 from avjax import errors, files
 from avjax.data import dataset, manifest
-from avjax.errors import InputError
+from avjax.errors import InputError, PassingError
 from avjax.files import bucket_lock, buckets
 from avjax.runs import copies
 from avjax.weights import files as weight_files
@@ -49,9 +49,10 @@ def at_first(fault, times):
   return find
 
 
-def refusal(function, *arguments):
+def refusal(function, *arguments, kind=InputError):
   with pytest.raises(InputError) as refused:
     function(*arguments)
+  assert refused.type is kind
   assert '\n' not in str(refused.value)
   return str(refused.value)
 
@@ -348,7 +349,7 @@ def test_an_owner_that_stands_still_while_it_writes(server, address, monkeypatch
   others = []
 
   def stand_still(method, path):
-    if path.endswith('/config.json') and not others:
+    if method == 'POST' and '/config.json' in path and not others:
       others.append(None)
       age(address, bucket_lock.STALE + 30)
       copy.lock.renewed -= bucket_lock.STALE + 30
@@ -357,6 +358,33 @@ def test_an_owner_that_stands_still_while_it_writes(server, address, monkeypatch
   with server.faults(stand_still):
     assert 'another process has begun' in refusal(copy.publish)
   assert get(address).keys() == {'versions.json', 'config.json', files.locks.LOCK}
+  others[1].release()
+
+
+def test_what_others_write_meanwhile(server, address):
+  """The owner replaces what a program without a lock writes, and never what the next owner does."""
+  copy = copies.RunCopy(address)
+  copy.lock = files.Lock(copy.bucket)
+  (copy.path / 'x').write_text('first')
+  copy.publish()
+  copy.bucket.write('/x', b'of an evaluation')
+  (copy.path / 'x').write_text('second')
+  copy.publish()
+  assert get(address)['x'] == b'second'
+  others = []
+
+  def stand_still(method, path):
+    if method == 'POST' and '/x&' in path and not others:
+      others.append(None)
+      age(address, bucket_lock.STALE + 30)
+      copy.lock.renewed -= bucket_lock.STALE + 30
+      others.append(files.Lock(copy.bucket))
+      copy.bucket.write('/x', b'of the next owner')
+
+  (copy.path / 'x').write_text('the third')
+  with server.faults(stand_still):
+    assert 'another process has begun' in refusal(copy.publish)
+  assert get(address)['x'] == b'of the next owner'
   others[1].release()
 
 
@@ -421,7 +449,11 @@ def test_faults_that_pass(server, address, monkeypatch, fault):
 
 @pytest.mark.parametrize('fault', ['500', '503', 'cut', '403', '401', '404'])
 def test_faults_that_stay(server, address, monkeypatch, fault):
-  """Each ends in one line that begins with the address; what was there is there."""
+  """Each ends in one line that begins with the address; what was there is there.
+
+  Only of those that may pass by themselves it says so.
+  """
+  kind = InputError if fault.startswith('40') else PassingError
   trying(monkeypatch, 1)
   bucket = files.Bucket(address)
   bucket.write('/a', b'before')
@@ -429,9 +461,10 @@ def test_faults_that_stay(server, address, monkeypatch, fault):
   copy.fetch()
   (copy.path / 'a').write_text('after')
   with server.faults(lambda method, path: fault):
-    assert refusal(copy.publish).startswith(f'{address}/a: ')
-    assert refusal(copies.RunCopy(address).fetch).startswith(address)
-    assert refusal(files.Lock, bucket).startswith(f'{address}/{files.locks.LOCK}: ')
+    assert refusal(copy.publish, kind=kind).startswith(f'{address}/a: ')
+    assert refusal(copies.RunCopy(address).fetch, kind=kind).startswith(address)
+    message = refusal(files.Lock, bucket, kind=kind)
+    assert message.startswith(f'{address}/{files.locks.LOCK}: ')
   assert bucket.read('/a')[0] == b'before'
   copy.publish()
   assert bucket.read('/a')[0] == b'after'
@@ -468,10 +501,41 @@ def test_a_run_that_cannot_be_copied_whole_is_left_alone(server, address, record
   assert get(address) == before
 
 
-def test_no_server(address, monkeypatch):
+def test_of_many_values_few_wait(monkeypatch):
+  """Each is called once, and after an error no more are."""
+  monkeypatch.setattr(buckets, 'AT_ONCE', 3)
+  taken, done = [], []
+
+  class Values(list):
+    def __iter__(self):
+      for value in super().__iter__():
+        taken.append(value)
+        assert len(taken) - len(done) <= 6
+        yield value
+
+  files.at_once(done.append, Values(range(100)), 'counting')
+  assert sorted(done) == taken == [*range(100)]
+  files.at_once(done.append, [], 'counting none')
+  done.clear()
+
+  def meet(value):
+    done.append(value)
+    if value == 10:
+      raise InputError('the tenth')
+
+  assert refusal(files.at_once, meet, range(100), 'counting') == 'the tenth'
+  assert 11 <= len(done) < 30
+
+
+def test_no_server(address, monkeypatch, records):
+  """The exit status is that of what may pass: clusters start the same command again."""
   trying(monkeypatch, 1)
   monkeypatch.setenv('TENSORSTORE_GCS_HTTP_URL', 'http://127.0.0.1:9')
-  assert 'see to the network' in refusal(lambda: copies.RunCopy(address).fetch())
+  message = refusal(lambda: copies.RunCopy(address).fetch(), kind=PassingError)
+  assert 'see to the network' in message
+  done = call(*flags(address, records))
+  assert done.returncode == 75 and done.stderr.startswith(f'error: {address}')
+  assert done.stderr.count('\n') == 1 and 'ABORTED: All 1 retry attempts failed' in done.stderr
 
 
 # Records and weights.

@@ -18,7 +18,7 @@ from official_set import ANNOTATIONS, SIZES
 from avjax import files
 from avjax.data import manifest
 from avjax.errors import InputError
-from avjax.files import bucket_lock, buckets
+from avjax.files import bucket_lock, buckets, reading
 from data_prep import build, contents, places
 
 
@@ -123,6 +123,7 @@ def test_only_what_has_changed_is_copied(server, source, official, tmp_path):
 def test_a_copy_that_was_cut_short_goes_on(server, source, official, monkeypatch):
   """What has come before is not sent again; a torn line of the list costs its file."""
   monkeypatch.setattr(places, 'AT_ONCE', 1)
+  monkeypatch.setattr(reading, 'MOST_TEXT', 100)  # the list has no limit
 
   def reads():
     return [path for method, path, _ in server.requests if method == 'GET' and 'alt=media' in path]
@@ -186,6 +187,54 @@ def test_a_kill_at_any_request_leaves_whole_records_or_none(server, address, bui
     if ended:
       break
   assert found == {(False, False), (True, False), (True, True)} and number > 12
+
+
+def test_a_build_that_stood_still_overwrites_nothing(server, address, tmp_path, monkeypatch):
+  """At any of its requests; meanwhile another one has written records, with more shards.
+
+  What a killed build has left is there at first, a shard of the same name among it.
+  """
+  monkeypatch.setattr(buckets, 'AT_ONCE', 1)
+  folders = {}
+  for who, shards in (('first', 2), ('second', 4)):
+    folders[who] = tmp_path / who
+    for number in range(shards):
+      places.write(folders[who] / f'{places.FOLDER[1:]}affwild2-{number}', who.encode())
+    places.write(folders[who] / places.MANIFEST[1:], who.encode())
+  ends = set()
+  for number in itertools.count():
+    bucket, count = files.Bucket(f'{address}/{number}'), itertools.count()
+    for name in (f'{places.FOLDER}affwild2-1', f'{places.FOLDER}affwild2-3', places.UNFINISHED):
+      bucket.write(name, b'left')
+    lock = files.Lock(bucket, 'building records')
+
+    def stand_still(*_, number=number, bucket=bucket, count=count, lock=lock):
+      if next(count) == number:
+        found = json.loads(bucket.read(lock.name)[0])
+        found['time'] -= bucket_lock.STALE + 30
+        bucket.write(lock.name, json.dumps(found).encode())
+        lock.renewed -= bucket_lock.STALE + 30
+        other = files.Lock(bucket, 'building records')
+        if bucket.read(places.MANIFEST)[0] is None:
+          places.send(bucket, other, folders['second'])
+        other.release()
+
+    with server.faults(stand_still):
+      try:
+        places.send(bucket, lock, folders['first'])
+        error = ''
+      except InputError as refused:
+        error = str(refused)
+    lock.release()
+    found = get(bucket.address)
+    wrote = found[places.MANIFEST[1:]].decode()
+    unfinished = dict.fromkeys(found.keys() & {places.UNFINISHED[1:]}, b'')
+    assert found == tree(folders[wrote]) | unfinished
+    assert 'another process has begun building records' in error or (wrote, error) == ('first', '')
+    ends.add((wrote, bool(error)))
+    if next(count) <= number:
+      break
+  assert ends == {('second', True), ('first', False), ('first', True)} and number > 12
 
 
 @pytest.mark.slow
