@@ -192,7 +192,7 @@ def build(args, check):
       with (
         cluster.connected(args.scheduler) if args.scheduler else contextlib.nullcontext() as client
       ):
-        check_features(jobs, args.workers)
+        check_inputs(jobs, args.workers)
         made, clips_seen = shards.write(
           splits,
           layout,
@@ -255,14 +255,14 @@ def keep(target, splits, known, seen, workers):
   print(f'{target} is complete and made from the same source with the same settings: nothing to do')
 
 
-def check_features(jobs, workers):
-  """Checks all feature files, which takes seconds, before any video is decoded, which takes hours.
+def check_inputs(jobs, workers):
+  """Checks labels in time and features, in seconds, before any video is decoded, in hours.
 
   Raises InputError for the first that does not fit.
   """
-  jobs = [job for job in jobs if job.features]
+  jobs = [job for job in jobs if job.features or job.timed is not None]
   if jobs:
-    with parallel.ordered(clips.check_features, jobs, workers, 'checked clip') as checked:
+    with parallel.ordered(clips.check_inputs, jobs, workers, 'checked clip') as checked:
       collections.deque(checked, maxlen=0)
 
 

@@ -48,10 +48,9 @@ class TimedLabels:
   lag: float
   gap: float
 
-  def any(self) -> bool:
-    """Tells whether there is a value of valence and one of arousal at all."""
-    found = [np.isfinite(trace.values).any(axis=0) for trace in self.traces]
-    return bool(np.any(found, axis=0).all())
+  def given(self) -> np.ndarray:
+    """Tells for each trace whether it has a value at all: (len(traces),2) bool."""
+    return np.array([np.isfinite(trace.values).any(axis=0) for trace in self.traces])
 
   def seconds(self, trace: Trace, times: np.ndarray) -> np.ndarray:
     """Returns the moments of the video that the m rows of a trace describe, (m,) in seconds.
@@ -75,16 +74,41 @@ class TimedLabels:
     Returns labels (n,2) float32 in [-1, 1], 0 where not annotated; annotated (n,) bool, True where
     there are both values.
     """
+    mean = weighted_mean(self.traces_on_frames(times), self.weights[:, None])
+    annotated = np.isfinite(mean).all(axis=1)
+    return np.where(annotated[:, None], mean, 0).astype(np.float32), annotated
+
+  def traces_on_frames(self, times: np.ndarray) -> np.ndarray:
+    """Returns the values of each trace at n frames (len(traces),n,2), NaN for none."""
     near = frame_period(times) / 2
-    found = np.stack(
+    return np.stack(
       [
         interpolate(self.seconds(trace, times), trace.values, times, gap=self.gap, near=near)
         for trace in self.traces
       ]
     )
-    mean = weighted_mean(found, self.weights[:, None])
-    annotated = np.isfinite(mean).all(axis=1)
-    return np.where(annotated[:, None], mean, 0).astype(np.float32), annotated
+
+  def why_none(self, times: np.ndarray) -> str:
+    """Returns why none of n frames is annotated, as the end of a sentence on the clip's labels."""
+    found = np.isfinite(self.traces_on_frames(times))
+    weighed = (found & (self.weights[:, None] > 0)).any(axis=(0, 1))
+    for d, dimension in enumerate(DIMENSIONS):
+      if not found[..., d].any():
+        places = (
+          'frames are counted from the first'
+          if self.by_frame
+          else ('times are in seconds from its first frame')
+        )
+        return f'gives no {dimension} within the video, which lasts {times[-1]:.1f} s; {places}'
+      if not weighed[d]:
+        return (
+          f'gives {dimension} within the video only by annotators to whom --annotators ewe gives '
+          'the weight 0; take --annotators mean'
+        )
+    return (
+      'gives valence and arousal, but never both for the same frame; do they belong to the same '
+      'clip, and does --label_gap join them?'
+    )
 
   def rows_after(self, times: np.ndarray) -> np.ndarray:
     """Returns the moments, in seconds, of all rows with a value that describe no frame any more.

@@ -42,6 +42,8 @@ def describe(splits: Mapping[str, Sequence[Job]], workers: int) -> str:
     splits: {split: jobs} of a source.
     workers: processes that read the videos.
   """
+  planned = [job for members in splits.values() for job in members]
+  splits = {split: [job for job in members if job.is_recorded] for split, members in splits.items()}
   jobs = [job for members in splits.values() for job in members]
   with parallel.ordered(count, jobs, workers, 'clip') as counted:
     counts = {job.clip.name: found for job, found in zip(jobs, counted, strict=True)}
@@ -60,6 +62,8 @@ def describe(splits: Mapping[str, Sequence[Job]], workers: int) -> str:
   lines.append(
     f'faces: given as crops for {kinds["given"]} clips, to be found for {kinds["found"]}'
   )
+  if len(jobs) < len(planned):
+    lines.append(f'left out, since no frame is annotated: {len(planned) - len(jobs)} clips')
   return '\n'.join([*lines, *agreement(jobs), 'nothing has been written: this is a dry run'])
 
 

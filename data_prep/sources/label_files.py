@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import itertools
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ import numpy as np
 
 from avjax.errors import InputError
 from avjax.media.faces import MAX_FRAME
-from data_prep.labels import TimedLabels, Trace, ewe_weights
+from data_prep.labels import DIMENSIONS, TimedLabels, Trace, ewe_weights
 from data_prep.sources.mistakes import Mistakes
 from data_prep.sources.tables import read_table
 
@@ -18,6 +19,7 @@ TIMES = 'time', 'timestamp', 'seconds'
 # Fills labels that come once a second, also where one comes late.
 GAP = 1.5
 MOST_LAG = 60.0  # seconds
+WITHOUT = '; to leave them out, remove their labels and add --tolerate unlisted'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,10 +194,40 @@ def join(
     )
 
   joined = {clip: labels(found, {}) for clip, found in clips.items()}
+  check_given(joined, mistakes)
   if args.annotators == 'ewe':
     weights = ewe_weights(list(joined.values()))
     joined = {clip: labels(found, weights) for clip, found in clips.items()}
+    check_weighed(joined, mistakes)
   return joined
+
+
+def check_given(joined: Mapping[str, TimedLabels], mistakes: Mistakes) -> None:
+  """Raises InputError for clips in which valence or arousal is never given."""
+  for clip, labels in joined.items():
+    given = labels.given().any(axis=0)
+    if not given.any():
+      mistakes.add('clips have labels whose cells are all empty', clip, WITHOUT)
+    elif not given.all():
+      missing = DIMENSIONS[int(np.argmin(given))]
+      mistakes.add('clips have no labels in one dimension', f'{clip} ({missing})', WITHOUT)
+  mistakes.raise_if_any()
+
+
+def check_weighed(joined: Mapping[str, TimedLabels], mistakes: Mistakes) -> None:
+  """Raises InputError for clips whose annotators all have the weight 0 in a dimension."""
+  for clip, labels in joined.items():
+    given = labels.given()
+    lost = ~(given & (labels.weights > 0)).any(axis=0)
+    if lost.any():
+      who = sorted({labels.traces[i].annotator for i in np.flatnonzero(given[:, lost].any(axis=1))})
+      what = ' and '.join(itertools.compress(DIMENSIONS, lost))
+      mistakes.add(
+        'clips have only annotators to whom --annotators ewe gives the weight 0',
+        f'{clip} ({", ".join(who)} in {what})',
+        '; take --annotators mean, or leave these clips out',
+      )
+  mistakes.raise_if_any()
 
 
 def scale(
