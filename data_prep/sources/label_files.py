@@ -30,6 +30,7 @@ class LabelFile:
   by_frame: whether places are numbers of frames, else seconds.
   places: (m,) float64, ascending. values: (m,2) float64, in the file's own range; NaN for none.
   lines: (m,) of the file, for messages, or other places of the rows, which `unit` then names.
+  frames: (m,) float64 numbers of frames that stand beside times, NaN for none; None without any.
   """
 
   path: pathlib.Path
@@ -39,6 +40,7 @@ class LabelFile:
   values: np.ndarray
   lines: Sequence[int]
   unit: str = 'line'
+  frames: np.ndarray | None = None
 
   def where(self, row: int) -> str:
     """Returns how a row, counted from 0, is named in messages."""
@@ -80,7 +82,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     choices=('mean', 'ewe'),
     default='mean',
     help='how several annotators of a clip are joined: their mean, or the evaluator-weighted '
-    'estimator, which weighs each by the correlation with that mean (default: mean)',
+    'estimator, which weighs each by the correlation with that mean; a frame that only annotators '
+    'of weight 0 labelled is not annotated (default: mean)',
   )
 
 
@@ -98,26 +101,29 @@ def check_options(args: argparse.Namespace) -> None:
 def read_label_file(path: pathlib.Path, annotator: str, mistakes: Mistakes) -> LabelFile:
   """Reads a file with the columns valence and arousal and one of frame, time, timestamp, seconds.
 
-  Where there are a frame and a time, the frame counts. A cell that is empty or NaN is no value.
-  Rows that cannot be used go into `mistakes`. Raises InputError where a column is missing.
+  Where there are a time and a frame, the time counts, since the frames may have been counted at
+  another rate than the video's; the dry run says where the two contradict each other. A cell
+  that is empty or NaN is no value. Rows that cannot be used go into `mistakes`. Raises InputError where a column is missing.
 
   A file of OpenFace to which valence and arousal have been added is such a file. It also has the
   columns success, 0 in frames in which the face was lost, and perhaps face_id (OpenFace's wiki,
   "Output Format"): values of such frames do not count, and rows of a second face are refused.
   """
   table = read_table(path, mistakes)
-  frame = table.column('frame')
-  by_frame = frame is not None
+  time, frame = table.column(*TIMES), table.column('frame')
+  by_frame = time is None and frame is not None
   place = frame if by_frame else table.needed(*TIMES)
   columns = [place, table.needed('valence'), table.needed('arousal')]
+  beside = None if by_frame else frame
   success = None if table.column('confidence') is None else table.column('success')
   face = table.column('face_id')
   rows = []
   for line, cells in table.rows:
     try:
       row = [table.number(cells[column]) for column in columns]
+      row.append(math.nan if beside is None else table.number(cells[beside]))
       if success is not None and table.number(cells[success]) == 0:
-        row[1:] = math.nan, math.nan
+        row[1:3] = math.nan, math.nan
     except ValueError as problem:
       mistakes.add('labels are no numbers', f'{table.where(line)} ({problem})')
       continue
@@ -140,8 +146,16 @@ def read_label_file(path: pathlib.Path, annotator: str, mistakes: Mistakes) -> L
       rows.append((line, row))
   if not rows and not mistakes.found:
     mistakes.add('files hold no labels', str(path))
-  values = np.array([row for _, row in rows], np.float64).reshape(-1, 3)
-  return LabelFile(path, annotator, by_frame, values[:, 0], values[:, 1:], [n for n, _ in rows])
+  values = np.array([row for _, row in rows], np.float64).reshape(-1, 4)
+  return LabelFile(
+    path,
+    annotator,
+    by_frame,
+    values[:, 0],
+    values[:, 1:3],
+    [n for n, _ in rows],
+    frames=None if beside is None else values[:, 3],
+  )
 
 
 def join(
@@ -182,7 +196,7 @@ def join(
 
   def trace(file):
     places = file.places + bool(from_zero) if file.by_frame else file.places
-    return Trace(file.annotator, places, scaled[id(file)])
+    return Trace(file.annotator, places, scaled[id(file)], file.frames)
 
   def labels(found, weights):
     return TimedLabels(

@@ -1,5 +1,5 @@
-"""Tests that a labelled clip without a usable label is refused by the dry run and the build alike, in
-one line that names the clip and says why.
+"""Tests that a labelled clip without a usable label is refused by the dry run and the build alike,
+in one line that names the clip and says why.
 """
 
 import shutil
@@ -31,7 +31,7 @@ def zero_weight(root, *alone):
   for who, sign in (('ann', 1), ('bob', 1), ('cid', -1)):
     rows = [f'{k},{sign * k / 20},{sign * k / 20}' for k in range(1, 9)]
     write_rows(root / f'labels/b/{who}.csv', COUNTED, *rows)
-  annotators(root, cid=['1,0.1,0.1', '2,0.2,0.2'], **dict(alone))
+  annotators(root, **({'cid': ['1,0.1,0.1', '2,0.2,0.2']} | dict(alone)))
 
 
 USELESS = {
@@ -86,3 +86,21 @@ def test_the_dry_run_and_the_build_refuse_it_and_say_why(films, tmp_path, name):
     said.append(str(error.value))
   assert said[0] == said[1] and '\n' not in said[0]
   assert not (tmp_path / 'records/crops').exists()  # no face has been looked for
+
+
+def test_the_dry_run_says_what_it_passes_over(films, tmp_path, capsys):
+  """Five frames of cid's, who has the weight 0, and frames of 12.5 a second beside times."""
+  root = shutil.copytree(films, tmp_path / 'set')
+  late = [f'{k},0.2,0.2' for k in range(9, 14)]
+  zero_weight(root, ('ann', ['1,0.1,0.1', '2,0.2,0.2']), ('cid', ['1,0.1,0.1', *late]))
+  rows = [f'{k},{k * 0.08},0,0' for k in range(6)]
+  write_rows(root / 'labels/c.csv', 'frame,time,valence,arousal', *rows)
+  words = ['--layout', 'plain', '--source', root, '--data_dir', tmp_path / 'records', '--dry-run']
+  options = ['--workers', '1', '--annotators', 'ewe', '--label_gap', '0.1']
+  assert build.main([*map(str, words), *options]) == 0
+  said = capsys.readouterr().out
+  assert '0.2 s are labelled by annotators of weight 0 alone, and so are not annotated' in said
+  assert (
+    'times and frames of the labels contradict each other in 1 of the clips, most in c, by 5 '
+    'frames of the video: the times count'
+  ) in said

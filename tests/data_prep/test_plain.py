@@ -2,6 +2,7 @@
 frames, splits keep subjects apart, and each mistake is one line that says where it is.
 """
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -217,6 +218,40 @@ def test_annotators_who_do_not_agree_have_no_weights():
     labels.ewe_weights([still])
 
 
+def test_annotators_who_count_frames_at_other_strides_are_compared():
+  """Each is joined by straight lines, as on frames: both are straight lines here."""
+  every, fourth = np.arange(1, 26), np.arange(3, 25, 4)
+  clip = timed(
+    (every, np.repeat(every / 100, 2)), (fourth, np.repeat(0.1 + fourth / 100, 2)), by_frame=True
+  )
+  shared = np.arange(3, 24) / 100
+  assert labels.agreement([clip]) == pytest.approx((labels.ccc(shared, shared + 0.1),) * 2)
+  np.testing.assert_allclose([*labels.ewe_weights([clip]).values()], 1)
+  assert labels.share_moments(clip)
+  # A gap of 0.1 s is that of 2.5 frames at COMPARED_RATE.
+  odd = timed((every[::4], np.zeros(14)), (fourth, np.zeros(12)), by_frame=True, gap=0.1)
+  assert not labels.share_moments(odd)
+
+
+def test_annotators_without_a_shared_moment_have_no_ewe_and_no_nan(untouched):
+  (untouched / 'labels/a.csv').unlink()
+  for name, first in (('ann', 1), ('bob', 8)):
+    rows = [f'{k},0.{k},0.{k}' for k in range(first, first + 2)]
+    write_rows(untouched / f'labels/a/{name}.csv', 'frame,valence,arousal', *rows)
+  jobs = list(jobs_of(untouched).values())
+  assert survey.agreement(jobs) == ['the annotators of 1 clips share no moment']
+  with pytest.raises(InputError, match='no two annotators gave labels for the same moment'):
+    plan(untouched, '--annotators', 'ewe')
+  for name in ('ann', 'bob'):
+    rows = [f'{k},0.1,0.{k}' for k in range(1, 4)]
+    write_rows(untouched / f'labels/a/{name}.csv', 'frame,valence,arousal', *rows)
+  said = survey.agreement(list(jobs_of(untouched).values()))
+  assert said == [
+    'annotators agree by a mean pairwise CCC of none in valence and 1.000 in arousal, over 1 clips '
+    'with several'
+  ]
+
+
 def test_agreement_by_hand():
   """CCC of 1 2 3 and 2 3 4 tenths: 2 * 2/3 / (2/3 + 2/3 + 1) = 4/7; in arousal both have 1 2 3.
 
@@ -281,6 +316,21 @@ def test_frames_are_counted_from_0_in_all_files_if_one_has_a_frame_0(untouched, 
   assert found['a'].timed.traces[0].places.tolist() == list(range(2, 16))
 
 
+def test_the_time_counts_where_both_are_there(untouched):
+  rows = [f'{k},{k / 10},{k / 100},0' for k in range(5)]  # frames of 10 a second
+  write_rows(untouched / 'labels/a.csv', 'frame,time,valence,arousal', *rows)
+  found = jobs_of(untouched)['a'].timed
+  assert not found.by_frame
+  np.testing.assert_allclose(found.traces[0].places, np.arange(5) / 10)
+  assert found.contradiction(np.arange(11) / 10) == pytest.approx(0)
+  # At 25 frames a second, frame 4 is at 0.16 s, not 0.4 s; counted from 1, it would be at 0.12 s.
+  assert found.contradiction(np.arange(11) / 25) == pytest.approx(6)
+  one_based = timed((np.arange(3) / 25, [0.0] * 6))
+  named = dataclasses.replace(one_based.traces[0], frames=np.array([1, 2, NAN]))
+  one_based = dataclasses.replace(one_based, traces=(named,))
+  assert one_based.contradiction(np.arange(11) / 25) == pytest.approx(0)
+
+
 def test_several_annotators_have_a_folder(untouched):
   (untouched / 'labels/a.csv').unlink()
   for name, value in (('ann', 0.2), ('bob', 0.4)):
@@ -291,8 +341,16 @@ def test_several_annotators_have_a_folder(untouched):
   assert job.clip.annotation == untouched / 'labels/a'
   found, _ = job.timed.on_frames(np.arange(14) / 25)
   np.testing.assert_allclose(found[:, 0], 0.3 + np.arange(14) / 100, atol=1e-7)
-  weighted = jobs_of(untouched, '--annotators', 'ewe')['a']
-  np.testing.assert_allclose(weighted.timed.weights, 1)  # both move as their mean does
+  for name, values in (('ann', (0.1, 0.2, 0.3)), ('bob', (0.1, 0.3, 0.2))):
+    rows = [f'{k / 25},{value},{value}' for k, value in enumerate(values)]
+    write_rows(untouched / f'labels/a/{name}.csv', 'time,valence,arousal', *rows)
+  write_rows(untouched / 'labels/a/cid.csv', 'time,valence,arousal', '0,0.1,0.1', '0.04,0,0')
+  np.testing.assert_array_equal(jobs_of(untouched)['a'].timed.weights, 1)
+  # The mean is 0.1 0.5/3 0.25; cid falls where it rises, and so counts for nothing.
+  mean = np.array([0.1, 0.5 / 3, 0.25])
+  expected = [np.corrcoef(v, mean)[0, 1] for v in ((0.1, 0.2, 0.3), (0.1, 0.3, 0.2))]
+  weighted = jobs_of(untouched, '--annotators', 'ewe')['a'].timed.weights
+  np.testing.assert_allclose(weighted, np.repeat([*expected, 0], 2).reshape(3, 2))
 
 
 def test_the_weights_that_are_printed_are_of_those_who_share_a_clip(untouched):
