@@ -29,6 +29,8 @@ from data_prep import (
 )
 from data_prep.sources import SOURCES
 
+# What else is meant by the source of records.
+MADE_FROM = ' (they were made from other files, labels or options of the layout)'
 TOLERABLE = {
   'unlisted': 'videos and crops that belong to no clip',
   'out_of_range': 'annotations outside [-1, 1], which then count as missing',
@@ -223,8 +225,8 @@ def check_same(target, wanted, check):
   differing = [key for key, value in wanted.items() if found.get(key) != value]
   if differing:
     raise InputError(
-      f'{target} holds records with a different {" and ".join(differing)}; '
-      'remove it or choose another --data_dir'
+      f'{target} holds records with a different {" and ".join(differing)}'
+      f'{MADE_FROM if "source" in differing else ""}; remove it or choose another --data_dir'
     )
 
 
