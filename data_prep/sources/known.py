@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from avjax.data.splits import TEST
+from avjax.errors import Mistakes
 from data_prep.clips import Job
 from data_prep.labels import DIMENSIONS
 from data_prep.sources import label_files, partition, plain
 from data_prep.sources.label_files import LabelFile
-from data_prep.sources.mistakes import Mistakes
 
 Row = tuple[int, Sequence[float]]  # a line of the file, and its numbers
 
@@ -112,7 +112,7 @@ def in_time(
       mistakes.add('rows have no time', f'{path}, line {line}')
   for before, after in itertools.pairwise(rows):
     if after[1][0] <= before[1][0]:
-      mistakes.add('rows do not come after the row before them in time', f'{path}, line {after[0]}')
+      mistakes.add('rows do not come after the row before in time', f'{path}, line {after[0]}')
   if not rows:
     mistakes.add('files hold no labels', str(path))
   values = np.array([numbers for _, numbers in rows], np.float64).reshape(-1, 3)

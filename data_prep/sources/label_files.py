@@ -9,11 +9,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from avjax.errors import InputError
+from avjax.errors import InputError, Mistakes
+from avjax.files.tables import read_table
 from avjax.media.faces import MAX_FRAME
 from data_prep.labels import DIMENSIONS, TimedLabels, Trace, ewe_weights
-from data_prep.sources.mistakes import Mistakes
-from data_prep.sources.tables import read_table
 
 TIMES = 'time', 'timestamp', 'seconds'
 # Fills labels that come once a second, also where one comes late.
@@ -103,12 +102,14 @@ def read_label_file(path: pathlib.Path, annotator: str, mistakes: Mistakes) -> L
 
   Where there are a time and a frame, the time counts, since the frames may have been counted at
   another rate than the video's; the dry run says where the two contradict each other. A cell
-  that is empty or NaN is no value. Rows that cannot be used go into `mistakes`. Raises InputError where a column is missing.
+  that is empty or NaN is no value. Rows that cannot be used go into `mistakes`. Raises InputError
+  where a column is missing.
 
   A file of OpenFace to which valence and arousal have been added is such a file. It also has the
   columns success, 0 in frames in which the face was lost, and perhaps face_id (OpenFace's wiki,
   "Output Format"): values of such frames do not count, and rows of a second face are refused.
   """
+  before = len(mistakes)
   table = read_table(path, mistakes)
   time, frame = table.column(*TIMES), table.column('frame')
   by_frame = time is None and frame is not None
@@ -125,7 +126,7 @@ def read_label_file(path: pathlib.Path, annotator: str, mistakes: Mistakes) -> L
       if success is not None and table.number(cells[success]) == 0:
         row[1:3] = math.nan, math.nan
     except ValueError as problem:
-      mistakes.add('labels are no numbers', f'{table.where(line)} ({problem})')
+      mistakes.add('cells of labels hold no number', f'{table.where(line)} ({problem})')
       continue
     if face is not None and cells[face] != table.rows[0][1][face]:
       mistakes.add(
@@ -139,12 +140,12 @@ def read_label_file(path: pathlib.Path, annotator: str, mistakes: Mistakes) -> L
       mistakes.add('rows have no time', table.where(line))
     elif rows and row[0] <= rows[-1][1][0]:
       mistakes.add(
-        f'rows do not come after the row before them in {"frame" if by_frame else "time"}',
+        f'rows do not come after the row before in {"frame" if by_frame else "time"}',
         f'{table.where(line)} ({cells[place]})',
       )
     else:
       rows.append((line, row))
-  if not rows and not mistakes.found:
+  if not table.rows and len(mistakes) == before:
     mistakes.add('files hold no labels', str(path))
   values = np.array([row for _, row in rows], np.float64).reshape(-1, 4)
   return LabelFile(
@@ -172,7 +173,7 @@ def join(
   Args:
     clips: {clip: its files, one or more}.
     args: with the options of `add_options`, and tolerate.
-    mistakes: takes what cannot be used; its first kind is raised here.
+    mistakes: takes what cannot be used; what it has is raised here.
     label_range: the scale of the labels of a known set; by default that of --label_range.
   """
   check_options(args)

@@ -297,7 +297,7 @@ def replace(path, before, after):
       'recola',
       make_recola,
       lambda r: replace(r / 'ratings_gold_standard/arousal/dev_1.arff', ',0.04,', ',x,'),
-      r'labels are no numbers: .*dev_1.arff, line 11',
+      r'1 cell of labels holds no number: .*dev_1.arff, line 11',
     ),
     (
       'recola',
@@ -315,7 +315,7 @@ def replace(path, before, after):
       'muse',
       make_muse,
       lambda r: replace(r / 'metadata/partition.csv', 'devel', 'later'),
-      'rows have no partition',
+      '1 row has no partition',
     ),
     (
       'muse',
@@ -333,7 +333,7 @@ def replace(path, before, after):
       'afew-va',
       make_afew,
       lambda r: (r / 'videos/002.mp4').unlink(),
-      'clips have no video: .*002; docs/data.md says',
+      '1 clip has no video: .*002; docs/data.md says',
     ),
     (
       'afew-va',
