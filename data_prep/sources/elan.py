@@ -249,7 +249,7 @@ def label_file(
       if not NUMBER.fullmatch(annotation.text.strip()):
         mistakes.add('cells of labels hold no number', f'{where} ({one_line(annotation.text)!r})')
       if not annotation.begin < annotation.end:
-        mistakes.add('annotations end before they begin', where)
+        mistakes.add('annotations have an end before the begin', where)
       if annotation.end > MOST_SECONDS:
         mistakes.add('annotations end later than a day', where)
     for before, after in itertools.pairwise(spans[-1]):

@@ -47,6 +47,7 @@ class Muse(Source):
     source, mistakes = files.existing_folder(args.source), Mistakes()
     videos = plain.list_videos(args.videos or source / VIDEOS, mistakes)
     assigned = read_partition(source / PARTITION, mistakes)
+    mistakes.raise_if_any()
     for name in sorted(videos.keys() - assigned.keys()):
       mistakes.add('videos have no row in the partition', f'{name} in {source / PARTITION}')
     mistakes.raise_if_any()

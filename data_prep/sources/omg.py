@@ -87,7 +87,7 @@ def read_rows(path: pathlib.Path, mistakes: Mistakes):
     if not 0 <= arousal <= 1:
       mistakes.add('arousals are outside [0, 1]', f'{table.where(line)} ({arousal:g})')
     if not start < end:
-      mistakes.add('utterances end before they start', table.where(line))
+      mistakes.add('utterances have an end before the start', table.where(line))
       continue
     # A row at each frame of 25 a second, so that they are joined whatever --label_gap is.
     places = np.linspace(0, end - start, int(np.ceil((end - start) * 25)) + 1)

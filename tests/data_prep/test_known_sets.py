@@ -309,7 +309,7 @@ def replace(path, before, after):
       'recola',
       make_recola,
       lambda r: film(r / 'recordings_video/P16.mp4'),
-      'names begin with no partition: P16',
+      '1 name begins with no partition: P16',
     ),
     (
       'muse',
@@ -321,7 +321,7 @@ def replace(path, before, after):
       'muse',
       make_muse,
       lambda r: replace(r / 'label_segments/valence/1.csv', '\n250,', '\n0,'),
-      r'come after the row before them in time: .*valence/1.csv, line 3',
+      r'come after the row before in time: .*valence/1.csv, line 3',
     ),
     (
       'afew-va',
@@ -351,7 +351,7 @@ def replace(path, before, after):
       'omg',
       make_omg,
       lambda r: replace(r / 'omg_TrainVideos.csv', ',0.25,', ',1.25,'),
-      r'arousals are outside \[0, 1\]: .*line 2 \(1.25\)',
+      r'1 arousal is outside \[0, 1\]: .*line 2 \(1.25\)',
     ),
     (
       'omg',

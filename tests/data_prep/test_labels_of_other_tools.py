@@ -180,7 +180,7 @@ def test_times_count_from_the_first_medium(tmp_path):
     ('a.eaf', EAF, 'TIER_ID="arousal"', 'TIER_ID="Arousal 2"', 'no tier called arousal; its tiers'),
     ('a.eaf', EAF, '>-0.5<', '>low<', "1 cell of labels holds no number: .*a.eaf, line 14 ('low')"),
     ('a.eaf', EAF, '"a2" TIME_SLOT_REF1="ts2"', '"a2" TIME_SLOT_REF1="ts1"', 'valence overlap'),
-    ('a.eaf', EAF, 'TIME_VALUE="1000"', 'TIME_VALUE="4000"', 'end before they begin'),
+    ('a.eaf', EAF, 'TIME_VALUE="1000"', 'TIME_VALUE="4000"', '1 annotation has an end before the begin'),
     ('a.eaf', EAF, ' TIME_VALUE="1000"', '', 'the annotation a1 in line 14 has no times'),
     ('a.eaf', EAF, 'milliseconds', 'PAL-frames', 'its times are in PAL-frames'),
     ('a.eaf', EAF, '</TIER>', '', 'a.eaf is no file of ELAN: mismatched tag'),
