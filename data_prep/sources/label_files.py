@@ -236,7 +236,7 @@ def check_weighed(joined: Mapping[str, TimedLabels], mistakes: Mistakes) -> None
     lost = ~(given & (labels.weights > 0)).any(axis=0)
     if lost.any():
       who = sorted({labels.traces[i].annotator for i in np.flatnonzero(given[:, lost].any(axis=1))})
-      what = ' and '.join(itertools.compress(DIMENSIONS, lost))
+      what = ' and '.join(itertools.compress(DIMENSIONS, lost.tolist()))
       mistakes.add(
         'clips have only annotators to whom --annotators ewe gives the weight 0',
         f'{clip} ({", ".join(who)} in {what})',

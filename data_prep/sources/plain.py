@@ -61,12 +61,10 @@ class Plain(Source):
       if (source / SPLITS).exists():
         assigned = partition.read_splits(source / SPLITS, names, mistakes)
     # Where the tables cannot be used, their clips are not known, but labels may have mistakes, too.
-    clips = (
-      dict.fromkeys(written)
-      if mistakes
-      else choose_clips(videos, written, persons, assigned, args, mistakes)
-    )
-    read = {name: [] for name in written if name in clips}
+    clips, read = {}, {name: [] for name in written}
+    if not mistakes:
+      clips = choose_clips(videos, written, persons, assigned, args, mistakes)
+      read = {name: [] for name in written if name in clips}
     for name, found in read.items():
       for who, path in written[name]:
         with mistakes.caught():
