@@ -113,8 +113,7 @@ def counted(n, what):
   """
   if n != 1:
     return f'{n:,} {what}'
-  found = re.fullmatch(rf'(.*?)\b({"|".join(VERBS)})\b(.*)', what, re.DOTALL)
-  things, verb, rest = found.groups()
+  things, verb, rest = re.split(rf'\b({"|".join(VERBS)})\b', what, maxsplit=1)
   first, blank, others = things.partition(' ')
   first = re.sub('ies$', 'y', first) if first.endswith('ies') else first.removesuffix('s')
   rest = rest.replace(' and are ', ' and is ')

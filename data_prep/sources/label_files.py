@@ -113,7 +113,7 @@ def read_label_file(path: pathlib.Path, annotator: str, mistakes: Mistakes) -> L
   table = read_table(path, mistakes)
   time, frame = table.column(*TIMES), table.column('frame')
   by_frame = time is None and frame is not None
-  place = frame if by_frame else table.needed(*TIMES)
+  place = table.needed('frame') if by_frame else table.needed(*TIMES)
   columns = [place, table.needed('valence'), table.needed('arousal')]
   beside = None if by_frame else frame
   success = None if table.column('confidence') is None else table.column('success')
