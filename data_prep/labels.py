@@ -126,13 +126,13 @@ class TimedLabels:
 
     times: (n,) seconds of the frames, which may be counted from 0 or 1. 0 where none are numbered.
     """
-    named = [t for t in self.traces if t.frames is not None and np.isfinite(t.frames).any()]
     apart = [
       min(
         np.nanmax(np.abs(seconds_of(trace.frames - first, times) - trace.places))
         for first in (0, 1)
       )
-      for trace in named
+      for trace in self.traces
+      if trace.frames is not None and np.isfinite(trace.frames).any()
     ]
     return float(max(apart, default=0)) / frame_period(times)
 
