@@ -29,6 +29,8 @@ from data_prep import (
 )
 from data_prep.sources import SOURCES
 
+# What else is meant by the source of records.
+MADE_FROM = ' (they were made from other files, labels or options of the layout)'
 TOLERABLE = {
   'unlisted': 'videos and crops that belong to no clip',
   'out_of_range': 'annotations outside [-1, 1], which then count as missing',
@@ -192,7 +194,7 @@ def build(args, check):
       with (
         cluster.connected(args.scheduler) if args.scheduler else contextlib.nullcontext() as client
       ):
-        check_features(jobs, args.workers)
+        check_inputs(jobs, args.workers)
         made, clips_seen = shards.write(
           splits,
           layout,
@@ -223,8 +225,8 @@ def check_same(target, wanted, check):
   differing = [key for key, value in wanted.items() if found.get(key) != value]
   if differing:
     raise InputError(
-      f'{target} holds records with a different {" and ".join(differing)}; '
-      'remove it or choose another --data_dir'
+      f'{target} holds records with a different {" and ".join(differing)}'
+      f'{MADE_FROM if "source" in differing else ""}; remove it or choose another --data_dir'
     )
 
 
@@ -255,14 +257,14 @@ def keep(target, splits, known, seen, workers):
   print(f'{target} is complete and made from the same source with the same settings: nothing to do')
 
 
-def check_features(jobs, workers):
-  """Checks all feature files, which takes seconds, before any video is decoded, which takes hours.
+def check_inputs(jobs, workers):
+  """Checks labels in time and features, in seconds, before any video is decoded, in hours.
 
   Raises InputError for the first that does not fit.
   """
-  jobs = [job for job in jobs if job.features]
+  jobs = [job for job in jobs if job.features or job.timed is not None]
   if jobs:
-    with parallel.ordered(clips.check_features, jobs, workers, 'checked clip') as checked:
+    with parallel.ordered(clips.check_inputs, jobs, workers, 'checked clip') as checked:
       collections.deque(checked, maxlen=0)
 
 

@@ -64,9 +64,10 @@ class Job:
 
   @property
   def is_recorded(self) -> bool:
-    """Whether the clip comes into the records: it has annotated frames, or is a test clip."""
-    if self.timed is not None:
-      return self.timed.any()
+    """Whether the clip comes into the records: it has annotated frames, or is a test clip.
+
+    Timed labels always have some, or are refused.
+    """
     return self.annotated is None or bool(self.annotated.any())
 
 
@@ -153,16 +154,15 @@ def frame_labels(job: Job, times: np.ndarray) -> tuple[np.ndarray, np.ndarray, i
   times: (n,) seconds of the frames.
 
   Returns labels (n or T,2) float32 and annotated (n or T,) bool, both 0 for a test clip, and how
-  many annotated rows lie beyond the end of the video. Raises InputError for timed labels that are
-  at none of the frames.
+  many annotated rows lie beyond the end of the video. Raises InputError, saying why, for timed
+  labels that annotate none of the frames.
   """
   n = len(times)
   if job.timed is not None:
     labels, annotated = job.timed.on_frames(times)
     if not annotated.any():
       raise InputError(
-        f'{job.clip.annotation} has no labels for any frame of {job.clip.video}, which lasts '
-        f'{times[-1]:.1f} s; times are in seconds from its first frame'
+        f'{job.clip.name} has no annotated frame: {job.clip.annotation} {job.timed.why_none(times)}'
       )
     return labels, annotated, len(job.timed.rows_after(times))
   if job.labels is None or job.annotated is None:
@@ -178,17 +178,20 @@ def kept_frames(job: Job, annotated: np.ndarray) -> np.ndarray:
   return np.flatnonzero(annotated) if job.is_labelled else np.arange(len(annotated))
 
 
-def check_features(job: Job) -> None:
-  """Checks the feature files of a clip without decoding its video, if its header counts the frames.
+def check_inputs(job: Job) -> None:
+  """Checks labels in time and features of a clip without decoding its video.
 
-  Raises InputError where a file has another number of rows than the video has frames, or a number
-  that is not finite in a row that is kept. Only decode_clip can tell that a header is wrong.
+  Raises InputError where labels annotate no frame or go on after the end of the video, and where a
+  feature file has another number of rows than the video has frames, or a number that is not finite
+  in a row that is kept. Only decode_clip can tell that a header counts the frames wrongly.
   """
   with Decoder() as decoder:
     times = np.arange(decoder.frames_in_header(job.clip.video))
     rows = [len(features.open_rows(path)) for path in job.features.values()]
     if job.timed is not None or any(n != len(times) for n in rows):
       times = decoder.timeline(job.clip.video).times
+  if job.timed is not None and not job.ignore_length:
+    check_lengths(job, times)
   check_rows(job, len(times))
   kept = kept_frames(job, frame_labels(job, times)[1])
   for path in job.features.values():

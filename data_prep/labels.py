@@ -24,11 +24,13 @@ class Trace:
   annotator: their name, by which their traces of other clips are found.
   places: (m,) float64, ascending: seconds from the first frame, or numbers of frames from 1.
   values: (m,2) float64 valence and arousal in [-1, 1]; NaN where not annotated.
+  frames: (m,) float64 numbers of frames beside seconds, NaN for none; they are only compared.
   """
 
   annotator: str
   places: np.ndarray
   values: np.ndarray
+  frames: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,10 +50,9 @@ class TimedLabels:
   lag: float
   gap: float
 
-  def any(self) -> bool:
-    """Tells whether there is a value of valence and one of arousal at all."""
-    found = [np.isfinite(trace.values).any(axis=0) for trace in self.traces]
-    return bool(np.any(found, axis=0).all())
+  def given(self) -> np.ndarray:
+    """Tells for each trace whether it has a value at all: (len(traces),2) bool."""
+    return np.array([np.isfinite(trace.values).any(axis=0) for trace in self.traces])
 
   def seconds(self, trace: Trace, times: np.ndarray) -> np.ndarray:
     """Returns the moments of the video that the m rows of a trace describe, (m,) in seconds.
@@ -60,9 +61,7 @@ class TimedLabels:
     """
     if not self.by_frame:
       return trace.places - self.lag
-    frames = trace.places.astype(int)
-    beyond = np.maximum(frames - len(times), 0)
-    return times[np.minimum(frames, len(times)) - 1] + beyond * frame_period(times) - self.lag
+    return seconds_of(trace.places - 1, times) - self.lag
 
   def on_frames(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the labels of n frames.
@@ -75,16 +74,41 @@ class TimedLabels:
     Returns labels (n,2) float32 in [-1, 1], 0 where not annotated; annotated (n,) bool, True where
     there are both values.
     """
+    mean = weighted_mean(self.traces_on_frames(times), self.weights[:, None])
+    annotated = np.isfinite(mean).all(axis=1)
+    return np.where(annotated[:, None], mean, 0).astype(np.float32), annotated
+
+  def traces_on_frames(self, times: np.ndarray) -> np.ndarray:
+    """Returns the values of each trace at n frames (len(traces),n,2), NaN for none."""
     near = frame_period(times) / 2
-    found = np.stack(
+    return np.stack(
       [
         interpolate(self.seconds(trace, times), trace.values, times, gap=self.gap, near=near)
         for trace in self.traces
       ]
     )
-    mean = weighted_mean(found, self.weights[:, None])
-    annotated = np.isfinite(mean).all(axis=1)
-    return np.where(annotated[:, None], mean, 0).astype(np.float32), annotated
+
+  def why_none(self, times: np.ndarray) -> str:
+    """Returns why none of n frames is annotated, as the end of a sentence on the clip's labels."""
+    found = np.isfinite(self.traces_on_frames(times))
+    weighed = (found & (self.weights[:, None] > 0)).any(axis=(0, 1))
+    for d, dimension in enumerate(DIMENSIONS):
+      if not found[..., d].any():
+        places = (
+          'frames are counted from the first'
+          if self.by_frame
+          else ('times are in seconds from its first frame')
+        )
+        return f'gives no {dimension} within the video, which lasts {times[-1]:.1f} s; {places}'
+      if not weighed[d]:
+        return (
+          f'gives {dimension} within the video only by annotators to whom --annotators ewe gives '
+          'the weight 0; take --annotators mean'
+        )
+    return (
+      'gives valence and arousal, but never both for the same frame; do they belong to the same '
+      'clip, and does --label_gap join them?'
+    )
 
   def rows_after(self, times: np.ndarray) -> np.ndarray:
     """Returns the moments, in seconds, of all rows with a value that describe no frame any more.
@@ -96,6 +120,21 @@ class TimedLabels:
       self.seconds(trace, times)[np.isfinite(trace.values).any(axis=1)] for trace in self.traces
     ]
     return np.concatenate([found[found > last + ROUNDING] for found in moments])
+
+  def contradiction(self, times: np.ndarray) -> float:
+    """Returns how many frames the numbers of frames beside seconds are away from these, at most.
+
+    times: (n,) seconds of the frames, which may be counted from 0 or 1. 0 where none are numbered.
+    """
+    apart = [
+      min(
+        np.nanmax(np.abs(seconds_of(trace.frames - first, times) - trace.places))
+        for first in (0, 1)
+      )
+      for trace in self.traces
+      if trace.frames is not None and np.isfinite(trace.frames).any()
+    ]
+    return float(max(apart, default=0)) / frame_period(times)
 
   def tobytes(self) -> bytes:
     """Returns bytes that differ where the labels do."""
@@ -109,6 +148,15 @@ class TimedLabels:
 def frame_period(times: np.ndarray) -> float:
   """Returns the mean seconds from one of n frames to the next; 1/25 where there is only one."""
   return float(times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 1 / 25
+
+
+def seconds_of(frames: np.ndarray, times: np.ndarray) -> np.ndarray:
+  """Returns the seconds of frames (m,) that are counted from 0, NaN where they are NaN.
+
+  times: (n,) of the frames. Frames beyond the last one follow at the mean rate.
+  """
+  within = np.clip(np.nan_to_num(frames), 0, len(times) - 1)
+  return times[within.astype(int)] + (frames - within) * frame_period(times)
 
 
 def interpolate(
@@ -159,17 +207,18 @@ def weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def compared(labels: TimedLabels) -> tuple[list[str], np.ndarray]:
   """Returns the annotators of a clip, and their values (K,n,2) at n common moments; NaN for none.
 
-  The moments are the frames that are counted, or COMPARED_RATE a second.
+  Labels are joined by straight lines as on frames. The moments are the frames that are counted, of
+  which COMPARED_RATE count as a second since the video is not known here, or so many a second.
   """
   first = min(trace.places[0] for trace in labels.traces)
   last = max(trace.places[-1] for trace in labels.traces)
   step = 1 if labels.by_frame else 1 / COMPARED_RATE
   moments = first + step * np.arange(int(np.floor((last - first) / step + ROUNDING)) + 1)
-  gap, near = (0, 0) if labels.by_frame else (labels.gap, step / 2)
+  gap = labels.gap * (COMPARED_RATE if labels.by_frame else 1)
   names = list(dict.fromkeys(trace.annotator for trace in labels.traces))
   rows = np.full((len(names), len(moments), 2), np.nan)
   for trace in labels.traces:  # valence and arousal of one annotator may be two traces
-    found = interpolate(trace.places, trace.values, moments, gap=gap, near=near)
+    found = interpolate(trace.places, trace.values, moments, gap=gap, near=step / 2)
     row = rows[names.index(trace.annotator)]
     row[np.isnan(row)] = found[np.isnan(row)]
   return names, rows
@@ -188,6 +237,11 @@ def by_annotator(clips: Iterable[TimedLabels]) -> dict[str, np.ndarray]:
     for name, values in zip(found, rows, strict=True):
       joined[name][start : start + len(values)] = values
   return joined
+
+
+def share_moments(labels: TimedLabels) -> bool:
+  """Tells whether two annotators of a clip gave a value for the same moment."""
+  return bool((np.isfinite(compared(labels)[1]).sum(axis=0) > 1).any())
 
 
 def agreement(clips: Iterable[TimedLabels]) -> tuple[float, float] | None:
@@ -237,14 +291,18 @@ def ewe_weights(clips: Sequence[TimedLabels]) -> dict[str, np.ndarray]:
   Audio Analysis, 2013, equations 5.1 to 5.3, and the same reading is in Coutinho et al. 2016). Here
   everything is each moment of all clips for which at least two annotators gave a value. Negative
   weights are set to 0, and so is that of a constant. Annotators who share no moment with anybody
-  have the weight 1, by which nothing is weighed.
+  have the weight 1, by which nothing is weighed. A frame that only annotators of weight 0 labelled
+  is not annotated.
 
-  Raises InputError where no annotator has a weight.
+  Raises InputError where no two annotators share a moment, and where no annotator has a weight.
   """
   joined = by_annotator(clips)
   weights = {name: np.ones(2) for labels in clips for name in (t.annotator for t in labels.traces)}
-  if not joined:
-    return weights
+  if not any(map(share_moments, clips)):
+    raise InputError(
+      'no two annotators gave labels for the same moment, so --annotators ewe has no weights; take '
+      '--annotators mean'
+    )
   values = np.stack(list(joined.values()))
   mean = weighted_mean(values, np.ones(1))
   mean[np.isfinite(values).sum(axis=0) < 2] = np.nan

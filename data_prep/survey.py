@@ -13,14 +13,23 @@ from avjax.media.decoder import Decoder
 from data_prep import clips, found_faces, labels, parallel
 from data_prep.clips import Job
 
+MOST_APART = 1.5  # frames that rounding may put between a time and the frame beside it
+
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-  """Counts what is in clips: frames, and the seconds that they last and that are annotated."""
+  """Counts what is in a clip.
+
+  seconds: that its frames last. annotated: seconds of the frames that are annotated.
+  weight_0: seconds that would be annotated if annotators of weight 0 counted.
+  contradiction: of numbers of frames beside times, in frames (`TimedLabels.contradiction`).
+  """
 
   frames: int
   seconds: float
   annotated: float
+  weight_0: float
+  contradiction: float
 
 
 def count(job: Job) -> Counts:
@@ -32,7 +41,14 @@ def count(job: Job) -> Counts:
   clips.check_rows(job, len(times))
   annotated = clips.frame_labels(job, times)[1]
   period = labels.frame_period(times)
-  return Counts(len(times), len(times) * period, float(np.sum(annotated)) * period)
+  lost, contradiction = 0, 0.0
+  if job.timed is not None:
+    alike = dataclasses.replace(job.timed, weights=np.ones_like(job.timed.weights))
+    lost = int((alike.on_frames(times)[1] & ~annotated).sum())
+    contradiction = job.timed.contradiction(times)
+  return Counts(
+    len(times), len(times) * period, float(np.sum(annotated)) * period, lost * period, contradiction
+  )
 
 
 def describe(splits: Mapping[str, Sequence[Job]], workers: int) -> str:
@@ -42,6 +58,8 @@ def describe(splits: Mapping[str, Sequence[Job]], workers: int) -> str:
     splits: {split: jobs} of a source.
     workers: processes that read the videos.
   """
+  planned = [job for members in splits.values() for job in members]
+  splits = {split: [job for job in members if job.is_recorded] for split, members in splits.items()}
   jobs = [job for members in splits.values() for job in members]
   with parallel.ordered(count, jobs, workers, 'clip') as counted:
     counts = {job.clip.name: found for job, found in zip(jobs, counted, strict=True)}
@@ -60,6 +78,20 @@ def describe(splits: Mapping[str, Sequence[Job]], workers: int) -> str:
   lines.append(
     f'faces: given as crops for {kinds["given"]} clips, to be found for {kinds["found"]}'
   )
+  lost = sum(found.weight_0 for found in counts.values())
+  if lost:
+    lines.append(
+      f'{lost:,.1f} s are labelled by annotators of weight 0 alone, and so are not annotated'
+    )
+  apart = {name: c.contradiction for name, c in counts.items() if c.contradiction > MOST_APART}
+  if apart:
+    most = max(apart, key=apart.__getitem__)
+    lines.append(
+      f'times and frames of the labels contradict each other in {len(apart)} of the clips, most in '
+      f'{most}, by {apart[most]:,.0f} frames of the video: the times count'
+    )
+  if len(jobs) < len(planned):
+    lines.append(f'left out, since no frame is annotated: {len(planned) - len(jobs)} clips')
   return '\n'.join([*lines, *agreement(jobs), 'nothing has been written: this is a dry run'])
 
 
@@ -70,10 +102,14 @@ def agreement(jobs: Sequence[Job]) -> list[str]:
   if found is None:
     return []
   several = [one for one in timed if len({trace.annotator for trace in one.traces}) > 1]
-  lines = [
-    f'annotators agree by a mean pairwise CCC of {found[0]:.3f} in valence and {found[1]:.3f} in '
-    f'arousal, over {len(several)} clips with several'
-  ]
+  apart = sum(not labels.share_moments(one) for one in several)
+  lines = [f'the annotators of {apart} clips share no moment'] if apart else []
+  if apart < len(several):
+    valence, arousal = (f'{one:.3f}' if np.isfinite(one) else 'none' for one in found)
+    lines.append(
+      f'annotators agree by a mean pairwise CCC of {valence} in valence and {arousal} in arousal, '
+      f'over {len(several) - apart} clips with several'
+    )
   weights = {
     trace.annotator: weight
     for one in several

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import pathlib
 from collections.abc import Collection, Mapping
 
-from avjax import files
-from avjax.errors import InputError, visible
+from avjax.errors import InputError, Mistakes, visible
+from avjax.files.tables import read_table
 
-KEYS = ('name', 'subject')  # columns that say whose row it is
-DELIMITERS = ',;\t'
+KEYS = ('name', 'subject')  # columns that say whose row it is; a name is the more exact one
 LONGEST = 100  # characters of a cell
 
 Groups = dict[str, dict[str, list[str]]]  # {column: {group: its clips}}
@@ -23,8 +20,9 @@ def read_groups(
   """Reads the groups of clips from a CSV file, which may have commas, semicolons or tabs.
 
   It has a header with `name` (of a clip) or `subject`, and any number of other columns, such as
-  sex, age or site: the values of each are its groups. A row for each clip or subject; those of the
-  records that have none are in no group.
+  sex, age or site: the values of each are its groups. Names of columns may be in upper case. Where
+  there are a name and a subject, rows are of clips, and the subjects are groups like others. A row
+  for each clip or subject; those of the records that have none are in no group.
 
   Args:
     path: the file.
@@ -34,20 +32,24 @@ def read_groups(
   Raises InputError, naming the row, for a clip or subject that is not in the records or has two
   rows, for a cell that is empty or missing, and for a file without groups.
   """
-  rows = _rows(path)
-  line, header = next(rows, (1, []))
-  found = [key for key in KEYS if key in header]
-  if len(found) != 1:
+  mistakes = Mistakes()
+  table = read_table(pathlib.Path(path), mistakes)
+  mistakes.raise_if_any()
+  header = table.names
+  key = next((key for key in KEYS if key in header), None)
+  if key is None:
     raise InputError(
-      f'{path}, line {line}: the header needs one column name or subject, and has '
-      f'{visible(",".join(header))[:60] or "nothing"}'
+      f'{path}, line 1: the header needs one column name or subject, and has '
+      f'{visible(",".join(header))[:60]}'
     )
   if not all(header):
-    raise InputError(f'{path}, line {line}: a column of the header has no name')
-  (key,), columns = found, [column for column in header if column not in KEYS]
+    raise InputError(f'{path}, line 1: a column of the header has no name')
+  columns = [column for column in header if column != key]
   if not columns or len(set(header)) < len(header):
     problem = 'has two columns of one name' if columns else f'has no column of groups after {key}'
-    raise InputError(f'{path}, line {line}: the header {problem}')
+    raise InputError(f'{path}, line 1: the header {problem}')
+  for column in columns:
+    check_cell(column, f'{path}, line 1')
   members = {clip: [clip] for clip in clips}
   if key == 'subject':
     members = {}
@@ -55,16 +57,15 @@ def read_groups(
       members.setdefault(subject, []).append(clip)
     if not members:
       raise InputError(
-        f'{path}, line {line}: the records name no subjects; give the column name, of clips'
+        f'{path}, line 1: the records name no subjects; give the column name, of clips'
       )
   groups: Groups = {column: {} for column in columns}
   first_lines = {}
-  for line, cells in rows:
-    where = f'{path}, line {line}'
-    if len(cells) != len(header):
-      raise InputError(f'{where}: expected {len(header)} columns, found {len(cells)}')
+  for line, cells in table.rows:
+    where = table.where(line)
     row = dict(zip(header, cells, strict=True))
     for column, cell in row.items():
+      check_cell(cell, where)
       if not cell:
         raise InputError(
           f'{where}: {column} is empty; give what is not known a word of its own, such as unknown'
@@ -89,24 +90,10 @@ def grouped(groups: Groups) -> set[str]:
   return {clip for clips in next(columns).values() for clip in clips}
 
 
-def _rows(path):
-  """Yields (line number, cells) of a CSV file, without blanks around cells and without empty rows.
-
-  Raises InputError for a cell that a table cannot show.
-  """
-  text = files.read_text(path)
-  delimiter = max(DELIMITERS, key=text.partition('\n')[0].count)
-  reader = csv.reader(io.StringIO(text, newline=''), delimiter=delimiter)
-  try:
-    for row in reader:
-      cells = [cell.strip() for cell in row]
-      for cell in cells:
-        if not cell.isprintable() or len(cell) > LONGEST:
-          raise InputError(
-            f'{path}, line {reader.line_num}: {visible(cell)[:60]!r} cannot be shown in a table; '
-            f'a cell has at most {LONGEST} printable characters'
-          )
-      if any(cells):
-        yield reader.line_num, cells
-  except csv.Error as error:
-    raise InputError(f'{path}, line {reader.line_num} cannot be read: {error}') from error
+def check_cell(cell: str, where: str) -> None:
+  """Raises InputError for a cell that a table of results cannot show."""
+  if not cell.isprintable() or len(cell) > LONGEST:
+    raise InputError(
+      f'{where}: {visible(cell)[:60]!r} cannot be shown in a table; a cell has at most {LONGEST} '
+      'printable characters'
+    )

@@ -126,10 +126,7 @@ def is_local(coordinator: str | None) -> bool:
 
 
 def is_primary() -> bool:
-  """Tells whether this is the process that writes logs, metrics and results.
-
-  All processes write checkpoints together.
-  """
+  """Tells whether this is the process that writes: logs, metrics, checkpoints and results."""
   return jax.process_index() == 0
 
 

@@ -23,11 +23,10 @@ import numpy as np
 
 from avjax import files
 from avjax.data.names import check_name
-from avjax.errors import InputError, as_input_error
+from avjax.errors import InputError, Mistakes, as_input_error
 from avjax.media.faces import MAX_FRAME
 from data_prep.sources import Source, known, partition, plain, register
 from data_prep.sources.label_files import LabelFile
-from data_prep.sources.mistakes import Mistakes
 
 VIDEOS = 'videos'
 RANGE = -10, 10
@@ -46,7 +45,7 @@ class AfewVa(Source):
 
   def plan(self, args):
     source, mistakes = files.existing_folder(args.source), Mistakes()
-    videos = plain.list_videos(args.videos or source / VIDEOS)
+    videos = plain.list_videos(args.videos or source / VIDEOS, mistakes)
     written, assigned = {}, {}
     for name in videos:
       path = source / name / f'{name}.json'

@@ -21,10 +21,9 @@ from xml.parsers import expat
 import numpy as np
 
 from avjax import files
-from avjax.errors import InputError, one_line
+from avjax.errors import InputError, Mistakes, one_line
 from data_prep.labels import COMPARED_RATE, DIMENSIONS
 from data_prep.sources.label_files import LabelFile
-from data_prep.sources.mistakes import Mistakes
 
 MOST_SECONDS = 24 * 3600
 BEGIN, END = 'begin time', 'end time'
@@ -248,9 +247,9 @@ def label_file(
     for annotation in spans[-1]:
       where = f'{path}, line {annotation.line}'
       if not NUMBER.fullmatch(annotation.text.strip()):
-        mistakes.add('labels are no numbers', f'{where} ({one_line(annotation.text)!r})')
+        mistakes.add('cells of labels hold no number', f'{where} ({one_line(annotation.text)!r})')
       if not annotation.begin < annotation.end:
-        mistakes.add('annotations end before they begin', where)
+        mistakes.add('annotations have an end before the begin', where)
       if annotation.end > MOST_SECONDS:
         mistakes.add('annotations end later than a day', where)
     for before, after in itertools.pairwise(spans[-1]):

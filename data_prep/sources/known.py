@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from avjax.data.splits import TEST
+from avjax.errors import Mistakes
 from data_prep.clips import Job
 from data_prep.labels import DIMENSIONS
 from data_prep.sources import label_files, partition, plain
 from data_prep.sources.label_files import LabelFile
-from data_prep.sources.mistakes import Mistakes
 
 Row = tuple[int, Sequence[float]]  # a line of the file, and its numbers
 
@@ -49,12 +49,8 @@ def plan(
   without labels that are not in the test split.
   """
   for name, found in written.items():
-    given = np.isfinite(np.concatenate([file.values for file in found])).any(axis=0)
     if name not in videos:
       mistakes.add('files of labels have no video', str(found[0].path))
-    elif not given.all():
-      missing = DIMENSIONS[int(np.argmin(given))]
-      mistakes.add('clips have no labels in one dimension', f'{name} ({missing})')
   mistakes.raise_if_any()
   chosen = {
     name: plain.Shown(path)
@@ -116,7 +112,7 @@ def in_time(
       mistakes.add('rows have no time', f'{path}, line {line}')
   for before, after in itertools.pairwise(rows):
     if after[1][0] <= before[1][0]:
-      mistakes.add('rows do not come after the row before them in time', f'{path}, line {after[0]}')
+      mistakes.add('rows do not come after the row before in time', f'{path}, line {after[0]}')
   if not rows:
     mistakes.add('files hold no labels', str(path))
   values = np.array([numbers for _, numbers in rows], np.float64).reshape(-1, 3)

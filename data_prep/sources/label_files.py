@@ -2,22 +2,23 @@
 
 import argparse
 import dataclasses
+import itertools
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from avjax.errors import InputError
+from avjax.errors import InputError, Mistakes
+from avjax.files.tables import read_table
 from avjax.media.faces import MAX_FRAME
-from data_prep.labels import TimedLabels, Trace, ewe_weights
-from data_prep.sources.mistakes import Mistakes
-from data_prep.sources.tables import read_table
+from data_prep.labels import DIMENSIONS, TimedLabels, Trace, ewe_weights
 
 TIMES = 'time', 'timestamp', 'seconds'
 # Fills labels that come once a second, also where one comes late.
 GAP = 1.5
 MOST_LAG = 60.0  # seconds
+WITHOUT = '; to leave them out, remove their labels and add --tolerate unlisted'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +29,7 @@ class LabelFile:
   by_frame: whether places are numbers of frames, else seconds.
   places: (m,) float64, ascending. values: (m,2) float64, in the file's own range; NaN for none.
   lines: (m,) of the file, for messages, or other places of the rows, which `unit` then names.
+  frames: (m,) float64 numbers of frames that stand beside times, NaN for none; None without any.
   """
 
   path: pathlib.Path
@@ -37,6 +39,7 @@ class LabelFile:
   values: np.ndarray
   lines: Sequence[int]
   unit: str = 'line'
+  frames: np.ndarray | None = None
 
   def where(self, row: int) -> str:
     """Returns how a row, counted from 0, is named in messages."""
@@ -78,7 +81,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     choices=('mean', 'ewe'),
     default='mean',
     help='how several annotators of a clip are joined: their mean, or the evaluator-weighted '
-    'estimator, which weighs each by the correlation with that mean (default: mean)',
+    'estimator, which weighs each by the correlation with that mean; a frame that only annotators '
+    'of weight 0 labelled is not annotated (default: mean)',
   )
 
 
@@ -96,28 +100,33 @@ def check_options(args: argparse.Namespace) -> None:
 def read_label_file(path: pathlib.Path, annotator: str, mistakes: Mistakes) -> LabelFile:
   """Reads a file with the columns valence and arousal and one of frame, time, timestamp, seconds.
 
-  Where there are a frame and a time, the frame counts. A cell that is empty or NaN is no value.
-  Rows that cannot be used go into `mistakes`. Raises InputError where a column is missing.
+  Where there are a time and a frame, the time counts, since the frames may have been counted at
+  another rate than the video's; the dry run says where the two contradict each other. A cell
+  that is empty or NaN is no value. Rows that cannot be used go into `mistakes`. Raises InputError
+  where a column is missing.
 
   A file of OpenFace to which valence and arousal have been added is such a file. It also has the
   columns success, 0 in frames in which the face was lost, and perhaps face_id (OpenFace's wiki,
   "Output Format"): values of such frames do not count, and rows of a second face are refused.
   """
+  before = len(mistakes)
   table = read_table(path, mistakes)
-  frame = table.column('frame')
-  by_frame = frame is not None
-  place = frame if by_frame else table.needed(*TIMES)
+  time, frame = table.column(*TIMES), table.column('frame')
+  by_frame = time is None and frame is not None
+  place = table.needed('frame') if by_frame else table.needed(*TIMES)
   columns = [place, table.needed('valence'), table.needed('arousal')]
+  beside = None if by_frame else frame
   success = None if table.column('confidence') is None else table.column('success')
   face = table.column('face_id')
   rows = []
   for line, cells in table.rows:
     try:
       row = [table.number(cells[column]) for column in columns]
+      row.append(math.nan if beside is None else table.number(cells[beside]))
       if success is not None and table.number(cells[success]) == 0:
-        row[1:] = math.nan, math.nan
+        row[1:3] = math.nan, math.nan
     except ValueError as problem:
-      mistakes.add('labels are no numbers', f'{table.where(line)} ({problem})')
+      mistakes.add('cells of labels hold no number', f'{table.where(line)} ({problem})')
       continue
     if face is not None and cells[face] != table.rows[0][1][face]:
       mistakes.add(
@@ -131,15 +140,23 @@ def read_label_file(path: pathlib.Path, annotator: str, mistakes: Mistakes) -> L
       mistakes.add('rows have no time', table.where(line))
     elif rows and row[0] <= rows[-1][1][0]:
       mistakes.add(
-        f'rows do not come after the row before them in {"frame" if by_frame else "time"}',
+        f'rows do not come after the row before in {"frame" if by_frame else "time"}',
         f'{table.where(line)} ({cells[place]})',
       )
     else:
       rows.append((line, row))
-  if not rows and not mistakes.found:
+  if not table.rows and len(mistakes) == before:
     mistakes.add('files hold no labels', str(path))
-  values = np.array([row for _, row in rows], np.float64).reshape(-1, 3)
-  return LabelFile(path, annotator, by_frame, values[:, 0], values[:, 1:], [n for n, _ in rows])
+  values = np.array([row for _, row in rows], np.float64).reshape(-1, 4)
+  return LabelFile(
+    path,
+    annotator,
+    by_frame,
+    values[:, 0],
+    values[:, 1:3],
+    [n for n, _ in rows],
+    frames=None if beside is None else values[:, 3],
+  )
 
 
 def join(
@@ -156,7 +173,7 @@ def join(
   Args:
     clips: {clip: its files, one or more}.
     args: with the options of `add_options`, and tolerate.
-    mistakes: takes what cannot be used; its first kind is raised here.
+    mistakes: takes what cannot be used; what it has is raised here.
     label_range: the scale of the labels of a known set; by default that of --label_range.
   """
   check_options(args)
@@ -180,7 +197,7 @@ def join(
 
   def trace(file):
     places = file.places + bool(from_zero) if file.by_frame else file.places
-    return Trace(file.annotator, places, scaled[id(file)])
+    return Trace(file.annotator, places, scaled[id(file)], file.frames)
 
   def labels(found, weights):
     return TimedLabels(
@@ -192,10 +209,40 @@ def join(
     )
 
   joined = {clip: labels(found, {}) for clip, found in clips.items()}
+  check_given(joined, mistakes)
   if args.annotators == 'ewe':
     weights = ewe_weights(list(joined.values()))
     joined = {clip: labels(found, weights) for clip, found in clips.items()}
+    check_weighed(joined, mistakes)
   return joined
+
+
+def check_given(joined: Mapping[str, TimedLabels], mistakes: Mistakes) -> None:
+  """Raises InputError for clips in which valence or arousal is never given."""
+  for clip, labels in joined.items():
+    given = labels.given().any(axis=0)
+    if not given.any():
+      mistakes.add('clips have labels whose cells are all empty', clip, WITHOUT)
+    elif not given.all():
+      missing = DIMENSIONS[int(np.argmin(given))]
+      mistakes.add('clips have no labels in one dimension', f'{clip} ({missing})', WITHOUT)
+  mistakes.raise_if_any()
+
+
+def check_weighed(joined: Mapping[str, TimedLabels], mistakes: Mistakes) -> None:
+  """Raises InputError for clips whose annotators all have the weight 0 in a dimension."""
+  for clip, labels in joined.items():
+    given = labels.given()
+    lost = ~(given & (labels.weights > 0)).any(axis=0)
+    if lost.any():
+      who = sorted({labels.traces[i].annotator for i in np.flatnonzero(given[:, lost].any(axis=1))})
+      what = ' and '.join(itertools.compress(DIMENSIONS, lost.tolist()))
+      mistakes.add(
+        'clips have only annotators to whom --annotators ewe gives the weight 0',
+        f'{clip} ({", ".join(who)} in {what})',
+        '; take --annotators mean, or leave these clips out',
+      )
+  mistakes.raise_if_any()
 
 
 def scale(

@@ -19,11 +19,10 @@ import numpy as np
 
 from avjax import files
 from avjax.data.splits import TEST
-from avjax.errors import InputError
+from avjax.errors import InputError, Mistakes
+from avjax.files.tables import read_table
 from data_prep.sources import Source, known, partition, plain, register
 from data_prep.sources.label_files import LabelFile
-from data_prep.sources.mistakes import Mistakes
-from data_prep.sources.tables import read_table
 
 VIDEOS, LABELS, PARTITION = 'raw_data/video', 'label_segments', 'metadata/partition.csv'
 AROUSALS = 'arousal', 'physio-arousal'
@@ -46,8 +45,9 @@ class Muse(Source):
 
   def plan(self, args):
     source, mistakes = files.existing_folder(args.source), Mistakes()
-    videos = plain.list_videos(args.videos or source / VIDEOS)
+    videos = plain.list_videos(args.videos or source / VIDEOS, mistakes)
     assigned = read_partition(source / PARTITION, mistakes)
+    mistakes.raise_if_any()
     for name in sorted(videos.keys() - assigned.keys()):
       mistakes.add('videos have no row in the partition', f'{name} in {source / PARTITION}')
     mistakes.raise_if_any()
@@ -93,5 +93,5 @@ def read_labels(path: pathlib.Path, dimension: str, mistakes: Mistakes) -> Label
     try:
       rows.append((line, (table.number(cells[time]) / 1000, table.number(cells[value]))))
     except ValueError as problem:
-      mistakes.add('labels are no numbers', f'{table.where(line)} ({problem})')
+      mistakes.add('cells of labels hold no number', f'{table.where(line)} ({problem})')
   return known.one_dimension(path, '', dimension, rows, mistakes)

@@ -20,11 +20,10 @@ import numpy as np
 
 from avjax import files
 from avjax.data.splits import TEST
-from avjax.errors import InputError
+from avjax.errors import InputError, Mistakes
+from avjax.files.tables import read_table
 from data_prep.sources import Source, known, partition, register
 from data_prep.sources.label_files import LabelFile
-from data_prep.sources.mistakes import Mistakes
-from data_prep.sources.tables import read_table
 
 TABLES = {
   'train': 'omg_TrainVideos.csv',
@@ -83,12 +82,12 @@ def read_rows(path: pathlib.Path, mistakes: Mistakes):
     try:
       start, end, valence, arousal = (table.number(cells[column]) for column in columns)
     except ValueError as problem:
-      mistakes.add('labels are no numbers', f'{table.where(line)} ({problem})')
+      mistakes.add('cells of labels hold no number', f'{table.where(line)} ({problem})')
       continue
     if not 0 <= arousal <= 1:
       mistakes.add('arousals are outside [0, 1]', f'{table.where(line)} ({arousal:g})')
     if not start < end:
-      mistakes.add('utterances end before they start', table.where(line))
+      mistakes.add('utterances have an end before the start', table.where(line))
       continue
     # A row at each frame of 25 a second, so that they are joined whatever --label_gap is.
     places = np.linspace(0, end - start, int(np.ceil((end - start) * 25)) + 1)

@@ -10,9 +10,8 @@ from collections.abc import Mapping
 
 from avjax.data.names import check_name
 from avjax.data.splits import TEST
-from avjax.errors import InputError
-from data_prep.sources.mistakes import Mistakes
-from data_prep.sources.tables import read_table
+from avjax.errors import InputError, Mistakes
+from avjax.files.tables import read_table
 
 FOLDS = 5  # if there are so many subjects
 VALIDATION = 'validation'
@@ -61,12 +60,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
   )
 
 
-def read_splits(path: pathlib.Path, mistakes: Mistakes) -> dict[str, Assignment]:
+def read_splits(
+  path: pathlib.Path, names: Mapping[str, str], mistakes: Mistakes
+) -> dict[str, Assignment]:
   """Reads a table `name,split[,subject]`, `name,fold[,subject]` or `name,subject`.
 
   The usual names of splits, such as dev, become train, validation and test, which is said; the fold
   3 becomes the split fold3. Rows that cannot be used go into `mistakes`. Raises InputError where a
   column is missing.
+
+  names: {file of a video: its name}; rows may have either.
 
   Returns {clip: Assignment}.
   """
@@ -78,7 +81,8 @@ def read_splits(path: pathlib.Path, mistakes: Mistakes) -> dict[str, Assignment]
   found, renamed = {}, {}
   for line, cells in table.rows:
     where = table.where(line)
-    clip, who = cells[name], None if subject is None else cells[subject] or None
+    clip = names.get(cells[name], cells[name])
+    who = None if subject is None else cells[subject] or None
     if who is not None:
       check_name(who, where)
     part = None

@@ -20,15 +20,15 @@ import numpy as np
 
 from avjax import files
 from avjax.data.splits import TEST
-from avjax.errors import InputError
+from avjax.errors import InputError, Mistakes
+from avjax.files.tables import read_table
 from avjax.inference.face_source import check_face
 from avjax.media import faces
 from data_prep import features
 from data_prep.clips import Clip, Job, list_crop_ids
 from data_prep.labels import TimedLabels
 from data_prep.sources import Source, elan, label_files, partition, register
-from data_prep.sources.mistakes import Mistakes
-from data_prep.sources.tables import read_table
+from data_prep.sources.folders import subfolders
 
 VIDEOS, LABELS, CROPS = 'videos', 'labels', 'crops'
 SPLITS, PERSONS = 'splits.csv', 'persons.csv'
@@ -49,22 +49,27 @@ class Plain(Source):
   def plan(self, args):
     source, mistakes = files.existing_folder(args.source), Mistakes()
     label_files.check_options(args)
-    videos = list_videos(source / VIDEOS)
-    written = list_labels(source / LABELS)
-    persons = read_persons(source / PERSONS, mistakes)
-    splits = source / SPLITS
-    assigned = partition.read_splits(splits, mistakes) if splits.exists() else {}
-    mistakes.raise_if_any()
-    clips = choose_clips(videos, written, persons, assigned, args)
-    labels = label_files.join(
-      {
-        name: [read_labels(path, who, mistakes) for who, path in found]
-        for name, found in written.items()
-        if name in clips
-      },
-      args,
-      mistakes,
-    )
+    videos, written, persons, assigned = {}, {}, {}, {}
+    with mistakes.caught():
+      videos = list_videos(source / VIDEOS, mistakes)
+    with mistakes.caught():
+      written = list_labels(source / LABELS, mistakes)
+    names = {path.name: name for name, path in videos.items()}
+    with mistakes.caught():
+      persons = read_persons(source / PERSONS, names, mistakes)
+    with mistakes.caught():
+      if (source / SPLITS).exists():
+        assigned = partition.read_splits(source / SPLITS, names, mistakes)
+    # Where the tables cannot be used, their clips are not known, but labels may have mistakes, too.
+    clips, read = {}, {name: [] for name in written}
+    if not mistakes:
+      clips = choose_clips(videos, written, persons, assigned, args, mistakes)
+      read = {name: [] for name in written if name in clips}
+    for name, found in read.items():
+      for who, path in written[name]:
+        with mistakes.caught():
+          found.append(read_labels(path, who, mistakes))
+    labels = label_files.join(read, args, mistakes)
     annotations = {
       name: path.parent if who else path for name, [(who, path), *_] in written.items()
     }
@@ -152,12 +157,13 @@ def read_labels(path: pathlib.Path, annotator: str, mistakes: Mistakes) -> label
   return label_files.read_label_file(path, annotator, mistakes)
 
 
-def list_videos(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+def list_videos(folder: pathlib.Path, mistakes: Mistakes) -> dict[str, pathlib.Path]:
   """Returns {name: path} of the videos of a folder, whatever their endings.
 
-  Raises InputError for folders in it, and where two have the same name.
+  Folders in it, and two videos of the same name, go into `mistakes`. Raises InputError where there
+  is none.
   """
-  mistakes, found = Mistakes(), {}
+  found = {}
   for path in files.visible(files.existing_folder(folder)):
     if path.is_dir():
       mistakes.add('folders are among the videos', str(path), f'; put the videos into {folder}')
@@ -165,47 +171,55 @@ def list_videos(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     files.check_readable(path)
     if path.stem in found:
       mistakes.add(
-        'videos have the same name but for their ending', f'{found[path.stem]} and {path.name}'
+        'videos have the name of another one, but for the ending',
+        f'{found[path.stem]} and {path.name}',
       )
     found[path.stem] = path
-  mistakes.raise_if_any()
-  if not found:
+  if not found and not mistakes:
     raise InputError(f'{folder} holds no videos')
   return found
 
 
-def list_labels(folder: pathlib.Path) -> dict[str, list[tuple[str, pathlib.Path]]]:
+def list_labels(
+  folder: pathlib.Path, mistakes: Mistakes
+) -> dict[str, list[tuple[str, pathlib.Path]]]:
   """Returns {clip: [(annotator, path)]} of the files of labels of a folder.
 
-  The annotator is '' for NAME.csv. Raises InputError for other files, and where a clip has both a
-  file and a folder.
+  The annotator is '' for NAME.csv. Other files, and clips with both a file and a folder, go into
+  `mistakes`. Raises InputError where there are no labels.
   """
-  mistakes, found = Mistakes(), {}
+  found = {}
   for path in files.visible(files.existing_folder(folder)):
-    inside = files.visible(path) if path.is_dir() else [path]
-    for file in inside:
-      if file.suffix.lower() not in LABEL_ENDINGS:
+    inside = []
+    for file in files.visible(path) if path.is_dir() else [path]:
+      if file.suffix.lower() in LABEL_ENDINGS:
+        inside.append((file.stem if path.is_dir() else '', file))
+      else:
         mistakes.add(
-          'entries are no files of labels',
+          'entries do not end as files of labels do',
           str(file),
           f'; these end with {" or ".join(LABEL_ENDINGS)}',
         )
-    if path.is_dir() and not inside:
-      mistakes.add('folders hold no files of labels', str(path))
     name = path.name if path.is_dir() else path.stem
-    if name in found:
+    if path.is_dir() and not files.visible(path):
+      mistakes.add('folders hold no files of labels', str(path))
+    elif inside and name in found:
       mistakes.add('clips have two files, or both a file and a folder of labels', str(path))
-    found[name] = [(file.stem if path.is_dir() else '', file) for file in inside]
-  mistakes.raise_if_any()
-  if not found:
+    elif inside:
+      found[name] = inside
+  if not found and not mistakes:
     raise InputError(f'{folder} holds no labels')
   return found
 
 
-def read_persons(path: pathlib.Path, mistakes: Mistakes) -> dict[str, tuple[str, str | None, str]]:
+def read_persons(
+  path: pathlib.Path, names: Mapping[str, str], mistakes: Mistakes
+) -> dict[str, tuple[str, str | None, str]]:
   """Reads a table `name,face[,video]`: whose face a clip shows, and of which video.
 
   Rows that cannot be used go into `mistakes`. A cell without a face stands for the largest.
+
+  names: {file of a video: its name}; rows may have either.
 
   Returns {clip: (face, name of the video or None, where this is written)}; {} without a table.
   """
@@ -225,14 +239,15 @@ def read_persons(path: pathlib.Path, mistakes: Mistakes) -> dict[str, tuple[str,
         '; it is largest, left, right or a number from 1',
       )
       continue
-    if cells[name] in found:
+    clip = names.get(cells[name], cells[name])
+    if clip in found:
       mistakes.add('clips are named twice', f'{table.where(line)} ({cells[name]})')
-    shown_in = None if video is None else cells[video] or None
-    found[cells[name]] = which, shown_in, table.where(line)
+    shown_in = None if video is None else names.get(cells[video], cells[video]) or None
+    found[clip] = which, shown_in, table.where(line)
   return found
 
 
-def choose_clips(videos, written, persons, assigned, args) -> dict[str, Shown]:
+def choose_clips(videos, written, persons, assigned, args, mistakes) -> dict[str, Shown]:
   """Returns {clip: where it is to be seen} of the clips that come into the records.
 
   Args:
@@ -241,15 +256,19 @@ def choose_clips(videos, written, persons, assigned, args) -> dict[str, Shown]:
     persons: what `read_persons` returns.
     assigned: what `partition.read_splits` returns; {} where there is no such table.
     args: with source and tolerate.
-
-  Raises InputError for rows and labels without a video, and unless `unlisted` is tolerated for
-  videos without labels and clips without a row in splits.csv. Only clips of the test split need no
-  labels.
+    mistakes: takes rows and labels without a video and, unless `unlisted` is tolerated, videos
+      without labels, clips without a row in splits.csv and folders of crops without a clip. Only
+      clips of the test split need no labels.
   """
-  mistakes, shown = Mistakes(), {}
+
+  def unlisted(kind, where):
+    if 'unlisted' not in args.tolerate:
+      mistakes.add(kind, where, LEAVE_OUT)
+
+  shown = {}
   no_video = 'have no video', f'; videos are looked for in {args.source / VIDEOS}'
   for name, (face, video, where) in persons.items():
-    path = videos.get(name if video is None else video.strip()) or named(videos, video)
+    path = videos.get(name if video is None else video)
     if path is None:
       mistakes.add(f'rows {no_video[0]}', f'{where} ({video or name})', no_video[1])
     else:
@@ -262,22 +281,18 @@ def choose_clips(videos, written, persons, assigned, args) -> dict[str, Shown]:
   for name, found in written.items():
     if name not in shown:
       mistakes.add(f'files of labels {no_video[0]}', str(found[0][1]), no_video[1])
-  mistakes.raise_if_any()
+  crops = args.source / CROPS
+  for folder in subfolders(crops) if crops.is_dir() else ():
+    if folder.name not in shown:
+      unlisted('folders of crops belong to no clip', str(folder))
   is_split = any(assignment.split for assignment in assigned.values())
   chosen = {}
   for name, entry in shown.items():
     split = assigned[name].split if name in assigned else None
     if is_split and split is None:
-      mistakes.add('clips have no split', f'{name} in {args.source / SPLITS}', LEAVE_OUT)
+      unlisted('clips have no split', f'{name} in {args.source / SPLITS}')
     elif name not in written and split != TEST:
-      mistakes.add('clips have no labels and are not in the test split', name, LEAVE_OUT)
+      unlisted('clips have no labels and are not in the test split', name)
     else:
       chosen[name] = entry
-  if 'unlisted' not in args.tolerate:
-    mistakes.raise_if_any()
   return chosen
-
-
-def named(videos: Mapping[str, pathlib.Path], name: str | None) -> pathlib.Path | None:
-  """Returns the video of a name that is written with its ending, or None."""
-  return next((path for path in videos.values() if path.name == name), None)

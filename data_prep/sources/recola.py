@@ -17,12 +17,11 @@ import pathlib
 import re
 
 from avjax import files
-from avjax.errors import InputError
+from avjax.errors import InputError, Mistakes
+from avjax.files.tables import read_table
 from data_prep.labels import DIMENSIONS
 from data_prep.sources import Source, known, plain, register
 from data_prep.sources.label_files import LabelFile
-from data_prep.sources.mistakes import Mistakes
-from data_prep.sources.tables import read_table
 
 VIDEOS = 'recordings_video'
 RATINGS = {'gold_standard': '.arff', 'individual': '.csv'}
@@ -46,7 +45,7 @@ class Recola(Source):
 
   def plan(self, args):
     source, mistakes = files.existing_folder(args.source), Mistakes()
-    videos = plain.list_videos(source / VIDEOS)
+    videos = plain.list_videos(source / VIDEOS, mistakes)
     assigned = known.split_by_name(list(videos), source / VIDEOS, mistakes)
     written: dict[str, list[LabelFile]] = {}
     for dimension in DIMENSIONS:
@@ -57,7 +56,9 @@ class Recola(Source):
           written.setdefault(path.stem, []).extend(read(path, dimension, mistakes))
         else:
           mistakes.add(
-            'entries are no ratings', str(path), f'; they end with {RATINGS[args.ratings]}'
+            'entries do not end as ratings do',
+            str(path),
+            f'; they end with {RATINGS[args.ratings]}',
           )
     return known.plan(videos, written, assigned, mistakes, args)
 
@@ -80,7 +81,7 @@ def read_gold(path: pathlib.Path, dimension: str, mistakes: Mistakes) -> list[La
     try:
       rows.append((number, [float(cells[names.index(name)]) for name in (TIME, GOLD)]))
     except (IndexError, ValueError):
-      mistakes.add('labels are no numbers', f'{path}, line {number}')
+      mistakes.add('cells of labels hold no number', f'{path}, line {number}')
   return [known.one_dimension(path, '', dimension, rows, mistakes)]
 
 
@@ -94,6 +95,6 @@ def read_individual(path: pathlib.Path, dimension: str, mistakes: Mistakes) -> l
       try:
         rows.append((line, (table.number(cells[0]), table.number(cells[column]))))
       except ValueError as problem:
-        mistakes.add('labels are no numbers', f'{table.where(line)} ({problem})')
+        mistakes.add('cells of labels hold no number', f'{table.where(line)} ({problem})')
     found.append(known.one_dimension(path, rater, dimension, rows, mistakes))
   return found

@@ -14,11 +14,10 @@ import csv
 import pathlib
 
 from avjax import files
-from avjax.errors import InputError
+from avjax.errors import InputError, Mistakes
 from data_prep.labels import DIMENSIONS
 from data_prep.sources import Source, known, plain, register
 from data_prep.sources.label_files import LabelFile
-from data_prep.sources.mistakes import Mistakes
 
 VIDEOS, LABELS = 'video', 'labels'
 COLUMNS = ['name', 'timestamp', 'arousal', 'valence', 'liking']  # of files without a header
@@ -34,12 +33,12 @@ class Sewa(Source):
 
   def plan(self, args):
     source, mistakes = files.existing_folder(args.source), Mistakes()
-    videos = plain.list_videos(source / VIDEOS)
+    videos = plain.list_videos(source / VIDEOS, mistakes)
     assigned = known.split_by_name(list(videos), source / VIDEOS, mistakes)
     written = {}
     for path in files.visible(files.existing_folder(source / LABELS)):
       if path.suffix.lower() != '.csv':
-        mistakes.add('entries are no files of labels', str(path), '; they end with .csv')
+        mistakes.add('entries do not end as files of labels do', str(path), '; they end with .csv')
       else:
         written[path.stem] = [read_labels(path, mistakes)]
     return known.plan(videos, written, assigned, mistakes, args)
@@ -61,5 +60,5 @@ def read_labels(path: pathlib.Path, mistakes: Mistakes) -> LabelFile:
       if any(cells):
         rows.append((line, [float(cells[column]) for column in columns]))
     except (IndexError, ValueError):
-      mistakes.add('labels are no numbers', f'{path}, line {line}')
+      mistakes.add('cells of labels hold no number', f'{path}, line {line}')
   return known.in_time(path, '', rows, mistakes)

@@ -259,7 +259,9 @@ def test_labels_of_another_video_are_noticed(source, tmp_path):
   assert build.main(words(root, tmp_path / 'records', '--tolerate', 'length')) == 0
   assert manifest.read_manifest(tmp_path / 'records')['masked']['rows_beyond_video'] == 19
   write_rows(root / 'labels/a.csv', 'time,valence,arousal', '1.2,0,0', '1.3,0,0')
-  with pytest.raises(InputError, match=r'labels/a.csv has no labels for any frame of .*a.avi'):
+  with pytest.raises(
+    InputError, match=r'a has no annotated frame: .*labels/a.csv gives no valence'
+  ):
     build.main(words(root, tmp_path / 'other', '--tolerate', 'length'))
 
 

@@ -297,7 +297,7 @@ def replace(path, before, after):
       'recola',
       make_recola,
       lambda r: replace(r / 'ratings_gold_standard/arousal/dev_1.arff', ',0.04,', ',x,'),
-      r'labels are no numbers: .*dev_1.arff, line 11',
+      r'1 cell of labels holds no number: .*dev_1.arff, line 11',
     ),
     (
       'recola',
@@ -309,19 +309,19 @@ def replace(path, before, after):
       'recola',
       make_recola,
       lambda r: film(r / 'recordings_video/P16.mp4'),
-      'names begin with no partition: P16',
+      '1 name begins with no partition: P16',
     ),
     (
       'muse',
       make_muse,
       lambda r: replace(r / 'metadata/partition.csv', 'devel', 'later'),
-      'rows have no partition',
+      '1 row has no partition',
     ),
     (
       'muse',
       make_muse,
       lambda r: replace(r / 'label_segments/valence/1.csv', '\n250,', '\n0,'),
-      r'come after the row before them in time: .*valence/1.csv, line 3',
+      r'come after the row before in time: .*valence/1.csv, line 3',
     ),
     (
       'afew-va',
@@ -333,7 +333,7 @@ def replace(path, before, after):
       'afew-va',
       make_afew,
       lambda r: (r / 'videos/002.mp4').unlink(),
-      'clips have no video: .*002; docs/data.md says',
+      '1 clip has no video: .*002; docs/data.md says',
     ),
     (
       'afew-va',
@@ -351,7 +351,7 @@ def replace(path, before, after):
       'omg',
       make_omg,
       lambda r: replace(r / 'omg_TrainVideos.csv', ',0.25,', ',1.25,'),
-      r'arousals are outside \[0, 1\]: .*line 2 \(1.25\)',
+      r'1 arousal is outside \[0, 1\]: .*line 2 \(1.25\)',
     ),
     (
       'omg',

@@ -5,13 +5,12 @@ import pytest
 from official_set import write_video
 from pympi import Eaf
 
-from avjax.errors import InputError
+from avjax.errors import InputError, Mistakes
 from avjax.inference import outputs
 from avjax.inference.prediction import VideoPrediction
 from data_prep import build
 from data_prep.labels import TimedLabels, Trace
 from data_prep.sources import elan, plain
-from data_prep.sources.mistakes import Mistakes
 
 TIMES = np.arange(100) / 25  # four seconds
 EAF = """<?xml version="1.0" encoding="UTF-8"?>
@@ -179,9 +178,15 @@ def test_times_count_from_the_first_medium(tmp_path):
   'name, text, before, after, words',
   [
     ('a.eaf', EAF, 'TIER_ID="arousal"', 'TIER_ID="Arousal 2"', 'no tier called arousal; its tiers'),
-    ('a.eaf', EAF, '>-0.5<', '>low<', "labels are no numbers: .*a.eaf, line 14 ('low')"),
+    ('a.eaf', EAF, '>-0.5<', '>low<', "1 cell of labels holds no number: .*a.eaf, line 14 ('low')"),
     ('a.eaf', EAF, '"a2" TIME_SLOT_REF1="ts2"', '"a2" TIME_SLOT_REF1="ts1"', 'valence overlap'),
-    ('a.eaf', EAF, 'TIME_VALUE="1000"', 'TIME_VALUE="4000"', 'end before they begin'),
+    (
+      'a.eaf',
+      EAF,
+      'TIME_VALUE="1000"',
+      'TIME_VALUE="4000"',
+      '1 annotation has an end before the begin',
+    ),
     ('a.eaf', EAF, ' TIME_VALUE="1000"', '', 'the annotation a1 in line 14 has no times'),
     ('a.eaf', EAF, 'milliseconds', 'PAL-frames', 'its times are in PAL-frames'),
     ('a.eaf', EAF, '</TIER>', '', 'a.eaf is no file of ELAN: mismatched tag'),
@@ -196,7 +201,7 @@ def test_times_count_from_the_first_medium(tmp_path):
     ),
     ('a.txt', BY_ROWS, 'arousal', 'words', 'no annotation with a number in one of the tiers'),
     ('a.txt', BY_COLUMNS, 'End Time - msec', 'Ende', 'no column end time - msec'),
-    ('a.txt', BY_COLUMNS, '\n1000', '\nx', 'rows have no time: .*a.txt, line 4'),
+    ('a.txt', BY_COLUMNS, '\n1000', '\nx', 'row has no time: .*a.txt, line 4'),
   ],
 )
 def test_what_does_not_fit_is_said_in_one_line(name, text, before, after, words, tmp_path):
@@ -269,8 +274,8 @@ def test_openface_with_labels(tmp_path):
   'before, after, words',
   [
     (', valence, arousal', ', AU02_r, AU04_r', 'no column is called valence'),
-    ('\n2, 0,', '\n1, 1,', 'rows are of a second face: .*line 3 (face_id 1)'),
-    ('0.03, 0,', '0.03, no,', "labels are no numbers: .*line 4 ('no' is no number)"),
+    ('\n2, 0,', '\n1, 1,', '1 row is of a second face: .*line 3 (face_id 1)'),
+    ('0.03, 0,', '0.03, no,', "1 cell of labels holds no number: .*line 4 ('no' is no number)"),
   ],
 )
 def test_openface_that_does_not_fit(before, after, words, tmp_path):

@@ -2,6 +2,7 @@
 frames, splits keep subjects apart, and each mistake is one line that says where it is.
 """
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -14,11 +15,10 @@ from official_set import SIZES
 from plain_set import make_plain, write_rows
 
 from avjax.data import manifest
-from avjax.errors import InputError
+from avjax.errors import InputError, Mistakes
 from data_prep import build, labels, mini, shards, survey
 from data_prep.labels import TimedLabels, Trace
 from data_prep.sources import SOURCES, label_files, partition
-from data_prep.sources.mistakes import Mistakes
 
 NAN = np.nan
 
@@ -217,6 +217,40 @@ def test_annotators_who_do_not_agree_have_no_weights():
     labels.ewe_weights([still])
 
 
+def test_annotators_who_count_frames_at_other_strides_are_compared():
+  """Each is joined by straight lines, as on frames: both are straight lines here."""
+  every, fourth = np.arange(1, 26), np.arange(3, 25, 4)
+  clip = timed(
+    (every, np.repeat(every / 100, 2)), (fourth, np.repeat(0.1 + fourth / 100, 2)), by_frame=True
+  )
+  shared = np.arange(3, 24) / 100
+  assert labels.agreement([clip]) == pytest.approx((labels.ccc(shared, shared + 0.1),) * 2)
+  np.testing.assert_allclose([*labels.ewe_weights([clip]).values()], 1)
+  assert labels.share_moments(clip)
+  # A gap of 0.1 s is that of 2.5 frames at COMPARED_RATE.
+  odd = timed((every[::4], np.zeros(14)), (fourth, np.zeros(12)), by_frame=True, gap=0.1)
+  assert not labels.share_moments(odd)
+
+
+def test_annotators_without_a_shared_moment_have_no_ewe_and_no_nan(untouched):
+  (untouched / 'labels/a.csv').unlink()
+  for name, first in (('ann', 1), ('bob', 8)):
+    rows = [f'{k},0.{k},0.{k}' for k in range(first, first + 2)]
+    write_rows(untouched / f'labels/a/{name}.csv', 'frame,valence,arousal', *rows)
+  jobs = list(jobs_of(untouched).values())
+  assert survey.agreement(jobs) == ['the annotators of 1 clips share no moment']
+  with pytest.raises(InputError, match='no two annotators gave labels for the same moment'):
+    plan(untouched, '--annotators', 'ewe')
+  for name in ('ann', 'bob'):
+    rows = [f'{k},0.1,0.{k}' for k in range(1, 4)]
+    write_rows(untouched / f'labels/a/{name}.csv', 'frame,valence,arousal', *rows)
+  said = survey.agreement(list(jobs_of(untouched).values()))
+  assert said == [
+    'annotators agree by a mean pairwise CCC of none in valence and 1.000 in arousal, over 1 clips '
+    'with several'
+  ]
+
+
 def test_agreement_by_hand():
   """CCC of 1 2 3 and 2 3 4 tenths: 2 * 2/3 / (2/3 + 2/3 + 1) = 4/7; in arousal both have 1 2 3.
 
@@ -281,6 +315,21 @@ def test_frames_are_counted_from_0_in_all_files_if_one_has_a_frame_0(untouched, 
   assert found['a'].timed.traces[0].places.tolist() == list(range(2, 16))
 
 
+def test_the_time_counts_where_both_are_there(untouched):
+  rows = [f'{k},{k / 10},{k / 100},0' for k in range(5)]  # frames of 10 a second
+  write_rows(untouched / 'labels/a.csv', 'frame,time,valence,arousal', *rows)
+  found = jobs_of(untouched)['a'].timed
+  assert not found.by_frame
+  np.testing.assert_allclose(found.traces[0].places, np.arange(5) / 10)
+  assert found.contradiction(np.arange(11) / 10) == pytest.approx(0)
+  # At 25 frames a second, frame 4 is at 0.16 s, not 0.4 s; counted from 1, it would be at 0.12 s.
+  assert found.contradiction(np.arange(11) / 25) == pytest.approx(6)
+  one_based = timed((np.arange(3) / 25, [0.0] * 6))
+  named = dataclasses.replace(one_based.traces[0], frames=np.array([1, 2, NAN]))
+  one_based = dataclasses.replace(one_based, traces=(named,))
+  assert one_based.contradiction(np.arange(11) / 25) == pytest.approx(0)
+
+
 def test_several_annotators_have_a_folder(untouched):
   (untouched / 'labels/a.csv').unlink()
   for name, value in (('ann', 0.2), ('bob', 0.4)):
@@ -291,8 +340,16 @@ def test_several_annotators_have_a_folder(untouched):
   assert job.clip.annotation == untouched / 'labels/a'
   found, _ = job.timed.on_frames(np.arange(14) / 25)
   np.testing.assert_allclose(found[:, 0], 0.3 + np.arange(14) / 100, atol=1e-7)
-  weighted = jobs_of(untouched, '--annotators', 'ewe')['a']
-  np.testing.assert_allclose(weighted.timed.weights, 1)  # both move as their mean does
+  for name, values in (('ann', (0.1, 0.2, 0.3)), ('bob', (0.1, 0.3, 0.2))):
+    rows = [f'{k / 25},{value},{value}' for k, value in enumerate(values)]
+    write_rows(untouched / f'labels/a/{name}.csv', 'time,valence,arousal', *rows)
+  write_rows(untouched / 'labels/a/cid.csv', 'time,valence,arousal', '0,0.1,0.1', '0.04,0,0')
+  np.testing.assert_array_equal(jobs_of(untouched)['a'].timed.weights, 1)
+  # The mean is 0.1 0.5/3 0.25; cid falls where it rises, and so counts for nothing.
+  mean = np.array([0.1, 0.5 / 3, 0.25])
+  expected = [np.corrcoef(v, mean)[0, 1] for v in ((0.1, 0.2, 0.3), (0.1, 0.3, 0.2))]
+  weighted = jobs_of(untouched, '--annotators', 'ewe')['a'].timed.weights
+  np.testing.assert_allclose(weighted, np.repeat([*expected, 0], 2).reshape(3, 2))
 
 
 def test_the_weights_that_are_printed_are_of_those_who_share_a_clip(untouched):
@@ -372,7 +429,7 @@ def test_a_subject_in_two_splits_is_refused_unless_it_is_accepted(untouched):
   with pytest.raises(InputError) as error:
     plan(untouched)
   assert re.search(
-    r'1 subjects are in several splits.*: eve in train \(\S*splits.csv, line 2\) and validation '
+    r'1 subject is in several splits.*: eve in train \(\S*splits.csv, line 2\) and validation '
     r'\(\S*splits.csv, line 3\); .*--tolerate subjects$',
     str(error.value),
   )
@@ -419,37 +476,37 @@ MISTAKES = {
   'no_header': (set_labels(''), 'labels/b.csv, line 1: expected a header'),
   'no_arousal': (set_labels('frame,valence', '1,0'), 'b.csv, line 1: no column is called arousal'),
   'twice': (set_labels('time,seconds,valence,arousal', '0,0,0,0'), 'columns time and seconds say'),
-  'no_rows': (set_labels(GOOD), '1 files hold no labels: .*labels/b.csv'),
+  'no_rows': (set_labels(GOOD), '1 file holds no labels: .*labels/b.csv'),
   'cells': (
     set_labels(GOOD, '1,0.5'),
-    r'1 rows have more or fewer cells .*b.csv, line 2 \(2 cells',
+    r'1 row has more or fewer cells .*b.csv, line 2 \(2 cells',
   ),
   'decimal_comma': (set_labels(GOOD, '1,0,5,0,5'), r'b.csv, line 2 \(5 cells\)'),
   'words': (
     set_labels(GOOD, '1,x,0', '2,0,inf'),
-    r"2 labels are no numbers: .*2 \('x' is no number",
+    r"2 cells of labels hold no number: .*2 \('x' is no number",
   ),
   'underscore': (set_labels(GOOD, '1,0_1,0'), r"b.csv, line 2 \('0_1' is no number"),
-  'half_frame': (set_labels(GOOD, '1.5,0,0'), r"rows have no number of a frame: .*2 \('1.5'\)"),
+  'half_frame': (set_labels(GOOD, '1.5,0,0'), r"row has no number of a frame: .*2 \('1.5'\)"),
   'negative': (set_labels(GOOD, '-1,0,0'), r"no number of a frame: .*2 \('-1'\)"),
-  'no_time': (set_labels('time,valence,arousal', ',0,0'), 'rows have no time: .*b.csv, line 2'),
+  'no_time': (set_labels('time,valence,arousal', ',0,0'), 'row has no time: .*b.csv, line 2'),
   'backwards': (set_labels(GOOD, '2,0,0', '1,0,0', '2,0,0'), r'2 rows do not come after .*3 \(1\)'),
   'outside': (
     set_labels(GOOD, '1,0,5'),
-    r'outside \[-1, 1\]: .*b.csv, line 2 \(5\); .*label_range',
+    r'1 label is outside \[-1, 1\]: .*b.csv, line 2 \(5\); .*label_range',
   ),
   'text': (
     lambda root: (root / 'labels/b.md').touch(),
-    'no files of labels: .*b.md; .* .csv or .eaf',
+    '1 entry does not end as files of labels do: .*b.md; .* .csv or .eaf',
   ),
   'two_files': (
     lambda root: (root / 'labels/b.txt').touch(),
-    'clips have two files, or both a file and a folder of labels: .*labels/b.txt',
+    '1 clip has two files, or both a file and a folder of labels: .*labels/b.txt',
   ),
-  'empty_folder': (lambda root: (root / 'labels/d').mkdir(), 'folders hold no files of labels'),
+  'empty_folder': (lambda root: (root / 'labels/d').mkdir(), '1 folder holds no files of labels'),
   'both': (
     lambda root: write_rows(root / 'labels/b/ann.csv', GOOD, '1,0,0'),
-    'clips have two files, or both a file and a folder of labels: .*labels/b.csv',
+    '1 clip has two files, or both a file and a folder of labels: .*labels/b.csv',
   ),
   'mixed': (
     lambda root: [
@@ -457,30 +514,30 @@ MISTAKES = {
       write_rows(root / 'labels/b/ann.csv', GOOD, '1,0,0'),
       write_rows(root / 'labels/b/bob.csv', 'time,valence,arousal', '1,0,0'),
     ],
-    '1 clips have annotators who count frames and others .*ann.csv and .*bob.csv; write the same',
+    '1 clip has annotators who count frames and others .*ann.csv and .*bob.csv; write the same',
   ),
   'no_video': (
     lambda root: (root / 'videos/b.avi').unlink(),
-    '1 files of labels have no video: .*labels/b.csv; videos are looked for in .*/videos',
+    '1 file of labels has no video: .*labels/b.csv; videos are looked for in .*/videos',
   ),
   'no_labels': (
     lambda root: (root / 'labels/b.csv').unlink(),
-    'clips have no labels and are not in the test split: b; to leave them out, add --tolerate unl',
+    'clip has no labels and is not in the test split: b; to leave them out, add --tolerate unl',
   ),
   'two_videos': (
     lambda root: (root / 'videos/b.mp4').touch(),
-    'videos have the same name but for their ending: .*b.avi and b.mp4',
+    '1 video has the name of another one, but for the ending: .*b.avi and b.mp4',
   ),
-  'folder': (lambda root: (root / 'videos/d').mkdir(), '1 folders are among the videos: .*/d;'),
+  'folder': (lambda root: (root / 'videos/d').mkdir(), '1 folder is among the videos: .*/d;'),
   'no_videos': (lambda root: shutil.rmtree(root / 'videos'), 'videos is not a folder'),
   'split_of_nobody': (
     set_splits('name,split', 'a,p', 'b,q', 'c,p', 'd,q'),
-    r'1 rows have no video: .*splits.csv, line 5 \(d\)',
+    r'1 row has no video: .*splits.csv, line 5 \(d\)',
   ),
-  'no_split': (set_splits('name,split', 'a,p', 'b,q'), '1 clips have no split: c in .*splits.csv;'),
+  'no_split': (set_splits('name,split', 'a,p', 'b,q'), '1 clip has no split: c in .*splits.csv;'),
   'named_twice': (
     set_splits('name,split', 'a,p', 'b,q', 'c,p', 'a,q'),
-    r'1 clips are named twice: .*splits.csv, line 5 \(a\)',
+    r'1 clip is named twice: .*splits.csv, line 5 \(a\)',
   ),
   'split_name': (
     set_splits('name,split', 'a,my split', 'b,all', 'c,x'),
@@ -503,10 +560,13 @@ MISTAKES = {
     'splits.csv, line 2: .* cannot be',
   ),
   'one_subject': (set_splits('name,subject', 'a,x', 'b,x', 'c,x'), 'clips are of one subject'),
-  'face': (set_persons('name,face', 'a,biggest'), r"no usable face: .*persons.csv, line 2 \('bigg"),
+  'face': (
+    set_persons('name,face', 'a,biggest'),
+    r"1 row has no usable face: .*persons.csv, line 2 \('bigg",
+  ),
   'nobody': (
     set_persons('name,face', 'd,left'),
-    r'rows have no video: .*persons.csv, line 2 \(d\)',
+    r'1 row has no video: .*persons.csv, line 2 \(d\)',
   ),
   'film': (set_persons('name,face,video', 'a,1,z'), r'no video: .*persons.csv, line 2 \(z\)'),
   'no_crops': (lambda root: (root / 'crops/b').mkdir(parents=True), 'crops/b holds no crops such'),
@@ -521,6 +581,50 @@ def test_each_mistake_is_one_line_with_file_and_row(untouched, name):
     plan(untouched)
   assert re.search(message, str(error.value)) and '\n' not in str(error.value), error.value
   assert not (untouched.parent / 'records').exists()
+
+
+def test_all_kinds_of_mistakes_are_told_at_once(untouched):
+  """A line for each kind, with twenty places at most; also what ends the reading of a file."""
+  rows = [f'{k},x,0' for k in range(30)]
+  set_labels('time,valence,arousal', *rows, ',0,0')(untouched)
+  write_rows(untouched / 'labels/a.csv', 'frame,valence', '1,0')
+  write_rows(untouched / 'labels/c.csv', GOOD, '1,0,7')
+  assign(untouched, 'name,split', 'a,p', 'b,q', 'c,p', 'd,q')
+  (untouched / 'videos/e.avi').touch()
+  with pytest.raises(InputError) as error:
+    plan(untouched)
+  cells, *others = sorted(error.value.args, key=lambda line: not line.startswith('30 cells'))
+  assert cells.count('b.csv, line') == 20 and cells.endswith(', ... and 10 more'), cells
+  for words in (
+    '1 row has no video: ', '1 clip has no split: e', '1 row has no time: ',
+    r'1 label is outside \[-1, 1\]: ', '.*a.csv, line 1: no column is called arousal',
+  ):  # fmt: skip
+    assert sum(bool(re.match(words, line)) for line in others) == 1, (words, others)
+  assert len(others) == 5
+  # Mistakes in the tables do not hide those in the labels either.
+  assign(untouched, 'name', 'a')
+  with pytest.raises(InputError) as error:
+    plan(untouched)
+  assert len(error.value.args) == 5
+  assert any('no column is called split or' in line for line in error.value.args)
+
+
+def test_a_name_may_have_the_ending_of_its_video(untouched):
+  assign(untouched, 'name,split', 'a.avi,p', 'b,q', 'c.avi,p')
+  write_rows(untouched / 'persons.csv', 'name,face', 'a.avi,left')
+  assert members(plan(untouched)) == {'p': ['a', 'c'], 'q': ['b']}
+  assert jobs_of(untouched)['a'].face == 'left'
+  assign(untouched, 'name,split', 'a.avi,p', 'b,q', 'c.mp4,p')
+  with pytest.raises(InputError, match=r'1 row has no video: .*line 4 \(c.mp4\)'):
+    plan(untouched)
+
+
+def test_crops_of_no_clip_are_refused_unless_they_are_accepted(untouched):
+  (untouched / 'crops/A').mkdir(parents=True)
+  (untouched / 'crops/A/00001.jpg').touch()
+  with pytest.raises(InputError, match='1 folder of crops belongs to no clip: .*crops/A; .*unlist'):
+    plan(untouched)
+  assert len(jobs_of(untouched, '--tolerate', 'unlisted')) == 3
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from avjax import files
-from avjax.errors import InputError
-from data_prep.sources.mistakes import Mistakes
+from avjax.errors import InputError, Mistakes
 
 DELIMITERS = '\t', ';', ','
 NOTHING = ('', 'nan', 'na')  # cells without a value, in lower case; R writes NA
