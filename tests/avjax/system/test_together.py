@@ -16,7 +16,7 @@ number, port = map(int, sys.argv[1:])
 sharding.start(f'127.0.0.1:{port}', 2, number)
 with sharding.together():
   if sharding.is_primary():  # all devices are known, as where a run waits for a lock
-    time.sleep(60)
+    time.sleep(95)
 with sharding.together():
   print('all have come')
 try:
