@@ -226,7 +226,7 @@ class VisibleStream:
     return getattr(self._stream, name)
 
 
-def print_error(error):
+def print_error(error: InputError) -> None:
   """Prints each message of an InputError as one line on stderr, if anybody still reads that."""
   with contextlib.suppress(OSError):
     for message in error.args:

@@ -86,10 +86,11 @@ def ending_at_once() -> Iterator[None]:
       print_error(error)
       status = error.status
     elif UNREACHABLE.match(str(error)):  # a JaxRuntimeError, or a ValueError of gathering arrays
-      print_error(
+      line = (
         f'process {missing} of this run is lost; start the same command again for every process: '
         f'the run goes on from what is saved ({one_line(error)})'
       )
+      print_error(InputError(line))
       status = LOST
     else:
       traceback.print_exc()
