@@ -66,6 +66,13 @@ def test_blocks_are_what_their_benchmarks_write(page, name, block):
   assert fill(page.read_text(), name, block()) == page.read_text()
 
 
+def test_fine_tuning_beats_training_from_scratch_with_each_seed():
+  found = load('finetune.json')['seeds']
+  assert {int(seed) for seed in found} == {*finetune.SEEDS}
+  for rows in found.values():
+    assert rows['fine-tuned']['mean'] > rows['from scratch']['mean']
+
+
 def test_the_scores_of_the_demo(tmp_path):
   """README.md shows the scores of the committed results; without a run, no paths follow them."""
   printed = summarize_run(load('evidence.json')['demo'], ('valence', 'arousal'), tmp_path).strip()
