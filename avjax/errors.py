@@ -230,7 +230,8 @@ def print_error(error: InputError) -> None:
   """Prints each message of an InputError as one line on stderr, if anybody still reads that."""
   with contextlib.suppress(OSError):
     for message in error.args:
-      print('error:', visible(' '.join(message.split())), file=sys.stderr)
+      # In one piece, since other processes may write to the same place.
+      print(f'error: {visible(" ".join(message.split()))}', file=sys.stderr)
 
 
 def run_command(main, *args, buckets=(), others=()):

@@ -186,7 +186,8 @@ def test_killed_workers_cost_their_clips_and_the_records_are_those_of_a_local_bu
   assert build_process.returncode == 0, err
   assert f'clips: {len(jobs)} of {len(jobs)}' in err and 'records: ' in out
   times = collections.Counter(clip for _, clip in running.noted('begun'))
-  assert times == {name: 1 + (name == FIRST) for name in jobs}
+  # The other one that was killed may have begun with a clip, too.
+  assert times.keys() == jobs and times[FIRST] == 2 and sum(times.values()) <= len(jobs) + 2
   assert whole(tmp_path / 'records') == whole(built)
 
 
