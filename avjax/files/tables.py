@@ -70,8 +70,8 @@ def read_table(path: pathlib.Path, mistakes: Mistakes) -> Table:
   """Reads a table: a header, and rows whose cells are separated by commas, semicolons or tabs.
 
   The header tells which of the three it is. Empty lines are passed over, and so are empty cells
-  after the last column. A row of another length goes into `mistakes`. Raises InputError where there
-  is no header.
+  after the last column. A row of another length goes into `mistakes`. Raises InputError where it
+  lacks a header.
   """
   lines = files.read_text(path).splitlines()
   if not lines or not lines[0].strip():

@@ -116,7 +116,7 @@ class Checkpoints:
   mapping that is read first, since the shapes of the optimizer's state follow from the stage that
   it names.
 
-  Of several processes each reads by itself, and the primary one alone writes: all have the same
+  Of several processes each reads by itself, and only the primary one writes: all have the same
   state, and so none waits for another.
   """
 

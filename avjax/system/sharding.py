@@ -135,7 +135,7 @@ def is_primary() -> bool:
 def together() -> Iterator[None]:
   """Raises an InputError that leaves the context in one process in every process of the run.
 
-  Where one alone is refused, as by the lock of a folder, the others would wait for it. Every
+  Where only one is refused, as by the lock of a folder, the others would wait for it. Every
   process must come here; none goes on before all have.
   """
   own = np.zeros(1 + LONGEST_LINE, np.uint8)  # the status and the line

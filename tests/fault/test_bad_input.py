@@ -1,6 +1,6 @@
 """Tests that each malformed input is refused in one line that names the file, with exit code 2.
 
-The line has at most 240 characters, and nothing is changed. The long form starts each as a command
+The line has at most 200 characters, and nothing is changed. The long form starts each as a command
 of its own and measures its time and memory.
 """
 
@@ -345,7 +345,7 @@ def test_bad_input(pristine, tmp_path, monkeypatch, capsys, full, record):
       code == 2
       and len(lines) == 1
       and lines[0].startswith('error: ')
-      and len(lines[0]) <= 240
+      and len(lines[0]) <= 200
       and words in lines[0]
     )
     after = {
