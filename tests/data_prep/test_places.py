@@ -81,7 +81,7 @@ def test_from_a_bucket_to_a_bucket(server, source, built, address, tmp_path):
   # A crop that has changed on the bucket is noticed, as on a disk.
   crop = '/cropped_aligned/103/00005.jpg'
   files.Bucket(source).write(crop, files.Bucket(source).read('/cropped_aligned/103/00004.jpg')[0])
-  assert 'have other videos or crops' in refusal(build.main, words(source, records))
+  assert 'other videos or crops' in refusal(build.main, words(source, records))
   assert get(records) == before
 
 
