@@ -25,8 +25,12 @@ REMEDIES = {
 }
 CURSOR_UP = re.compile(r'(\x1b\[A)+')  # what tqdm writes where it draws several bars
 
-# {a copy on this machine: what it is a copy of, as gs://bucket/run}; avjax/files/buckets.py
+# {a copy on this machine: what it is a copy of, as gs://bucket/run}; avjax/files/bucket_copies.py
 COPIED_FROM = {}
+
+MOST_PLACES = 20  # that the line of a kind of mistake names
+SINGULAR = {'are': 'is', 'do': 'does', 'have': 'has'}  # other verbs get an s
+VERBS = 'are', 'begin', 'belong', 'do', 'end', 'have', 'hold', 'overlap'
 
 OUTPUT_CLOSED = 141  # exit status where the reader of the output has gone, as a shell reports it
 
@@ -34,12 +38,28 @@ OUTPUT_CLOSED = 141  # exit status where the reader of the output has gone, as a
 class InputError(ValueError):
   """Reports input that cannot be used.
 
-  The message is one line: what is wrong, where, and what to do. A copy in COPIED_FROM is named by
-  what it is a copy of.
+  Its message is one line: what is wrong, where, and what to do. Where several mistakes are told at
+  once, `args` has a line of each. A copy in COPIED_FROM is named by what it is a copy of.
+
+  status: the exit status of a command that it ends.
   """
 
-  def __init__(self, message):
-    super().__init__(as_named(str(message)))
+  status = 2
+
+  def __init__(self, *messages):
+    super().__init__(*(as_named(str(message)) for message in messages))
+
+  def __str__(self):
+    return '\n'.join(self.args)
+
+
+class PassingError(InputError):
+  """Reports what may pass by itself, such as a server that is down: start the same command again.
+
+  What starts machines does so after this status, as after a stop by launch/run.sh.
+  """
+
+  status = 75  # EX_TEMPFAIL of sysexits.h
 
 
 @contextlib.contextmanager
@@ -47,7 +67,7 @@ def writing(path):
   """Turns an OSError that REMEDIES lists into an InputError that says what to do.
 
   The InputError names the file of the OSError, the one in the way where that was renamed to
-  another, or `path` if it names none.
+  another, or `path` if it names none, as `on_disk` does.
   """
   try:
     yield
@@ -56,7 +76,21 @@ def writing(path):
       raise
     in_the_way = error.filename2 if error.errno == errno.EISDIR else None
     named = in_the_way or error.filename or path
-    raise InputError(f'{named}: {error.strerror}; {REMEDIES[error.errno]}') from error
+    raise InputError(f'{on_disk(named)}: {error.strerror}; {REMEDIES[error.errno]}') from error
+
+
+def on_disk(path):
+  """Returns a path as an error of the disk names it: of a copy in COPIED_FROM also where that is.
+
+  Elsewhere a copy is named by what it is a copy of, and nobody would look for the error here.
+  """
+  for copy in COPIED_FROM:
+    if f'{path}'.startswith(copy):
+      folder, temporary = os.path.dirname(copy), tempfile.gettempdir()
+      if os.path.dirname(os.path.dirname(folder)) == temporary:  # as `files.own_folder` makes them
+        folder = f'{temporary}, which TMPDIR names'
+      return f'the copy of {as_named(str(path))} in {folder}'
+  return f'{path}'
 
 
 @contextlib.contextmanager
@@ -82,7 +116,62 @@ def raise_if_any(what, names, hint=''):
   """Raises InputError if there are names: it says how many, and shows the first three."""
   if names:
     shown = ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
-    raise InputError(f'{len(names)} {what}: {shown}{hint}')
+    raise InputError(f'{counted(len(names), what)}: {shown}{hint}')
+
+
+def counted(n, what):
+  """Returns n and words for several things, as for one where n is 1: '1 row has no number'.
+
+  what: words such as 'rows have no number' or 'files of labels have no video', with one of VERBS.
+  """
+  if n != 1:
+    return f'{n:,} {what}'
+  things, verb, rest = re.split(rf'\b({"|".join(VERBS)})\b', what, maxsplit=1)
+  first, blank, others = things.partition(' ')
+  first = re.sub('ies$', 'y', first) if first.endswith('ies') else first.removesuffix('s')
+  rest = rest.replace(' and are ', ' and is ')
+  return f'1 {first}{blank}{others}{SINGULAR.get(verb, verb + "s")}{rest}'
+
+
+class Mistakes:
+  """Collects the mistakes of a person's files, so that all of a kind are reported in one line.
+
+  A kind is what `counted` takes, such as 'rows have no number'.
+  """
+
+  def __init__(self):
+    self.found = {}  # {(kind, hint): [place]}
+    self.others = []  # lines
+
+  def add(self, kind, where, hint=''):
+    """Adds a mistake; `hint` ends the line of its kind, such as '; write a dot'."""
+    self.found.setdefault((kind, hint), []).append(where)
+
+  def __len__(self):
+    return sum(map(len, self.found.values())) + len(self.others)
+
+  def lines(self):
+    """Returns a line for each kind, naming MOST_PLACES of its mistakes, and the others."""
+    return [
+      f'{counted(len(places), kind)}: {", ".join(places[:MOST_PLACES])}'
+      + (f', ... and {len(places) - MOST_PLACES:,} more' * (len(places) > MOST_PLACES))
+      + hint
+      for (kind, hint), places in self.found.items()
+    ] + self.others
+
+  @contextlib.contextmanager
+  def caught(self):
+    """Keeps what an InputError says, so that what comes after it is looked at, too."""
+    try:
+      yield
+    except InputError as error:
+      known = self.lines()
+      self.others += [line for line in error.args if line not in known]
+
+  def raise_if_any(self):
+    """Raises one InputError with all that was found."""
+    if self:
+      raise InputError(*self.lines())
 
 
 def one_line(error):
@@ -137,19 +226,21 @@ class VisibleStream:
     return getattr(self._stream, name)
 
 
-def print_error(error):
-  """Prints an InputError as one line on stderr, if anybody still reads that."""
+def print_error(error: InputError) -> None:
+  """Prints each message of an InputError as one line on stderr, if anybody still reads that."""
   with contextlib.suppress(OSError):
-    print('error:', visible(' '.join(str(error).split())), file=sys.stderr)
+    for message in error.args:
+      # In one piece, since other processes may write to the same place.
+      print(f'error: {visible(" ".join(message.split()))}', file=sys.stderr)
 
 
-def run_command(main, *args, buckets=()):
+def run_command(main, *args, buckets=(), others=()):
   """Calls main(*args) and exits with the status that it returns.
 
-  buckets: the options that take an address of a bucket, see `check_addresses`.
+  buckets, others: the options that take an address, see `check_addresses`.
 
-  An InputError is printed, and the status is 2. Where the reader of the output has gone, as after
-  `| head`, the command ends quietly with OUTPUT_CLOSED.
+  An InputError is printed, and the status is the one that it has, 2 or 75. Where the reader of the
+  output has gone, as after `| head`, the command ends quietly with OUTPUT_CLOSED.
   """
   prepare_streams()
   # It may name what a notebook draws with, which matplotlib refuses elsewhere. Commands draw files.
@@ -158,7 +249,7 @@ def run_command(main, *args, buckets=()):
   # matplotlib logs a warning where it finds no home folder, and when it lists the fonts.
   logging.getLogger('matplotlib').setLevel(logging.ERROR)
   try:
-    check_addresses(sys.argv[1:], buckets)
+    check_addresses(sys.argv[1:], buckets, others)
     pass_over_settings()
     check_temporary_folder()
     with writing('the output'):
@@ -166,7 +257,7 @@ def run_command(main, *args, buckets=()):
       sys.stdout.flush()  # now, since an error at Python's end would be no error of the command
   except InputError as error:
     print_error(error)
-    status = 2
+    status = error.status
   except BrokenPipeError:
     if not reader_has_gone(sys.stdout):  # the pipe is another one, such as that of a worker
       raise
@@ -177,18 +268,21 @@ def run_command(main, *args, buckets=()):
   sys.exit(status)
 
 
-def check_addresses(words, buckets=()):
+def check_addresses(words, buckets=(), others=()):
   """Raises InputError for a word of the command line that names something on another machine.
 
   As a path, s3://bucket/run is a folder of this machine, and a run in it is lost with the machine.
 
   buckets: the options that take an address gs://, as '--workdir'; '' stands for a word without one.
+  others: the options that are about another machine, and that main checks.
   """
   for before, word in zip(['', *words], words, strict=False):
     found = re.search(r'(?:^(-[^=]*)=|^|=)([a-z][a-z0-9+.-]+://.*)', word, re.IGNORECASE)
     if not found:
       continue
     option = f'--{(found[1] or before).lstrip("-")}'
+    if option in others:
+      continue
     if not found[1] and option not in buckets:
       option = ''
     if option not in buckets or not found[2].startswith('gs://'):

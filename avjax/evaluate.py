@@ -29,6 +29,13 @@ def main(argv: list[str]) -> None:
   parser.add_argument('--split', default='validation', choices=('validation', 'test'))
   parser.add_argument('--report', action='store_true', help='also write RUN/report.html')
   parser.add_argument(
+    '--groups',
+    metavar='FILE',
+    help='CSV with a column name (of clips) or subject and columns of groups, such as sex or site: '
+    'also CCC, bias and RMSE of each group',
+  )
+  parser.add_argument('--latex', metavar='FILE', help='also write the tables as LaTeX (booktabs)')
+  parser.add_argument(
     '--template', help="with --runs: the organisers' sample submission, whose rows the new ones get"
   )
   parser.add_argument(
@@ -37,15 +44,18 @@ def main(argv: list[str]) -> None:
   )
   arguments = parser.parse_args(argv[1:])
   logging.set_verbosity(logging.ERROR)
-  wrong = arguments.report if arguments.runs else arguments.template
+  of_one = arguments.report or arguments.groups or arguments.latex
+  wrong = of_one if arguments.runs else arguments.template
   if bool(arguments.run) == bool(arguments.runs) or wrong:
     raise errors.InputError(
-      'give RUN with or without --report, or --runs DIR with or without --template FILE'
+      'give RUN with or without --report, --groups FILE and --latex FILE, or --runs DIR with or '
+      'without --template FILE'
     )
   # JAX is imported only now that the command line has been accepted.
   command_line.start_jax()
   from avjax.evaluation import protocol
   from avjax.evaluation.results import evaluate_run, summarize_run
+  from avjax.reports import tables
   from avjax.runs import copies
 
   if arguments.runs:
@@ -55,13 +65,19 @@ def main(argv: list[str]) -> None:
       lines = protocol.gather(runs, evaluate_test, template)
     print('\n'.join(lines))
     return
+  if arguments.latex:
+    tables.check_latex(arguments.latex)
   with copies.evaluated(arguments.run) as run:
-    evaluated = evaluate_run(run, arguments.split, arguments.data_dir, arguments.report)
+    evaluated = evaluate_run(
+      run, arguments.split, arguments.data_dir, arguments.report, arguments.groups
+    )
   if evaluated is None:
     raise errors.InputError(
       f'the records of {arguments.run} have no clips of the {arguments.split} partition'
     )
   config, results = evaluated
+  if arguments.latex:
+    tables.write_latex(arguments.latex, results, config.targets)
   print(summarize_run(results, config.targets, run))
 
 

@@ -12,6 +12,7 @@ import sys
 from avjax import command_line, errors, files
 from avjax.errors import InputError
 from avjax.inference.engines import ENGINES, check_engine
+from avjax.inference.formats import FORMATS, check_formats
 
 # fmt: off
 ENDINGS = (
@@ -51,6 +52,13 @@ def make_parser():
     '--overlay', action='store_true', help='also write a video with face and values drawn in'
   )
   parser.add_argument(
+    '--formats',
+    default='',
+    metavar='NAME,...',
+    help='what else to write than the CSV, separated by commas: '
+    f'{", ".join(FORMATS)} (eaf is for ELAN, vtt are subtitles)',
+  )
+  parser.add_argument(
     '--film', type=int, metavar='N', help='which film track, from 1, where there are several'
   )
   parser.add_argument(
@@ -79,6 +87,8 @@ def main(argv):
   if arguments.crops and len(videos) > 1:
     raise InputError('--crops takes a single video')
   check_engine(arguments.engine)
+  formats = arguments.formats = list(filter(None, arguments.formats.split(',')))
+  check_formats(formats)
   # OpenCV, and then JAX, are imported only now that the command line has been accepted.
   from avjax.inference.looking import look_at_all
   from avjax.inference.outputs import display, output_paths, summary
@@ -100,14 +110,15 @@ def main(argv):
       for path in videos:
         prediction = next(found)
         if not isinstance(prediction, InputError):
-          print(summary(prediction, path, output_paths(path, arguments.output, arguments.overlay)))
+          written = output_paths(path, arguments.output, arguments.overlay, formats)
+          print(summary(prediction, path, written))
         elif len(videos) == 1:
           raise prediction
         else:  # the other videos are still predicted
           errors.print_error(prediction)
           refused += 1
   except KeyboardInterrupt:
-    outputs = output_paths(path, arguments.output, arguments.overlay).values()
+    outputs = output_paths(path, arguments.output, arguments.overlay, formats).values()
     kept = ', '.join(display(output) for output in outputs if output.exists()) or 'nothing'
     print(f'interrupted: {kept} of {display(path)} was kept', file=sys.stderr)
     return INTERRUPTED

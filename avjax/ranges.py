@@ -21,6 +21,9 @@ class Range:
       raise InputError(f'config.{key} is out of range: it takes {self.wanted}')
 
 
+MOST_SHOWN = 15  # names in the message of `OneOf`, which is one line
+
+
 @dataclasses.dataclass(frozen=True)
 class OneOf:
   """Holds the names that a setting takes. With `prefix`, also any name that begins with it."""
@@ -32,8 +35,8 @@ class OneOf:
     """Raises InputError, with the key of the config and the nearest name, for any other value."""
     if value not in self.names and not (self.prefix and value.startswith(self.prefix)):
       known = (*self.names, f'{self.prefix}NAME') if self.prefix else self.names
-      hint = nearest(value, known)
-      raise InputError(f'config.{key} {value!r} is not one of {", ".join(known)}{hint}')
+      shown = ', '.join(known[:MOST_SHOWN]) + ', ...' * (len(known) > MOST_SHOWN)
+      raise InputError(f'config.{key} {value!r} is not one of {shown}{nearest(value, known)}')
 
 
 def at_least(least):

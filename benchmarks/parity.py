@@ -1,13 +1,15 @@
 """Compares avjax with PyTorch on synthetic weights.
 
 python -m benchmarks.parity
+python -m benchmarks.parity --ras FOLDER
 
-Writes docs/parity.json and the block `parity` in docs/weights.md.
+Writes docs/parity.json and the block `parity` in docs/weights.md; with --ras their part `ras`.
 
 It compares IR-50, ResNet-50, VGGish, the predecessors' RJCA and LFAN, PyTorch's encoder layer and
 cross-attention of 2021: the outputs and the gradient of every parameter, in evaluation and in
 training mode, and the running averages after three passes in training mode. With --golden it also
-writes PyTorch's results, for tests that run without torch.
+writes PyTorch's results, for tests that run without torch. With --ras it compares RAAV and DCMMOE
+with the modules of their authors, which it reads from a checkout of their code in FOLDER.
 """
 
 import argparse
@@ -21,8 +23,9 @@ import jax
 import numpy as np
 import torch
 
+from avjax import errors
 from benchmarks import parity_cases as cases
-from benchmarks import torch_layers, torch_reference
+from benchmarks import torch_layers, torch_ras, torch_reference
 from benchmarks.pages import fill
 from benchmarks.parity_layers import HEADS, HIDDEN, TORCH_DROPOUTS, WIDTH
 
@@ -30,9 +33,14 @@ KINDS = ('eval', 'eval gradient', 'train', 'train gradient', 'stats')
 DOCS = pathlib.Path(__file__).parents[1] / 'docs'
 
 
-def make_reference(case):
-  """Builds the PyTorch module of a case, with synthetic weights."""
-  if case in cases.CONFIGS:
+def make_reference(case, ras=None):
+  """Builds the PyTorch module of a case, with synthetic weights.
+
+  ras: the folder with a checkout of the code of RAAV and DCMMOE, for their cases.
+  """
+  if case in cases.RAS:
+    model = torch_ras.build(case, cases.LAYERS[case], ras, cases.factors(case))
+  elif case in cases.CONFIGS:
     model = torch_reference.Predecessor(cases.CONFIGS[case])
   elif case in cases.LAYERS:
     model = make_layer(case)
@@ -182,6 +190,19 @@ def table_of(results):
   )
 
 
+def write(results, block):
+  """Writes the results and their block of docs/weights.md, 'parity' or 'ras'; keeps the other's."""
+  path, page = DOCS / 'parity.json', DOCS / 'weights.md'
+  found = json.loads(path.read_text())
+  if block == 'ras':
+    results = {'repository': torch_ras.REPOSITORY, 'commit': torch_ras.COMMIT, **results}
+    found['ras'] = results
+  else:
+    found = {**results, 'ras': found['ras']}
+  path.write_text(json.dumps(found, indent=1) + '\n')
+  page.write_text(fill(page.read_text(), block, table_of(results)))
+
+
 def main(argv):
   parser = argparse.ArgumentParser(
     prog='python -m benchmarks.parity', description=__doc__.splitlines()[0]
@@ -189,15 +210,20 @@ def main(argv):
   parser.add_argument(
     '--golden', action='store_true', help="write PyTorch's results to tests/avjax/golden"
   )
-  parser.add_argument('--cases', nargs='*', default=cases.CASES, choices=cases.CASES)
+  which = parser.add_mutually_exclusive_group()
+  which.add_argument('--cases', nargs='*', default=cases.CASES, choices=cases.CASES)
+  which.add_argument(
+    '--ras', metavar='FOLDER', help=f'a checkout of {torch_ras.REPOSITORY} at {torch_ras.COMMIT}'
+  )
   arguments = parser.parse_args(argv[1:])
+  chosen = tuple(cases.RAS) if arguments.ras else arguments.cases
   table, failed, arrays = {}, [], 0
   print(
     f'{"largest relative difference":<30}{"eval":>10}{"gradient":>10}'
     f'{"train":>10}{"gradient":>10}{"averages":>10}'
   )
-  for case in arguments.cases:
-    model = make_reference(case)
+  for case in chosen:
+    model = make_reference(case, arguments.ras)
     source = {name: x.numpy().copy() for name, x in model.state_dict().items()}
     for dtype, tolerance in cases.TOLERANCES.items():
       expected = reference(case, model, dtype)
@@ -216,9 +242,8 @@ def main(argv):
         for kind, (error, name) in worst.items()
         if error > tolerance
       ]
-  if (
-    set(arguments.cases) == set(cases.CASES) and not failed
-  ):  # the docs change only if all cases agree
+  complete = set(chosen) in (set(cases.CASES), set(cases.RAS))
+  if complete and not failed:  # the docs change only if all cases agree
     results = {
       'tolerance': cases.TOLERANCES,
       'jax': jax.__version__,
@@ -228,13 +253,11 @@ def main(argv):
       'arrays': arrays,
       'largest_relative_difference': table,
     }
-    (DOCS / 'parity.json').write_text(json.dumps(results, indent=1) + '\n')
-    page = DOCS / 'weights.md'
-    page.write_text(fill(page.read_text(), 'parity', table_of(results)))
+    write(results, 'ras' if arguments.ras else 'parity')
   within = ', '.join(f'{tolerance:g} in {dtype}' for dtype, tolerance in cases.TOLERANCES.items())
   print('\n'.join(failed) or f'all within {within}')
   return 1 if failed else 0
 
 
 if __name__ == '__main__':
-  sys.exit(main(sys.argv))
+  errors.run_command(main, sys.argv)

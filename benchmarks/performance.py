@@ -1,5 +1,8 @@
 """Writes docs/performance.md and its picture from docs/performance.json and docs/gpu.json.
 
+The work of a clip is from docs/systems.json. Figures, but for settings, are only in blocks that are
+generated here.
+
 python -m benchmarks.performance
 """
 
@@ -16,7 +19,7 @@ from benchmarks.pages import fill
 
 DOCS = pathlib.Path(__file__).parents[1] / 'docs'
 PAGE, PICTURE = DOCS / 'performance.md', DOCS / 'performance.png'
-FIGURES, GPU = DOCS / 'performance.json', DOCS / 'gpu.json'
+FIGURES, GPU, SYSTEMS = (DOCS / f'{name}.json' for name in ('performance', 'gpu', 'systems'))
 # Rows of the table of a GPU, and its columns.
 WORK = {
   'train 1': 'stage 1',
@@ -67,6 +70,9 @@ def gpu_block(found):
   peers = {stage: cases[f'torch compiled train {stage}'] for stage in (1, 3)}
   names = sorted(stages[3]['parts_ms'], key=lambda name: -stages[3]['parts_ms'][name])
   parts = [[name, *(f'{row["parts_ms"][name]:.1f}' for row in stages.values())] for name in names]
+  float32, bfloat16 = (
+    found['sketch'][f'avjax {kind} train 3']['median_ms'] for kind in ('float32', 'bfloat16')
+  )
   ratios = (f'{peers[stage]["median_ms"] / stages[stage]["median_ms"]:.2f}' for stage in (1, 3))
   return (
     f'Milliseconds a step on one {found["device"]} (jax {found["jax"]}, torch {found["torch"]}), '
@@ -84,8 +90,42 @@ def gpu_block(found):
     f'{table(["", "stage 1", "stage 3"], parts)}\n\n'
     'Stage 2, prediction, float32 and the other ways of PyTorch were not measured in that run. '
     '**Of a sketch**, before `config.precision`, on a card of that kind: its towers '
-    'were changed to bfloat16 by hand, and products behind them had ten bits.\n\n'
+    'were changed to bfloat16 by hand, and products behind them had ten bits. That made stage 3 '
+    f'{float32 / bfloat16:.2f} times as fast.\n\n'
     f'{steps_table(found["sketch"])}'
+  )
+
+
+def gpu_work_block(found, systems):
+  """Tells what the work of a step is, the least time that it takes on a GPU, and what is left."""
+  whole, behind = (systems['grjca'][part]['flops'] for part in ('whole', 'without_towers'))
+  stages = {stage: found['cases'][f'avjax bfloat16 train {stage}'] for stage in (1, 3)}
+  work = {stage: row['tflop'] for stage, row in stages.items()}
+  floors = (f'{1e3 * value / found["bfloat16_tflops"]:.0f}' for value in work.values())
+  parts = stages[1]['parts_ms']
+  towers = sum(value for name, value in parts.items() if 'tower' in name)
+  temporal = sum(value for name, value in parts.items() if 'temporal' in name)
+  rest = sum(value for name, value in parts.items() if name.startswith(('fusion', 'head')))
+  total = sum(parts.values())
+  gib = stages[3]['temporary_gib'] / found['clips']
+  return (
+    'The work of a step, counted by hand with the zeros around each map: a clip of 300 frames is '
+    f'{whole / 1e9:,.0f} GFLOP forward, and {found["clips"]} clips are {work[1]:.1f} TFLOP. Stage '
+    f'3 adds the gradients of what it opens, {work[3] - work[1]:.1f} TFLOP. At '
+    f'{found["bfloat16_tflops"]:.0f} TFLOP/s, the rate of a large product of matrices on that card '
+    f'in that run, this is {" and ".join(floors)} ms. What is behind the towers is '
+    f'{behind / whole:.1%} of the work and {(temporal + rest) / total:.0%} of the time of stage 1, '
+    'since it is in float32. `tests/avjax/system/test_step.py` compares the towers, and what each '
+    'stage adds to a step, with counts by hand.\n\n'
+    "**Why not 1.3 times.** The convolutions of both towers are cuDNN's in avjax and in PyTorch. "
+    f'The towers take {towers:.0f} of the {total:.0f} ms of stage 1 in its trace, and the TCNs '
+    f'{temporal:.0f} ms. Products of ten bits behind the towers (TensorFloat-32) might save most '
+    'of the latter; then predictions and gates would not have the digits that '
+    '`config.precision.rest` promises. '
+    '`python -m benchmarks.gpu --output FOLDER --only "avjax tensorfloat32 train 1"` measures it, '
+    'which was not done.\n\n'
+    f'Temporary memory grows with the number of clips; in stage 3 it is {gib:.1f} GiB a clip. '
+    '`python -m avjax.preflight` tells what fits.'
   )
 
 
@@ -157,6 +197,34 @@ def training_block(found):
   return (
     f'{table(head, rows)}\n\nThe trace of one such step, as shares of the time of all threads:\n\n'
     f'{table(["", *(f"stage {stage}" for stage in training)], shares)}'
+  )
+
+
+def intensity_block(found):
+  """Tells why a step of the demo is far from the limits of the processor."""
+
+  def extremes(rows, unit):
+    values = sorted(unit(row) for row in rows)
+    return values[0], values[-1]
+
+  def per_byte(row):
+    return 1e3 * row['gflop'] / row['mb']
+
+  def share(row):
+    return 1e3 * row['gflop'] / row['ms'] / found['machine']['gflops']
+
+  demo = extremes([row['avjax'] for row in found['training'].values()], per_byte)
+  towers = [found['programs'][f'{kind} tower'] for kind in ('visual', 'audio')]
+  full, used = extremes(towers, per_byte), extremes(found['programs'].values(), share)
+  return (
+    '**PyTorch is faster here**, and this was to be no slower. The towers of the demo have few '
+    f'channels, so a step does little with each byte that it moves: {demo[0]:.1f} to {demo[1]:.1f} '
+    f'FLOP, where the towers of full size do {full[0]:.0f} to {full[1]:.0f}. It reaches neither '
+    'the rate of the memory nor that of the processor, as the picture shows; at full size XLA uses '
+    f'{used[0]:.0%} to {used[1]:.0%} of the processor. Three ways were tried and gave nothing '
+    'beyond the noise of this machine: XLA without its newer library of kernels (YNNPACK), wider '
+    'vectors, and the first convolution of VGGish as shifted products with the gradient of a '
+    'convolution.'
   )
 
 
@@ -255,24 +323,26 @@ def draw(found, gpu):
   figure.savefig(PICTURE, dpi=110)
 
 
-def blocks(found, gpu):
+def blocks(found, gpu, systems):
   """Returns {name: Markdown} of the generated blocks of the page."""
   return {
     'gpu': gpu_block(gpu),
+    'gpu work': gpu_work_block(gpu, systems),
     'gpu tried': gpu_tried_block(gpu),
     'programs': programs_block(found),
     'prediction': prediction_line(found),
     'reading': reading_block(found),
     'folded': folded_block(found),
     'training': training_block(found),
+    'intensity': intensity_block(found),
   }
 
 
 def write():
   """Writes the page and its picture."""
-  found, gpu = json.loads(FIGURES.read_text()), json.loads(GPU.read_text())
+  found, gpu, systems = (json.loads(path.read_text()) for path in (FIGURES, GPU, SYSTEMS))
   text = PAGE.read_text()
-  for name, block in blocks(found, gpu).items():
+  for name, block in blocks(found, gpu, systems).items():
     text = fill(text, name, block)
   PAGE.write_text(text)
   draw(found, gpu)

@@ -22,11 +22,11 @@ from avjax.evaluation.series import smoothing_widths
 from avjax.models.layers import nothing_trainable
 from avjax.system import System, steps
 from benchmarks.pages import fill
+from configs import finetune
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGE = ROOT / 'docs' / 'systems.md'
-NOT_SYSTEMS = {'__init__', 'base', 'golden'}  # what else is in configs/
-CONFIGS = {path.stem for path in (ROOT / 'configs').glob('*.py')} - NOT_SYSTEMS
+CONFIGS = set(finetune.SYSTEMS)
 NUMPY, BOTH, HEAD = 'float64 NumPy', 'float64 NumPy, PyTorch', 'float64 NumPy, only its head'
 # {config: (where its equations and sizes come from, what the tests compare it with)}
 SYSTEMS = {
@@ -51,6 +51,8 @@ SYSTEMS = {
   'hsemotion': ("its author's notebook of 2024", HEAD),
   'aiwell': ('its abstract (2503.12260)', NUMPY),
   'charon': ("its authors' code", NUMPY),
+  'raav': ("its authors' code (CVPRW-26)", BOTH),
+  'dcmmoe': ("its authors' code (CVPRW-26); the gate: notes on the paper", BOTH),
   'baseline': ("the challenge's reports, no code", HEAD),
   'visual': ('a control', HEAD),
   'audio': ('a control', HEAD),

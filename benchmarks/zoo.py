@@ -102,7 +102,7 @@ take the place of the visual tower. A reconstruction is named as such.
 
 The best epoch is chosen on the same partition. Seconds are those of training and validation, with \
 two
-runs at a time on {cores} CPU cores.
+runs at a time on {cores} CPU cores.{note}
 """
 
 
@@ -110,6 +110,7 @@ def page(found):
   """Returns the text of docs/results.md for the content of docs/results.json."""
   return PAGE.format(
     **{name: found[name] for name in ('epochs', 'records', 'cores')},
+    note=found.get('note', ''),  # what holds for rows that were not made together with the others
     in_one_stage=IN_ONE_STAGE + 1,
     side=SIDE,
     table=table(found['rows']),

@@ -1,8 +1,9 @@
 """Builds the config of a system from the settings that all systems share: the paper's, section 4.3.
 
-Every other file of this folder is one system. It has `get_config(argument)`, which calls the one
-here with `change`, a function that sets what differs, with `mini` where `shrink` does not suffice,
-and with `author` where the authors' code of this system does more than RJCMA does.
+Every other file of this folder is one system, except finetune.py, which changes any of them. It
+has `get_config(argument)`, which calls the one here with `change`, a function that sets what
+differs, with `mini` where `shrink` does not suffice, and with `author` where the authors' code of
+this system does more than RJCMA does.
 
 Argument, separated by commas, as in --config=configs/grjca.py:target=arousal,fold=3:
   target=valence|arousal|joint   one dimension, or one model for both; target=both is two runs
@@ -62,9 +63,12 @@ def set_data_and_start(config):
   """Sets which records are read and from which weights a run starts."""
   # `features` is {name: width} of features in place of towers; a run takes it from its records.
   config.data = ConfigDict({'dir': '', 'length': 300, 'stride': 200, 'face': 48, 'features': {}})
-  # Weights to start from, files of python -m avjax.pretrained; `model` is for all parts at once.
+  # Weights to start from, files of python -m avjax.pretrained; `model` is for all parts at once,
+  # and may be the folder of a run or of an exported model, too.
   config.init = ConfigDict({'visual': '', 'audio': '', 'model': ''})
-  config.resume = ''  # the folder of another run, whose training this one continues
+  # The folder of another run, whose training this one continues; on other records it begins with
+  # the best weights of that run, as with `init.model`.
+  config.resume = ''
 
 
 def set_model(config):

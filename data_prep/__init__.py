@@ -1,7 +1,7 @@
 """Turns the folder of a data set into checked records, before any training.
 
-Of avjax it uses errors, files, data and media, so it loads no JAX. TensorFlow is imported only when
-records are written or counted.
+Of avjax it uses errors, files, data and media, and of inference what finds faces, so it loads no
+JAX. TensorFlow is imported only when records are written or counted.
 """
 
 import os

@@ -7,20 +7,34 @@ interrupted.
 import argparse
 import collections
 import contextlib
+import functools
 import itertools
-import pathlib
 import shutil
 import sys
 
 from avjax import errors, files
 from avjax.data import manifest, records
 from avjax.errors import InputError
-from data_prep import clips, cluster, contents, features, parallel, shards
+from data_prep import (
+  clips,
+  cluster,
+  contact_sheet,
+  contents,
+  features,
+  found_faces,
+  parallel,
+  places,
+  shards,
+  survey,
+)
 from data_prep.sources import SOURCES
 
+# What else is meant by the source of records.
+MADE_FROM = ' (they were made from other files, labels or options of the layout)'
 TOLERABLE = {
   'unlisted': 'videos and crops that belong to no clip',
   'out_of_range': 'annotations outside [-1, 1], which then count as missing',
+  'subjects': 'subjects who are in several splits',
   'length': f'annotations and videos that differ by more than {clips.MAX_LENGTH_DIFFERENCE} frames',
 }
 
@@ -56,6 +70,8 @@ def parse_args(argv=None):
       '--length, --stride, --face, --workers and --max_shard_mib must be at least 1, '
       'and --stride at most --length so that no frame is left out'
     )
+  if args.dry_run and args.contact_sheet:
+    raise InputError('--dry-run looks at no pictures: leave out --contact_sheet')
   return args
 
 
@@ -71,9 +87,17 @@ def add_layout(parser):
 
 def add_options(parser):
   """Adds the options that do not depend on the layout of the data set."""
-  parser.add_argument('--source', required=True, type=pathlib.Path, help='folder of the data set')
   parser.add_argument(
-    '--data_dir', required=True, type=pathlib.Path, help='folder to which the records are written'
+    '--source',
+    required=True,
+    type=places.path,
+    help='folder of the data set, or gs://BUCKET/FOLDER',
+  )
+  parser.add_argument(
+    '--data_dir',
+    required=True,
+    type=places.path,
+    help='folder to which the records are written, or gs://BUCKET/FOLDER',
   )
   add_layout(parser)
   parser.add_argument('--length', type=int, default=300, help='frames per window (default: 300)')
@@ -114,10 +138,31 @@ def add_options(parser):
     metavar='NAME=DIR',
     help='features of other backbones: folders with one .npy file per clip, row k - 1 for frame k',
   )
+  parser.add_argument(
+    '--contact_sheet',
+    action='store_true',
+    help=f'also write a picture of each clip into DATA_DIR/{contact_sheet.FOLDER}: its face at '
+    'every second',
+  )
+  parser.add_argument(
+    '--dry-run',
+    action='store_true',
+    help='read all but the pictures, print what would be built, and write nothing',
+  )
 
 
 def main(argv=None):
   args = parse_args(argv)
+  try:
+    with places.here(args) as check:
+      return build(args, check)
+  except KeyboardInterrupt:
+    print('interrupted; the same command starts again', file=sys.stderr)
+    return 130
+
+
+def build(args, check):
+  """Builds records in a folder; check: function of the folder of finished ones, see places.py."""
   splits = SOURCES[args.layout].plan(args)
   if not any(splits.values()):
     raise InputError(f'{args.source} holds no clips')
@@ -125,6 +170,12 @@ def main(argv=None):
     args.length, args.stride, args.face, features.widths(itertools.chain(*splits.values()))
   )
   records.check_layout(vars(layout), 'the layout of the records')
+  jobs = shards.recorded(splits)
+  if any(job.face for job in jobs):
+    found_faces.programs()  # says now what it would say after the first video
+  if args.dry_run:
+    print(survey.describe(splits, args.workers))
+    return 0
   target = args.data_dir / manifest.NAME / manifest.VERSION
   staging = args.data_dir / f'{manifest.NAME}.incomplete'
   for folder in (target, staging):
@@ -134,14 +185,16 @@ def main(argv=None):
   wanted = {'layout': vars(layout), 'source': source, 'max_shard_mib': args.max_shard_mib}
   with files.locked(args.data_dir, busy=f'another build is writing to {args.data_dir}'):
     if target.exists():
-      check_same(target, wanted)
-      return keep(target, splits, known, seen, args.workers)
+      check_same(target, wanted, check)
+      keep(target, splits, known, seen, args.workers)
+      draw_contact_sheets(jobs, args)
+      return 0
     shutil.rmtree(staging, ignore_errors=True)  # left by a build that was killed
     try:
       with (
         cluster.connected(args.scheduler) if args.scheduler else contextlib.nullcontext() as client
       ):
-        check_features(shards.recorded(splits), args.workers)
+        check_inputs(jobs, args.workers)
         made, clips_seen = shards.write(
           splits,
           layout,
@@ -154,28 +207,26 @@ def main(argv=None):
       target.parent.mkdir(exist_ok=True)
       contents.write(target.parent, seen | clips_seen)
       (staging / manifest.NAME / manifest.VERSION).rename(target)
-    except KeyboardInterrupt:
-      print('interrupted: nothing was kept; the same command starts again', file=sys.stderr)
-      return 130
     finally:
       shutil.rmtree(staging, ignore_errors=True)
-  print(summary(made, target))
+    draw_contact_sheets(jobs, args)
+  print('\n'.join([*summary(made, target), *survey.remarks(jobs)]))
   return 0
 
 
-def check_same(target, wanted):
+def check_same(target, wanted, check):
   """Raises InputError unless the records that are there have these entries in their manifest."""
   if not (target / manifest.MANIFEST).is_file():
     raise InputError(
       f'{target} exists but has no {manifest.MANIFEST}, so it was not made by this program; '
       'remove it'
     )
-  found = manifest.check_sizes(target)
+  found = check(target)
   differing = [key for key, value in wanted.items() if found.get(key) != value]
   if differing:
     raise InputError(
-      f'{target} holds records with a different {" and ".join(differing)}; '
-      'remove it or choose another --data_dir'
+      f'{target} holds records with a different {" and ".join(differing)}'
+      f'{MADE_FROM if "source" in differing else ""}; remove it or choose another --data_dir'
     )
 
 
@@ -204,22 +255,29 @@ def keep(target, splits, known, seen, workers):
     with contextlib.suppress(OSError):  # it only saves time, and others may share these records
       contents.write(target.parent, known)
   print(f'{target} is complete and made from the same source with the same settings: nothing to do')
-  return 0
 
 
-def check_features(jobs, workers):
-  """Checks all feature files, which takes seconds, before any video is decoded, which takes hours.
+def check_inputs(jobs, workers):
+  """Checks labels in time and features, in seconds, before any video is decoded, in hours.
 
   Raises InputError for the first that does not fit.
   """
-  jobs = [job for job in jobs if job.features]
+  jobs = [job for job in jobs if job.features or job.timed is not None]
   if jobs:
-    with parallel.ordered(clips.check_features, jobs, workers, 'checked clip') as checked:
+    with parallel.ordered(clips.check_inputs, jobs, workers, 'checked clip') as checked:
       collections.deque(checked, maxlen=0)
 
 
+def draw_contact_sheets(jobs, args):
+  """Draws the contact sheets of clips, if they are asked for."""
+  if args.contact_sheet:
+    draw = functools.partial(contact_sheet.draw, folder=args.data_dir / contact_sheet.FOLDER)
+    with parallel.ordered(draw, jobs, args.workers, 'contact sheet') as drawn:
+      collections.deque(drawn, maxlen=0)
+
+
 def summary(made, target):
-  """Returns the text that is printed at the end: the size of each split, and what is masked."""
+  """Returns the lines that are printed at the end: the size of each split, and what is masked."""
   counts = [
     (split, len(chunk['clips']), sum(chunk['clips'].values()), chunk['records'])
     for split, chunk in made['chunks'].items()
@@ -236,20 +294,18 @@ def summary(made, target):
     f'features: {name}, {width} numbers a frame'
     for name, width in made['layout']['features'].items()
   ]
-  return '\n'.join(
-    [
-      *lines,
-      f'{len(made["shards"])} shards, {size / 1e6:,.1f} MB; masked frames: {masked}',
-      f'log-mel: {made["log_mel_bytes"] / max(windowed, 1):.0f} bytes a frame '
-      '(a stored window of 96 x 64 would take 12,288)',
-      f'records: {target}',
-    ]
-  )
+  return [
+    *lines,
+    f'{len(made["shards"])} shards, {size / 1e6:,.1f} MB; masked frames: {masked}',
+    f'log-mel: {made["log_mel_bytes"] / max(windowed, 1):.0f} bytes a frame '
+    '(a stored window of 96 x 64 would take 12,288)',
+    f'records: {target}',
+  ]
 
 
 def run():
   """Runs the console command avjax-prepare."""
-  errors.run_command(main)
+  errors.run_command(main, buckets=('--source', '--data_dir'), others=('--scheduler',))
 
 
 if __name__ == '__main__':

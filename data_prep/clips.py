@@ -14,6 +14,7 @@ from avjax.errors import InputError
 from avjax.media import audio, faces
 from avjax.media.decoder import Decoder
 from data_prep import features
+from data_prep.labels import TimedLabels, frame_period
 
 # Annotation, crops and decoded video may differ by this many frames; officially they do by a few.
 MAX_LENGTH_DIFFERENCE = 30
@@ -23,6 +24,7 @@ MAX_LENGTH_DIFFERENCE = 30
 class Clip:
   """Names the files of one person in one video.
 
+  annotation: the file of the labels, or a folder with one of each annotator.
   partition: 'train', 'validation' or 'test'; a test clip has no annotation.
   """
 
@@ -44,12 +46,29 @@ class Job:
   """
 
   clip: Clip
-  crop_ids: np.ndarray  # (K,) int32 frames that have a crop, ascending, K >= 1
+  crop_ids: np.ndarray  # (K,) int32 frames that have a crop, ascending; empty if `face` is given
   labels: np.ndarray | None  # (T,2) float32 valence and arousal; None for a test clip
   annotated: np.ndarray | None  # (T,) bool, True where both were annotated; None for a test clip
   unreadable: frozenset[str]  # crops of any clip that may be broken, such as clip/00026.jpg
   features: dict[str, pathlib.Path]
   ignore_length: bool = False  # whether lengths may differ by more than MAX_LENGTH_DIFFERENCE
+  timed: TimedLabels | None = None  # in place of labels and annotated, which are then None
+  # Whose face is found in the video (face_source.check_face); the crops of the clip are then made.
+  face: str | None = None
+  subject: str | None = None  # who the clip shows; None if that is not known
+
+  @property
+  def is_labelled(self) -> bool:
+    """Whether there are labels; a test clip has none."""
+    return self.labels is not None or self.timed is not None
+
+  @property
+  def is_recorded(self) -> bool:
+    """Whether the clip comes into the records: it has annotated frames, or is a test clip.
+
+    Timed labels always have some, or are refused.
+    """
+    return self.annotated is None or bool(self.annotated.any())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,16 +120,11 @@ def decode_clip(job: Job, layout: Layout) -> DecodedClip:
 def decode_with(decoder: Decoder, job: Job, layout: Layout) -> DecodedClip:
   """Does what `decode_clip` does."""
   timeline = decoder.timeline(job.clip.video)
-  n = len(timeline.times)
   if not job.ignore_length:
-    check_lengths(job, n)
-  check_rows(job, n)
-  kept, beyond = kept_frames(job, n), 0
-  if job.labels is None:
-    labels, annotated = np.zeros((n, 2), np.float32), np.zeros(n, bool)
-  else:
-    labels, annotated = job.labels[:n], job.annotated[:n]
-    beyond = int(job.annotated[n:].sum())
+    check_lengths(job, timeline.times)
+  check_rows(job, len(timeline.times))
+  labels, annotated, beyond = frame_labels(job, timeline.times)
+  kept = kept_frames(job, annotated)
   frames = (kept + 1).astype(np.int32)
   images, face_present, broken = faces.read_faces(
     job.clip.crops, frames, layout.face, job.unreadable
@@ -134,24 +148,54 @@ def decode_with(decoder: Decoder, job: Job, layout: Layout) -> DecodedClip:
   )
 
 
-def kept_frames(job: Job, n: int) -> np.ndarray:
-  """Returns which of the n frames of a clip come into records: (k,) indices from 0, ascending."""
-  return np.arange(n) if job.annotated is None else np.flatnonzero(job.annotated[:n])
+def frame_labels(job: Job, times: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+  """Returns the labels of a clip of n frames; an annotation may have fewer rows than that, T.
+
+  times: (n,) seconds of the frames.
+
+  Returns labels (n or T,2) float32 and annotated (n or T,) bool, both 0 for a test clip, and how
+  many annotated rows lie beyond the end of the video. Raises InputError, saying why, for timed
+  labels that annotate none of the frames.
+  """
+  n = len(times)
+  if job.timed is not None:
+    labels, annotated = job.timed.on_frames(times)
+    if not annotated.any():
+      raise InputError(
+        f'{job.clip.name} has no annotated frame: {job.clip.annotation} {job.timed.why_none(times)}'
+      )
+    return labels, annotated, len(job.timed.rows_after(times))
+  if job.labels is None or job.annotated is None:
+    return np.zeros((n, 2), np.float32), np.zeros(n, bool), 0
+  return job.labels[:n], job.annotated[:n], int(job.annotated[n:].sum())
 
 
-def check_features(job: Job) -> None:
-  """Checks the feature files of a clip without decoding its video, if its header counts the frames.
+def kept_frames(job: Job, annotated: np.ndarray) -> np.ndarray:
+  """Returns which frames of a clip come into records: (k,) indices from 0, ascending.
 
-  Raises InputError where a file has another number of rows than the video has frames, or a number
-  that is not finite in a row that is kept. Only decode_clip can tell that a header is wrong.
+  annotated: (n,) bool, of which a test clip needs only the length.
+  """
+  return np.flatnonzero(annotated) if job.is_labelled else np.arange(len(annotated))
+
+
+def check_inputs(job: Job) -> None:
+  """Checks labels in time and features of a clip without decoding its video.
+
+  Raises InputError where labels annotate no frame or go on after the end of the video, and where a
+  feature file has another number of rows than the video has frames, or a number that is not finite
+  in a row that is kept. Only decode_clip can tell that a header counts the frames wrongly.
   """
   with Decoder() as decoder:
-    n = decoder.frames_in_header(job.clip.video)
-    if any(len(features.open_rows(path)) != n for path in job.features.values()):
-      n = len(decoder.timeline(job.clip.video).times)
-  check_rows(job, n)
+    times = np.arange(decoder.frames_in_header(job.clip.video))
+    rows = [len(features.open_rows(path)) for path in job.features.values()]
+    if job.timed is not None or any(n != len(times) for n in rows):
+      times = decoder.timeline(job.clip.video).times
+  if job.timed is not None and not job.ignore_length:
+    check_lengths(job, times)
+  check_rows(job, len(times))
+  kept = kept_frames(job, frame_labels(job, times)[1])
   for path in job.features.values():
-    features.read_rows(path, kept_frames(job, n))
+    features.read_rows(path, kept)
 
 
 def check_rows(job: Job, n: int) -> None:
@@ -165,14 +209,26 @@ def check_rows(job: Job, n: int) -> None:
       )
 
 
-def check_lengths(job: Job, n: int) -> None:
-  """Raises InputError where annotation or crops do not fit the n decoded frames."""
-  hint = '; to cut to the shorter, add --tolerate length'
+def check_lengths(job: Job, times: np.ndarray) -> None:
+  """Raises InputError where annotation or crops do not fit the n decoded frames.
+
+  times: (n,) seconds of the frames.
+  """
+  n, hint = len(times), '; to cut to the shorter, add --tolerate length'
+  if job.timed is not None:
+    after = job.timed.rows_after(times)
+    excess = (after.max() - times[-1]) / frame_period(times) if len(after) else 0
+    if excess > MAX_LENGTH_DIFFERENCE:
+      raise InputError(
+        f'{job.clip.annotation} goes on for {after.max() - times[-1]:.1f} s after the end of '
+        f'{job.clip.video}, which lasts {times[-1]:.1f} s; is it of another video, or are its '
+        f'times not in seconds?{hint}'
+      )
   if job.labels is not None and abs(len(job.labels) - n) > MAX_LENGTH_DIFFERENCE:
     raise InputError(
       f'{job.clip.annotation} has {len(job.labels)} rows, but {job.clip.video} has {n} frames{hint}'
     )
-  if job.crop_ids[-1] > n + MAX_LENGTH_DIFFERENCE:
+  if job.crop_ids.size and job.crop_ids[-1] > n + MAX_LENGTH_DIFFERENCE:
     raise InputError(
       f'{job.clip.crops} goes up to frame {job.crop_ids[-1]}, '
       f'but {job.clip.video} has {n} frames{hint}'

@@ -32,8 +32,9 @@ import avjax
 from avjax import files
 from avjax.data.records import Layout
 from avjax.errors import InputError, one_line, writing
-from data_prep import contents, parallel
+from data_prep import contents, found_faces, parallel
 from data_prep.clips import Clip, DecodedClip, Job
+from data_prep.labels import TimedLabels, Trace
 
 # What the bytes of a clip depend on; the manifest has more, which only write records.
 PACKAGES = ('av', 'librosa', 'numpy', 'opencv-python-headless', 'pillow')
@@ -49,7 +50,10 @@ def connected(address):
   worker comes.
   """
   if not re.fullmatch(r'[^\s/]+:\d+', address):
-    raise InputError(f'--scheduler {address} is not HOST:PORT, such as 10.0.0.5:8786')
+    raise InputError(
+      f'--scheduler {address} is not HOST:PORT, such as 10.0.0.5:8786; for TLS, set '
+      "distributed.comm.default-scheme to tls in Dask's configuration"
+    )
   with start(address) as client:
     try:
       client.wait_for_workers(1, timeout=SECONDS)
@@ -241,23 +245,25 @@ def check_job(path):
   if not path.exists():
     raise InputError(f'{where} does not find {path}; --data_dir {remedy}')
   job, layout, wanted = load_job(path)
-  found = versions()
+  found = versions(job)
   for name in wanted:
     if found[name] != wanted[name]:
       raise InputError(
         f'{where} has another {name} ({found[name]}, not {wanted[name]}), with which the records '
         'may have other bytes; install the same versions'
       )
-  for source in (job.clip.video, job.clip.crops, *job.features.values()):
+  crops = () if job.face else (job.clip.crops,)
+  for source in (job.clip.video, *crops, *job.features.values()):
     if not source.exists():
       raise InputError(f'{where} does not find {source}; --source {remedy}')
   return job, layout
 
 
-def versions():
+def versions(job):
   """Returns the versions of what the bytes of a clip depend on."""
   found = {'python': platform.python_version(), 'avjax': avjax.__version__}
-  return found | {name: importlib.metadata.version(name) for name in PACKAGES}
+  found |= {name: importlib.metadata.version(name) for name in PACKAGES}
+  return found | (found_faces.programs() if job.face else {})
 
 
 # The files.
@@ -287,10 +293,18 @@ def save_job(path, job, layout):
     'unreadable': sorted(job.unreadable),
     'features': {name: str(file.absolute()) for name, file in job.features.items()},
     'ignore_length': job.ignore_length,
+    'face': job.face,
+    'subject': job.subject,
     'layout': vars(layout),
-    'versions': versions(),
+    'versions': versions(job),
   }
   arrays = {'crop_ids': job.crop_ids, 'labels': job.labels, 'annotated': job.annotated}
+  if job.timed is not None:
+    fields = {name: getattr(job.timed, name) for name in ('by_frame', 'lag', 'gap')}
+    values['timed'] = fields | {'annotators': [trace.annotator for trace in job.timed.traces]}
+    arrays['weights'] = job.timed.weights
+    for i, trace in enumerate(job.timed.traces):
+      arrays |= {f'places/{i}': trace.places, f'values/{i}': trace.values}
   save(path, values, {name: array for name, array in arrays.items() if array is not None})
 
 
@@ -301,6 +315,13 @@ def load_job(path):
   paths = {
     name: clip[name] and pathlib.Path(clip[name]) for name in ('video', 'crops', 'annotation')
   }
+  timed = values.get('timed')
+  if timed:
+    names = timed.pop('annotators')
+    traces = [
+      Trace(name, arrays[f'places/{i}'], arrays[f'values/{i}']) for i, name in enumerate(names)
+    ]
+    timed = TimedLabels(tuple(traces), arrays['weights'], **timed)
   job = Job(
     clip=Clip(**clip | paths),
     crop_ids=arrays['crop_ids'],
@@ -309,6 +330,9 @@ def load_job(path):
     unreadable=frozenset(values['unreadable']),
     features={name: pathlib.Path(file) for name, file in values['features'].items()},
     ignore_length=values['ignore_length'],
+    timed=timed,
+    face=values['face'],
+    subject=values['subject'],
   )
   return job, Layout(**values['layout']), values['versions']
 

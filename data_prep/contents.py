@@ -17,7 +17,7 @@ from avjax import files
 from avjax.data.records import Layout
 from avjax.errors import InputError, as_input_error
 from avjax.media import faces
-from data_prep import parallel
+from data_prep import found_faces, parallel
 from data_prep.clips import DecodedClip, Job, decode_clip
 
 NAME = 'source.json'
@@ -84,8 +84,12 @@ def examine(paths: Sequence[pathlib.Path], known: Contents | None = None) -> Con
 
 
 def clip_files(job: Job) -> list[pathlib.Path]:
-  """Returns the files that only decoding reads: the video and the crops of a clip."""
-  return [job.clip.video, *faces.list_crops(job.clip.crops).values()]
+  """Returns the files that only decoding reads: the video and the crops that come with a clip.
+
+  Crops that are made of the video are left out; they may be removed when the records are there.
+  """
+  crops = {} if job.face else faces.list_crops(job.clip.crops)
+  return [job.clip.video, *crops.values()]
 
 
 def examine_clip(job: Job) -> Contents:
@@ -94,8 +98,13 @@ def examine_clip(job: Job) -> Contents:
 
 
 def decode(job: Job, layout: Layout) -> tuple[DecodedClip, Contents]:
-  """Returns a decoded clip, and the Contents of the files that it was decoded from."""
+  """Returns a decoded clip, and the Contents of the files that it was decoded from.
+
+  Faces that are to be found are found first, unless that has been done before.
+  """
   seen = examine_clip(job)
+  if job.face:
+    found_faces.keep_faces(job.clip.video, seen['sha256'], job.face, job.clip.crops)
   return decode_clip(job, layout), seen
 
 
@@ -104,8 +113,9 @@ def fingerprint(
 ) -> tuple[str, Known]:
   """Computes a SHA-256 that identifies the source data.
 
-  It covers names and sizes of the videos, which crops there are, annotations and the bytes of
-  feature files. Paths and times are left out, so it does not change when a data set is moved.
+  It covers names and sizes of the videos, which crops there are or whose face is found, subjects,
+  annotations and the bytes of feature files. Paths and times are left out, so it does not change
+  when a data set is moved.
 
   Args:
     splits: {split: jobs} that the source has planned.
@@ -123,6 +133,10 @@ def fingerprint(
       digest.update(job.crop_ids.tobytes())
       if job.labels is not None and job.annotated is not None:
         digest.update(job.labels.tobytes() + job.annotated.tobytes())
+      if job.timed is not None:
+        digest.update(job.timed.tobytes())
+      if job.face or job.subject:
+        digest.update(repr((job.face, job.subject)).encode())
       for name, path in job.features.items():  # by content: two backbones may give equal sizes
         key = f'features/{name}/{job.clip.name}'
         seen[key] = examine([path], known.get(key))

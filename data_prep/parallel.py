@@ -49,17 +49,20 @@ def ordered(function, items, workers, unit):
 
   At most workers + 2 results are computed ahead, so that memory stays bounded however slowly they
   are taken. The iterator raises what the function raises. Leaving the context early drops the work
-  that has not begun.
+  that has not begun, and an error ends the context at once. Otherwise the workers have ended after
+  it: a pool that is left to Python's end may complain there.
   """
   with spawned_pool(min(workers, len(items)), prepare_worker) as pool:
     try:
       yield progress(results(pool, function, items, workers + 2), len(items), unit)
-    except concurrent.futures.process.BrokenProcessPool:
-      raise InputError(
-        'a worker process was killed, probably for lack of memory; use fewer --workers'
-      ) from None
-    finally:
+    except BaseException as error:
       pool.shutdown(wait=False, cancel_futures=True)
+      if isinstance(error, concurrent.futures.process.BrokenProcessPool):
+        raise InputError(
+          'a worker process was killed, probably for lack of memory; use fewer --workers'
+        ) from None
+      raise
+    pool.shutdown(cancel_futures=True)
 
 
 def results(pool, function, items, ahead):

@@ -15,12 +15,7 @@ PACKAGES = ('av', 'librosa', 'numpy', 'pillow', 'tensorflow-datasets')
 
 def recorded(splits):
   """Returns the jobs of the clips that come into the records: those with annotated frames."""
-  return [
-    job
-    for members in splits.values()
-    for job in members
-    if job.labels is None or job.annotated.any()
-  ]
+  return [job for members in splits.values() for job in members if job.is_recorded]
 
 
 def write(splits, layout, staging, *, workers, client, max_shard_mib):
@@ -37,6 +32,12 @@ def write(splits, layout, staging, *, workers, client, max_shard_mib):
   Returns the manifest, without what identifies the source, and the contents of the clips' files.
   """
   kept = {split: {job.clip.name: 0 for job in members} for split, members in splits.items()}
+  subjects = {
+    job.clip.name: job.subject
+    for members in splits.values()
+    for job in members
+    if job.subject is not None
+  }
   splits = {split: recorded({split: members}) for split, members in splits.items()}
   tally, seen = collections.Counter(), {}
 
@@ -72,7 +73,7 @@ def write(splits, layout, staging, *, workers, client, max_shard_mib):
     filled = {split: examples(split, decoded) for split, members in splits.items() if members}
     shards = tfds_builder.write(layout, filled, staging, max_shard_mib)
   made = describe(staging / manifest.NAME / manifest.VERSION, layout, shards, kept, tally)
-  return made, seen
+  return (made | {'subjects': subjects} if subjects else made), seen
 
 
 def describe(folder, layout, shards, kept, tally):

@@ -4,9 +4,13 @@
 # uv, of the version and with the hashes of hashes.txt, brings that Python, and compares the packages
 # with hashes.txt.
 set -euo pipefail
+extra=${1:-}
+if [ $# -ne 1 ] || ! [[ $extra =~ ^(tpu|cuda|cpu)$ ]]; then
+  echo "usage: launch/prepare.sh tpu|cuda|cpu" >&2
+  exit 2
+fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-extra=${1:?names the extra of setup.cfg: tpu, cuda or cpu}
 if [ -e ".venv/prepared-$extra" ]; then exit; fi
 # The variable is for Debian's and Ubuntu's newer Pythons, which otherwise install nothing.
 PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --quiet --user --require-hashes --requirement <(sed -n '/^uv==/,$p' hashes.txt)

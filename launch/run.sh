@@ -3,9 +3,14 @@
 #   launch/run.sh .venv/bin/python -m avjax.main FLAGS
 # TERM is passed on to it. The exit status is that of the command, but 75 where TERM has come: what
 # has started this (Kubernetes, SkyPilot, Slurm, launch/tpu_vm.sh) would take 0 for a finished run,
-# and must start the same command again.
+# and must start the same command again. The command itself ends with 75 where its bucket has not
+# answered for minutes.
 set -euo pipefail
 
+if [ $# -eq 0 ]; then
+  echo "usage: launch/run.sh COMMAND [ARGUMENTS]" >&2
+  exit 2
+fi
 "$@" &
 child=$! asked=
 trap 'asked=1; kill -TERM "$child" 2> /dev/null || true' TERM

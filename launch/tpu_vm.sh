@@ -40,6 +40,7 @@ elif [ $# -ne 2 ]; then
 fi
 name=$1 zone=$2
 seconds=${POLL_SECONDS:-60}  # between two looks at the queue or at the run
+looks=10  # at hosts that let nobody in, after which it gives up
 
 step() {
   if [ -n "$dry_run" ]; then printf '%q ' "$@"; echo; else "$@"; fi
@@ -71,6 +72,15 @@ request_slice() {
   step gcloud compute tpus queued-resources create "$name" "--node-id=$name" "--zone=$zone" \
     "--accelerator-type=$type" "--runtime-version=$image" ${spot:+--spot}
 }
+wait_to_be_let_in() {  # wait_to_be_let_in LOOKS WHO
+  if [ "$1" -eq 1 ]; then
+    echo "waiting for ssh: $2 nobody in; asked every $seconds s, $looks times at most"
+  elif [ "$1" -ge "$looks" ]; then
+    echo "error: $2 nobody in by ssh, asked $looks times; the same command goes on" >&2
+    exit 1
+  fi
+  sleep "$seconds"
+}
 before=''
 wait_for_slice() {
   if [ -n "$dry_run" ]; then slice_state; request_slice; return; fi
@@ -87,11 +97,7 @@ wait_for_slice() {
       ACTIVE)
         if on_hosts all true; then return; fi  # a new host lets nobody in for a while
         tries=$((tries + 1))
-        if [ "$tries" -eq 10 ]; then
-          echo "error: not all hosts of $name can be reached by ssh" >&2
-          exit 1
-        fi
-        sleep "$seconds"
+        wait_to_be_let_in "$tries" "some host of $name lets"
         ;;
       '') request_slice ;;
       SUSPENDED) step gcloud compute tpus queued-resources delete "$name" "--zone=$zone" --force --quiet ;;
@@ -122,7 +128,7 @@ start_run() {
     on_hosts all "$host start $flags"
 }
 
-failures=0 started=''
+failures=0 started='' silent=0
 while true; do
   if [ -n "$type" ]; then wait_for_slice; fi
   status=0
@@ -143,7 +149,13 @@ while true; do
     else
       found='not started'
     fi
+    if [ -n "$found" ]; then silent=0; fi
     case $found in
+      '')
+        silent=$((silent + 1))
+        wait_to_be_let_in "$silent" "host 0 of $name, which knows how the run is, lets"
+        continue
+        ;;
       stopped)
         echo "the run has been stopped; --delete gives the slice back"
         exit
@@ -153,7 +165,7 @@ while true; do
         exit "${found#ended }"
         ;;
       lost | ended* | 'not started')
-        if [ "$found" != 'ended 75' ]; then failures=$((failures + 1)); fi  # 75: the machine was told to stop
+        if [ "$found" != 'ended 75' ]; then failures=$((failures + 1)); fi  # 75: told to stop, or the bucket did not answer
         if [ "$failures" -gt 3 ]; then
           echo "error: the run is $found for the fourth time; --tail shows why" >&2
           exit 1

@@ -14,9 +14,11 @@ from avjax.evaluation.results import summarize_run
 from benchmarks import (
   equations,
   evidence,
+  finetune,
   mutants,
   performance,
   predict,
+  saving,
   scale,
   suites,
   systems,
@@ -38,7 +40,9 @@ BLOCKS = [
   (README, 'evidence', lambda: evidence.table(load('evidence.json')['rows'])),
   (README, 'predict', lambda: predict.summary(load('predict.json'))),
   (DOCS / 'predict.md', 'predict', lambda: predict.details(load('predict.json'))),
+  (saving.PAGE, 'saving', lambda: saving.block(load('saving.json'))),
   (DOCS / 'systems.md', 'systems', lambda: systems.table(load('systems.json'))),
+  (finetune.PAGE, 'finetune', lambda: finetune.table(load('finetune.json'))),
   (DOCS / 'reliability.md', 'fault', lambda: suites.table('fault')),
   (DOCS / 'security.md', 'attack', lambda: suites.table('attack')),
   (DOCS / 'mutants.md', 'mutants', lambda: mutants.page(load('mutants.json'))),
@@ -48,7 +52,9 @@ BLOCKS = [
   ),
   *(
     (performance.PAGE, name, lambda block=block: block)
-    for name, block in performance.blocks(load('performance.json'), load('gpu.json')).items()
+    for name, block in performance.blocks(
+      load('performance.json'), load('gpu.json'), load('systems.json')
+    ).items()
   ),
 ]
 
@@ -58,6 +64,13 @@ BLOCKS = [
 )
 def test_blocks_are_what_their_benchmarks_write(page, name, block):
   assert fill(page.read_text(), name, block()) == page.read_text()
+
+
+def test_fine_tuning_beats_training_from_scratch_with_each_seed():
+  found = load('finetune.json')['seeds']
+  assert {int(seed) for seed in found} == {*finetune.SEEDS}
+  for rows in found.values():
+    assert rows['fine-tuned']['mean'] > rows['from scratch']['mean']
 
 
 def test_the_scores_of_the_demo(tmp_path):

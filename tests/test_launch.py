@@ -185,6 +185,36 @@ def test_runs_that_end_badly(make_cloud, trainer, status, starts, words):
   assert cloud.asked(one.folder, 'started') == [FLAGS] * starts
 
 
+@pytest.mark.slow
+def test_hosts_that_let_nobody_in(make_cloud):
+  """It says what it waits for, and for how long; before the run and beside it."""
+  one = make_cloud(WAITS, ['ACTIVE'])
+  (one.folder / 'shut').touch()
+  done = one.launch('--type', 'v6e-8', '--keep', *RUN)
+  assert done.returncode == 1
+  said = 'waiting for ssh: some host of name lets nobody in; asked every .1 s, 10 times at most'
+  assert done.stdout.splitlines().count(said) == 1
+  assert done.stderr == (
+    'error: some host of name lets nobody in by ssh, asked 10 times; the same command goes on\n'
+  )
+  (one.folder / 'shut').unlink()
+  keeping = subprocess.Popen(
+    ['bash', one.script, '--type', 'v6e-8', '--keep', *RUN],
+    env=one.environment,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+  wait_for(lambda: (one.folder / 'started').exists())
+  (one.folder / 'shut').touch()
+  output, errors = keeping.communicate(timeout=60)
+  assert keeping.returncode == 1
+  assert output.count('waiting for ssh: host 0 of name, which knows how the run is, lets') == 1
+  assert errors.startswith(
+    'error: host 0 of name, which knows how the run is, lets nobody in by ssh'
+  )
+
+
 def test_a_slice_that_cannot_be_had(make_cloud):
   one = make_cloud('exit 0', ['FAILED'])
   done = one.launch('--type', 'v5p-16', '--keep', *RUN)
@@ -233,6 +263,15 @@ def test_run_tells_a_run_that_was_stopped_from_one_that_has_finished(tmp_path, c
     time.sleep(0.2)
     process.send_signal(signal.SIGTERM)
   assert process.wait(60) == status
+
+
+@pytest.mark.parametrize('words', [['run.sh'], ['prepare.sh'], ['prepare.sh', 'gpu']])
+def test_usage(words):
+  done = subprocess.run(
+    ['bash', LAUNCH / words[0], *words[1:]], capture_output=True, text=True, cwd='/'
+  )
+  assert (done.returncode, done.stdout) == (2, '')
+  assert done.stderr.startswith(f'usage: launch/{words[0]} ') and done.stderr.count('\n') == 1
 
 
 @pytest.mark.parametrize('status, requeued', [(0, False), (75, True), (2, False)])
@@ -400,6 +439,16 @@ def test_kubernetes_takes_the_jobset():
   machines = chips // container['resources']['limits']['google.com/tpu']
   assert spec['parallelism'] == spec['completions'] == machines == 4
   assert spec['podFailurePolicy']['rules'][0]['onExitCodes']['containerName'] == container['name']
+  # The records are copied to the disk of the node, where the user of the container may write.
+  (cache,) = [volume for volume in pod['volumes'] if 'hostPath' in volume]
+  places = {mount['name']: mount['mountPath'] for mount in container['volumeMounts']}
+  assert container['env'] == [{'name': 'XDG_CACHE_HOME', 'value': places[cache['name']]}]
+  (first,) = pod['initContainers']
+  user = pod['securityContext']['runAsUser']
+  assert first['command'] == ['chown', f'{user}:{user}', places[cache['name']]]
+  assert (
+    first['image'] == container['image'] and first['volumeMounts'][0] in container['volumeMounts']
+  )
   program, *flags = container['args']
   assert program == 'avjax-train' and '--distributed' in flags
   _, configs = command_line.parse(['main', *flags])

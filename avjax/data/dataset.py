@@ -7,7 +7,7 @@ uses the accelerator.
 import functools
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,10 +42,11 @@ def tensorflow():
 Place = tuple[str, int]  # the path of a shard, and the byte at which a record begins in it
 
 
-def by_window(records: Sequence[Place]) -> list[Place]:
-  """Sorts records by clip and window. In the shards TFDS has shuffled them."""
-  windows = read_windows(records)
-  return [place for _, place in sorted(zip(windows, records, strict=True))]
+def by_window(records: Sequence[Place], without: Collection[str] = ()) -> list[Place]:
+  """Sorts records by clip and window, without those of some clips. TFDS has shuffled them."""
+  windows, left_out = read_windows(records), {clip.encode() for clip in without}
+  ordered = sorted(zip(windows, records, strict=True))
+  return [place for (clip, _), place in ordered if clip not in left_out]
 
 
 def shuffled(shards: Sequence[Sequence[Place]], seed: int) -> list[Place]:
@@ -131,6 +132,16 @@ class Records:
       if name not in names:
         raise InputError(f'shard {self.bucket.address}/{name} is missing; {manifest.REMEDY}')
 
+  @property
+  def clips(self) -> list[str]:
+    """The names of the clips of all splits."""
+    return [clip for chunk in self.manifest['chunks'].values() for clip in chunk['clips']]
+
+  @property
+  def subjects(self) -> dict[str, str]:
+    """The subject of each clip, as far as the records name them."""
+    return self.manifest.get('subjects', {})
+
   def fold(self, k: int) -> tuple[tuple[str, ...], str]:
     """Returns (the training splits, the validation split) of fold k of these records.
 
@@ -173,6 +184,7 @@ class Records:
     seed: int | None = None,
     skip: int = 0,
     rows: Sequence[int] | None = None,
+    without: Collection[str] = (),
   ) -> Iterator[dict[str, np.ndarray]]:
     """Yields batches, dicts of arrays (B, ...) with the fields of `avjax.data.records`.
 
@@ -186,10 +198,14 @@ class Records:
       skip: how many batches are left out at the start.
       rows: which rows of each batch are read, ascending; the others are left out, and a batch may
         have none. None reads all.
+      without: names of clips that are not read, which needs the order of clips. There are as many
+        batches as with them, and the last ones have no record.
 
     log_mel is padded to the longest of the data set. Raises InputError for a damaged shard, and for
     a record that is of none of the clips of its split, or holds what no build writes.
     """
+    if without and seed is not None:
+      raise ValueError('clips are left out only where one is read after another')
     tf = tensorflow()
     names = [name for name in sorted(self.manifest['shards']) if manifest.split_of(name) in splits]
     if self.bucket:
@@ -198,9 +214,10 @@ class Records:
       names = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
     shards = [self._find_records(name) for name in names]
     # The order is drawn before anything is read, so that no record waits in memory for its turn.
-    order = by_window([*itertools.chain(*shards)]) if seed is None else shuffled(shards, seed)
+    every = [*itertools.chain(*shards)]
+    order = by_window(every, without) if seed is None else shuffled(shards, seed)
     order = order[skip * batch_size :]
-    count = -(-len(order) // batch_size)
+    count = max(-(-len(every) // batch_size) - skip, 0)
     if rows is not None:
       rows = [row for row in rows if row < batch_size]
       firsts = range(0, len(order), batch_size)
@@ -217,6 +234,7 @@ class Records:
     )
     data = without_tuning(data.prefetch(1))
     clips = {clip for split in splits for clip in self.manifest['chunks'][split]['clips']}
+    clips -= {*without}
     viewed = {name: dtype for name, (_, dtype) in self.fields.items() if dtype in INTEGERS}
     try:
       for batch in data.as_numpy_iterator():
@@ -234,7 +252,7 @@ class Records:
         damaged.unlink()
         raise InputError(f'the copy of {damaged} was damaged; start again') from error
       raise InputError(f'{damaged} is damaged; {manifest.REMEDY}') from error
-    for _ in range(count):  # the last batches have none of these rows
+    for _ in range(count):  # the last batches have none of these rows or clips
       yield {name: np.zeros((0, *shape), dtype) for name, (shape, dtype) in self.fields.items()}
 
   def _find_records(self, name) -> list[Place]:

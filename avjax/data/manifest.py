@@ -37,10 +37,7 @@ def bring_manifest(data_dir: str) -> tuple[files.Bucket, pathlib.Path]:
     bucket = files.Bucket(f'{data_dir.rstrip("/")}{place}')
     content, _ = bucket.read(f'/{MANIFEST}')
     if content is not None:
-      cache = files.user_cache('avjax')
-      if not cache or not files.may_write_in(cache):
-        cache = files.own_folder()
-      folder = cache / 'records' / hashlib.sha256(content).hexdigest()
+      folder = files.cache_folder('records') / hashlib.sha256(content).hexdigest()
       errors.COPIED_FROM[str(folder)] = bucket.address
       files.copy_to_cache(bucket, f'/{MANIFEST}', folder / MANIFEST)
       return bucket, folder
@@ -57,10 +54,8 @@ def bring_shards(
   shards = manifest['shards']
 
   def bring(name):
-    try:
-      files.copy_to_cache(bucket, f'/{name}', folder / name, shards[name]['sha256'])
-    except InputError as error:
-      raise InputError(f'{error}; {REMEDY}') from error
+    sha256 = shards[name]['sha256']
+    files.copy_to_cache(bucket, f'/{name}', folder / name, sha256, hint=f'; {REMEDY}')
 
   def is_here(path, size):
     return path.exists() and path.stat().st_size == size
@@ -81,6 +76,7 @@ def read_manifest(
   max_rows  the largest R of all records
   source    fingerprint of the names, annotations and sizes that went in
   chunks    {split: {'records': n, 'clips': {clip: frames kept}}}; splits.py makes folds of them
+  subjects  {clip: who it shows} of the clips whose subject is known; absent where there are none
   shards    {file name: {'records': n, 'bytes': n, 'sha256': hex}}
   metadata  {file name: sha256} of the files that describe the records
   masked    numbers of frames without a face, with a broken crop and without sound, each frame of a
@@ -138,6 +134,11 @@ def check_entries(manifest: dict[str, Any], where: str) -> None:
       raise InputError(f'{where}: the shards of {split} do not have its number of records')
     for clip, frames in chunk['clips'].items():
       numbers[f'frames of {check_name(clip, where)}'] = frames, records.MOST_FRAMES
+  clips = {clip for chunk in manifest['chunks'].values() for clip in chunk['clips']}
+  for clip, subject in manifest.get('subjects', {}).items():
+    if clip not in clips:
+      raise InputError(f'{where}: {ascii(clip)[:60]} has a subject, but is not a clip of a split')
+    check_name(subject, f'{where}: the subject of {clip}')
   for name, (number, most) in numbers.items():
     if type(number) is not int or not 0 <= number <= most:
       raise InputError(f'{where}: {name} is not a whole number from 0 to {most}')

@@ -44,7 +44,8 @@ class WindowPredictor:
 
   system: the System that predicts.
   variables: of the model, on the devices of the mesh.
-  mesh: the devices, over which the frames of a block and the windows of a batch are split.
+  mesh: devices of this process, over which the frames of a block and the windows of a batch are
+    split.
   batch_size: windows that are decoded together, rounded up to a multiple of the devices; a block
     has at most as many frames.
   """
@@ -179,4 +180,4 @@ def fetch_late(dispatched):
   host.
   """
   for (what, arrays), _ in itertools.pairwise(itertools.chain(dispatched, [None])):
-    yield what, sharding.gather(arrays)
+    yield what, jax.device_get(arrays)

@@ -29,6 +29,7 @@ ValuesByFrame = dict[str, dict[int, tuple[float, float]]]  # {clip: {frame id: (
 
 SUBMITTED = ('valence', 'arousal')  # the columns of the challenge's submission file
 MOST = 2**53  # of a number in results
+NEW_METRICS = ('sagr', 'bias')  # results of version 0.2.0 and before lack these
 # Keys in which the runs of one system may differ.
 KEYS_OF_ONE_RUN = ('fold', 'targets', 'seed', 'data.dir', 'resume')
 
@@ -86,6 +87,7 @@ def check_results(path: pathlib.Path) -> dict:
       results[target][metric]
       for target in set(TARGETS) & results.keys()
       for metric in TARGETS[target].metrics
+      if metric in results[target] or metric not in NEW_METRICS
     ]
     if {type(x) for x in counts} != {int} or not {type(x) for x in scores} <= {int, float}:
       raise TypeError('a number')
@@ -101,13 +103,16 @@ def check_results(path: pathlib.Path) -> dict:
 def summarize(runs: Runs) -> dict[str, dict[str, Any]]:
   """Summarizes the scores of each target over its runs.
 
+  The metrics are those that all runs of the target have; runs of older versions have fewer.
+
   Returns {target: {'runs': {name: {'fold', metric: value, 'best_epoch'}}, 'best',
   'mean': {metric: value}, 'spread': {metric: value}}}. best is the name of the run with the highest
   first metric (CCC); spread is the standard deviation over runs (n - 1), None for one run.
   """
   summary = {}
   for target in TARGETS:
-    metrics = TARGETS[target].metrics
+    found = [results[target] for _, results in runs.values() if target in results]
+    metrics = [name for name in TARGETS[target].metrics if all(name in row for row in found)]
     rows = {
       name: {
         'fold': results['fold'],
@@ -137,7 +142,8 @@ def shown(name: str) -> str:
 
 def table(summary: dict[str, dict[str, Any]]) -> str:
   """Formats what `summarize` returns as Markdown."""
-  metrics = metric_names(summary)
+  rows = [row for found in summary.values() for row in found['runs'].values()]
+  metrics = [name for name in metric_names(summary) if any(name in row for row in rows)]
   heads = ['target', 'run', 'fold', *(metric.upper() for metric in metrics), 'best epoch']
   lines = [f'| {" | ".join(heads)} |', '|---' * len(heads) + '|']
   for target, found in summary.items():
@@ -183,23 +189,34 @@ def combine(
     summary: what `summarize` returns, with both of SUBMITTED.
     choose: maps the summary of a target to the names of the runs that are averaged for it.
 
-  Returns {clip: {frame id: (valence, arousal)}}.
+  Returns {clip: {frame id: (valence, arousal)}}. Raises InputError where two of these runs have
+  predicted other clips or other frames of them.
   """
-  series = []
-  for target in SUBMITTED:
-    members = [
-      read_predictions(folder / name / run_folder.predictions_name('test'), target)
+  members = {
+    target: {
+      name: read_predictions(folder / name / run_folder.predictions_name('test'), target)
       for name in choose(summary[target])
-    ]
-    series.append(
-      {
-        clip: {frame: np.mean([member[clip][frame] for member in members]) for frame in frames}
-        for clip, frames in members[0].items()
-      }
-    )
+    }
+    for target in SUBMITTED
+  }
+  places = {
+    name: {clip: list(frames) for clip, frames in found.items()}
+    for runs in members.values()
+    for name, found in runs.items()
+  }
+  first = next(iter(places))
+  for name in places:
+    if places[name] != places[first]:
+      raise InputError(
+        f'{folder / first} and {folder / name} have predicted other frames of the test partition; '
+        'evaluate both on the same records'
+      )
   return {
-    clip: {frame: tuple(values[clip][frame] for values in series) for frame in frames}
-    for clip, frames in series[0].items()
+    clip: {
+      frame: tuple(np.mean([run[clip][frame] for run in members[t].values()]) for t in SUBMITTED)
+      for frame in frames
+    }
+    for clip, frames in places[first].items()
   }
 
 

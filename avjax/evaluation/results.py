@@ -4,6 +4,7 @@ These are predictions, scores, figures and a report.
 """
 
 import csv
+import functools
 import pathlib
 
 import numpy as np
@@ -14,12 +15,14 @@ from avjax.data.dataset import Records
 from avjax.data.records import MOST_BYTES, most_bytes
 from avjax.data.splits import TEST
 from avjax.errors import InputError
-from avjax.evaluation.series import predict_records
-from avjax.reports import plots, run_report
+from avjax.evaluation.breakdown import add_details, read_chains
+from avjax.evaluation.groups import grouped, read_groups
+from avjax.evaluation.shares import predict_split
+from avjax.reports import plots, run_report, tables
 from avjax.runs import folder as run_folder
 from avjax.runs.load import load_system, restore_best
 from avjax.system import sharding, steps
-from avjax.targets import TARGETS, metric_names
+from avjax.targets import TARGETS
 from avjax.targets.metrics import METRICS
 
 FIRST_COLUMNS = b'frame,time,'  # begins every CSV of predictions
@@ -44,6 +47,13 @@ def score(series, targets):
     result[target] = {name: METRICS[name](prediction, label) for name in names}
     result[target]['per_clip'] = {clip: METRICS[names[0]](*pair) for clip, pair in pairs.items()}
   return result
+
+
+def score_in_detail(series, targets, subjects, *, groups=None, chains=None):
+  """Returns what `score` does, and what `add_details`, whose arguments these are, adds to it."""
+  results = score(series, targets)
+  add_details(results, series, targets, subjects, groups=groups, chains=chains)
+  return results
 
 
 def mean_score(scores, targets):
@@ -101,28 +111,40 @@ def write_series(path, s, targets):
       )
 
 
-def format_scores(result, targets):
-  """Returns the scores as a table of text."""
-  if not result['frames']:
-    return 'no annotated frames: predictions only'
-  metrics = metric_names(targets)
-  lines = [' ' * 10 + ''.join(f'{metric.upper():>8}' for metric in metrics)]
-  for target in targets:
-    row = result[target]
-    cells = (f'{row[metric]:>8.3f}' if metric in row else ' ' * 8 for metric in metrics)
-    lines.append(f'{target:<10}{"".join(cells)}'.rstrip())
-  lines.append(f'{result["frames"]:,} frames of {result["clips"]} clips')
-  return '\n'.join(lines)
-
-
-def write_results(workdir, config, split, series, extra):
+def write_results(workdir, config, split, series, extra, subjects, *, groups=None, chains=None):
   """Writes the CSVs, scores and figures of a partition into the folder of a run.
 
-  Only the primary process writes. extra: further entries of the results, such as
-  {'best_epoch': ...}. Returns the results: what `score` returns, partition, fold and `extra`.
+  Only the primary process writes.
+
+  Args:
+    workdir: folder of the run.
+    config: its config.
+    split: 'validation' or 'test'.
+    series: {clip: Series} of the partition.
+    extra: further entries of the results, such as {'best_epoch': ...}.
+    subjects: {clip: subject}, as far as they are known.
+    groups: what `read_groups` returns.
+    chains: {target: Chain} of post-processing fitted on the validation partition, if this is
+      another; see `add_details`.
+
+  Returns the results, which results_<split>.json holds:
+
+  partition, fold, clips, frames, subjects   the counts are of what is annotated
+  intervals   unit ('clip' or 'subject'), units, level, resamples, seed, least_units
+  ungrouped   number of clips that are in no group
+  TARGET      its metrics over all frames, and
+    per_clip            {clip: first metric}
+    intervals           {metric: [low, high]}; {} where there are fewer than least_units units
+    clips, subjects     {name: {clips, frames, metric: value}}
+    mean_over_clips     {metric: mean over clips of the value of each}
+    groups              {column: {group: {clips, frames, subjects, metric: value, intervals}}}
+    post_processing     see avjax.evaluation.breakdown.post_process
+
+  What is not known or was not asked for has no entry.
   """
   folder = pathlib.Path(workdir)
-  results = {'partition': split, 'fold': config.fold, **extra, **score(series, config.targets)}
+  scores = score_in_detail(series, config.targets, subjects, groups=groups, chains=chains)
+  results = {'partition': split, 'fold': config.fold, **extra, **scores}
   if not sharding.is_primary():
     return results
   with errors.writing(folder):
@@ -149,14 +171,14 @@ def summarize_run(results, targets, workdir):
   lines = [
     '',
     f'{split} of fold {results["fold"]}, best epoch {results["best_epoch"] + 1}',
-    format_scores(results, targets),
+    tables.format_scores(results, targets),
     '',
     *(f'{name:<13}{folder / path}' for name, path in where.items() if (folder / path).exists()),
   ]
   return '\n'.join(lines)
 
 
-def evaluate_run(workdir, split, data_dir=None, report=False):
+def evaluate_run(workdir, split, data_dir=None, report=False, groups=None):
   """Evaluates the best checkpoint of a run, and writes the results into its folder.
 
   Args:
@@ -164,6 +186,7 @@ def evaluate_run(workdir, split, data_dir=None, report=False):
     split: 'validation' or 'test'.
     data_dir: records, by default those that the run was trained on, if they are on this machine.
     report: whether to write report.html as well.
+    groups: path of a CSV file that `read_groups` reads.
 
   Returns (config, results), or None where the records have no clips of this split.
   """
@@ -178,28 +201,39 @@ def evaluate_run(workdir, split, data_dir=None, report=False):
   part = TEST if split == 'test' else records.fold(config.fold)[1]
   if not records.size([part]):
     return None
+  if groups:
+    path, groups = groups, read_groups(groups, records.clips, records.subjects)
+    if not grouped(groups) & records.manifest['chunks'][part]['clips'].keys():
+      raise InputError(f'{path} has no row for a clip of the {split} partition')
   ranges.check('', config, {'batch_size': ranges.at_least(1)})
   # No more than there are, or than is little: a run of other people may name any number.
   little = MOST_BYTES // most_bytes(records.layout)
   batch_size = min(config.batch_size, max(records.size([part]), little))
   variables, meta = restore_best(workdir, system)
-  mesh = sharding.make_mesh()
-  batches = tqdm(
-    records.batches([part], batch_size),
+  bar = functools.partial(
+    tqdm,
     total=-(-records.size([part]) // batch_size),
     desc=f'predicting the {split} partition',
     leave=False,
     disable=None,
   )
-  series = predict_records(
-    batches,
-    system,
-    sharding.replicate(variables, mesh),
-    mesh,
-    batch_size=batch_size,
-    smooth=config.smooth,
+  series = predict_split(
+    records, part, system, variables, batch_size=batch_size, smooth=config.smooth, watch=bar
   )
-  results = write_results(workdir, config, split, series, {'best_epoch': meta['epoch']})
+  chains = None
+  if part == TEST:
+    validated = pathlib.Path(workdir) / run_folder.results_name('validation')
+    chains = read_chains(validated, meta['epoch'], config.fold)
+  results = write_results(
+    workdir,
+    config,
+    split,
+    series,
+    {'best_epoch': meta['epoch']},
+    records.subjects,
+    groups=groups,
+    chains=chains,
+  )
   if report:
     run_report.write(
       workdir,

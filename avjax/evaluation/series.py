@@ -55,7 +55,7 @@ def predict_records(
     batches: yields dicts with the fields of avjax.data.records.
     system: the System that predicts.
     variables: of the model, on the devices of the mesh.
-    mesh: the devices.
+    mesh: devices of this process.
     batch_size: windows that are decoded together.
     smooth: frames of the moving average, as `smoothing_widths` takes them.
 

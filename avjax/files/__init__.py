@@ -1,19 +1,18 @@
 """Reads and writes files: folders, text, JSON, SHA-256, writing in one step, locks, buckets."""
 
-from avjax.files.buckets import (
-  Bucket,
+from avjax.files.bucket_copies import (
   Copy,
-  Lock,
-  at_once,
-  below,
+  cache_folder,
+  check_below,
   check_free,
   copy_of_file,
   copy_to_cache,
-  is_address,
   new_file,
   new_folder,
   own_folder,
 )
+from avjax.files.bucket_lock import Lock
+from avjax.files.buckets import Bucket, at_once, below, is_address
 from avjax.files.folders import (
   check_no_links,
   existing_folder,
@@ -48,6 +47,8 @@ __all__ = [
   'Lock',
   'at_once',
   'below',
+  'cache_folder',
+  'check_below',
   'check_free',
   'check_no_links',
   'check_readable',

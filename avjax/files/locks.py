@@ -7,7 +7,7 @@ import os
 import pathlib
 import stat
 
-from avjax.errors import InputError, writing
+from avjax.errors import InputError, on_disk, writing
 
 LOCK = '.avjax-lock'  # the file in a locked folder that is locked in its place
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL)  # of a file system that has none
@@ -50,7 +50,7 @@ def locked(folder, busy):
   except BlockingIOError:
     raise InputError(busy) from None
   except OSError as error:
-    raise InputError(f'{error.filename or folder}: {error.strerror}') from error
+    raise InputError(f'{on_disk(error.filename or folder)}: {error.strerror}') from error
   try:
     yield
   finally:

@@ -17,7 +17,7 @@ import shutil
 import stat
 import tempfile
 
-from avjax.errors import InputError
+from avjax.errors import InputError, on_disk
 from avjax.files.locks import is_named, lock
 
 TEMPORARY = '.avjax-'  # begins the name of a file or folder that is not finished
@@ -159,7 +159,7 @@ def in_one_step(path):
       check_free(path)  # again, since making it may have taken minutes
       partial.rename(path)
   except OSError as error:
-    raise InputError(f'{path} cannot be written: {error.strerror}') from error
+    raise InputError(f'{on_disk(path)} cannot be written: {error.strerror}') from error
 
 
 def check_free(path):

@@ -1,21 +1,53 @@
 """Gives the face of each frame of a video, from a folder of crops or by detection and tracking."""
 
 import itertools
+import re
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image
 
 from avjax import files
-from avjax.errors import InputError
+from avjax.errors import InputError, one_line
 from avjax.inference import orientation
 from avjax.media import detection, faces, tracking
 
+VERSION = 1  # raise it whenever the same film gives other faces: data_prep keeps those it has found
+CUT_FROM = 1920  # pixels of the longer side of the frames that faces are cut from
 DETECTION_SIDE = 640  # pixels of the longer side of the frames in which faces are looked for
 LOOKS_PER_SECOND = 12.5  # between two looks a face moves little, and in a straight line
 CUT_GRID = 8  # two frames are compared at every eighth pixel of every eighth row
 # A larger mean change of a pixel (0 to 255) between two frames is a cut. It is the usual threshold
 # of scene detectors.
 CUT_CHANGE = 27
+NUMBER = re.compile('[1-9][0-9]{0,3}')  # of a face or a track
+
+
+def check_face(face: str | int) -> None:
+  """Raises InputError unless `face` says whose face of a film is read."""
+  if face not in ('largest', 'left', 'right') and not NUMBER.fullmatch(str(face)):
+    raise InputError(
+      f'face {one_line(face)} is not one of largest, left, right and a number from 1 to 9999'
+    )
+
+
+def each_face(source, person, clock) -> Iterator[tuple[np.ndarray, Image.Image | None]]:
+  """Yields (image, face) for each frame of a video: (H,W,3) uint8, and a PIL image or None.
+
+  Args:
+    source: a FilmSource or a SoundSource.
+    person: a GivenFaces, NoFaces or FoundFaces of n frames.
+    clock: measures the stages 'decode' and 'faces'.
+
+  Raises InputError where the video does not have n frames.
+  """
+  count, frame = len(person.boxes), -1
+  for frame, image in enumerate(clock.each('decode', source.frames(CUT_FROM))):
+    if frame == count:
+      raise InputError(f'{source.path} has more frames than its {count} time stamps')
+    yield image, person.face(frame, image)
+  if frame + 1 < count:
+    raise InputError(f'{source.path} is damaged: {frame + 1} of its {count} frames can be decoded')
 
 
 class GivenFaces:

@@ -6,21 +6,20 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import pathlib
-import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from tqdm import tqdm
 
 from avjax.errors import InputError, one_line
-from avjax.inference.face_source import FoundFaces, GivenFaces, NoFaces
+from avjax.inference.face_source import NUMBER, FoundFaces, GivenFaces, NoFaces, check_face
+from avjax.inference.formats import check_formats
 from avjax.inference.outputs import check_absent, display, output_paths
 from avjax.inference.source import FilmSource, SoundSource, open_source
 from avjax.inference.timing import Clock
 from avjax.media import audio
 from avjax.media.decoder import Decoder
 
-NUMBER = re.compile('[1-9][0-9]{0,3}')  # of a face or a track
 TURNS = ('auto', '0', '90', '180', '270')  # degrees clockwise
 
 
@@ -70,12 +69,12 @@ def look_at_all(paths: Sequence, **options) -> Iterator[Iterator[LookedAt | Inpu
 
 
 def look_at(
-  decoder: Decoder, path, *, output, face, crops, overlay, film, sound, rotate
+  decoder: Decoder, path, *, output, face, crops, overlay, film, sound, rotate, formats
 ) -> LookedAt:
   """Opens a video and finds whose face is read, with arguments of `predict_video`."""
   path, clock = pathlib.Path(path), Clock()
-  check_options(output, face, film, sound, rotate)
-  outputs = output_paths(path, output, overlay)
+  check_options(output, face, film, sound, rotate, formats)
+  outputs = output_paths(path, output, overlay, formats)
   check_absent(outputs)
   turn = 0 if rotate == 'auto' else int(rotate)
   source = open_source(decoder, path, film=film, sound=sound, turn=turn)
@@ -89,14 +88,14 @@ def look_at(
   return LookedAt(source, person, *placed, outputs, clock, progress)
 
 
-def check_options(output, face, film, sound, rotate):
+def check_options(output, face, film, sound, rotate, formats):
   """Raises InputError for an option of `predict_video` that is out of its range."""
   if output is not None and not str(output):
     raise InputError('--output is empty; name a folder')
-  if face not in ('largest', 'left', 'right') and not NUMBER.fullmatch(str(face)):
-    raise InputError(
-      f'face {one_line(face)} is not one of largest, left, right and a number from 1 to 9999'
-    )
+  check_face(face)
+  check_formats(formats)
+  if formats and output is None:
+    raise InputError('formats are given and no folder to write them to; name one as output')
   for name, number in (('film', film), ('sound', sound)):
     if number is not None and (not isinstance(number, int) or not NUMBER.fullmatch(str(number))):
       raise InputError(

@@ -1,4 +1,4 @@
-"""Writes what is predicted for a video: a CSV, a figure and a page.
+"""Writes what is predicted for a video: a CSV, a figure, a page, and other programs' formats.
 
 It also makes the summary that avjax.predict prints.
 """
@@ -10,12 +10,13 @@ import csv
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from avjax import errors, files
 from avjax.errors import InputError
+from avjax.inference.formats import FORMATS, WRITERS
 from avjax.inference.prediction import VideoPrediction
 from avjax.reports import clip_page
 from avjax.targets import value_range
@@ -33,16 +34,18 @@ def display(path: str | pathlib.Path) -> str:
 
 
 def output_paths(
-  path: pathlib.Path, output: str | pathlib.Path | None, overlay: bool
+  path: pathlib.Path, output: str | pathlib.Path | None, overlay: bool, formats: Sequence[str] = ()
 ) -> dict[str, pathlib.Path]:
-  """Returns {kind: file to write}: 'csv', 'png', 'html' and, if wanted, 'overlay'.
+  """Returns {kind: file to write}: 'csv', 'png', 'html' and, if wanted, 'overlay' and others.
 
-  path: the video; output: folder of the files, or None if nothing is written.
+  path: the video; output: folder of the files, or None if nothing is written; formats: names in
+  FORMATS, of whose files the endings are the kinds.
   """
   if not output:
     return {}
   names = {'csv': f'{path.stem}.csv', 'png': f'{path.stem}.png', 'html': f'{path.stem}.html'}
   names |= {'overlay': f'{path.stem}_overlay.mp4'} if overlay else {}
+  names |= {ending: f'{path.stem}{ending}' for name in formats for ending in FORMATS[name]}
   if max(len(os.fsencode(name)) for name in names.values()) > LONGEST_NAME:
     raise InputError(f'the name of {display(path)} is too long to name its output files by')
   return {kind: pathlib.Path(output) / name for kind, name in names.items()}
@@ -74,7 +77,7 @@ def write_table(
   partial: pathlib.Path,
   outputs: dict[str, pathlib.Path],
 ) -> None:
-  """Writes the CSV and the figure under `partial`, then moves both into place.
+  """Writes the CSV, the figure and other formats under `partial`, then moves them into place.
 
   They come before the page, so that they are there if its video cannot be written.
 
@@ -88,12 +91,19 @@ def write_table(
   from avjax.reports import plots  # with matplotlib, which takes a second to import
 
   plots.clip(result, display(path), partial / 'clip.png')
+  made = {'csv': partial / 'csv', 'png': partial / 'clip.png'}
+  for ending in filter(outputs.get, WRITERS):
+    made[ending] = partial / f'clip{ending}'
+    WRITERS[ending](result, path, outputs, made[ending])
   check_absent(outputs)  # again, since predicting takes long
-  move(partial / 'csv', outputs['csv'])
+  moved = []
   try:
-    move(partial / 'clip.png', outputs['png'])
+    for kind, file in made.items():
+      move(file, outputs[kind])
+      moved.append(outputs[kind])
   except OSError:
-    outputs['csv'].unlink()
+    for target in moved:
+      target.unlink()
     raise
 
 
@@ -154,28 +164,18 @@ def write_csv(result: VideoPrediction, path: pathlib.Path, target: pathlib.Path)
       '0 to 1\n'
     )
     writer = csv.writer(file, lineterminator='\n')  # as the comments above have it
-    gates = {
-      f'gate_{name.replace("/", "_")}_{k}': scores[:, k]
-      for name, scores in result.gates.items()
-      for k in range(scores.shape[1])
-    }
-    writer.writerow(['frame', 'time', *predictions, 'face_found', 'audio_present', *gates])
-    for i, frame in enumerate(result.frames):
-      writer.writerow(
-        [
-          int(frame),
-          f'{result.times[i]:.4f}',
-          *(cell(values[i]) for values in predictions.values()),
-          int(result.face_found[i]),
-          int(result.audio_present[i]),
-          *(cell(scores[i]) for scores in gates.values()),
-        ]
-      )
+    columns = result.columns()
+    writer.writerow(columns)
+    for row in zip(*columns.values(), strict=True):
+      writer.writerow(map(cell, columns, row))
 
 
-def cell(value: float) -> str:
+def cell(column: str, value) -> str:
   """Formats a number of the CSV; empty where there is none."""
-  return '' if np.isnan(value) else f'{value:.6f}'
+  if not isinstance(value, np.floating):
+    return str(int(value))
+  digits = 4 if column == 'time' else 6
+  return '' if np.isnan(value) else f'{value:.{digits}f}'
 
 
 def summary(result: VideoPrediction, path: pathlib.Path, outputs: dict[str, pathlib.Path]) -> str:

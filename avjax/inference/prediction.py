@@ -33,6 +33,22 @@ class VideoPrediction:
   notes: list[str]
   speed: dict[str, float]
 
+  def columns(self) -> dict[str, np.ndarray]:
+    """Returns {name: (n,)}, the columns of the tables that are written, in order."""
+    gates = {
+      f'gate_{name.replace("/", "_")}_{k}': scores[:, k]
+      for name, scores in self.gates.items()
+      for k in range(scores.shape[1])
+    }
+    return {
+      'frame': self.frames,
+      'time': self.times,
+      **self.predictions,
+      'face_found': self.face_found,
+      'audio_present': self.audio_present,
+      **gates,
+    }
+
   @property
   def valence(self) -> np.ndarray | None:
     """The valence, (n,) in [-1, 1]; None if no run predicts it."""

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from avjax.errors import InputError
 from avjax.inference.engines import check_engine
+from avjax.inference.face_source import each_face
 from avjax.inference.looking import LookedAt, look_at_all
 from avjax.inference.outputs import (
   display,
@@ -32,7 +33,6 @@ from avjax.media.writer import ClipWriter
 from avjax.system.start import own_settings
 from avjax.targets import TARGETS
 
-CUT_FROM = 1920  # pixels of the longer side of the frames that faces are cut from
 PAGE_SIDE = 640  # pixels of the longer side of the page's video
 OVERLAY_SIDE = 1280  # pixels of the longer side of the overlay
 
@@ -51,6 +51,7 @@ def predict_video(
   sound=None,
   rotate='auto',
   engine='jax',
+  formats=(),
 ) -> VideoPrediction:
   """Predicts valence and arousal for every frame of a video, or from the voice of a sound file.
 
@@ -70,6 +71,8 @@ def predict_video(
       in which the faces are turned.
     engine: what runs the towers, one of `engines.ENGINES`; those of OpenVINO are faster on a CPU
       where the processor computes in bfloat16.
+    formats: what else is written into `output` than the CSV, names in `formats.FORMATS`: 'parquet';
+      'eaf', annotations of ELAN; 'vtt', subtitles.
 
   Raises InputError if `path` is not a video or `run` is not a run, if an output exists, or if no
   frame has a face or sound that the model uses.
@@ -83,6 +86,7 @@ def predict_video(
     'film': film,
     'sound': sound,
     'rotate': rotate,
+    'formats': formats,
   }
   with look_at_all([path], **looked_at) as looks:
     (prediction,) = predict_videos(run, looks, stride, engine)
@@ -201,14 +205,12 @@ def feed(predictors, source, person, log_mel_windows, writer, clock, progress):
   They work on a block while the next one is decoded. The writer of the page's video, if there is
   one, gets each frame.
   """
-  path, count, fed = source.path, len(person.boxes), 0
+  count = len(person.boxes)
   crops, windows = [], []
   with concurrent.futures.ThreadPoolExecutor(1) as pool:
     working = None
-    for frame, image in enumerate(clock.each('decode', source.frames(CUT_FROM))):
-      if frame == count:
-        raise InputError(f'{path} has more frames than its {count} time stamps')
-      crops.append(person.face(frame, image))
+    for frame, (image, crop) in enumerate(each_face(source, person, clock)):
+      crops.append(crop)
       windows.append(next(log_mel_windows))
       if writer:
         with clock('page', 1):
@@ -218,12 +220,9 @@ def feed(predictors, source, person, log_mel_windows, writer, clock, progress):
           working.result()
         working = pool.submit(add_block, predictors, crops, windows)
         crops, windows = [], []
-      fed = frame + 1
       progress.update()
     if working:
       working.result()
-  if fed < count:
-    raise InputError(f'{path} is damaged: {fed} of its {count} frames can be decoded')
 
 
 @own_settings()  # of the thread that it runs in

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from avjax.models.layers import Dropout, Norm, Trainable, leaky_relu
 from avjax.models.registry import HEADS
-from avjax.ranges import DROPOUT, at_least
+from avjax.ranges import DROPOUT, OneOf, at_least
 
 if TYPE_CHECKING:
   from jaxtyping import Array, Bool, Float
@@ -105,3 +105,31 @@ class Perceptron(nn.Module):
     x = Dropout(self.dropout, name='dropout')(nn.relu(x) if self.relu else x, is_trainable)
     x = nn.Dense(self.outputs, name='output')(x)
     return jnp.tanh(x) if self.tanh else x
+
+
+@HEADS.register(
+  'gelu',
+  ranges={'hidden': at_least(1), 'dropout': DROPOUT, 'norm': OneOf(('input', 'hidden'))},
+)
+class GELU(nn.Module):
+  """Applies dense, GELU, dropout and dense, with a layer norm: the head of team RAS.
+
+  norm: where the norm is: before the first dense layer ('input'), as in RAAV, or behind it
+    ('hidden'), as in DCMMOE.
+  """
+
+  outputs: int = 1
+  hidden: int = 256
+  dropout: float = 0.1
+  norm: str = 'input'
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, 'B L D'], mask: Bool[Array, 'B L'], is_trainable: Trainable
+  ) -> Float[Array, 'B L outputs']:
+    del mask
+    norm, dense = nn.LayerNorm(epsilon=1e-5, name='norm'), nn.Dense(self.hidden, name='hidden')
+    x = dense(norm(x)) if self.norm == 'input' else norm(dense(x))
+    x = nn.gelu(x, approximate=False)
+    x = Dropout(self.dropout, name='dropout')(x, is_trainable)
+    return nn.Dense(self.outputs, name='output')(x)

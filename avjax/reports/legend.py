@@ -5,6 +5,11 @@ from avjax.targets import TARGETS
 # Of texts, lines and grids in PNG files; pages have CSS variables instead.
 BLACK, GREY, STAGE_LINE, GRID = '#000000', '#555555', '#aaaaaa', '#eeeeee'
 MODALITIES = {'visual': 'face', 'audio': 'voice'}
+# Gates that do not weigh recursions: {name: (what the gate weighs, its columns)}.
+COLUMNS = {
+  'modality': ('face and voice', ['face', 'voice']),
+  'expert': ('experts', ['face attends to voice', 'voice attends to face']),
+}
 
 
 def target_style():
@@ -39,9 +44,14 @@ def describe_gate(name, columns):
     name: of the gate, such as 'audio'.
     columns: how many columns the gate has.
 
-  Returns (gate, words): for ('audio', 3), 'voice' and ['unattended', 'recursion 1', 'recursion 2'].
+  Returns (gate, words): for ('audio', 3), 'voice' and ['unattended', 'recursion 1', 'recursion 2'];
+  for ('modality', 2), 'face and voice' and ['face', 'voice'].
   """
   run, modality, level = _parse(name)
+  prefix = f'{run}, ' if run else ''
+  if modality in COLUMNS:
+    gate, words = COLUMNS[modality]
+    return prefix + gate, words
   recursions = [f'recursion {t}' if t else 'unattended' for t in range(columns + 1)]
   if level == 'final':
     gate, words = ' last gate', [f'gated {word}' for word in recursions[1:]]
@@ -50,7 +60,6 @@ def describe_gate(name, columns):
     words = [f'recursion {t}' if t else 'unattended' for t in (int(level) - 1, int(level))]
   else:
     gate, words = '', ['unattended', 'attended'] if columns == 2 else recursions[:columns]
-  prefix = f'{run}, ' if run else ''
   return f'{prefix}{MODALITIES.get(modality, modality)}{gate}', words
 
 

@@ -8,14 +8,14 @@ import numpy as np
 from avjax import errors, files
 from avjax.config import flatten
 from avjax.errors import InputError
-from avjax.reports import legend, plots, svg, templates
+from avjax.reports import legend, page_scores, plots, svg, templates
+from avjax.reports.page_scores import number as _number
 from avjax.runs import folder as run_folder
 from avjax.runs.history import History
 from avjax.targets import TARGETS, criterion
 
 TRACE_POINTS = 1200  # at most, in one figure
 TRACED_CLIPS = 3  # best clips, and as many of the worst
-NO_NUMBER = '—'
 
 
 def write(workdir, config, results, series, *, parameter_count, has_input):
@@ -66,7 +66,10 @@ def write(workdir, config, results, series, *, parameter_count, has_input):
       title=f'{system}, {" and ".join(targets)}, fold {results["fold"]}',
       notes=notes,
       targets=targets,
-      scores=_scores(results, targets),
+      boxes=_boxes(results, targets),
+      scores=page_scores.scores(results, targets),
+      groups=page_scores.groups(results, targets),
+      subjects=page_scores.subjects(results, targets),
       facts=_facts(results, parameter_count),
       criterion=criterion(targets).upper(),
       gates=_gates(series, has_input),
@@ -76,23 +79,16 @@ def write(workdir, config, results, series, *, parameter_count, has_input):
     )
 
 
-def _number(value):
-  """Formats a number with three digits and a true minus sign; a dash for None and NaN."""
-  if value is None or not math.isfinite(value):
-    return NO_NUMBER
-  return f'{value:.3f}'.replace('-', svg.MINUS)
-
-
 def _mean_score(results, targets, clip):
   """Returns the mean score of a clip over targets, by which clips are ranked; NaN ranks last."""
   value = np.mean([results[target]['per_clip'][clip] for target in targets])
   return float(value) if np.isfinite(value) else -np.inf
 
 
-def _scores(results, targets):
-  """Returns {target: {metric: number as text}}, the boxes at the top."""
+def _boxes(results, targets):
+  """Returns {target: {metric: number as text}}, the boxes at the top, for which four have room."""
   return {
-    target: {metric: _number(results[target][metric]) for metric in TARGETS[target].metrics}
+    target: {metric: _number(results[target][metric]) for metric in TARGETS[target].metrics[:4]}
     for target in targets
   }
 

@@ -53,6 +53,35 @@ def ticks(axis, most, *, integer=False):
 
 
 @dataclasses.dataclass
+class IntervalBar:
+  """Holds the outlines of a number and its interval on a line, SVG_SIDE units across and 10 up."""
+
+  value: str
+  interval: str
+  reference: str
+  side: int = SVG_SIDE
+
+
+def interval_bar(value, interval, low, high, *, reference) -> IntervalBar | None:
+  """Draws a number as a dot, and its interval as a whisker, on a line from low to high.
+
+  Args:
+    value: the number.
+    interval: [lowest, highest], or None.
+    low, high: ends of the line.
+    reference: number that gets a mark across the line.
+
+  Returns None where a number is not finite or the line has no length.
+  """
+  numbers = [value, reference, *(interval or ())]
+  if not np.isfinite(numbers).all() or not low < high:
+    return None
+  x, mark, *ends = (f'{(number - low) / (high - low) * SVG_SIDE:.0f}' for number in numbers)
+  whisker = f'M{ends[0]} 5H{ends[1]}M{ends[0]} 2v6M{ends[1]} 2v6' if ends else ''
+  return IntervalBar(f'M{x} 5h0', whisker, f'M{mark} 0v10')
+
+
+@dataclasses.dataclass
 class Drawing:
   """Holds a figure as a page's template writes it: an SVG, and on it the texts as HTML.
 

@@ -13,9 +13,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from avjax import files
-from avjax.errors import InputError
-from avjax.runs import arrays, copies
+from avjax import errors, files
+from avjax.errors import InputError, on_disk
+from avjax.runs import arrays
 from avjax.runs.damage import (
   Damaged,
   Foreign,
@@ -83,7 +83,7 @@ def digest(meta: dict) -> str:
   return json_sha256({name: value for name, value in meta.items() if name != 'digest'})
 
 
-def read_meta(manager: ocp.CheckpointManager, step: int) -> dict:
+def read_meta(manager: Manager, step: int) -> dict:
   """Reads the meta of a step.
 
   Raises whatever a damaged file makes Orbax raise, Damaged where its checksum differs, or
@@ -96,6 +96,18 @@ def read_meta(manager: ocp.CheckpointManager, step: int) -> dict:
   return meta
 
 
+class Manager(ocp.CheckpointManager):
+  """Orbax's manager, which does not ask JAX whether the process is to be stopped.
+
+  It would ask by the numbers of its steps, and StopSignal asks by batches: JAX, which stops all
+  processes at the number that was asked for last, would stop them at one that has long passed.
+  """
+
+  def reached_preemption(self, step: int) -> bool:
+    del step
+    return False
+
+
 class Checkpoints:
   """Keeps the checkpoints of one run under workdir/checkpoints.
 
@@ -103,6 +115,9 @@ class Checkpoints:
   the variables of the newest and the second newest best epoch. Each comes with `meta`, a JSON
   mapping that is read first, since the shapes of the optimizer's state follow from the stage that
   it names.
+
+  Of several processes each reads by itself, and only the primary one writes: all have the same
+  state, and so none waits for another.
   """
 
   def __init__(self, workdir: str | pathlib.Path, read_only: bool = False):
@@ -112,16 +127,19 @@ class Checkpoints:
     self.last = self._manager('last', read_only)
     self.best = self._manager('best', read_only)
 
-  def _manager(self, name: str, read_only: bool) -> ocp.CheckpointManager:
+  def _manager(self, name: str, read_only: bool) -> Manager:
     """Opens the checkpoints of one kind, and removes what killed saves have left."""
+    folder, own = (self.folder / name).absolute(), jax.process_index()
+    mode = {'read_only': True}
     if not read_only and sharding.is_primary():
+      mode = {'max_to_keep': KEPT, 'create': False}  # Orbax creates none for one of several
+      with errors.writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
       # Orbax removes such folders as well, but not all.
-      for path in (self.folder / name).glob('*.orbax-checkpoint-tmp*'):
+      for path in folder.glob('*.orbax-checkpoint-tmp*'):
         shutil.rmtree(path, ignore_errors=True)
-    mode = {'read_only': True} if read_only else {'max_to_keep': KEPT}
-    # Each process writes its own copy of a folder on a bucket, and else the primary the only one.
     processes = ocp.options.MultiprocessingOptions(
-      primary_host=None if copies.is_copy(self.folder.parent) else 0
+      primary_host=own, active_processes={own}, barrier_sync_key_prefix=f'avjax{own}'
     )
     handlers = {
       'state': ocp.StandardCheckpointHandler(multiprocessing_options=processes),
@@ -130,17 +148,17 @@ class Checkpoints:
     options = ocp.CheckpointManagerOptions(
       enable_async_checkpointing=False, multiprocessing_options=processes, **mode
     )
-    return ocp.CheckpointManager(
-      (self.folder / name).absolute(), item_handlers=handlers, options=options
-    )
+    return Manager(folder, item_handlers=handlers, options=options)
 
-  def save(self, manager: ocp.CheckpointManager, step: int, state: Any, meta: dict) -> None:
-    """Saves a tree of arrays and its meta as `step`.
+  def save(self, manager: Manager, step: int, state: Any, meta: dict) -> None:
+    """Saves a tree of arrays and its meta as `step`, in the primary process.
 
     A run that was killed may have left this step and later ones: they are deleted, unless this step
     is there and the same. Raises InputError if it cannot be written; earlier steps stay as they
     are.
     """
+    if not sharding.is_primary():
+      return
     # Arrays on the host have no layout over devices, so any number of devices can restore them.
     state = jax.device_get(state)
     meta = {**meta, 'sha256': checksums(state)}
@@ -159,11 +177,12 @@ class Checkpoints:
       if number is None:
         raise
       raise InputError(
-        f'checkpoint {step} cannot be written to {manager.directory}: {os.strerror(number)}; '
-        'mend that and start the same command again: the states before are as they were'
+        f'checkpoint {step} cannot be written to {on_disk(manager.directory)}: '
+        f'{os.strerror(number)}; mend that and start the same command again: the states before are '
+        'as they were'
       ) from error
 
-  def _holds(self, manager: ocp.CheckpointManager, step: int, state: Any, meta: dict) -> bool:
+  def _holds(self, manager: Manager, step: int, state: Any, meta: dict) -> bool:
     """Tells whether the step is undamaged, and has this meta and arrays of these shapes."""
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
     try:
@@ -171,9 +190,7 @@ class Checkpoints:
     except Exception:  # damaged: it is written again
       return False
 
-  def _read(
-    self, manager: ocp.CheckpointManager, step: int, abstract: Callable[[dict], Any]
-  ) -> tuple[Any, dict]:
+  def _read(self, manager: Manager, step: int, abstract: Callable[[dict], Any]) -> tuple[Any, dict]:
     """Reads (state, meta) of a step; raises as `read_meta` does."""
     meta = read_meta(manager, step)
     wanted = abstract(meta)

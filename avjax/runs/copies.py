@@ -1,8 +1,9 @@
 """Copies the folder of a run from a bucket to this machine, and back while it is trained.
 
-avjax/files/buckets.py says how. What a kill leaves on the bucket is a run that the same command
-continues: a checkpoint counts by its MARK, which is written last and removed first, the best state
-is written before the state that names it, and an older state is removed when a newer one is there.
+avjax/files/bucket_copies.py says how. What a kill leaves on the bucket is a run that the same
+command continues: a checkpoint counts by its MARK, which is written last and removed first, the
+best state is written before the state that names it, and an older state is removed when a newer one
+is there.
 """
 
 from __future__ import annotations
@@ -102,11 +103,12 @@ def trained(workdir: str | pathlib.Path) -> Iterator[pathlib.Path]:
     yield pathlib.Path(workdir)
     return
   copy = RunCopy(str(workdir))
-  if sharding.is_primary():
-    copy.lock = files.Lock(copy.bucket)
   try:
-    sharding.wait_for_others()  # none reads what the owner before has not finished
-    path = copy.fetch()  # at least the lock is there, or nothing may be listed
+    with sharding.together():  # none reads what the owner before has not finished
+      if sharding.is_primary():
+        copy.lock = files.Lock(copy.bucket)
+    with sharding.together():
+      path = copy.fetch()  # at least the lock is there, or nothing may be listed
     TRAINED[path] = copy
     try:
       yield path
@@ -120,11 +122,6 @@ def trained(workdir: str | pathlib.Path) -> Iterator[pathlib.Path]:
     if copy.lock:
       copy.lock.release()
     shutil.rmtree(copy.path, ignore_errors=True)  # there may be runs after this one
-
-
-def is_copy(workdir: str | pathlib.Path) -> bool:
-  """Tells whether workdir is a copy that `trained` has made, which no other process sees."""
-  return pathlib.Path(workdir) in TRAINED
 
 
 def publish(workdir: str | pathlib.Path) -> None:

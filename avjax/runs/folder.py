@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 import avjax
 from avjax import files
 from avjax.config import flatten
-from avjax.errors import InputError
+from avjax.errors import InputError, on_disk
 from avjax.runs import settings
 from avjax.system import precision_of, sharding
 
@@ -75,7 +75,7 @@ def check_folder(config: ConfigDict, workdir: str | pathlib.Path, manifest: dict
     elif workdir.exists() and {entry.name for entry in files.visible(workdir)} - {VERSIONS}:
       raise InputError(f'{workdir} is not empty and holds no run of avjax; use another --workdir')
   except OSError as error:
-    raise InputError(f'--workdir {workdir}: {error.strerror}') from error
+    raise InputError(f'--workdir {on_disk(workdir)}: {error.strerror}') from error
 
 
 def check_name(workdir: str | pathlib.Path) -> None:
@@ -130,7 +130,7 @@ def open_folder(
     # The config comes last: it marks the folder as a run.
     files.write_json(workdir / CONFIG, json.loads(config.to_json()))
   except OSError as error:
-    raise InputError(f'--workdir {workdir}: {error.strerror}') from error
+    raise InputError(f'--workdir {on_disk(workdir)}: {error.strerror}') from error
 
 
 def json_sha256(mapping: dict) -> str:
@@ -162,15 +162,20 @@ def begun(workdir: str | pathlib.Path) -> bool:
   return False
 
 
-def check_fork(
-  config: ConfigDict, other: str | pathlib.Path, manifest: dict
-) -> tuple[list[str], dict]:
-  """Raises InputError unless this config, on these records, can continue the run in `other`.
+def has_records(workdir: str | pathlib.Path, manifest: dict) -> bool:
+  """Tells whether the run in workdir was trained on the records of this manifest.
+
+  Raises InputError if there is no run.
+  """
+  read_settings(workdir)
+  return read_versions(workdir).get('records') == json_sha256(manifest)
+
+
+def check_fork(config: ConfigDict, other: str | pathlib.Path) -> tuple[list[str], dict]:
+  """Raises InputError unless this config can continue the run in `other`, on the same records.
 
   Returns the keys in which it differs, and the origins of the weights it started from.
   """
-  if any(config.init.values()):
-    raise InputError('config.resume continues from the state of a run: give no config.init with it')
   other = pathlib.Path(other)
   changed = changed_keys(read_settings(other), json.loads(config.to_json()))
   changed = [key for key in changed if key != 'resume' and not key.startswith('init.')]
@@ -178,17 +183,11 @@ def check_fork(
   if misfits:
     raise InputError(
       f'config.resume={other}: its state does not fit, since {", ".join(misfits[:6])} changed; '
-      'to take only its weights, python -m avjax.export and config.init.model'
-    )
-  versions = read_versions(other)
-  if versions.get('records') != json_sha256(manifest):
-    raise InputError(
-      f'config.resume={other}: it was trained on other records, '
-      'so that its best CCC cannot be compared'
+      f'to take only its weights, config.init.model={other}'
     )
   if not begun(other):
     raise InputError(f'config.resume={other}: it has saved no state yet')
-  return changed, versions.get('init', {})
+  return changed, read_versions(other).get('init', {})
 
 
 def read_config(workdir: str | pathlib.Path) -> ConfigDict:

@@ -47,8 +47,9 @@ class History:
     try:
       yield
     except self.tensorflow_error as error:
+      folder = errors.on_disk(self.path.parent)
       raise InputError(
-        f'the event file in {self.path.parent} cannot be written ({one_line(error)})'
+        f'the event file in {folder} cannot be written ({one_line(error)})'
       ) from error
 
   def history(self) -> list[dict]:

@@ -1,14 +1,15 @@
 """Splits batches over all devices of all processes and replicates everything else.
 
 The mesh has one axis, `data`. In training every process reads those rows of a batch that lie on its
-devices, in evaluation the whole batch. The order of the data is the same however many processes
-there are.
+devices; the order of the data is the same however many processes there are. In evaluation every
+process has a mesh of its own devices, and clips of its own: see avjax.evaluation.shares.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ipaddress
+import itertools
 import os
 import re
 import sys
@@ -21,8 +22,13 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
-from avjax.errors import InputError, one_line, print_error
+from avjax.errors import InputError, PassingError, one_line, print_error
 
+LONGEST_LINE = 2000  # bytes of an error that processes tell one another
+# Seconds in which what one process does alone must be done, such as to wait for the lock of a dead
+# one, and to copy a run from a bucket. Whether the process still lives is seen by other means.
+LONGEST_WAIT = 3600
+WAITS = itertools.count()  # each of them has a name of its own, the same in all processes
 SILENT = 30  # seconds without a sign of life after which a process counts as lost
 # The exit status where another process was lost; 75 is that of launch/run.sh after a stop.
 LOST = 76
@@ -78,12 +84,13 @@ def ending_at_once() -> Iterator[None]:
       raise
     if isinstance(error, InputError):
       print_error(error)
-      status = 2
+      status = error.status
     elif UNREACHABLE.match(str(error)):  # a JaxRuntimeError, or a ValueError of gathering arrays
-      print_error(
+      line = (
         f'process {missing} of this run is lost; start the same command again for every process: '
         f'the run goes on from what is saved ({one_line(error)})'
       )
+      print_error(InputError(line))
       status = LOST
     else:
       traceback.print_exc()
@@ -120,16 +127,41 @@ def is_local(coordinator: str | None) -> bool:
 
 
 def is_primary() -> bool:
-  """Tells whether this is the process that writes logs, metrics and results.
-
-  All processes write checkpoints together.
-  """
+  """Tells whether this is the process that writes: logs, metrics, checkpoints and results."""
   return jax.process_index() == 0
 
 
-def wait_for_others() -> None:
-  """Waits until every process of the run has come here."""
-  multihost_utils.sync_global_devices('avjax')  # returns at once if there is one
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+  """Raises an InputError that leaves the context in one process in every process of the run.
+
+  Where only one is refused, as by the lock of a folder, the others would wait for it. Every
+  process must come here; none goes on before all have.
+  """
+  own = np.zeros(1 + LONGEST_LINE, np.uint8)  # the status and the line
+  try:
+    yield
+  except InputError as error:
+    text = str(error).encode(errors='replace')[:LONGEST_LINE]
+    own[0], own[1 : 1 + len(text)] = error.status, np.frombuffer(text, np.uint8)
+  wait_for_all()
+  for status, *line in multihost_utils.process_allgather(own).reshape(-1, len(own)):
+    if status:
+      kind = PassingError if status == PassingError.status else InputError
+      raise kind(bytes(line).rstrip(b'\0').decode(errors='replace'))
+
+
+def wait_for_all() -> None:
+  """Waits until every process has come here, for LONGEST_WAIT seconds at most.
+
+  Exchanging arrays waits, too, but on CPUs, at first, not for as long as a lock may take.
+  """
+  if jax.process_count() > 1:
+    import orbax.checkpoint as ocp  # late, since one process does without it
+
+    everyone = set(range(jax.process_count()))  # without it, devices would be asked
+    name = f'all have come {next(WAITS)}'
+    ocp.multihost.sync_global_processes(name, timeout=LONGEST_WAIT, processes=everyone)
 
 
 def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
@@ -144,7 +176,10 @@ def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-  """Puts every leaf whole on every device."""
+  """Puts every leaf whole on every device.
+
+  A leaf that is whole on these and on more devices stays where it is, and nothing is copied.
+  """
   return place(tree, NamedSharding(mesh, PartitionSpec()))
 
 
@@ -189,14 +224,23 @@ def place(tree: Any, sharding: Sharding) -> Any:
   def put(x):
     if isinstance(x, jax.Array) and x.sharding == sharding:
       return x
+    if isinstance(x, jax.Array) and x.is_fully_replicated and sharding.is_fully_replicated:
+      here = {part.device: part.data for part in x.addressable_shards}
+      if sharding.device_set <= here.keys():
+        parts = [here[device] for device in sharding.device_set]
+        return jax.make_array_from_single_device_arrays(x.shape, sharding, parts)
     return jax.make_array_from_callback(np.shape(x), sharding, np.asarray(x).__getitem__)
 
   return jax.tree.map(put, tree)
 
 
-def gather(tree: Any) -> Any:
-  """Returns every array whole, as a NumPy array, on every process."""
-  return multihost_utils.process_allgather(tree, tiled=True)
+def exchange(own: bytes) -> list[bytes]:
+  """Returns what each process gave, in the order of their numbers; waits for all of them."""
+  content = np.frombuffer(own, np.uint8)
+  sizes = multihost_utils.process_allgather(np.int32(len(content))).reshape(-1)
+  padded = np.pad(content, (0, sizes.max() - len(content)))
+  rows = multihost_utils.process_allgather(padded).reshape(len(sizes), -1)
+  return [row[:size].tobytes() for row, size in zip(rows, sizes, strict=True)]
 
 
 def padded_size(batch_size: int, mesh: Mesh) -> int:

@@ -37,7 +37,7 @@ class Target:
   highest: float = 1
   outputs: int = 1
   loss: str = 'ccc'
-  metrics: tuple[str, ...] = ('ccc', 'pcc', 'rmse')
+  metrics: tuple[str, ...] = ('ccc', 'pcc', 'rmse', 'sagr', 'bias')
 
   def activate(self, x):
     """Turns outputs of the model (B,L,outputs) into what is averaged over windows and frames."""

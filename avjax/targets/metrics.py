@@ -1,4 +1,4 @@
-"""Computes the metrics that are reported, in float64: CCC, PCC and RMSE.
+"""Computes the metrics that are reported, in float64: CCC, PCC, RMSE, SAGR and bias.
 
 Each takes prediction and label, (N,), and returns a float.
 """
@@ -31,5 +31,19 @@ def rmse(prediction, label):
   return float(np.sqrt(np.mean((prediction - label) ** 2)))
 
 
+def sagr(prediction, label):
+  """Computes the sign agreement, the share of frames in which both have the same sign.
+
+  0 is a sign of its own, as in the code of EmoNet (Toisoul et al. 2021, emonet/metrics.py): where
+  the label is exactly 0, only a prediction of exactly 0 agrees.
+  """
+  return float(np.mean(np.sign(prediction) == np.sign(label)))
+
+
+def bias(prediction, label):
+  """Computes the mean of the prediction minus that of the label."""
+  return float(np.mean(prediction, dtype=np.float64) - np.mean(label, dtype=np.float64))
+
+
 # The metrics that a Target may name; of its first one, a higher value must be better.
-METRICS = {'ccc': ccc, 'pcc': pcc, 'rmse': rmse}
+METRICS = {'ccc': ccc, 'pcc': pcc, 'rmse': rmse, 'sagr': sagr, 'bias': bias}

@@ -177,7 +177,8 @@ def jobs(config: Config, mesh: Mesh, sizes: Sizes, film_block: int) -> Iterator[
 
   Args:
     config: of the run.
-    mesh: the devices of training and validation; a film has the first of them.
+    mesh: the devices of training. Validation has those of one of their hosts, as each host does,
+      and a film the first of them.
     sizes: of its records.
     film_block: frames of a film that go through the towers at once.
   """
@@ -198,12 +199,15 @@ def jobs(config: Config, mesh: Mesh, sizes: Sizes, film_block: int) -> Iterator[
       math.ceil(sizes.training / config.batch_size),
       trains=True,
     )
-  block = WindowPredictor(system, None, mesh, config.batch_size).block_shape
-  frames = sizes.validation * config.data.stride
-  counts = math.ceil(frames / math.prod(block)), math.ceil(sizes.validation / clips)
-  yield from prediction_jobs('evaluation', system, mesh, block, clips, counts)
+  devices = list(mesh.devices.flat)
+  host = [device for device in devices if device.process_index == devices[0].process_index]
+  own, hosts = sharding.make_mesh(host), len(devices) // len(host)
+  block = WindowPredictor(system, None, own, clips // hosts).block_shape
+  frames, windows = sizes.validation * config.data.stride, sizes.validation
+  counts = math.ceil(frames / (math.prod(block) * hosts)), math.ceil(windows / clips)
+  yield from prediction_jobs('evaluation', system, own, block, clips // hosts, counts)
   if not any(name.startswith(FEATURES) for name in system.inputs.fields):
-    first = sharding.make_mesh(list(mesh.devices.flat)[:1])
+    first = sharding.make_mesh(devices[:1])
     yield from prediction_jobs('film', system, first, (1, film_block), 1, (0, 0))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import pathlib
 import threading
@@ -15,10 +16,11 @@ from avjax import files
 from avjax.data import dataset
 from avjax.errors import InputError
 from avjax.evaluation.results import mean_score, score, write_results
-from avjax.evaluation.series import predict_records
+from avjax.evaluation.shares import predict_split
 from avjax.reports import plots
 from avjax.runs import copies
 from avjax.runs import folder as run_folder
+from avjax.runs.background import Background
 from avjax.runs.checkpoint import Checkpoints, check_best
 from avjax.runs.history import History
 from avjax.system import sharding, steps
@@ -35,7 +37,7 @@ from avjax.training.stage_steps import StageSteps
 from avjax.training.state import Diverged, RunState, check_meta
 from avjax.training.stop import Stopped, StopSignal
 from avjax.training.unfreezing import Schedule
-from avjax.weights.initialize import describe_origins
+from avjax.weights.initialize import describe_changes, describe_origins
 
 logger = logging.getLogger('avjax')
 
@@ -54,8 +56,9 @@ def train(config, workdir, stop: StopSignal):
   threading.Thread(target=import_ahead).start()
   run, notes = restore_or_begin(plan, workdir)
   with contextlib.ExitStack() as stack:
-    stack.enter_context(run_folder.locked(workdir))
-    run_folder.open_folder(plan.config, workdir, plan.records.manifest, plan.origins)
+    with sharding.together():
+      stack.enter_context(run_folder.locked(workdir))
+      run_folder.open_folder(plan.config, workdir, plan.records.manifest, plan.origins)
     start_logging(workdir / run_folder.LOG, sharding.is_primary())
     checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir)))
     mesh = sharding.make_mesh()
@@ -65,8 +68,8 @@ def train(config, workdir, stop: StopSignal):
     history = History(workdir, run.schedule.epoch, sharding.is_primary())
     try:
       run.state = sharding.replicate(run.state, mesh)
-      with StageSteps(plan, mesh) as train_step:
-        series = run_stages(plan, run, train_step, checkpoints, history, stop, mesh)
+      with Background() as saving, StageSteps(plan, mesh) as train_step:
+        series = run_stages(plan, run, train_step, checkpoints, history, saving, stop, mesh)
     except Stopped:
       return None
     except Diverged as error:
@@ -81,7 +84,7 @@ def train(config, workdir, stop: StopSignal):
     with files.replacing(workdir / run_folder.CURVES) as partial:
       plots.curves(history.history(), plan.config.targets, partial)
   extra = {'best_epoch': run.schedule.best_epoch}
-  return write_results(workdir, plan.config, 'validation', series, extra)
+  return write_results(workdir, plan.config, 'validation', series, extra, plan.records.subjects)
 
 
 def import_ahead():
@@ -90,11 +93,20 @@ def import_ahead():
     dataset.tensorflow()
 
 
-def run_stages(plan: Plan, run: RunState, train_step: StageSteps, checkpoints, history, stop, mesh):
+def run_stages(
+  plan: Plan,
+  run: RunState,
+  train_step: StageSteps,
+  checkpoints,
+  history,
+  saving: Background,
+  stop,
+  mesh,
+):
   """Trains stage after stage until the schedule is done.
 
-  Returns the validation series of the best epoch. Raises Stopped once the state is saved, or
-  Diverged, in which case the state is not saved.
+  Each epoch is saved while the next one is trained. Returns the validation series of the best
+  epoch. Raises Stopped once the state is saved, or Diverged, in which case the state is not saved.
   """
   config, schedule, batches_per_epoch = plan.config, run.schedule, plan.batches_per_epoch
   metric = criterion(config.targets)
@@ -106,12 +118,12 @@ def run_stages(plan: Plan, run: RunState, train_step: StageSteps, checkpoints, h
       epochs_left = schedule.max_epochs - epoch - 1
       bar = Progress(title, batches_per_epoch, run.batches_done, seconds, epochs_left, metric)
       with bar as progress:
-        train_epoch(plan, run, train_step, progress, stop, mesh)
+        train_epoch(plan, run, train_step, progress, saving, stop, mesh)
       check_finite(run, config.skip_most)
       updates = summarize_updates(run.log)  # waits for the device
       speed = progress.done / (time.perf_counter() - start)
 
-      series = validate(plan, run.state.variables, stop, mesh)
+      series = validate(plan, run.state.variables, stop)
       scores = score(series, config.targets)
       value = mean_score(scores, config.targets)
       if not np.isfinite([updates['train_loss'], value]).all():
@@ -124,7 +136,6 @@ def run_stages(plan: Plan, run: RunState, train_step: StageSteps, checkpoints, h
       if event == 'improved':
         run.best, best_series = jax.device_get(run.state.variables), series
         run.best_meta = {'epoch': epoch, metric: value}
-        checkpoints.save(checkpoints.best, schedule.epoch, run.best, run.best_meta)
       if schedule.stage != stage:  # the next starts from the best, with a fresh optimizer
         run.state = sharding.replicate(plan.initial_state(schedule.stage, run.best), mesh)
       elif config.schedule.reload_best:
@@ -135,15 +146,17 @@ def run_stages(plan: Plan, run: RunState, train_step: StageSteps, checkpoints, h
       epoch_log |= {f'validation_{metric}': value, f'best_{metric}': schedule.best}
       epoch_log |= {'examples_per_second': speed, 'seconds': seconds, 'event': event}
       epoch_log |= flat_scores(scores, config.targets)
-      history.write(schedule.epoch * batches_per_epoch, epoch_log)
       report_epoch(title, epoch_log, config.targets, len(run.log))
       run.end_epoch()
-      # Saved last: after a kill, a line of metrics may be written again but is never missing.
-      save(plan, run, checkpoints)
+      if sharding.is_primary():
+        made = run.copy(), epoch_log, event == 'improved'
+        saving.begin(functools.partial(save_epoch, plan, *made, checkpoints, history))
+    saving.wait()
     if best_series is None:  # the best epoch was trained before this process started
-      best_series = validate(plan, run.best, stop, mesh)
+      best_series = validate(plan, run.best, stop)
     return best_series
   except Stopped:
+    saving.wait()
     if not schedule.done:
       save(plan, run, checkpoints)
     logger.info(
@@ -155,10 +168,12 @@ def run_stages(plan: Plan, run: RunState, train_step: StageSteps, checkpoints, h
     raise
 
 
-def train_epoch(plan: Plan, run: RunState, train_step: StageSteps, progress, stop, mesh):
+def train_epoch(
+  plan: Plan, run: RunState, train_step: StageSteps, progress, saving: Background, stop, mesh
+):
   """Trains on the batches of the current epoch that are not done yet.
 
-  Raises Stopped between two batches, or Diverged.
+  Raises Stopped between two batches, Diverged, or what the epoch before could not be saved for.
   """
   config, schedule = plan.config, run.schedule
   epoch_seed = schedule.epoch if config.shuffle == 'every_epoch' else 0
@@ -169,6 +184,7 @@ def train_epoch(plan: Plan, run: RunState, train_step: StageSteps, progress, sto
     plan.train_splits, config.batch_size, order, run.batches_done, rows
   )
   for batch in stop.watch(batches):
+    saving.check()
     rate = schedule.rate(run.batches_done, plan.batches_per_epoch)
     batch_key = jax.random.fold_in(key, run.step(plan.batches_per_epoch))
     own = sharding.pad_rows(plan.system.select(batch), len(rows))
@@ -193,21 +209,31 @@ def check_finite(run: RunState, most: int, leave_out: int = 0):
     )
 
 
-def validate(plan: Plan, variables, stop, mesh):
+def validate(plan: Plan, variables, stop):
   """Returns {clip: Series} of the validation partition. Raises Stopped."""
-  batches = stop.watch(plan.records.batches([plan.validation_split], plan.config.batch_size))
-  return predict_records(
-    batches,
+  return predict_split(
+    plan.records,
+    plan.validation_split,
     plan.system,
-    sharding.replicate(variables, mesh),
-    mesh,
+    variables,
     batch_size=plan.config.batch_size,
     smooth=plan.config.smooth,
+    watch=stop.watch,
   )
 
 
+def save_epoch(plan: Plan, run: RunState, epoch_log, improved, checkpoints, history):
+  """Saves what an epoch has made: the best variables if it has improved, its line, the state."""
+  epoch = run.schedule.epoch
+  if improved:
+    checkpoints.save(checkpoints.best, epoch, run.best, run.best_meta)
+  history.write(epoch * plan.batches_per_epoch, epoch_log)
+  # Saved last: after a kill, a line of metrics may be written again but is never missing.
+  save(plan, run, checkpoints)
+
+
 def save(plan: Plan, run: RunState, checkpoints):
-  """Saves the state of the run as its newest one, on its bucket as well."""
+  """Saves the state of the run as its newest one, on its bucket as well, in the primary process."""
   checkpoints.save(checkpoints.last, run.step(plan.batches_per_epoch), run.state, run.to_meta())
   copies.publish(checkpoints.folder.parent)
 
@@ -282,8 +308,16 @@ def log_start(plan: Plan, workdir, run: RunState, notes, mesh):
     mesh.size,
     plan.system.model.tower_type,
   )
+  if config.resume:
+    logger.info(
+      'config.resume=%s was trained on other records: this run begins with its best weights, '
+      'its own schedule and a fresh optimizer',
+      config.resume,
+    )
   for line in describe_origins(config, plan.origins):
     logger.info(line)
+  for line in describe_changes(plan.origins):
+    logger.warning(line)
   last = plan.stages[-1]
   for tower in ('visual', 'audio'):
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import pathlib
 from typing import Any
 
 import jax
 import optax
 
-from avjax import files, ranges, targets
+from avjax import ranges, targets
 from avjax.config import Config
 from avjax.data.dataset import Records
 from avjax.errors import InputError
@@ -22,7 +21,7 @@ from avjax.runs import folder as run_folder
 from avjax.system import System, steps
 from avjax.training import optimizer, unfreezing
 from avjax.training.unfreezing import TrainableMask
-from avjax.weights.exported import DESCRIPTION
+from avjax.weights.adapt import complete
 from avjax.weights.initialize import initialize
 
 RANGES = {
@@ -45,7 +44,8 @@ class Plan:
   stages, optimizers: for each stage the parameters that it trains, and its optax transform.
   source: folder from which the run takes a state to start from, or ''; it may be its own.
   changed: the keys in which the config differs from that of `source`, if that is another run.
-  variables: arrays of pretrained parts, and jax.ShapeDtypeStruct for what is drawn from the seed.
+  variables: arrays of pretrained parts, and jax.ShapeDtypeStruct for what is drawn from the seed;
+    a np.ma.MaskedArray masks the part of it that is.
   origins: {part: metadata of the weights that it starts from}.
   """
 
@@ -77,11 +77,7 @@ class Plan:
 
     What is not pretrained is drawn from the seed.
     """
-
-    def choose(given, drawn):
-      return drawn if isinstance(given, jax.ShapeDtypeStruct) else given
-
-    return jax.tree.map(choose, self.variables, self.system.init(self.config.seed))
+    return jax.tree.map(complete, self.variables, self.system.init(self.config.seed))
 
   def initial_state(self, stage: int, variables) -> steps.State:
     """Returns the state at the start of a stage, with a fresh optimizer."""
@@ -111,16 +107,21 @@ def prepare(config: Config, workdir: str | pathlib.Path) -> Plan:
   # A run starts from the first of these that exists:
   #   1. workdir: the newest valid state of this run;
   #   2. config.resume: the newest state of the run in another folder, under other rates, schedule,
-  #      batch size or seed;
-  #   3. config.init: files of pretrained weights, part by part;
+  #      batch size or seed; or, if that run was trained on other records, its best weights;
+  #   3. config.init: pretrained weights, part by part, or those of a whole model;
   #   4. random weights.
   source = workdir if run_folder.begun(workdir) else copies.here(config.resume, copies.RunCopy)
-  changed, origins = [], {}
+  changed, origins, start = [], {}, config
+  if source and source != workdir:
+    if any(config.init.values()):
+      raise InputError('config.resume takes the weights of a run: give no config.init with it')
+    if run_folder.has_records(source, records.manifest):
+      changed, origins = run_folder.check_fork(config, source)
+    else:  # the state of an optimizer, and a best CCC, are of the records that they were found on
+      start = config.copy_and_resolve_references()
+      start.init.model, source = str(source), ''
   if not source:
-    check_model_folder(config.init.model)
-    variables, origins = initialize(config, variables)
-  elif source != workdir:
-    changed, origins = run_folder.check_fork(config, source, records.manifest)
+    variables, origins = initialize(start, variables)
   return Plan(
     config,
     system,
@@ -143,13 +144,6 @@ def open_records(config: Config) -> tuple[Config, Records]:
   config = config.copy_and_resolve_references()
   config.data.features = records.widths(feature_names(config))
   return config, records
-
-
-def check_model_folder(path: str) -> None:
-  """Raises InputError if a file of weights lies in an exported model that holds a link."""
-  folder = pathlib.Path(path).parent
-  if path and not files.is_address(path) and os.path.exists(folder / DESCRIPTION):
-    files.check_no_links(folder)
 
 
 def feature_names(config: Config) -> list[str]:

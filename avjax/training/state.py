@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import jax
 import numpy as np
 
 from avjax.runs.damage import Foreign
@@ -77,6 +78,15 @@ class RunState:
       meta['batches_done'],
       meta['log'],
       meta['skipped'],
+    )
+
+  def copy(self) -> RunState:
+    """Returns the run as it is now, on the host; later steps change nothing of it."""
+    return dataclasses.replace(
+      self,
+      state=jax.device_get(self.state),
+      schedule=dataclasses.replace(self.schedule),
+      log=[*self.log],
     )
 
   def begin_fork(self):

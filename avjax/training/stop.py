@@ -16,8 +16,10 @@ class Stopped(Exception):
 class StopSignal:
   """Turns SIGTERM and the first Ctrl-C into `Stopped`, so that the state can be saved.
 
-  A context manager. A second Ctrl-C interrupts at once. With `several` processes only SIGTERM stops
-  them: JAX catches it in one of them, and all stop at the same batch.
+  A context manager. A second Ctrl-C interrupts as soon as the epoch before is saved. With `several`
+  processes only SIGTERM stops them: JAX catches it in one of them, and all stop at the same batch.
+  JAX compares the numbers that `check` gives it, so nothing else may ask it: see
+  avjax.runs.checkpoint.Manager.
   """
 
   def __init__(self, several: bool = False):

@@ -218,15 +218,7 @@ def export_run(workdir: str | pathlib.Path, output: str | pathlib.Path) -> float
   predict = compile_bounded(system.predict, system.shapes, shapes, model=str(workdir))
   expected = predict(variables, example_inputs(system.inputs))['prediction']
   flat = {name: np.asarray(x) for name, x in traverse_util.flatten_dict(variables, sep='/').items()}
-  metadata = {
-    'architecture': 'model',
-    'source': workdir.resolve().name,
-    'source_sha256': weight_files.digest(flat, {}),
-    'licence': 'that of the data it was trained on; see README.md',
-    'avjax': avjax.__version__,
-    'targets': ','.join(config.targets),
-    'config': config.to_json(),
-  }
+  metadata = describe_weights(workdir, config, flat)
   with as_input_error(
     f'{workdir} holds no valid {run_folder.VERSIONS} or {run_folder.results_name("validation")}'
   ):
@@ -240,6 +232,21 @@ def export_run(workdir: str | pathlib.Path, output: str | pathlib.Path) -> float
     files.write_json(partial / DESCRIPTION, description)
     (partial / 'README.md').write_text(card, encoding='utf-8')
     return ExportedModel(partial).check(SAME_CPU if arithmetic(system) == EXACT else None)
+
+
+def describe_weights(
+  workdir: pathlib.Path, config: ConfigDict, arrays: weight_files.Arrays
+) -> weight_files.Metadata:
+  """Returns the metadata of the weights of a run, {path: array}: where they come from."""
+  return {
+    'architecture': 'model',
+    'source': workdir.resolve().name,
+    'source_sha256': weight_files.digest(arrays, {}),
+    'licence': 'that of the data it was trained on',
+    'avjax': avjax.__version__,
+    'targets': ','.join(config.targets),
+    'config': config.to_json(),
+  }
 
 
 def describe_export(

@@ -174,10 +174,11 @@ def origin_lines(config: dict, versions: dict) -> list[str]:
   lines = [
     f'- {part}: {origin["architecture"]} from {origin["source"]}, '
     f'SHA-256 {origin["source_sha256"]}; licence: {origin["licence"]}.'
+    + (f' Changed: {origin["changes"]}.' if 'changes' in origin else '')
     for part, origin in init.items()
   ]
   if config.get('resume'):
-    lines.append('- The state of another run (`config.resume`).')
+    lines.append('- Another run (`config.resume`).')
   return lines or ['- Random weights.']
 
 

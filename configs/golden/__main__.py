@@ -8,13 +8,15 @@ import importlib
 import json
 import pathlib
 
+from configs.finetune import SYSTEMS
+
 FOLDER = pathlib.Path(__file__).parent
-SYSTEMS = sorted({path.stem for path in FOLDER.parent.glob('*.py')} - {'__init__', 'base'})
+CONFIGS = sorted([*SYSTEMS, 'finetune'])
 ARGUMENTS = ('', 'mini', 'protocol=author')
 
 
 def resolve(name):
-  """Returns the text of golden/NAME.json: {argument: {key: value}} of the system."""
+  """Returns the text of golden/NAME.json: {argument: {key: value}} of the config."""
   get_config = importlib.import_module(f'configs.{name}').get_config
   found = {}
   for argument in ARGUMENTS:
@@ -37,7 +39,7 @@ def leaves(value, key=''):
 def main():
   for path in FOLDER.glob('*.json'):
     path.unlink()
-  for name in SYSTEMS:
+  for name in CONFIGS:
     (FOLDER / f'{name}.json').write_text(resolve(name))
 
 

@@ -1,4 +1,4 @@
-"""Generates a small synthetic Aff-Wild2 in the official layout.
+"""Generates a small synthetic Aff-Wild2 in the official layout, or as a folder of one's own.
 
 Drawn faces and synthesised voices show valence and arousal, so a small model can learn to predict
 them. Everything that is awkward in the real set occurs here too. Scores on this set say nothing
@@ -17,9 +17,11 @@ from typing import Any
 
 from avjax import files
 from avjax.errors import InputError
+from avjax.media import faces
 from data_prep import parallel
 from data_prep.mini.latents import DEFAULT_DIALS, PRESETS, Dials
 from data_prep.mini.video import BROKEN_FRAME, Places, Video, make_video
+from data_prep.sources import affwild2, plain
 
 VERSION = 1  # raise it whenever the same settings give other files
 PLAIN_RATE = 15  # frames per second of a plain video, unless another is asked for
@@ -58,6 +60,7 @@ FOLDERS = (
   ('batch2', 'cropped_aligned'),
   ('new_vids', 'cropped_aligned_new_50_vids'),
 )
+OFFICIAL, PLAIN = LAYOUTS = 'official', 'plain'  # how the files are laid out
 DONE, BEGUN = 'mini.json', 'mini.partial.json'
 
 
@@ -89,6 +92,7 @@ def generate(
   rate: float = PLAIN_RATE,
   dials: Dials = DEFAULT_DIALS,
   workers: int | None = None,
+  layout: str = OFFICIAL,
 ) -> dict[str, int]:
   """Writes the data set, the same bytes for the same settings.
 
@@ -101,6 +105,8 @@ def generate(
     rate: frames per second of the plain videos, 5 to 60.
     dials: what faces and voices show, and how often they contradict each other.
     workers: processes; None is one per core. Their number does not change the files.
+    layout: one of LAYOUTS: that of Aff-Wild2, or that of data_prep/sources/plain.py with the same
+      videos, crops, labels and splits.
 
   Returns {'videos', 'clips', 'frames'}: their numbers; frames are counted per clip.
   Raises InputError where a setting is out of range or `output` holds anything else.
@@ -113,6 +119,7 @@ def generate(
     'videos': videos,
     'seconds': float(seconds),
     'rate': float(rate),
+    'layout': layout,
     **dataclasses.asdict(dials),
   }
   counts = {
@@ -134,16 +141,20 @@ def generate(
   output.mkdir(parents=True, exist_ok=True)
   files.write_text(output / BEGUN, json.dumps(settings, indent=2) + '\n')
   jobs = [
-    (i, video, find_places(output, i, video), seed, seconds, dials) for i, video in enumerate(table)
+    (i, video, find_places(output, i, video, layout), seed, seconds, dials)
+    for i, video in enumerate(table)
   ]
   for _, _, places, *_ in jobs:
-    for place in filter(None, dataclasses.astuple(places)):
+    for place in filter(None, (places.videos, places.crops, places.annotations, places.truth)):
       place.mkdir(parents=True, exist_ok=True)
   # The longest first, so that all processes end at about the same time.
   jobs.sort(key=lambda job: -job[1].frame_count(seconds) * len(job[1].clips))
   with parallel.spawned_pool(workers or parallel.core_count()) as pool:
     list(pool.map(make_video, *zip(*jobs, strict=True)))
-  write_lists(output, table, seconds)
+  if layout == PLAIN:
+    write_plain_lists(output, table)
+  else:
+    write_lists(output, table, seconds)
   os.replace(output / BEGUN, output / DONE)
   return counts
 
@@ -164,16 +175,21 @@ def check_settings(seconds, rate, dials):
 def read_settings(path: pathlib.Path) -> dict[str, Any] | None:
   """Returns the settings that `generate` wrote to a file, or None where it wrote none."""
   try:
-    return {'rate': PLAIN_RATE, **files.read_json(path)}  # version 0.1.0 had no `rate`
+    # Version 0.1.0 had no `rate`, and version 0.2.0 no `layout`.
+    return {'rate': PLAIN_RATE, 'layout': OFFICIAL, **files.read_json(path)}
   except InputError:
     return None
 
 
-def find_places(output, i, video):
+def find_places(output, i, video, layout):
   """Returns the Places of the i-th video.
 
-  Of every five videos two are in batch1, two in batch2 and one in new_vids.
+  In the official layout, of every five videos two are in batch1, two in batch2 and one in new_vids.
   """
+  if layout == PLAIN:
+    labels = None if video.partition == 'test' else output / plain.LABELS
+    folders = output / plain.VIDEOS, output / plain.CROPS, labels, output / '_truth'
+    return Places(*folders, by_frame=True)
   videos, crops = FOLDERS[i % len(FOLDERS)]
   folder = ANNOTATION_FOLDERS[video.partition]
   return Places(
@@ -200,13 +216,10 @@ def write_lists(output, table, seconds):
     'image_location,valence,arousal',
     *(f'{clip}/{k:05d}.jpg,,' for clip, n in tests for k in range(1, n + 1)),
   ]
-  broken = [
-    f'{video.name}/{BROKEN_FRAME:05d}.jpg' for video in table if video.quirk == 'broken_crop'
-  ]
   for path, lines in (
     (TEST_LIST, [clip for clip, _ in tests]),
     (TEST_SAMPLE, rows),
-    ('unreadable.txt', broken),
+    (faces.UNREADABLE_LIST, broken_crops(table)),
   ):
     (output / path).parent.mkdir(parents=True, exist_ok=True)
     (output / path).write_text('\n'.join(lines) + '\n')
@@ -216,3 +229,43 @@ def write_lists(output, table, seconds):
       min(path for path in (output / folder).iterdir() if path.is_dir()),
     ):
       (place / '.DS_Store').write_bytes(b'\0\0\0\1Bud1\0')
+
+
+def broken_crops(table):
+  """Returns the crops that are half a file, as unreadable.txt lists them."""
+  return [f'{video.name}/{BROKEN_FRAME:05d}.jpg' for video in table if video.quirk == 'broken_crop']
+
+
+def write_plain_lists(output, table):
+  """Writes the tables of the plain layout: the splits of the official one, persons, broken crops.
+
+  Every clip shows a subject of its own.
+  """
+  clips = [
+    (name, video, affwild2.Clip(name, pathlib.Path(video.name), output, None, video.partition))
+    for video in table
+    for name in video.clips
+  ]
+  splits = affwild2.split_clips(sorted((clip for *_, clip in clips), key=lambda clip: clip.name))
+  for path, lines in (
+    (
+      plain.SPLITS,
+      [
+        'name,split,subject',
+        *(f'{clip.name},{split},{clip.name}' for split in splits for clip in splits[split]),
+      ],
+    ),
+    (
+      plain.PERSONS,
+      [
+        'name,face,video',
+        *(
+          f'{name},{name.rpartition("_")[2]},{video.name}'
+          for name, video, _ in clips
+          if name != video.name
+        ),
+      ],
+    ),
+    (faces.UNREADABLE_LIST, broken_crops(table)),
+  ):
+    (output / path).write_text('\n'.join(lines) + '\n')

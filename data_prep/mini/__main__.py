@@ -22,6 +22,13 @@ def main(argv=None):
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   parser.add_argument('--output', required=True, help='folder to write, new or empty')
+  parser.add_argument(
+    '--layout',
+    choices=mini.LAYOUTS,
+    default=mini.OFFICIAL,
+    help='official: as Aff-Wild2 is distributed; plain: the same videos, crops and labels as a '
+    'folder of your own that data_prep.build --layout plain reads (default: official)',
+  )
   parser.add_argument('--seed', type=int, default=0)
   parser.add_argument(
     '--videos', type=int, default=40, help=f'how many, at least {len(mini.AWKWARD)} (default: 40)'
@@ -77,6 +84,7 @@ def main(argv=None):
     rate=args.rate,
     dials=dials,
     workers=args.workers,
+    layout=args.layout,
   )
   print(
     f'{args.output}: {counts["videos"]} videos, {counts["clips"]} clips, {counts["frames"]} frames'

@@ -50,12 +50,17 @@ class Video:
 
 @dataclasses.dataclass(frozen=True)
 class Places:
-  """Where a video's files go; annotations is None for the test partition."""
+  """Where a video's files go; annotations is None for the test partition.
+
+  by_frame: whether annotations are CSV files with a column of frames, and empty where Aff-Wild2 has
+    -5.
+  """
 
   videos: pathlib.Path
   crops: pathlib.Path
   annotations: pathlib.Path | None
   truth: pathlib.Path
+  by_frame: bool = False
 
 
 def make_video(index, video, places, seed, seconds, dials):
@@ -86,7 +91,7 @@ def make_video(index, video, places, seed, seconds, dials):
     (places.crops / person.clip).mkdir(parents=True, exist_ok=True)
     write_truth(places.truth / f'{person.clip}.npz', person, times, spoken)
     if places.annotations:
-      write_annotation(places.annotations / f'{person.clip}.txt', video, person, times)
+      write_annotation(places, video, person, times)
   images = film(video, places, people, looks, n)
   frame_delay, sound_delay = {'late_video': (0.3, 0.0), 'late_sound': (0.0, 0.4)}.get(
     video.quirk, (0.0, 0.0)
@@ -176,7 +181,7 @@ def missing_faces(n):
   return {*range(8), *range(n // 3, n // 3 + 20), n // 2, *range(n - 5, n)}
 
 
-def write_annotation(path, video, person, times):
+def write_annotation(places, video, person, times):
   """Writes valence and arousal to three decimals, one line a frame."""
   rows = len(times) + {'long_annotation': 2, 'short_annotation': -1}.get(video.quirk, 0)
   times = np.concatenate([times, times[-1] + np.arange(1, 3) / video.fps])[:rows]
@@ -184,8 +189,13 @@ def write_annotation(path, video, person, times):
   if video.quirk == 'gaps':
     for row, columns in annotation_gaps(rows):
       for column in columns:
-        cells[row][column] = '-5'
-  path.write_text('\n'.join(['valence,arousal', *map(','.join, cells)]) + '\n')
+        cells[row][column] = '' if places.by_frame else '-5'
+  header, ending = 'valence,arousal', '.txt'
+  if places.by_frame:
+    header, ending = f'frame,{header}', '.csv'
+    cells = [[f'{frame}', *pair] for frame, pair in enumerate(cells, 1)]
+  path = places.annotations / f'{person.clip}{ending}'
+  path.write_text('\n'.join([header, *map(','.join, cells)]) + '\n')
 
 
 def annotation_gaps(n):

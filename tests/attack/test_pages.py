@@ -21,7 +21,7 @@ from tiny import get_config
 
 from avjax import errors
 from avjax.evaluation import protocol
-from avjax.evaluation.results import score
+from avjax.evaluation.results import score_in_detail
 from avjax.inference import outputs
 from avjax.inference.prediction import VideoPrediction
 from avjax.reports import clip_page, run_report
@@ -71,7 +71,7 @@ def report(folder, text):
     gates={text: softmax(rng.normal(size=(20, 3)))},
   )
   results = {'partition': text, 'fold': text, 'best_epoch': 1}
-  results |= score({text: series}, config.targets)
+  results |= score_in_detail({text: series}, config.targets, {})
   line = {'step': 1, 'rate': 1.0, 'train_loss': 1.0, 'event': ''}
   rows = [{**line, 'epoch': e, 'stage': 1 + e} for e in range(3)]
   rows = [row | {f'validation_ccc_{name}': 0.1 for name in config.targets} for row in rows]

@@ -4,9 +4,12 @@ No test meets a real bucket.
 """
 
 import collections
+import errno
 import itertools
 import json
+import os
 import pathlib
+import tempfile
 import threading
 import time
 
@@ -17,9 +20,9 @@ from fault.harness import call, flags
 from fault.harness import files as tree
 
 from avjax import errors, files
-from avjax.data import dataset
-from avjax.errors import InputError
-from avjax.files import buckets
+from avjax.data import dataset, manifest
+from avjax.errors import InputError, PassingError
+from avjax.files import bucket_lock, buckets
 from avjax.runs import copies
 from avjax.weights import files as weight_files
 
@@ -46,9 +49,10 @@ def at_first(fault, times):
   return find
 
 
-def refusal(function, *arguments):
+def refusal(function, *arguments, kind=InputError):
   with pytest.raises(InputError) as refused:
     function(*arguments)
+  assert refused.type is kind
   assert '\n' not in str(refused.value)
   return str(refused.value)
 
@@ -65,7 +69,7 @@ def test_a_copy_there_and_back(server, address):
     bucket.write(f'/{name}', b'' if name == 'empty' else name.encode() * 1000)
   bucket.write('/a folder of the console/', b'')
   files.Bucket(f'{address}2').write('/another', b'')  # begins with the same letters
-  copy = buckets.Copy(address)
+  copy = files.Copy(address)
   path = copy.fetch()
   assert path.name == address.rsplit('/', 1)[-1]
   assert tree(path) == {name: b'' if name == 'empty' else name.encode() * 1000 for name in NAMES}
@@ -102,7 +106,7 @@ def test_names_that_lead_elsewhere(address, name):
   bucket = files.Bucket(address)
   bucket.write('/fine', b'')
   bucket.write(name, b'hostile')
-  copy = buckets.Copy(address)
+  copy = files.Copy(address)
   assert 'of which no file can be made' in refusal(copy.fetch)
   assert not tree(copy.path.parent)
 
@@ -116,9 +120,29 @@ def test_addresses_that_are_none(wrong):
 
 def test_messages_name_the_address(address):
   """Nobody knows the copy; what is printed, logged and raised has the address in its place."""
-  copy = buckets.Copy(address)
+  copy = files.Copy(address)
   assert refusal(files.read_json, copy.path / 'x.json').startswith(f'{address}/x.json: ')
   assert errors.visible(f'in {copy.path}\n') == f'in {address}\\n'
+
+
+def test_errors_of_the_own_disk(address, monkeypatch):
+  """They name the folder of this machine, since nobody could mend them on the bucket."""
+  files.Bucket(address).write('/x', b'1')
+  copy = files.Copy(address)
+
+  def full(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+  monkeypatch.setattr(pathlib.Path, 'write_bytes', full)
+  assert refusal(copy.fetch) == (
+    f'the copy of {address}/x in {tempfile.gettempdir()}, which TMPDIR names: '
+    'No space left on device; make room and start again'
+  )
+  cache = files.cache_folder('records')
+  errors.COPIED_FROM[str(cache / 'x')] = address
+  with pytest.raises(InputError) as refused, errors.writing(cache / 'x' / 'shard'):
+    full()
+  assert str(refused.value).startswith(f'the copy of {address}/shard in {cache}: No space left')
 
 
 # A run on a bucket, killed while it is written.
@@ -240,7 +264,7 @@ def age(address, seconds):
 
 @pytest.fixture
 def quick_beats(monkeypatch):
-  monkeypatch.setattr(buckets, 'BEAT', 0.2)
+  monkeypatch.setattr(bucket_lock, 'BEAT', 0.2)
 
 
 @pytest.mark.usefixtures('quick_beats')
@@ -285,13 +309,13 @@ def test_an_owner_that_has_died(address):
   copy.lock = files.Lock(copy.bucket)
   (copy.path / 'x').write_text('the first')
   copy.publish()
-  age(address, buckets.STALE - 6)
+  age(address, bucket_lock.STALE - 6)
   begin = time.monotonic()
   second = files.Lock(copy.bucket)
   assert time.monotonic() - begin > 1
-  copy.lock.renewed -= buckets.STALE + 30  # as long as the object says
+  copy.lock.renewed -= bucket_lock.STALE + 30  # as long as the object says
   (copy.path / 'x').write_text('the first, again')
-  assert 'another process has begun to train there' in refusal(copy.publish)
+  assert 'another process has begun training there' in refusal(copy.publish)
   assert get(address)['x'] == b'the first'
   copy.lock.release()
   second.check()  # it is still the owner
@@ -325,10 +349,10 @@ def test_an_owner_that_stands_still_while_it_writes(server, address, monkeypatch
   others = []
 
   def stand_still(method, path):
-    if path.endswith('/config.json') and not others:
+    if method == 'POST' and '/config.json' in path and not others:
       others.append(None)
-      age(address, buckets.STALE + 30)
-      copy.lock.renewed -= buckets.STALE + 30
+      age(address, bucket_lock.STALE + 30)
+      copy.lock.renewed -= bucket_lock.STALE + 30
       others.append(files.Lock(copy.bucket))
 
   with server.faults(stand_still):
@@ -337,8 +361,35 @@ def test_an_owner_that_stands_still_while_it_writes(server, address, monkeypatch
   others[1].release()
 
 
+def test_what_others_write_meanwhile(server, address):
+  """The owner replaces what a program without a lock writes, and never what the next owner does."""
+  copy = copies.RunCopy(address)
+  copy.lock = files.Lock(copy.bucket)
+  (copy.path / 'x').write_text('first')
+  copy.publish()
+  copy.bucket.write('/x', b'of an evaluation')
+  (copy.path / 'x').write_text('second')
+  copy.publish()
+  assert get(address)['x'] == b'second'
+  others = []
+
+  def stand_still(method, path):
+    if method == 'POST' and '/x&' in path and not others:
+      others.append(None)
+      age(address, bucket_lock.STALE + 30)
+      copy.lock.renewed -= bucket_lock.STALE + 30
+      others.append(files.Lock(copy.bucket))
+      copy.bucket.write('/x', b'of the next owner')
+
+  (copy.path / 'x').write_text('the third')
+  with server.faults(stand_still):
+    assert 'another process has begun' in refusal(copy.publish)
+  assert get(address)['x'] == b'of the next owner'
+  others[1].release()
+
+
 def test_the_signs_of_life(address, monkeypatch):
-  monkeypatch.setattr(buckets, 'BEAT', 0.01)
+  monkeypatch.setattr(bucket_lock, 'BEAT', 0.01)
   bucket = files.Bucket(address)
   lock = files.Lock(bucket)
   times, deadline = set(), time.monotonic() + 60
@@ -398,7 +449,11 @@ def test_faults_that_pass(server, address, monkeypatch, fault):
 
 @pytest.mark.parametrize('fault', ['500', '503', 'cut', '403', '401', '404'])
 def test_faults_that_stay(server, address, monkeypatch, fault):
-  """Each ends in one line that begins with the address; what was there is there."""
+  """Each ends in one line that begins with the address; what was there is there.
+
+  Only of those that may pass by themselves it says so.
+  """
+  kind = InputError if fault.startswith('40') else PassingError
   trying(monkeypatch, 1)
   bucket = files.Bucket(address)
   bucket.write('/a', b'before')
@@ -406,9 +461,10 @@ def test_faults_that_stay(server, address, monkeypatch, fault):
   copy.fetch()
   (copy.path / 'a').write_text('after')
   with server.faults(lambda method, path: fault):
-    assert refusal(copy.publish).startswith(f'{address}/a: ')
-    assert refusal(copies.RunCopy(address).fetch).startswith(address)
-    assert refusal(files.Lock, bucket).startswith(f'{address}/{files.locks.LOCK}: ')
+    assert refusal(copy.publish, kind=kind).startswith(f'{address}/a: ')
+    assert refusal(copies.RunCopy(address).fetch, kind=kind).startswith(address)
+    message = refusal(files.Lock, bucket, kind=kind)
+    assert message.startswith(f'{address}/{files.locks.LOCK}: ')
   assert bucket.read('/a')[0] == b'before'
   copy.publish()
   assert bucket.read('/a')[0] == b'after'
@@ -445,10 +501,41 @@ def test_a_run_that_cannot_be_copied_whole_is_left_alone(server, address, record
   assert get(address) == before
 
 
-def test_no_server(address, monkeypatch):
+def test_of_many_values_few_wait(monkeypatch):
+  """Each is called once, and after an error no more are."""
+  monkeypatch.setattr(buckets, 'AT_ONCE', 3)
+  taken, done = [], []
+
+  class Values(list):
+    def __iter__(self):
+      for value in super().__iter__():
+        taken.append(value)
+        assert len(taken) - len(done) <= 6
+        yield value
+
+  files.at_once(done.append, Values(range(100)), 'counting')
+  assert sorted(done) == taken == [*range(100)]
+  files.at_once(done.append, [], 'counting none')
+  done.clear()
+
+  def meet(value):
+    done.append(value)
+    if value == 10:
+      raise InputError('the tenth')
+
+  assert refusal(files.at_once, meet, range(100), 'counting') == 'the tenth'
+  assert 11 <= len(done) < 30
+
+
+def test_no_server(address, monkeypatch, records):
+  """The exit status is that of what may pass: clusters start the same command again."""
   trying(monkeypatch, 1)
   monkeypatch.setenv('TENSORSTORE_GCS_HTTP_URL', 'http://127.0.0.1:9')
-  assert 'see to the network' in refusal(lambda: copies.RunCopy(address).fetch())
+  message = refusal(lambda: copies.RunCopy(address).fetch(), kind=PassingError)
+  assert 'see to the network' in message
+  done = call(*flags(address, records))
+  assert done.returncode == 75 and done.stderr.startswith(f'error: {address}')
+  assert done.stderr.count('\n') == 1 and 'ABORTED: All 1 retry attempts failed' in done.stderr
 
 
 # Records and weights.
@@ -507,6 +594,7 @@ def test_records_that_are_not_whole(address, records, tmp_path, what):
     'damaged shard': f'{bucket.address}{name} is damaged',
     'damaged manifest': f'{bucket.address}/manifest.json is damaged',
   }[what] in message
+  assert what == 'no records' or message.endswith(f'; {manifest.REMEDY}')
   assert not name or not [*tmp_path.rglob(name[1:])]  # what is damaged is not kept
 
 

@@ -13,10 +13,11 @@ from avjax.config import expand, parse_argument
 from avjax.errors import InputError
 from avjax.evaluation.series import smoothing_widths
 from avjax.models.fusion import FUSIONS
+from avjax.runs.folder import changed_keys
 from avjax.system import System, steps
 from avjax.training.plan import check_ranges, make_stages
-from configs import base, dca, grjca, ustc
-from configs.golden.__main__ import FOLDER, SYSTEMS, resolve
+from configs import base, dca, finetune, grjca, ustc
+from configs.golden.__main__ import CONFIGS, FOLDER, SYSTEMS, resolve
 
 RENEW = 'If this is meant: python -m configs.golden, and look at the diff of configs/golden/.'
 
@@ -43,10 +44,10 @@ def test_every_config(name, argument):
 
 def test_every_config_has_its_golden_file():
   """There is no other file either: a removed system leaves no golden file behind."""
-  assert sorted(path.stem for path in FOLDER.glob('*.json')) == SYSTEMS, RENEW
+  assert sorted(path.stem for path in FOLDER.glob('*.json')) == CONFIGS, RENEW
 
 
-@pytest.mark.parametrize('name', SYSTEMS)
+@pytest.mark.parametrize('name', CONFIGS)
 def test_every_config_is_its_golden_file(name):
   """No change to base.py changes the settings of a system unnoticed."""
   golden = (FOLDER / f'{name}.json').read_text().splitlines()
@@ -59,7 +60,7 @@ def test_a_config_is_short_and_loads_no_jax():
   """Each file has at most 25 lines, so that it is read quickly, and importing it loads no JAX."""
   for name in SYSTEMS:
     assert len((FOLDER.parent / f'{name}.py').read_text().splitlines()) <= 25, name
-  imports = '; '.join(f'import configs.{name}' for name in SYSTEMS)
+  imports = '; '.join(f'import configs.{name}' for name in CONFIGS)
   program = f'import sys, avjax.command_line; {imports}; sys.exit("jax" in sys.modules)'
   subprocess.run([sys.executable, '-c', program], cwd=FOLDER.parents[1], check=True)
 
@@ -156,8 +157,6 @@ def test_the_authors_protocol():
 
   The config is otherwise the same.
   """
-  from avjax.runs.folder import changed_keys
-
   for name in SYSTEMS:
     get_config = importlib.import_module(f'configs.{name}').get_config
     paper, author = get_config(), get_config('protocol=author')
@@ -194,6 +193,40 @@ def test_the_authors_protocol():
 )
 def test_an_argument_that_stands_for_several_runs(argument, runs):
   assert expand(argument) == runs
+
+
+@pytest.mark.parametrize('argument', ['', 'mini'])
+@pytest.mark.parametrize('name', SYSTEMS)
+def test_fine_tuning_opens_towers_later(name, argument):
+  """It is the system but for rates and groups: each stage trains the towers' groups of the last."""
+  system = importlib.import_module(f'configs.{name}').get_config(argument)
+  config = finetune.get_config(f'system={name},{argument}'.removesuffix(','))
+  changed = changed_keys(system.to_dict(), config.to_dict())
+  assert {key.split('.')[0] for key in changed} <= {'unfreezing', 'schedule', 'batch_size'}
+  paths = steps.parameter_paths(parameters(config))
+  towers = [path for path in paths if path.startswith(('visual/', 'audio/'))]
+  before, stages = make_stages(system, paths), make_stages(config, paths)
+  assert not any(map(stages[0], towers))
+  for stage, earlier in zip(stages[1:], before, strict=False):
+    assert [*map(stage, towers)] == [*map(earlier, towers)]
+  for stage in stages:
+    assert all(map(stage, {*paths} - {*towers}))
+
+
+def test_fine_tuning_of_several_systems():
+  """The system of the argument is GRJCA by default; a name that is none is refused in one line."""
+  assert finetune.get_config('mini').system == grjca.get_config().system
+  config = load_config(['--config=configs/finetune.py:target=arousal,system=rjca,fold=2'])
+  assert (config.model.fusion.name, config.targets, config.fold) == ('rjca', ('arousal',), 2)
+  for argument, words in (
+    ('system=rjcca', "config argument system=rjcca: unknown; did you mean 'rjca'?"),
+    ('system=base', 'config argument system=base: unknown'),
+    ('system=../../x', 'config argument system=../../x: unknown'),
+    ('systems=rjca', "unknown config argument 'systems'"),
+  ):
+    with pytest.raises(InputError) as refused:
+      load_config([f'--config=configs/finetune.py:{argument}'])
+    assert str(refused.value).startswith(f'configs/finetune.py: {words}')
 
 
 def test_group_sizes():

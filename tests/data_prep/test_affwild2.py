@@ -119,15 +119,15 @@ def test_every_root_is_a_parameter(broken, tmp_path):
 @pytest.mark.parametrize(
   'damage, words',
   [
-    (lambda s: (s / 'batch1/102.avi').unlink(), '1 clips have no video: 102'),
-    (lambda s: (s / 'cropped_aligned/102').rename(s / 'x'), '1 clips have no folder of crops: 102'),
+    (lambda s: (s / 'batch1/102.avi').unlink(), '1 clip has no video: 102'),
+    (lambda s: (s / 'cropped_aligned/102').rename(s / 'x'), '1 clip has no folder of crops: 102'),
     (
       lambda s: (s / ANNOTATIONS / 'Train_Set/102.txt').unlink(),
-      '1 videos have no annotation .*: 102; .* unlisted',
+      '1 video has no annotation .*: 102; .* unlisted',
     ),
     (
       lambda s: (s / 'cropped_aligned/999').mkdir(),
-      '1 folders of crops have no annotation .*: 999; .*--tolerate unlisted',
+      '1 folder of crops has no annotation .*: 999; .*--tolerate unlisted',
     ),
     (lambda s: (s / 'new_vids/102.mp4').touch(), '102 occurs twice'),
     (lambda s: (s / ANNOTATIONS / 'Validation_Set/102.txt').touch(), '102 occurs twice'),

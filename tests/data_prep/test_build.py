@@ -197,14 +197,18 @@ def test_a_file_of_equal_size_with_other_contents_is_noticed(official, built, tm
     data[at : at + 10] = b'0.05,-0.05'
 
   for path, change, words in (
-    ('batch1/104.avi', swap_two, '1 clips have other videos or crops than .* from: 104; remove it'),
+    ('batch1/104.avi', swap_two, '1 clip has other videos or crops than .* from: 104; remove it'),
     (
       'batch1/10-25-64x48.avi',
       swap_two,
       '2 clips have other videos .*: 10-25-64x48_left, 10-25-64x48_right; remove it or choose',
     ),
-    ('cropped_aligned/300/00007.jpg', swap_two, '1 clips have other videos or crops .*: 300;'),
-    (f'{ANNOTATIONS}/Train_Set/102.txt', another_label, 'records with a different source; remove'),
+    ('cropped_aligned/300/00007.jpg', swap_two, '1 clip has other videos or crops .*: 300;'),
+    (
+      f'{ANNOTATIONS}/Train_Set/102.txt',
+      another_label,
+      'records with a different source .*labels.*; remove',
+    ),
     ('batch1/1035.avi', swap_two, 'nothing to do'),  # no annotated frame: in no record
   ):
     source = pathlib.Path(shutil.copytree(official, tmp_path / 'source'))

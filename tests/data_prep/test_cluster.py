@@ -128,13 +128,13 @@ def running(tmp_path):
     started.stop()
 
 
-def jobs_within(folder):
-  """Returns the files of jobs; folders may be removed meanwhile, which pathlib does not bear."""
+def files_within(folder, ending):
+  """Returns the files that end so; folders may vanish meanwhile, which pathlib does not bear."""
   return {
     pathlib.Path(parent, name)
     for parent, _, names in os.walk(folder)
     for name in names
-    if name.endswith('.job.npz')
+    if name.endswith(ending)
   }
 
 
@@ -176,7 +176,8 @@ def test_killed_workers_cost_their_clips_and_the_records_are_those_of_a_local_bu
   (running.folder / 'hold').touch()
   jobs = {job.clip.name for job in jobs_of(official)}
   with building(*words(official, tmp_path / 'records', running.address)) as build_process:
-    wait_for(lambda: len(running.noted('decoded')) == len(jobs) - 1)
+    # All but the first are kept: the build takes none before it.
+    wait_for(lambda: len(files_within(tmp_path / 'records', '.clip.npz')) == len(jobs) - 1)
     (holding,) = (pid for pid, clip in running.noted('begun') if clip == FIRST)
     finished = running.noted('decoded')[0][0]
     os.kill(holding, signal.SIGKILL)
@@ -269,9 +270,9 @@ def test_a_lost_build_and_a_lost_scheduler(official, built, running, tmp_path):
   with building(*arguments, '--face', '24') as build_process:
     wait_for(lambda: FIRST in [clip for _, clip in running.noted('begun')])
     build_process.kill()
-  left = jobs_within(tmp_path / 'records')
+  left = files_within(tmp_path / 'records', '.job.npz')
   with building(*arguments) as build_process:
-    wait_for(lambda: jobs_within(tmp_path / 'records') - left)
+    wait_for(lambda: files_within(tmp_path / 'records', '.job.npz') - left)
     (running.folder / 'hold').unlink()
     assert build_process.wait() == 0, build_process.stderr.read()
   assert whole(tmp_path / 'records') == whole(built)
@@ -380,7 +381,10 @@ def test_what_a_worker_refuses(official, tmp_path, monkeypatch):
 def test_a_cluster_that_is_not_there(official, tmp_path, monkeypatch):
   monkeypatch.setattr(cluster, 'SECONDS', 1)
   for address, message in (
-    ('127.0.0.1', '--scheduler 127.0.0.1 is not HOST:PORT, such as 10.0.0.5:8786'),
+    *(
+      (address, f'--scheduler {address} is not HOST:PORT, such as 10.0.0.5:8786; for TLS, set .*')
+      for address in ('127.0.0.1', 'tls://127.0.0.1:8786')
+    ),
     ('127.0.0.1:9', 'no Dask scheduler answers at 127.0.0.1:9 .*; start one with: dask scheduler'),
   ):
     with pytest.raises(InputError, match=f'^{message}$'):

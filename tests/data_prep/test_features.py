@@ -160,15 +160,15 @@ def test_only_rows_of_annotated_frames_are_checked(official, folder):
   rows = np.load(folder / '102.npy')
   rows[[0, 44]] = np.nan  # frames 1 and 45 are not annotated
   np.save(folder / '102.npy', rows)
-  clips.check_features(jobs(official, folder)['102'])
+  clips.check_inputs(jobs(official, folder)['102'])
 
 
 def test_a_header_that_counts_no_frames_is_not_trusted(official, folder, monkeypatch):
   monkeypatch.setattr(clips.Decoder, 'frames_in_header', lambda self, path: 0)
-  clips.check_features(jobs(official, folder)['104'])
+  clips.check_inputs(jobs(official, folder)['104'])
   np.save(folder / '104.npy', np.load(folder / '104.npy')[:-1])
   with pytest.raises(InputError, match=r'has 20 frames'):
-    clips.check_features(jobs(official, folder)['104'])
+    clips.check_inputs(jobs(official, folder)['104'])
 
 
 def test_they_are_never_cut_or_lent(official, folder):

@@ -163,7 +163,7 @@ def test_options_name_the_folders_around_as_well(broken):
     (lambda s: shutil.rmtree(s / 'cropped_aligned/102'), 'no folder of crops: 102;.*--crops'),
     (
       lambda s: shutil.rmtree(s / 'test_set'),
-      '1 videos have no annotation and there is no --test_list: 300',
+      '1 video has no annotation and there is no --test_list: 300',
     ),
   ],
 )

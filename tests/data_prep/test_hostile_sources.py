@@ -63,7 +63,7 @@ def test_a_clip_whose_name_is_no_name(broken, tmp_path):
 def test_a_test_list_that_names_other_folders(broken, tmp_path):
   path = broken / LIST
   path.write_text('../../../etc/..\n')
-  with pytest.raises(InputError, match=r'1 clips have no video: \.\.; looked in'):
+  with pytest.raises(InputError, match=r'1 clip has no video: \.\.; looked in'):
     make(broken, tmp_path / 'records')
 
 

@@ -16,7 +16,7 @@ import pytest
 from bucket_server import WAITS, get, put
 
 from avjax import files
-from avjax.files import buckets
+from avjax.files import bucket_lock
 from avjax.inference.stream import StreamingPredictor
 from avjax.weights import files as weight_files
 from fault.harness import ROOT, call, drive, fingerprint, flags, run
@@ -49,7 +49,7 @@ def downloaded(address, folder):
   return folder
 
 
-def let_it_seem_dead(address, seconds=buckets.STALE):
+def let_it_seem_dead(address, seconds=bucket_lock.STALE):
   """Makes the lock of a killed run so old that the next start takes it; returns its owner."""
   bucket, name = files.Bucket(address), f'/{files.locks.LOCK}'
   found = json.loads(bucket.read(name)[0])
@@ -84,7 +84,7 @@ def test_trained_killed_and_resumed(whole, on_bucket, tmp_path):
   words, address = on_bucket
   killed = drive(signal.SIGKILL, 'train:1:2', words)
   assert killed.returncode == -signal.SIGKILL, killed.stderr
-  owner = let_it_seem_dead(address, buckets.STALE - 45)
+  owner = let_it_seem_dead(address, bucket_lock.STALE - 45)
   done = run(*words)
   assert f'{address}: {owner} was training there' in done.stderr
   assert 'resumed after 1 epochs' in done.stderr
@@ -241,30 +241,47 @@ def test_a_run_that_continues_another(on_bucket, address):
   assert done.returncode == 0, done.stderr
   assert f'continues from {source} after 2 epochs' in done.stderr
   assert call(source, '--output', f'{address}/model', module='avjax.export').returncode == 0
-  weights = f'--config.init.model={address}/model/weights.safetensors'
-  done = call(*flags(f'{address}/begun', f'{address}/records', *SHORT), weights)
-  assert done.returncode == 0 and 'whole model: model from' in done.stderr, done.stderr
+  for name in ('model/weights.safetensors', 'model', 'fork'):
+    weights = f'--config.init.model={address}/{name}'
+    done = call(*flags(f'{address}/begun_{name[-4:]}', f'{address}/records', *SHORT), weights)
+    assert done.returncode == 0 and 'whole model: model from' in done.stderr, done.stderr
+
+
+def several(words):
+  """Runs avjax.main in two processes."""
+  return subprocess.run(
+    ['bash', str(ROOT / 'launch/multihost_cpu.sh'), '2', '1', *words],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    env={**os.environ, 'PYTHON': sys.executable, 'PYTHONPATH': str(ROOT)},
+    timeout=600,
+  )
 
 
 @pytest.mark.slow
 def test_several_processes(whole, on_bucket, tmp_path):
   """Each has its copy, the first one writes to the bucket, and all read what is there."""
   words, address = on_bucket
-
-  def several(*more):
-    return subprocess.run(
-      ['bash', str(ROOT / 'launch/multihost_cpu.sh'), '2', '1', *words, *more],
-      cwd=ROOT,
-      capture_output=True,
-      text=True,
-      env={**os.environ, 'PYTHON': sys.executable, 'PYTHONPATH': str(ROOT)},
-      timeout=600,
-    )
-
-  done = several()
+  done = several(words)
   assert done.returncode == 0, done.stderr
   first = json.loads((whole[0] / 'results_validation.json').read_text())
   found = json.loads(get(address)['results_validation.json'])
   assert found['valence']['ccc'] == pytest.approx(first['valence']['ccc'], abs=1e-3)
-  again = several()  # from the state on the bucket, where nothing is left to do
+  again = several(words)  # from the state on the bucket, where nothing is left to do
   assert again.returncode == 0 and 'resumed after 2 epochs' in again.stderr, again.stderr
+
+
+@pytest.mark.slow
+def test_what_one_of_several_processes_is_refused_ends_all(on_bucket, monkeypatch):
+  """Each ends with the same line and exit code 2, though the first one alone meets the lock."""
+  monkeypatch.setattr(bucket_lock, 'BEAT', 0.2)
+  words, address = on_bucket
+  lock = files.Lock(files.Bucket(address))
+  done = several(words)
+  lock.release()
+  waiting, *refused = own_lines(done.stderr)
+  assert done.returncode == 2 and 'waiting to see whether' in waiting
+  assert len(refused) == 2 and refused[0] == refused[1], done.stderr
+  assert refused[0].startswith(f'error: {address}: process {os.getpid()} on ')
+  assert get(address) == {}

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import jax
 import numpy as np
 import pytest
 
+from avjax import files
 from fault.harness import ROOT, final_state, flags, run
 
 # Twelve windows a batch do not divide by eight devices: the batch is padded to sixteen rows that
@@ -106,10 +108,16 @@ def test_two_processes(single, records, settings, tmp_path, record):
   process = multihost(tmp_path / 'run', records, *settings)
   out, err = process.communicate(timeout=500)
   assert process.returncode == 0, err
-  assert out.count('CCC') == 1 and '2 device(s)' in err  # one of them speaks
+  assert out.count('best epoch') == 1 and '2 device(s)' in err  # one of them speaks
   found = difference(single, tmp_path / 'run')
   record('2 processes: largest difference of a parameter to one', found)
   assert found < 1e-5
+
+
+def free_port():
+  with socket.socket() as s:
+    s.bind(('127.0.0.1', 0))
+    return s.getsockname()[1]
 
 
 def wait_for_epoch(workdir, process):
@@ -140,6 +148,16 @@ def test_a_lost_process_is_named_and_the_same_command_goes_on(
 
 
 @pytest.mark.slow
+def test_a_folder_that_is_locked_ends_both(records, tmp_path):
+  """The first process alone meets the lock; both end with the same line."""
+  with files.locked(tmp_path / 'run', busy=''):
+    process = multihost(tmp_path / 'run', records, *SETTINGS)
+    _, err = process.communicate(timeout=300)
+  line = f'error: another process is training in {tmp_path / "run"}\n'
+  assert process.returncode == 2 and err == 2 * line
+
+
+@pytest.mark.slow
 def test_an_error_of_one_process_ends_both(records, tmp_path):
   """What damages a record after the start is met by one process only, that whose rows it is in."""
   copy = shutil.copytree(records, tmp_path / 'records')
@@ -150,6 +168,46 @@ def test_an_error_of_one_process_ends_both(records, tmp_path):
   _, err = process.communicate(timeout=300)
   assert process.returncode and 'is damaged; copy it again' in err, err
   assert 'Traceback' not in err
+
+
+# The first save of a state takes five seconds, within which the process gets a TERM.
+TERM_WHILE_SAVING = """
+import os, signal, sys, time
+from avjax import errors, main
+from avjax.runs.checkpoint import Checkpoints
+
+save, saved = Checkpoints.save, []
+
+def slowly(self, manager, *rest):
+  save(self, manager, *rest)
+  if manager is self.last and not saved and '--process=0' in sys.argv:
+    saved.append(True)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(5)
+
+Checkpoints.save = slowly
+errors.run_command(main.main, sys.argv, buckets=main.BUCKETS)
+"""
+
+
+@pytest.mark.slow
+def test_a_sigterm_while_an_epoch_is_saved_stops_both(records, tmp_path):
+  several = [f'--coordinator=127.0.0.1:{free_port()}', '--processes=2']
+  words = flags(tmp_path / 'run', records, *SETTINGS[:1], '--config.schedule.max_epochs=100')
+  processes = [
+    subprocess.Popen(
+      [sys.executable, '-c', TERM_WHILE_SAVING, *several, f'--process={number}', *map(str, words)],
+      cwd=ROOT,
+      stderr=subprocess.PIPE,
+      text=True,
+      env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    )
+    for number in range(2)
+  ]
+  said = [process.communicate(timeout=400)[1] for process in processes]
+  assert [process.returncode for process in processes] == [0, 0], said
+  assert 'stopped and saved after' in said[0]
+  assert len((tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()) < 100
 
 
 @pytest.mark.slow

@@ -34,9 +34,9 @@ def poisoned(monkeypatch):
   def poison(where):
     count = iter(range(100))
 
-    def spoiled(self, splits, batch_size, seed=None, *rest):
+    def spoiled(self, splits, batch_size, seed=None, *rest, **named):
       epoch = next(count) if seed is not None else None
-      for i, batch in enumerate(batches(self, splits, batch_size, seed, *rest)):
+      for i, batch in enumerate(batches(self, splits, batch_size, seed, *rest, **named)):
         if epoch is not None and where(epoch, i):
           batch = {**batch, 'va': np.full_like(batch['va'], np.nan)}
         yield batch

@@ -2,9 +2,11 @@
 
 The server is fake-gcs-server, a program of its own. It checks the condition of an upload only where
 that has several parts; TensorStore sends one part, so the proxy makes two of it. What is written is
-the server's own doing.
+the server's own doing. It does not know the condition of a download, that the object has changed,
+so the proxy answers 304 for it; nor that of a deletion, so the proxy asks before it.
 """
 
+import collections
 import contextlib
 import http.client
 import http.server
@@ -43,7 +45,7 @@ class Proxy(http.server.ThreadingHTTPServer):
   def __init__(self, server: str):
     super().__init__(('127.0.0.1', 0), Handler)
     self.server_host, self.fault = server, lambda method, path: None
-    self.requests = []
+    self.requests, self.statuses = [], collections.Counter()
     self.url = f'http://127.0.0.1:{self.server_port}'
     threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -82,6 +84,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     path, kind = self.path, self.headers.get('Content-Type')
     if 'uploadType=media' in path and 'ifGenerationMatch' in path:
       path, kind, body = in_two_parts(path, body)
+    if self.command == 'DELETE' and not self.is_of_generation():
+      self.answer(412, {}, b'')
+      return
     connection = http.client.HTTPConnection(self.server.server_host, timeout=60)
     headers = {name: self.headers[name] for name in ('Range',) if name in self.headers}
     connection.request(self.command, path, body, {**headers, 'Content-Type': kind or ''})
@@ -91,9 +96,25 @@ class Handler(http.server.BaseHTTPRequestHandler):
     if fault == 'cut the answer':
       self.close_connection = True
       return
-    self.answer(answer.status, dict(answer.getheaders()), content)
+    if f'ifGenerationNotMatch={answer.headers["X-Goog-Generation"]}&' in f'{path}&':
+      self.answer(304, {}, b'')
+    else:
+      self.answer(answer.status, dict(answer.getheaders()), content)
+
+  def is_of_generation(self) -> bool:
+    """Tells whether an object is of the generation on condition of which it is to be deleted."""
+    address = urllib.parse.urlsplit(self.path)
+    wanted = urllib.parse.parse_qs(address.query).get('ifGenerationMatch')
+    if not wanted:
+      return True
+    connection = http.client.HTTPConnection(self.server.server_host, timeout=60)
+    with contextlib.closing(connection):
+      connection.request('GET', address.path)
+      found = json.loads(connection.getresponse().read() or b'{}').get('generation')
+    return found in (None, *wanted)
 
   def answer(self, status, headers, content):
+    self.server.statuses[status] += 1
     self.send_response(status)
     for name, value in headers.items():
       if name.lower() not in ('content-length', 'transfer-encoding', 'connection', 'date'):

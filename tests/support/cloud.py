@@ -3,7 +3,8 @@
 `install` puts it, and a Python that has only what the scripts ask of it, into a folder for PATH.
 What it is asked goes to the file `asked`, a line for each call. `queue1` holds the states that the
 slice goes through after it has been requested for the first time, one a line, and so on: each look
-takes one, and the last one stays. The look that finds a file `unreachable` fails, once.
+takes one, and the last one stays. The look that finds a file `unreachable` fails, once; while there
+is a file `shut`, no host lets anybody in.
 """
 
 import os
@@ -34,6 +35,7 @@ case "$3 $4" in
     for i in 0 1; do mkdir -p "$CLOUD/host$i"; cp "$5" "$CLOUD/host$i/${6#*:}"; done ;;
   'tpu-vm ssh')
     if [ -e "$CLOUD/new" ]; then rm "$CLOUD/new"; exit 255; fi  # once: nobody is let in yet
+    if [ -e "$CLOUD/shut" ]; then exit 255; fi
     hosts='0 1'; command=
     for word in "${@:6}"; do
       case $word in --worker=0) hosts=0 ;; --command=*) command=${word#--command=} ;; esac

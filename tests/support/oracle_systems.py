@@ -3,6 +3,8 @@
 They take one clip at a time; rows are frames.
 """
 
+import math
+
 import numpy as np
 from oracle import dense, relu, softmax
 
@@ -162,3 +164,63 @@ def jca_2022(w, x_v, x_a):
     h = relu(c @ p['w_c'] + x.T @ p['w_x'][:n])
     attended.append((h @ p['w_h'][:, :n]).T + x)
   return np.hstack(attended)
+
+
+def gelu(x):
+  return x * (1 + np.vectorize(math.erf)(x / np.sqrt(2))) / 2
+
+
+def raav(w, x_v, x_a, heads, layers, priors, gate_audio=True):
+  """Returns the fused features and the gate (L,2), None where only visual is weighed."""
+  scores, x = None, dense(x_v, w['visual'])
+  if gate_audio:
+    scores, rows = [], []
+    for v, a in zip(x, dense(x_a, w['audio']), strict=True):
+      trust = [
+        share * np.exp(dense(gelu(dense(h, w[f'gate_{name}_hidden'])), w[f'gate_{name}'])[0])
+        for name, h, share in (('visual', v, priors[0]), ('audio', a, priors[1]))
+      ]
+      scores.append(np.array(trust) / sum(trust))
+      rows.append(scores[-1][0] * v + scores[-1][1] * a)
+    x, scores = np.array(rows), np.array(scores)
+  b = w['latents'] + attention(w['gather'], w['latents'], dense(x_a, w['context']), heads)
+  b = layer_norm(b, w['latents_norm'])
+  x = x + attention(w['find'], layer_norm(x, w['frames_norm']), b, heads)
+  x = layer_norm(x, w['context_norm'])
+  for i in range(layers):
+    layer = w[f'layer{i}']
+    y = layer_norm(x, layer['norm1'])
+    x = x + attention(layer['attention'], y, y, heads)
+    x = x + dense(gelu(dense(layer_norm(x, layer['norm2']), layer['dense1'])), layer['dense2'])
+  return x, scores
+
+
+def expert(w, name, x, y, heads, layers):
+  """Runs the expert in which the rows of the modality `name`, x, attend to those of the other, y.
+
+  In every layer both get their positions again.
+  """
+  t, c = np.arange(len(x))[:, None], np.arange(x.shape[1])[None]
+  angle = t / 10000 ** ((c - c % 2) / x.shape[1])
+  positions = np.where(c % 2, np.cos(angle), np.sin(angle))
+  for i in range(layers):
+    layer = w[f'{name}_layer{i}']
+    attended = attention(layer['attention'], x + positions, y + positions, heads)
+    z = layer_norm(attended + x + positions, layer['norm1'])
+    z = layer_norm(dense(gelu(dense(z, layer['dense1'])), layer['dense2']) + z, layer['norm2'])
+    x = x + z
+  return x
+
+
+def dcmmoe(w, x_v, x_a, heads, layers, audio_expert=True):
+  """Returns the fused features and the gate (L,2), None where there is only one expert."""
+  v, a = (
+    layer_norm(dense(x, w[name]), w[f'{name}_norm'])
+    for name, x in (('visual', x_v), ('audio', x_a))
+  )
+  first = expert(w, 'visual', v, a, heads, layers)
+  if not audio_expert:
+    return first, None
+  second = expert(w, 'audio', a, v, heads, layers)
+  scores = softmax(dense((v + a) / 2, w['gate']))
+  return scores[:, :1] * first + scores[:, 1:] * second, scores

@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from avjax.models.fusion.author_attention import JointCoAttention
-from avjax.models.layers import Trainable, zero_padding
+from avjax.models.layers import Trainable, sow_gate, zero_padding
 from avjax.models.registry import FUSIONS
 from avjax.ranges import DROPOUT, POSITIVE, OneOf, at_least
 
@@ -133,7 +133,7 @@ class RJCA(nn.Module):
     scores = nn.Dense(len(series), name=f'gate_{name}')(x)   # eq. 9, 10, 14, 15: (B,L,K)
     scores = nn.softmax(scores / self.temperature, axis=-1)  # eq. 11, 16
     # fmt: on
-    self.sow('gates', name, scores, reduce_fn=lambda _, new: new, init_fn=lambda: None)
+    sow_gate(self, name, scores)
     return nn.relu(jnp.einsum('kbld,blk->bld', jnp.stack(series), scores))  # eq. 12, 13, 17 to 20
 
 

@@ -23,6 +23,25 @@ if TYPE_CHECKING:
   from jaxtyping import Array, Bool, Float
 
 
+def multi_head(heads, dropout, drops, name):
+  """Returns attention of several heads, which starts as PyTorch's does.
+
+  Args:
+    heads: the number of heads.
+    dropout: the share of the weights of attention that are dropped.
+    drops: whether they are.
+    name: of the module.
+  """
+  return nn.MultiHeadDotProductAttention(
+    heads,
+    dropout_rate=dropout,
+    broadcast_dropout=False,
+    deterministic=not drops,
+    kernel_init=nn.initializers.xavier_uniform(),
+    name=name,
+  )
+
+
 class EncoderLayer(nn.Module):
   """Computes attention and two dense layers as PyTorch's TransformerEncoderLayer, -> (B,L,D).
 
@@ -43,14 +62,7 @@ class EncoderLayer(nn.Module):
     over: Float[Array, 'B L D2'] | None = None,
   ) -> Float[Array, 'B L D']:
     over = x if over is None else over
-    attend = nn.MultiHeadDotProductAttention(
-      self.heads,
-      dropout_rate=self.dropout,
-      broadcast_dropout=False,
-      deterministic=not is_trained(self, is_trainable),
-      kernel_init=nn.initializers.xavier_uniform(),
-      name='attention',
-    )
+    attend = multi_head(self.heads, self.dropout, is_trained(self, is_trainable), 'attention')
     attended = attend(x, over, mask=mask[:, None, None, :])  # no frame attends to padding
     attended = Dropout(self.dropout, name='dropout1')(attended, is_trainable)
     x = nn.LayerNorm(epsilon=1e-5, name='norm1')(x + attended)

@@ -104,6 +104,40 @@ def test_processes_read_the_rows_of_a_batch_between_them(records, processes):
         assert values.dtype == batch[name].dtype or name == 'clip'
 
 
+def test_clips_are_left_out(records):
+  """What is left is read in its order, and there are as many batches as with all."""
+  data = Records(records, LAYOUT)
+  splits, _ = data.fold(0)
+  clips = sorted(clip for split in splits for clip in data.manifest['chunks'][split]['clips'])
+
+  def read(**named):
+    batches = list(data.batches(splits, 2, **named))
+    return len(batches), [
+      (clip.decode(), int(window))
+      for batch in batches
+      for clip, window in zip(batch['clip'], batch['window'], strict=True)
+    ]
+
+  count, whole = read()
+  for without in (clips[::2], clips[1::2], clips):
+    assert read(without=without) == (count, [row for row in whole if row[0] not in without])
+  with pytest.raises(ValueError, match='one is read after another'):
+    read(seed=0, without=clips)
+
+
+def test_what_is_no_clip_is_read_by_all(records, tmp_path):
+  """A record of a clip that the manifest does not have is in nobody's share, and is refused."""
+  copy = shutil.copytree(records, tmp_path / 'records')
+  path = manifest.version_folder(copy) / manifest.MANIFEST
+  made = json.loads(path.read_text())
+  chunk = made['chunks']['chunk5']
+  chunk['clips'] = {'another': 1, 'other': 1}
+  path.write_text(json.dumps(made))
+  for without in (['another'], ['other']):
+    with pytest.raises(InputError, match="record of '200', which is not a clip of its split"):
+      list(Records(copy, LAYOUT).batches(['chunk5'], 2, without=without))
+
+
 @pytest.mark.parametrize(
   'change, words',
   [

@@ -214,6 +214,40 @@ def test_a_score_that_is_none(tmp_path, number):
   assert protocol.check_results(path)['valence']['ccc'] == 0.5
 
 
+def test_a_table_has_the_metrics_of_all_its_runs():
+  """Runs of older versions have neither sign agreement nor bias."""
+  old = {'ccc': 0.5, 'pcc': 0.6, 'rmse': 0.3}
+  new = {**old, 'sagr': 0.9, 'bias': 0.1}
+
+  def heads(*scores):
+    results = [{'fold': k, 'best_epoch': 0, 'valence': row} for k, row in enumerate(scores)]
+    summary = protocol.summarize({str(k): (None, row) for k, row in enumerate(results)})
+    assert len({line.count('|') for line in protocol.table(summary).split('\n')}) == 1
+    return protocol.table(summary).split('\n')[0].split(' | ')[3:-1]
+
+  assert heads(new, new) == ['CCC', 'PCC', 'RMSE', 'SAGR', 'BIAS']
+  assert heads(new, old) == heads(old) == ['CCC', 'PCC', 'RMSE']
+
+
+def test_means_of_other_frames_are_none(tmp_path):
+  """As after a test partition was evaluated on other records."""
+
+  def predict(name, *frames):
+    folder = tmp_path / name / 'predictions' / 'test'
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = ['frame,time,valence,arousal', *(f'{frame},0,{value},.5' for frame, value in frames)]
+    (folder / 'a.csv').write_text('\n'.join(lines) + '\n')
+
+  summary = {target: {'runs': ['one', 'two']} for target in protocol.SUBMITTED}
+  predict('one', (1, 0.25), (2, 0.5))
+  predict('two', (1, 0.75), (2, 0.5))
+  wanted = {'a': {1: (0.5, 0.5), 2: (0.5, 0.5)}}
+  assert protocol.combine(tmp_path, summary, lambda found: found['runs']) == wanted
+  predict('two', (1, 0.75), (3, 0.5))
+  with pytest.raises(InputError, match='have predicted other frames of the test partition'):
+    protocol.combine(tmp_path, summary, lambda found: found['runs'])
+
+
 def test_what_cannot_be_gathered(tmp_path):
   with pytest.raises(InputError, match='no run that has ended'):
     protocol.gather(tmp_path, None)

@@ -260,7 +260,7 @@ def test_the_device_has_work_while_the_host_waits(monkeypatch):
       events.append(f'dispatch {i}')
       yield i, i
 
-  monkeypatch.setattr(sharding, 'gather', lambda i: events.append(f'fetch {i}') or 10 * i)
+  monkeypatch.setattr(jax, 'device_get', lambda i: events.append(f'fetch {i}') or 10 * i)
   assert list(frames.fetch_late(dispatched())) == [(0, 0), (1, 10), (2, 20)]
   assert events == [
     *('dispatch 0', 'dispatch 1', 'fetch 0', 'dispatch 2', 'fetch 1', 'fetch 2'),

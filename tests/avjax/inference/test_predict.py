@@ -108,7 +108,13 @@ def test_each_frame_goes_through_the_towers_once(clip, tiny_run, monkeypatch):
     seen.append(batch['faces'].shape[1]) or encode(variables, batch)
   )
   options = dict.fromkeys(('output', 'film', 'sound'))
-  options |= {'face': 'largest', 'crops': clip[1], 'overlay': False, 'rotate': 'auto'}
+  options |= {
+    'face': 'largest',
+    'crops': clip[1],
+    'overlay': False,
+    'rotate': 'auto',
+    'formats': (),
+  }
   with Decoder() as decoder, look_at(decoder, clip[0], **options) as looked:
     predict_with([predictor], looked)
   assert sum(seen) == 32  # 30 frames in two blocks of 16, though windows of 12 every 8 hold 48

@@ -379,6 +379,16 @@ DEFAULTS = {
   'can': {'width': 128},
   'lstm': {'width': 256, 'layers': 1, 'bidirectional': False},
   'mamba': {'layers': 4, 'states': 8, 'rank': 16, 'output': False},
+  'raav': {
+    'width': 256,
+    'heads': 4,
+    'layers': 1,
+    'latents': 4,
+    'dropout': 0.1,
+    'gate_audio': True,
+    'priors': (0.85, 0.15),
+  },
+  'dcmmoe': {'width': 256, 'layers': 5, 'heads': 8, 'dropout': 0.1, 'audio_expert': True},
   'visual': {},
   'audio': {},
 }

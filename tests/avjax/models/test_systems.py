@@ -22,7 +22,7 @@ from avjax.evaluation.series import moving_average, predict_records, smoothing_w
 from avjax.models.fusion import FUSIONS
 from avjax.models.fusion.mamba import selective_scan, start_step
 from avjax.models.fusion.transformer import EncoderLayer
-from avjax.models.heads import Affine, Linear, Perceptron
+from avjax.models.heads import GELU, Affine, Linear, Perceptron
 from avjax.models.layers import nothing_trainable
 from avjax.models.tcn import TCN
 from avjax.runs.checkpoint import Checkpoints
@@ -101,6 +101,26 @@ SYSTEMS = {
     lambda w, v, a: systems.ca_2021(w, v, a, temperature=0.1, residual=False),
     True,
   ),
+  'raav': (
+    {'width': 8, 'heads': 2, 'layers': 2, 'latents': 3},
+    lambda w, v, a: systems.raav(w, v, a, 2, 2, (0.85, 0.15))[0],
+    True,
+  ),
+  'raav: no gate': (
+    {'width': 8, 'heads': 4, 'latents': 2, 'gate_audio': False},
+    lambda w, v, a: systems.raav(w, v, a, 4, 1, None, gate_audio=False)[0],
+    True,
+  ),
+  'dcmmoe': (
+    {'width': 8, 'heads': 2, 'layers': 2},
+    lambda w, v, a: systems.dcmmoe(w, v, a, 2, 2)[0],
+    True,
+  ),
+  'dcmmoe: their code': (
+    {'width': 8, 'heads': 4, 'layers': 1, 'audio_expert': False},
+    lambda w, v, a: systems.dcmmoe(w, v, a, 4, 1, audio_expert=False)[0],
+    True,
+  ),
   'visual': ({}, lambda w, v, a: v, False),
   'audio': ({}, lambda w, v, a: a, False),
 }
@@ -149,6 +169,66 @@ def test_who_sees_the_future(name):
   after = fuse(model, params, (*later, mask))[0][:, :5]
   moved = np.abs(after - before).max()
   assert moved > 1e-6 if SYSTEMS[name][2] else moved == 0
+
+
+GATES = {
+  'raav': ('modality', lambda w, v, a: systems.raav(w, v, a, 2, 2, (0.85, 0.15))[1]),
+  'dcmmoe': ('expert', lambda w, v, a: systems.dcmmoe(w, v, a, 2, 2)[1]),
+}
+
+
+@pytest.mark.parametrize('name', GATES)
+def test_gates_over_modalities_and_experts(name):
+  """They are those of the oracle, and without a second thing to weigh there are none."""
+  gate, expected_of = GATES[name]
+  model, params = build(name, 6)
+  batch = visual, audio, _ = clips(6, [6, 4])
+  _, gates = fuse(model, params, batch)
+  assert gates.keys() == {gate}
+  for b, n in enumerate((6, 4)):
+    expected = expected_of(params, visual[b, :n], audio[b, :n])
+    np.testing.assert_allclose(gates[gate][b, :n], expected, rtol=0, atol=1e-12)
+    assert expected.std(axis=0).max() > 0.05  # the comparison would be empty if it never changed
+  np.testing.assert_allclose(gates[gate].sum(-1), 1, rtol=0, atol=1e-14)
+  name = {'raav': 'raav: no gate', 'dcmmoe': 'dcmmoe: their code'}[name]
+  assert not fuse(*build(name, 6), batch)[1]
+
+
+def test_raav_s_priors_are_where_its_gate_starts():
+  model, params = build('raav', 6)
+  for name in ('gate_visual', 'gate_audio'):
+    params[name] = jax.tree.map(np.zeros_like, params[name])
+  _, gates = fuse(model, params, clips(6, [6, 4]))
+  np.testing.assert_allclose(gates['modality'], np.full((2, 6, 2), [0.85, 0.15]), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+  'name, places',
+  [
+    # Of the fusion itself: the dropouts of the gate, and that of attention, which is not a module.
+    ('raav', {'', 'gate_visual_dropout', 'gate_audio_dropout'}),
+    ('dcmmoe', {'visual_dropout', 'audio_dropout'}),
+  ],
+)
+def test_every_dropout_of_team_ras(name, places):
+  """Each acts if and only if it is trained; where they stand is compared with PyTorch."""
+  model, batch = FUSIONS[name](5, width=8, heads=2, layers=1, dropout=0.5), clips(5, [5, 3])
+  batch = *map(np.float32, batch[:2]), batch[2]
+  variables = model.init(jax.random.key(0), *batch, nothing_trainable)
+  variables, seen = {'params': variables['params']}, set()
+
+  def apply(is_trainable):
+    rngs = {'dropout': jax.random.key(1)}
+    return np.asarray(model.apply(variables, *batch, is_trainable, rngs=rngs))
+
+  still = apply(nothing_trainable)
+  apply(lambda path: seen.add(path) or False)
+  layers = ('layer0',) if name == 'raav' else ('visual_layer0', 'audio_layer0')
+  parts = ('dropout1', 'dropout2', 'dropout3') + ('dropout_positions',) * (name == 'dcmmoe')
+  inner = {f'{layer}/{part}' for layer in layers for part in parts}
+  assert seen == places | {*layers} | inner
+  for path in seen:
+    assert np.abs(apply(lambda other, path=path: other == path) - still).max() > 1e-3, path
 
 
 def test_without_positions_the_encoder_does_not_know_the_order():
@@ -287,6 +367,14 @@ def test_heads_of_the_other_systems():
     rtol=0,
     atol=1e-12,
   )
+  found, v = apply(GELU(2, 5))
+  w = v['params']
+  y = oracle.dense(systems.layer_norm(x[0], w['norm']), w['hidden'])
+  np.testing.assert_allclose(found, oracle.dense(systems.gelu(y), w['output']), rtol=0, atol=1e-12)
+  found, v = apply(GELU(2, 5, norm='hidden'))
+  w = v['params']
+  y = systems.layer_norm(oracle.dense(x[0], w['hidden']), w['norm'])
+  np.testing.assert_allclose(found, oracle.dense(systems.gelu(y), w['output']), rtol=0, atol=1e-12)
   found, v = apply(Linear(2, tanh=False))
   np.testing.assert_allclose(found, oracle.dense(x[0], v['params']['output']), rtol=0, atol=1e-12)
 
@@ -554,6 +642,24 @@ FACTS = {
     },
     'audio': {'tower': 'none'},
   },
+  'raav': {
+    'fusion': {
+      'width': 256,
+      'heads': 4,
+      'layers': 1,
+      'latents': 4,
+      'dropout': 0.1,
+      'gate_audio': True,
+      'priors': (0.85, 0.15),
+    },
+    'head': {'name': 'gelu', 'hidden': 256, 'dropout': 0.1, 'norm': 'input'},
+    'optimizer': {'decay': 'decoupled', 'weight_decay': 0.01, 'clip': 1.0},
+  },
+  'dcmmoe': {
+    'fusion': {'width': 256, 'heads': 8, 'layers': 5, 'dropout': 0.1, 'audio_expert': True},
+    'head': {'name': 'gelu', 'hidden': 256, 'dropout': 0.1, 'norm': 'hidden'},
+    'optimizer': {'decay': 'decoupled', 'weight_decay': 0.01, 'clip': 0.0},
+  },
   'baseline': {
     'visual': {'tower': 'resnet50'},
     'temporal': {'visual': ()},
@@ -569,6 +675,7 @@ def test_the_sizes_of_a_published_system(name):
     part = {'config': config, 'optimizer': config.optimizer}.get(section) or config.model[section]
     assert {key: part[key] for key in facts} == facts, section
   batchwise = ('zhou', 'zhang_ziyang', 'zhang_wei', 'meng', 'ctyunai', 'hsemotion', 'charon')
+  batchwise = (*batchwise, 'raav')
   assert config.loss.scope == ('batch' if name in batchwise else 'sequence')
 
 

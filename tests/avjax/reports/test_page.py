@@ -151,6 +151,12 @@ def test_memory_does_not_grow_with_the_video(tmp_path):
       ('face last gate', ['gated recursion 1', 'gated recursion 2', 'gated recursion 3']),
     ),
     ('arousal/audio', 3, ('arousal, voice', ['unattended', 'recursion 1', 'recursion 2'])),
+    ('modality', 2, ('face and voice', ['face', 'voice'])),
+    (
+      'valence/expert',
+      2,
+      ('valence, experts', ['face attends to voice', 'voice attends to face']),
+    ),
   ],
 )
 def test_gates_in_words(name, columns, expected):

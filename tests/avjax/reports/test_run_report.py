@@ -10,8 +10,8 @@ from pages import FAINT, HOSTILE, assert_named, assert_policy_holds, in_browser,
 from tiny import get_config
 
 from avjax.errors import InputError
-from avjax.evaluation.results import score
-from avjax.reports import plots, run_report, svg, templates
+from avjax.evaluation.results import score_in_detail
+from avjax.reports import page_scores, plots, run_report, svg, templates
 
 RATE = 25  # frames a second
 MODEL = {'parameter_count': 12_345, 'has_input': np.logical_or}  # of face and audio
@@ -40,7 +40,12 @@ def reported(tmp_path_factory):
       audio_present=there,
       gates=gates,
     )
-  results = {'partition': 'validation', 'fold': 0, 'best_epoch': 1, **score(series, config.targets)}
+  results = {
+    'partition': 'validation',
+    'fold': 0,
+    'best_epoch': 1,
+    **score_in_detail(series, config.targets, {}),
+  }
   rows = [
     {
       'step': 1,
@@ -77,7 +82,7 @@ def test_report_has_the_numbers_of_the_results(chromium, reported):
   assert shown == [
     run_report._number(results[target][metric])
     for target in config.targets
-    for metric in ('ccc', 'pcc', 'rmse')
+    for metric in ('ccc', 'pcc', 'rmse', 'sagr')
   ]
   facts = chromium.evaluate('[...document.querySelectorAll(".facts dd")].map(e => e.textContent)')
   assert facts == ['7', '315', '2', '0', '12,345']
@@ -142,7 +147,12 @@ def test_report_of_a_run_without_gates_or_epochs(reported, tmp_path):
   one = {'only': series['1']}
   one['only'].gates = {}
   (tmp_path / 'versions.json').write_text('{}')
-  results = {'partition': 'validation', 'fold': 0, 'best_epoch': 1, **score(one, config.targets)}
+  results = {
+    'partition': 'validation',
+    'fold': 0,
+    'best_epoch': 1,
+    **score_in_detail(one, config.targets, {}),
+  }
   run_report.write(tmp_path, config, results, one, **MODEL)
   text = (tmp_path / 'report.html').read_text()
   assert 'no metrics.jsonl' in text
@@ -150,6 +160,77 @@ def test_report_of_a_run_without_gates_or_epochs(reported, tmp_path):
   unlabelled = {'partition': 'test', 'frames': 0}
   with pytest.raises(InputError, match='annotated'):
     run_report.write(tmp_path, config, unlabelled, one, **MODEL)
+
+
+@in_browser
+@pytest.mark.parametrize('width', [360, 1400])
+def test_scores_groups_and_subjects(chromium, reported, tmp_path, width):
+  _, config, _, series = reported
+  clips = {f'{clip}/{k}': s for k in range(4) for clip, s in series.items()}
+  names = [*clips]
+  subjects = {clip: f'subject {k // 2}' for k, clip in enumerate(names)}
+  groups = {HOSTILE: {'many': names[:22], f'few {HOSTILE}': names[22:27]}}
+  scores = score_in_detail(clips, config.targets, subjects, groups=groups)
+  results = {'partition': 'validation', 'fold': 0, 'best_epoch': 1, **scores}
+  (tmp_path / 'versions.json').write_text('{}')
+  run_report.write(tmp_path, config, results, clips, **MODEL)
+  chromium.emulate(width)
+  chromium.open(tmp_path / 'report.html')
+
+  def rows(table):
+    return chromium.evaluate(
+      f'[...document.querySelectorAll("{table} tbody tr")]'
+      '.map(row => [...row.cells].map(cell => cell.textContent.trim()))'
+    )
+
+  def shown(value, interval=()):
+    return page_scores.number(value) + ' to '.join(map(page_scores.number, interval))
+
+  for target, row in zip(config.targets, rows('#scores'), strict=True):
+    found = results[target]
+    post = found['post_processing']
+    assert row[:6] == [target] + [
+      shown(found[name], found['intervals'][name])
+      for name in ('ccc', 'pcc', 'rmse', 'sagr', 'bias')
+    ]
+    assert row[6:-1] == [shown(found['mean_over_clips']['ccc'])] + [
+      shown(ccc) for ccc in [*post['ccc'].values()][:-1]
+    ]
+    assert row[-1] == shown(post['ccc']['shift'], post['interval'])
+  of_groups = rows('.groups')
+  assert [row[0] for row in of_groups] == [f'few {HOSTILE}', 'many'] * 2
+  few, many = results['arousal']['groups'][HOSTILE].values()
+  assert of_groups[3] == ['many', '22', '11', '990'] + [
+    shown(many[name], many['intervals'][name]) for name in ('ccc', 'bias', 'rmse')
+  ]
+  assert of_groups[2] == [f'few {HOSTILE}', '5', '3', '225'] + [
+    f'{shown(few[name])}too few for an interval' for name in ('ccc', 'bias', 'rmse')
+  ]
+  assert chromium.evaluate('document.querySelectorAll(".groups svg").length') == 12
+  assert [row[0] for row in rows('#subjects')] == sorted(set(subjects.values()))
+  assert rows('#subjects')[0][1:4] == [
+    '2',
+    '90',
+    shown(results['valence']['subjects']['subject 0']['ccc']),
+  ]
+  text = chromium.evaluate('document.body.innerText')
+  assert 'resamples of the 14 subjects' in text and 'in no group: 1' in text
+  chromium.evaluate('document.querySelectorAll("details").forEach(e => { e.open = true; })')
+  for dark in (False, True):
+    chromium.emulate(width, dark=dark)
+    assert chromium.evaluate('document.documentElement.scrollWidth') == width
+    assert not chromium.evaluate(FAINT)
+  assert_named(chromium)
+  assert chromium.evaluate('window.hacked') is None and not chromium.errors
+
+
+def test_bars_of_intervals():
+  bar = svg.interval_bar(0, [-0.5, 0.5], -1, 1, reference=1)
+  assert (bar.value, bar.reference) == ('M500 5h0', 'M1000 0v10')
+  assert bar.interval == 'M250 5H750M250 2v6M750 2v6'
+  assert svg.interval_bar(0.5, None, 0, 1, reference=0).interval == ''
+  assert svg.interval_bar(np.nan, None, 0, 1, reference=0) is None
+  assert svg.interval_bar(0, None, 0, 0, reference=0) is None
 
 
 @in_browser
@@ -163,7 +244,12 @@ def test_texts_of_a_stranger_are_only_text(chromium, reported, tmp_path, monkeyp
   with config.ignore_type():
     config.fold = config.model.fusion.name = config.system = hostile
   clips = {hostile + clip: s for clip, s in series.items()}
-  results = {**results, 'fold': hostile, 'partition': hostile, **score(clips, config.targets)}
+  results = {
+    **results,
+    'fold': hostile,
+    'partition': hostile,
+    **score_in_detail(clips, config.targets, {}),
+  }
   (tmp_path / 'versions.json').write_text(json.dumps({hostile: hostile}))
   run_report.write(tmp_path, config, results, clips, **MODEL)
   chromium.emulate(1400)
@@ -191,7 +277,7 @@ def test_nothing_that_is_put_into_the_report_takes_effect(chromium, reported, tm
 def test_a_dollar_sign_in_a_name_is_no_formula_of_a_figure(reported, tmp_path):
   _, config, results, series = reported
   clips = {f'$\\frac$ {clip}': s for clip, s in series.items()}
-  scores = {**results, **score(clips, config.targets)}
+  scores = {**results, **score_in_detail(clips, config.targets, {})}
   plots.traces(clips, scores, config.targets, tmp_path / 'traces.png')
   rows = [{'epoch': e, 'stage': '$\\frac$' * e, 'rate': 1, 'best_ccc': 0} for e in range(2)]
   plots.curves(rows, config.targets, tmp_path / 'curves.png')

@@ -19,7 +19,7 @@ from avjax.runs import folder as run_folder
 from avjax.runs.checkpoint import Checkpoints
 from avjax.runs.history import History
 from avjax.runs.load import load_best, load_system
-from avjax.training.plan import check_model_folder
+from avjax.weights.initialize import read_model
 
 pytestmark = pytest.mark.attack('runs: links, settings, metrics, checkpoints')
 
@@ -82,7 +82,7 @@ def test_a_run_that_holds_a_link_is_refused_by_all_commands(workdir, theirs, tmp
   assert 'error:' in refused('avjax.main', *fork)
   for check in (
     lambda: run_folder.check_folder(tiny.get_config(), workdir, {}),
-    lambda: run_folder.check_fork(tiny.get_config(), workdir, {}),
+    lambda: run_folder.check_fork(tiny.get_config(), workdir),
   ):
     with pytest.raises(InputError, match=f'is a link{REFUSED}'):
       check()
@@ -245,5 +245,5 @@ def test_a_model_that_holds_a_link_is_refused(workdir, tmp_path):
   line = refused('avjax.export', '--check', model)
   assert f'error: {model}/weights.safetensors is a link{REFUSED}{model};' in line
   with pytest.raises(InputError, match=f'is a link{REFUSED}'):
-    check_model_folder(str(model / 'weights.safetensors'))
-  check_model_folder(str(tmp_path / 'weights'))  # only the folder of a model is looked at
+    read_model(str(model / 'weights.safetensors'))
+  read_model(str(tmp_path / 'weights'))  # only the folder of a model is looked at

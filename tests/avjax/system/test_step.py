@@ -179,7 +179,7 @@ def test_the_towers_do_the_work_that_is_counted_by_hand():
     lowered = jax.jit(system.encode).lower(system.shapes, fields)
     # Norms, activations and pools are a hundredth of it.
     assert lowered.cost_analysis()['flops'] == pytest.approx(wanted * frames, rel=0.02)
-  assert flops_by_hand(padding=1) == pytest.approx((6.06e9, 1.73e9), rel=0.01)  # as the docs count
+  assert flops_by_hand(padding=1) == pytest.approx((6.06e9, 1.73e9), rel=0.01)  # a frame
 
 
 @pytest.mark.slow

@@ -14,7 +14,8 @@ from jax import nn
 from avjax import main
 from avjax.data.dataset import Records
 from avjax.errors import InputError
-from avjax.evaluation.results import evaluate_run, format_scores
+from avjax.evaluation.results import evaluate_run
+from avjax.reports.tables import format_scores
 from avjax.runs import folder as run_folder
 from avjax.system import System
 from avjax.targets import TARGETS, Target, metrics
@@ -178,7 +179,13 @@ def test_a_target_of_classes(featured, tmp_path, monkeypatch):
   workdir = tmp_path / 'run'
   with StopSignal() as stop:
     results = train(config, workdir, stop)
-  assert results['mood']['accuracy'] > 0.8 and set(results['mood']) == {'accuracy', 'per_clip'}
+  assert results['mood']['accuracy'] > 0.8 and results['mood'].keys() == {
+    'accuracy',
+    'per_clip',
+    'intervals',
+    'clips',
+    'mean_over_clips',
+  }
   rows = [json.loads(row) for row in (workdir / 'metrics.jsonl').read_text().splitlines()]
   row = max(rows, key=lambda row: row['validation_score'])
   both = row['validation_accuracy_mood'], row['validation_ccc_valence']
@@ -197,7 +204,8 @@ def test_a_target_of_classes(featured, tmp_path, monkeypatch):
   report = (workdir / 'report.html').read_text()
   assert 'mood</b>, ACCURACY' in report and 'Clips by SCORE' in report and '.key.mood' in report
   table = format_scores(results, config.targets).splitlines()
-  assert table[0].split() == ['ACCURACY', 'CCC', 'PCC', 'RMSE'] and len(table[1].split()) == 2
+  assert table[0].split()[:6] == ['ACCURACY', 'CCC', 'PCC', 'RMSE', 'SAGR', 'BIAS']
+  assert len(table[1].split()) == 3 and 'post-processed' in table[0]  # mood, accuracy, clip mean
 
   export_run(workdir, tmp_path / 'model')
   card = (tmp_path / 'model' / 'README.md').read_text()

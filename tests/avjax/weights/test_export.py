@@ -351,9 +351,11 @@ def test_the_current_folder_is_not_written_over(workdir, tmp_path, monkeypatch):
   assert not list(tmp_path.iterdir())
 
 
-def test_an_exported_model_is_a_start_for_a_run(workdir, model):
+@pytest.mark.parametrize('name', ['weights.safetensors', ''])
+def test_an_exported_model_is_a_start_for_a_run(workdir, model, name):
+  """config.init.model takes its file of weights, or its folder."""
   config, _, variables, _ = load_best(workdir)
-  config.init.model = str(model / 'weights.safetensors')
+  config.init.model = str(model / name)
   fresh = System.from_config(config).init(9)
   found, origins = initialize(config, fresh)
   flat = traverse_util.flatten_dict

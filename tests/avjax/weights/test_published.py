@@ -36,7 +36,7 @@ def made(case):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('case', cases.CASES)
+@pytest.mark.parametrize('case', (*cases.CASES, *cases.RAS))
 def test_agrees_with_pytorch(case):
   """Outputs, the gradient of every parameter and running averages are those of PyTorch.
 

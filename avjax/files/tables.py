@@ -1,0 +1,107 @@
+"""Reads tables that people and their programs write: CSV in its many dialects, columns by name."""
+
+import csv
+import dataclasses
+import math
+import pathlib
+import re
+from collections.abc import Iterator, Sequence
+
+from avjax import files
+from avjax.errors import InputError, Mistakes
+
+DELIMITERS = '\t', ';', ','
+NOTHING = ('', 'nan', 'na')  # cells without a value, in lower case; R writes NA
+NUMBER = re.compile(r'[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?', re.ASCII)
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+  """Holds the rows of a table as text.
+
+  names: of the columns, in lower case.
+  rows: (line of the file, cells) of each row; as many cells as names.
+  decimal_comma: whether numbers may have a comma in place of a dot, as where it separates no cells.
+  """
+
+  path: pathlib.Path
+  names: list[str]
+  rows: list[tuple[int, list[str]]]
+  decimal_comma: bool
+
+  def column(self, *names: str) -> int | None:
+    """Returns the index of the column that has one of these names, or None.
+
+    Raises InputError where several have.
+    """
+    found = [i for i, name in enumerate(self.names) if name in names]
+    if len(found) > 1:
+      shown = ' and '.join(self.names[i] for i in found)
+      raise InputError(
+        f'{self.path}, line 1: the columns {shown} say the same thing; leave one of them'
+      )
+    return found[0] if found else None
+
+  def needed(self, *names: str) -> int:
+    """Returns what `column` does; raises InputError where there is none."""
+    index = self.column(*names)
+    if index is None:
+      raise InputError(
+        f'{self.path}, line 1: no column is called {" or ".join(names)}; the header has '
+        f'{", ".join(map(repr, self.names))[:100]}'
+      )
+    return index
+
+  def where(self, line: int) -> str:
+    """Returns how a line is named in messages."""
+    return f'{self.path}, line {line}'
+
+  def number(self, cell: str) -> float:
+    """Returns the number in a cell, NaN where it is empty; ValueError for anything else."""
+    text = cell.replace(',', '.') if self.decimal_comma else cell
+    if text.lower() in NOTHING:
+      return math.nan
+    if not NUMBER.fullmatch(text) or not math.isfinite(value := float(text)):
+      raise ValueError(f'{cell!r} is no number')
+    return value
+
+
+def read_table(path: pathlib.Path, mistakes: Mistakes) -> Table:
+  """Reads a table: a header, and rows whose cells are separated by commas, semicolons or tabs.
+
+  The header tells which of the three it is. Empty lines are passed over, and so are empty cells
+  after the last column. A row of another length goes into `mistakes`. Raises InputError where it
+  lacks a header.
+  """
+  lines = files.read_text(path).splitlines()
+  if not lines or not lines[0].strip():
+    raise InputError(f'{path}, line 1: expected a header with the names of the columns')
+  delimiter = max(DELIMITERS, key=lines[0].count)
+  rows = list(cells_of(path, lines, delimiter))
+  names = [name.lower() for name in rows[0][1]]
+  while names and not names[-1]:
+    names.pop()
+  kept = []
+  for line, cells in rows[1:]:
+    extra = cells[len(names) :]
+    if len(cells) < len(names) or any(extra):
+      mistakes.add(
+        'rows have more or fewer cells than the header',
+        f'{path}, line {line} ({len(cells)} cells)',
+      )
+    else:
+      kept.append((line, cells[: len(names)]))
+  return Table(path, names, kept, decimal_comma=delimiter != ',')
+
+
+def cells_of(
+  path: pathlib.Path, lines: Sequence[str], delimiter: str
+) -> Iterator[tuple[int, list[str]]]:
+  """Yields (line, cells) of the lines that are not empty, counted from 1."""
+  reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+  try:
+    for cells in reader:
+      if any(map(str.strip, cells)):
+        yield reader.line_num, [cell.strip() for cell in cells]
+  except csv.Error as error:
+    raise InputError(f'{path}, line {reader.line_num}: {error}') from error

@@ -1,0 +1,77 @@
+"""Reads AFEW-VA, whose clips are folders of pictures with a JSON file.
+
+    AFEW-VA/001/00000.png     the frames, from 0
+    AFEW-VA/001/001.json      {"video_id": "001", "actor": ..., "frames": {"00000": {
+                              "valence": ..., "arousal": ..., "landmarks": ...}, ...}}
+    AFEW-VA/videos/001.mp4    made of these pictures by you
+
+Values are whole numbers from -10 to 10, and each frame has its own. The pictures come without
+sound, and the set does not state their frame rate; 25 is a guess in
+
+    ffmpeg -framerate 25 -i AFEW-VA/001/%05d.png AFEW-VA/videos/001.mp4
+
+There are no official partitions: folds are made such that no actor is in two.
+
+Source of names and formats: Kossaifi et al., AFEW-VA database for valence and arousal estimation
+in-the-wild, Image and Vision Computing 65 (2017), and public loaders of it, such as
+gdl/datasets/AfewVaDataModule.py of radekd91/emoca.
+"""
+
+import pathlib
+
+import numpy as np
+
+from avjax import files
+from avjax.data.names import check_name
+from avjax.errors import InputError, Mistakes, as_input_error
+from avjax.media.faces import MAX_FRAME
+from data_prep.sources import Source, known, partition, plain, register
+from data_prep.sources.label_files import LabelFile
+
+VIDEOS = 'videos'
+RANGE = -10, 10
+
+
+@register('afew-va')
+class AfewVa(Source):
+  """AFEW-VA with a JSON file in each folder of pictures, and videos/ that are made of them."""
+
+  def add_options(self, parser):
+    known.add_options(parser)
+    partition.add_options(parser)
+    parser.add_argument(
+      '--videos', type=pathlib.Path, metavar='DIR', help=f'the videos (default: SOURCE/{VIDEOS})'
+    )
+
+  def plan(self, args):
+    source, mistakes = files.existing_folder(args.source), Mistakes()
+    videos = plain.list_videos(args.videos or source / VIDEOS, mistakes)
+    written, assigned = {}, {}
+    for name in videos:
+      path = source / name / f'{name}.json'
+      if path.exists():
+        labels, actor = read_labels(path)
+        written[name] = [labels]
+      else:
+        actor = None
+      assigned[name] = partition.Assignment(None, actor, str(path))
+    for folder in files.visible(source):
+      if folder.name not in videos and (folder / f'{folder.name}.json').exists():
+        mistakes.add('clips have no video', str(folder), '; docs/data.md says how they are made')
+    return known.plan(videos, written, assigned, mistakes, args, RANGE)
+
+
+def read_labels(path: pathlib.Path) -> tuple[LabelFile, str | None]:
+  """Reads the labels of a clip, and who it shows; None where that is not said."""
+  content = files.read_json(path, 'is it readable?')
+  with as_input_error(f'{path} is no annotation of AFEW-VA'):
+    frames = sorted((int(name) + 1, frame) for name, frame in content['frames'].items())
+    places = np.array([place for place, _ in frames], np.float64)
+    values = [[float(frame['valence']), float(frame['arousal'])] for _, frame in frames]
+    if not frames or not 1 <= frames[0][0] <= frames[-1][0] <= MAX_FRAME:
+      raise InputError(f'{path} holds no frames that are counted from 0')
+    actor = content.get('actor') or None
+    if actor is not None:
+      check_name(actor, str(path))
+    names = [place - 1 for place, _ in frames]
+    return LabelFile(path, '', True, places, np.array(values), names, 'frame'), actor

@@ -1,0 +1,218 @@
+"""Reads which clip belongs to which split and shows which subject, or makes folds of subjects."""
+
+import argparse
+import collections
+import dataclasses
+import hashlib
+import pathlib
+import re
+from collections.abc import Mapping
+
+from avjax.data.names import check_name
+from avjax.data.splits import TEST
+from avjax.errors import InputError, Mistakes
+from avjax.files.tables import read_table
+
+FOLDS = 5  # if there are so many subjects
+VALIDATION = 'validation'
+# Names that people give to the three usual splits. The last split in order of name validates, so
+# dev would train and train validate.
+USUAL = {
+  'training': 'train',
+  'train': 'train',
+  'dev': VALIDATION,
+  'devel': VALIDATION,
+  'development': VALIDATION,
+  'val': VALIDATION,
+  'valid': VALIDATION,
+  VALIDATION: VALIDATION,
+  'test': TEST,
+  'testing': TEST,
+}
+SPLIT = re.compile('[A-Za-z][A-Za-z0-9_]*', re.ASCII)  # what TFDS takes as the name of a split
+
+
+@dataclasses.dataclass(frozen=True)
+class Assignment:
+  """Says where a clip belongs.
+
+  split: the name of its split; None where folds are to be made.
+  subject: who it shows; None where this is not known.
+  where: the place that says so, for messages.
+  """
+
+  split: str | None
+  subject: str | None
+  where: str
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+  """Adds the options of the folds that are made where no splits are given."""
+  parser.add_argument(
+    '--folds',
+    type=int,
+    default=FOLDS,
+    help='how many folds are made of the subjects where no splits are given (default: '
+    f'{FOLDS}, or one for each subject if they are fewer)',
+  )
+  parser.add_argument(
+    '--seed', type=int, default=0, help='decides which subject is in which fold (default: 0)'
+  )
+
+
+def read_splits(
+  path: pathlib.Path, names: Mapping[str, str], mistakes: Mistakes
+) -> dict[str, Assignment]:
+  """Reads a table `name,split[,subject]`, `name,fold[,subject]` or `name,subject`.
+
+  The usual names of splits, such as dev, become train, validation and test, which is said; the fold
+  3 becomes the split fold3. Rows that cannot be used go into `mistakes`. Raises InputError where a
+  column is missing.
+
+  names: {file of a video: its name}; rows may have either.
+
+  Returns {clip: Assignment}.
+  """
+  table = read_table(path, mistakes)
+  name, subject = table.needed('name'), table.column('subject')
+  split = table.column('split', 'fold')
+  if split is None and subject is None:
+    table.needed('split', 'fold', 'subject')
+  found, renamed = {}, {}
+  for line, cells in table.rows:
+    where = table.where(line)
+    clip = names.get(cells[name], cells[name])
+    who = None if subject is None else cells[subject] or None
+    if who is not None:
+      check_name(who, where)
+    part = None
+    if split is not None:
+      part = split_name(cells[split])
+      if part is None:
+        mistakes.add(
+          'rows have no usable name of a split or a fold',
+          f'{where} ({cells[split]!r})',
+          '; such a name begins with a letter and has letters, digits and _, or is a number',
+        )
+        continue
+      if part != cells[split]:
+        renamed[cells[split]] = part
+    if clip in found:
+      mistakes.add('clips are named twice', f'{where} ({clip})')
+    found[clip] = Assignment(part, who, where)
+  for before, after in renamed.items():
+    print(f'{path}: {before} is the split {after}')
+  return found
+
+
+def split_name(cell: str) -> str | None:
+  """Returns the name of a split in the records for what a person wrote, None for what is none."""
+  if cell.lower() in USUAL:
+    return USUAL[cell.lower()]
+  name = f'fold{int(cell)}' if re.fullmatch('[0-9]{1,4}', cell, re.ASCII) else cell
+  return name if SPLIT.fullmatch(name) and name != 'all' else None  # TFDS calls the union `all`
+
+
+def split_clips(
+  clips: Mapping[str, str],
+  assigned: Mapping[str, Assignment],
+  args: argparse.Namespace,
+) -> dict[str, str]:
+  """Returns {clip: split} in order of the clips.
+
+  Where no splits are given, folds are made of the subjects, which is said.
+
+  Args:
+    clips: {clip: video} of the clips that come into the records.
+    assigned: {clip: Assignment}; either all of these clips have a split, or none has.
+    args: with seed, folds and tolerate.
+
+  Raises InputError where a subject is in several splits, unless `subjects` is tolerated, and where
+  there are fewer than two splits besides test.
+  """
+  splits = {clip: assigned[clip].split for clip in clips if clip in assigned}
+  given = {clip: split for clip, split in splits.items() if split is not None}
+  if not given:
+    subjects = {clip: assigned[clip].subject if clip in assigned else None for clip in clips}
+    given = make_folds(clips, subjects, args.folds, args.seed)
+  elif 'subjects' not in args.tolerate:
+    check_subjects(given, assigned)
+  if len(set(given.values()) - {TEST}) < 2:
+    only = ', '.join(sorted(set(given.values()) - {TEST})) or 'none'
+    raise InputError(
+      f'the clips are in fewer than two splits other than test ({only}): a model is trained on one '
+      'and validated on another'
+    )
+  return given
+
+
+def check_subjects(splits: Mapping[str, str], assigned: Mapping[str, Assignment]) -> None:
+  """Raises InputError where clips of one subject are in several splits."""
+  by_subject = collections.defaultdict(dict)
+  for clip, split in splits.items():
+    if assigned[clip].subject is not None:
+      by_subject[assigned[clip].subject].setdefault(split, assigned[clip].where)
+  mistakes = Mistakes()
+  for subject, places in by_subject.items():
+    if len(places) > 1:
+      shown = ' and '.join(f'{split} ({where})' for split, where in list(places.items())[:2])
+      mistakes.add(
+        'subjects are in several splits, so that a model would be judged by people it has seen',
+        f'{subject} in {shown}',
+        '; move them, or accept it with --tolerate subjects',
+      )
+  mistakes.raise_if_any()
+
+
+def make_folds(
+  clips: Mapping[str, str], subjects: Mapping[str, str | None], count: int, seed: int
+) -> dict[str, str]:
+  """Returns {clip: fold} such that neither a subject nor a video is in several folds.
+
+  The groups are put in an order that the seed decides, and each goes to the fold with the fewest
+  clips. It is said how this was done. Raises InputError where there are not two groups.
+
+  Args:
+    clips: {clip: video}.
+    subjects: {clip: subject, or None where it is not known}: then the clip is its own subject.
+    count: most folds.
+    seed: any int.
+  """
+  groups = group(clips, subjects)
+  if len(groups) < 2:
+    raise InputError('all clips are of one subject or one video: no folds can be made of them')
+  if count < 2:
+    raise InputError('--folds must be at least 2')
+  count = min(count, len(groups))
+  unknown = sum(subjects[clip] is None for clip in clips)
+  print(
+    f'no splits are given: {count} folds are made by --seed {seed}, and each of {len(groups)} '
+    'subjects is in one of them'
+    + (
+      f'; nothing says whom {unknown} of the clips show, so that each counts as a subject of its '
+      'own: if people occur twice, name them in the column subject of splits.csv'
+      if unknown
+      else ''
+    )
+  )
+
+  def drawn(members):
+    return hashlib.sha256(f'{seed} {" ".join(members)}'.encode()).digest()
+
+  folds = [[] for _ in range(count)]
+  for members in sorted(groups, key=drawn):
+    min(folds, key=len).extend(members)
+  fold_of = {clip: f'fold{i}' for i, members in enumerate(folds) for clip in members}
+  return {clip: fold_of[clip] for clip in clips}
+
+
+def group(clips: Mapping[str, str], subjects: Mapping[str, str | None]) -> list[list[str]]:
+  """Returns the clips in groups: those that share a subject or a video, also by way of others."""
+  groups: list[tuple[set[tuple[str, str]], list[str]]] = []  # what each shares, and its clips
+  for clip, video in clips.items():
+    shared, members = {('video', video), ('subject', subjects[clip] or f'/{clip}')}, [clip]
+    for other in [found for found in groups if found[0] & shared]:
+      groups.remove(other)
+      shared, members = shared | other[0], other[1] + members
+    groups.append((shared, members))
+  return [sorted(members) for _, members in groups]

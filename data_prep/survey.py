@@ -1,0 +1,140 @@
+"""Says what would be built from a data set, and what people should know about its labels and faces.
+
+Videos are opened for the times of their frames, but their pictures are not looked at.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from avjax.media.decoder import Decoder
+from data_prep import clips, found_faces, labels, parallel
+from data_prep.clips import Job
+
+MOST_APART = 1.5  # frames that rounding may put between a time and the frame beside it
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+  """Counts what is in a clip.
+
+  seconds: that its frames last. annotated: seconds of the frames that are annotated.
+  weight_0: seconds that would be annotated if annotators of weight 0 counted.
+  contradiction: of numbers of frames beside times, in frames (`TimedLabels.contradiction`).
+  """
+
+  frames: int
+  seconds: float
+  annotated: float
+  weight_0: float
+  contradiction: float
+
+
+def count(job: Job) -> Counts:
+  """Counts what is in a clip; InputError where its video, labels and features do not fit."""
+  with Decoder() as decoder:
+    times = decoder.timeline(job.clip.video).times
+  if not job.ignore_length:
+    clips.check_lengths(job, times)
+  clips.check_rows(job, len(times))
+  annotated = clips.frame_labels(job, times)[1]
+  period = labels.frame_period(times)
+  lost, contradiction = 0, 0.0
+  if job.timed is not None:
+    alike = dataclasses.replace(job.timed, weights=np.ones_like(job.timed.weights))
+    lost = int((alike.on_frames(times)[1] & ~annotated).sum())
+    contradiction = job.timed.contradiction(times)
+  return Counts(
+    len(times), len(times) * period, float(np.sum(annotated)) * period, lost * period, contradiction
+  )
+
+
+def describe(splits: Mapping[str, Sequence[Job]], workers: int) -> str:
+  """Returns what would be built: clips, subjects and seconds of each split, and `remarks`.
+
+  Args:
+    splits: {split: jobs} of a source.
+    workers: processes that read the videos.
+  """
+  planned = [job for members in splits.values() for job in members]
+  splits = {split: [job for job in members if job.is_recorded] for split, members in splits.items()}
+  jobs = [job for members in splits.values() for job in members]
+  with parallel.ordered(count, jobs, workers, 'clip') as counted:
+    counts = {job.clip.name: found for job, found in zip(jobs, counted, strict=True)}
+  width = max(map(len, ('split', 'all', *splits)))
+  lines = [
+    f'{"split":{width}}{"clips":>7}{"subjects":>10}{"frames":>11}{"s":>9}{"annotated s":>13}'
+  ]
+  for split, members in [*splits.items(), ('all', jobs)]:
+    found = [counts[job.clip.name] for job in members]
+    subjects = len({job.subject for job in members if job.subject is not None})
+    lines.append(
+      f'{split:{width}}{len(members):7,}{subjects or "-":>10}{sum(c.frames for c in found):11,}'
+      f'{sum(c.seconds for c in found):9,.0f}{sum(c.annotated for c in found):13,.1f}'
+    )
+  kinds = collections.Counter('found' if job.face else 'given' for job in jobs)
+  lines.append(
+    f'faces: given as crops for {kinds["given"]} clips, to be found for {kinds["found"]}'
+  )
+  lost = sum(found.weight_0 for found in counts.values())
+  if lost:
+    lines.append(
+      f'{lost:,.1f} s are labelled by annotators of weight 0 alone, and so are not annotated'
+    )
+  apart = {name: c.contradiction for name, c in counts.items() if c.contradiction > MOST_APART}
+  if apart:
+    most = max(apart, key=apart.__getitem__)
+    lines.append(
+      f'times and frames of the labels contradict each other in {len(apart)} of the clips, most in '
+      f'{most}, by {apart[most]:,.0f} frames of the video: the times count'
+    )
+  if len(jobs) < len(planned):
+    lines.append(f'left out, since no frame is annotated: {len(planned) - len(jobs)} clips')
+  return '\n'.join([*lines, *agreement(jobs), 'nothing has been written: this is a dry run'])
+
+
+def agreement(jobs: Sequence[Job]) -> list[str]:
+  """Returns lines on several annotators: how much they agree, and their weights if they differ."""
+  timed = [job.timed for job in jobs if job.timed is not None]
+  found = labels.agreement(timed)
+  if found is None:
+    return []
+  several = [one for one in timed if len({trace.annotator for trace in one.traces}) > 1]
+  apart = sum(not labels.share_moments(one) for one in several)
+  lines = [f'the annotators of {apart} clips share no moment'] if apart else []
+  if apart < len(several):
+    valence, arousal = (f'{one:.3f}' if np.isfinite(one) else 'none' for one in found)
+    lines.append(
+      f'annotators agree by a mean pairwise CCC of {valence} in valence and {arousal} in arousal, '
+      f'over {len(several) - apart} clips with several'
+    )
+  weights = {
+    trace.annotator: weight
+    for one in several
+    for trace, weight in zip(one.traces, one.weights, strict=True)
+  }
+  if any((weight != 1).any() for weight in weights.values()):
+    shown = (f'{name} {v:.3f} and {a:.3f}' for name, (v, a) in sorted(weights.items()))
+    lines.append(f'weights of the annotators in valence and arousal: {", ".join(shown)}')
+  return lines
+
+
+def remarks(jobs: Sequence[Job]) -> list[str]:
+  """Returns lines on annotators, and on the faces that were found in the videos of clips."""
+  shares, lines = {}, []
+  for job in jobs:
+    made = found_faces.read_made_from(job.clip.crops) if job.face else None
+    if made:
+      shares[job.clip.name] = made['faces'], made['frames']
+      lines += [f'{job.clip.name}: {remark}' for remark in made['remarks']]
+  if shares:
+    faces, frames = np.sum(list(shares.values()), axis=0)
+    fewest = min(shares, key=lambda name: shares[name][0] / shares[name][1])
+    least = shares[fewest][0] / shares[fewest][1]
+    lines.append(
+      f'faces are found in {faces / frames:.1%} of the frames of {len(shares)} clips, least often '
+      f'in {fewest}: in {least:.1%}'
+    )
+  return [*agreement(jobs), *lines]

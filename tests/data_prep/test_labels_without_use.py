@@ -1,0 +1,106 @@
+"""Tests that a labelled clip without a usable label is refused by the dry run and the build alike,
+in one line that names the clip and says why.
+"""
+
+import shutil
+
+import pytest
+from official_set import SIZES
+from plain_set import make_plain, write_rows
+
+from avjax.errors import InputError
+from data_prep import build
+
+TIMED, COUNTED = 'time,valence,arousal', 'frame,valence,arousal'
+
+
+@pytest.fixture(scope='module')
+def films(tmp_path_factory):
+  return make_plain(tmp_path_factory.mktemp('films') / 'set')
+
+
+def annotators(root, **rows):
+  (root / 'labels/a.csv').unlink()
+  for who, lines in rows.items():
+    write_rows(root / f'labels/a/{who}.csv', COUNTED, *lines)
+
+
+def zero_weight(root, *alone):
+  """Ann and bob agree in clip b, and cid goes the other way there; a has cid alone, and `alone`."""
+  (root / 'labels/b.csv').unlink()
+  for who, sign in (('ann', 1), ('bob', 1), ('cid', -1)):
+    rows = [f'{k},{sign * k / 20},{sign * k / 20}' for k in range(1, 9)]
+    write_rows(root / f'labels/b/{who}.csv', COUNTED, *rows)
+  annotators(root, **({'cid': ['1,0.1,0.1', '2,0.2,0.2']} | dict(alone)))
+
+
+USELESS = {
+  'empty': (
+    lambda root: write_rows(root / 'labels/a.csv', COUNTED, '1,,', '2,nan,'),
+    (),
+    '^1 clip.* labels whose cells are all empty: a; .*--tolerate unlisted',
+  ),
+  'one_dimension': (
+    lambda root: write_rows(root / 'labels/a.csv', COUNTED, '1,0.1,', '2,0.2,'),
+    (),
+    r'^1 clip.* no labels in one dimension: a \(arousal\); ',
+  ),
+  'never_both': (
+    lambda root: write_rows(root / 'labels/a.csv', COUNTED, '1,0.1,', '2,0.2,', '3,,0.2'),
+    (),
+    'a has no annotated frame: .*labels/a.csv gives valence and arousal, but never both',
+  ),
+  'weight_0': (
+    zero_weight,
+    ('--annotators', 'ewe'),
+    r'^1 clip.* ewe gives the weight 0: a \(cid in valence and arousal\); .*--annotators mean',
+  ),
+  'weight_0_within': (
+    lambda root: zero_weight(root, ('ann', ['90,0.1,0.1'])),
+    ('--annotators', 'ewe', '--tolerate', 'length'),
+    'a has no annotated frame: .*labels/a gives valence within the video only by annotators to',
+  ),
+  'later': (
+    lambda root: write_rows(root / 'labels/a.csv', TIMED, '1.2,0,0', '1.3,0,0'),
+    ('--tolerate', 'length'),
+    'a has no annotated frame: .*gives no valence within .* 0.5 s; times are in seconds from its',
+  ),
+  'later_frames': (
+    lambda root: write_rows(root / 'labels/a.csv', COUNTED, '90,0,0', '91,0,0'),
+    ('--tolerate', 'length'),
+    'a has no annotated frame: .*gives no valence within .* 0.5 s; frames are counted from the fi',
+  ),
+}
+
+
+@pytest.mark.parametrize('name', USELESS)
+def test_the_dry_run_and_the_build_refuse_it_and_say_why(films, tmp_path, name):
+  change, options, message = USELESS[name]
+  root = shutil.copytree(films, tmp_path / 'set')
+  change(root)
+  words = ['--layout', 'plain', '--source', root, '--data_dir', tmp_path / 'records', *SIZES]
+  said = []
+  for dry in ([], ['--dry-run']):
+    with pytest.raises(InputError, match=message) as error:
+      build.main([*map(str, words), '--workers', '1', *options, *dry])
+    said.append(str(error.value))
+  assert said[0] == said[1] and '\n' not in said[0]
+  assert not (tmp_path / 'records/crops').exists()  # no face has been looked for
+
+
+def test_the_dry_run_says_what_it_passes_over(films, tmp_path, capsys):
+  """Five frames of cid's, who has the weight 0, and frames of 12.5 a second beside times."""
+  root = shutil.copytree(films, tmp_path / 'set')
+  late = [f'{k},0.2,0.2' for k in range(9, 14)]
+  zero_weight(root, ('ann', ['1,0.1,0.1', '2,0.2,0.2']), ('cid', ['1,0.1,0.1', *late]))
+  rows = [f'{k},{k * 0.08},0,0' for k in range(6)]
+  write_rows(root / 'labels/c.csv', 'frame,time,valence,arousal', *rows)
+  words = ['--layout', 'plain', '--source', root, '--data_dir', tmp_path / 'records', '--dry-run']
+  options = ['--workers', '1', '--annotators', 'ewe', '--label_gap', '0.1']
+  assert build.main([*map(str, words), *options]) == 0
+  said = capsys.readouterr().out
+  assert '0.2 s are labelled by annotators of weight 0 alone, and so are not annotated' in said
+  assert (
+    'times and frames of the labels contradict each other in 1 of the clips, most in c, by 5 '
+    'frames of the video: the times count'
+  ) in said
