@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from avjax.system import System
 from benchmarks.disagreement.world import WIDTHS
 
-LENGTH = 80  # frames of a window, 8 seconds
+LENGTH = 40  # frames of a window, 8 seconds
 NAME = 'world'
 
 

@@ -21,9 +21,9 @@ from data_prep.mini.latents import generator
 
 OVER_TIME = r'fusion/.*/w_[ch]'  # the L x L weights
 BATCH = 16  # clips of an update
-UPDATES = 400
+UPDATES = 300
 LOOKS = 10  # times that the validation clips are predicted; the weights of the best one are kept
-WARMUP = 40  # updates
+WARMUP = 30  # updates
 
 
 def schedule(update):

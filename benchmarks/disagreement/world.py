@@ -14,7 +14,7 @@ import numpy as np
 
 from data_prep.mini.latents import FACE_LIES, VOICE_LIES, Dials, generator, perform, wander
 
-RATE = 10  # frames a second
+RATE = 5  # frames a second
 WIDTHS = {'visual': 16, 'audio': 8}  # features of a frame
 LIES = {'visual': FACE_LIES, 'audio': VOICE_LIES}
 LAG = {'visual': 0.1, 'audio': 0.3}  # seconds by which a modality shows what is felt later
