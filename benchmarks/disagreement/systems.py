@@ -1,37 +1,134 @@
-"""Gives the systems of the comparison in one small size."""
+"""Registers what is compared, and at which settings of the world.
+
+What stands here, and docs/disagreement_tuning.json, are committed before the test part is opened.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+import math
+from collections.abc import Mapping
+from typing import Any
 
+import flax.linen as nn
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from avjax.models.fusion.joint_cross_attention import GRJCA
+from avjax.models.layers import sow_gate
+from avjax.models.registry import FUSIONS
 from avjax.system import System
-from benchmarks.disagreement.world import WIDTHS
+from benchmarks.disagreement.world import MODALITIES, WIDTHS, Setting
 
 LENGTH = 40  # frames of a window, 8 seconds
 NAME = 'world'
+SEEDS = range(100, 110)  # of the test; each has its own worlds, initial weights and order of clips
+TUNING_SEEDS = (0, 1)
+MIDDLE = Setting(0.4, 1.0)  # where rates are chosen, and where all systems are compared
+SETTINGS = (*(Setting(rho, 1.0) for rho in (0.0, 0.2, 0.4, 0.6)), Setting(0.4, 0.0))
+# Trials of each system: a rate, and the factor of the L x L weights where a system has them.
+RATES = (0.003, 0.007, 0.015, 0.03, 0.05)
+OVER_TIME = ((0.01, 0.01), (0.03, 0.01), (0.06, 0.01), (0.03, 0.003), (0.06, 0.003))
 
 
-def make_config(name, **fusion):
-  """Returns the config of a system, with features of the world in place of its towers.
+@FUSIONS.register('grjca_linear')
+class LinearGRJCA(GRJCA):
+  """Computes GRJCA without the ReLU of eq. 12, 13 and 17 to 20."""
 
-  Temporal part and head are the same for all; fusions keep their mini sizes.
+  @nn.nowrap
+  def gate(self, name, x, series):
+    scores = nn.softmax(nn.Dense(len(series), name=f'gate_{name}')(x) / self.temperature, axis=-1)
+    sow_gate(self, name, scores)
+    return jnp.einsum('kbld,blk->bld', jnp.stack(series), scores)
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  """Describes one system of the comparison.
+
+  config: its name in configs/.
+  changes: {path below config.model: value} of what differs from it.
+  told: whether the features say which modality lies.
+  everywhere: whether it is tested at all SETTINGS, or only at MIDDLE.
+  spread: factor of the standard deviation with which the L x L weights are drawn.
+  one_rate: whether the L x L weights have the rate of all others.
   """
-  config = importlib.import_module(f'configs.{name}').get_config('mini')
-  config.data.update(length=LENGTH, stride=LENGTH)
-  config.data.features = ConfigDict({f'{NAME}_{m}': w for m, w in WIDTHS.items()})
-  for modality in WIDTHS:
-    if config.model[modality].tower != 'none':
-      config.model[modality].tower = f'features/{NAME}_{modality}'
-  config.model.temporal.update(
-    visual=(16, 16), audio=(8, 8), kernel=5, kernels=(), norm=True, dropout=0.1,
-    activation='leaky_relu',
-  )
-  config.model.head = ConfigDict({'name': 'mlp', 'hidden': 32})
-  config.model.fusion.update(fusion)
-  return config
+
+  config: str
+  changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  told: bool = False
+  everywhere: bool = False
+  spread: float = 1.0
+  one_rate: bool = False
+
+  def trials(self, over_time: bool) -> tuple[tuple[float, float], ...]:
+    """Returns the pairs of a rate and a factor that are tried; over_time: are there L x L weights?"""
+    return OVER_TIME if over_time and not self.one_rate else tuple((rate, 1.0) for rate in RATES)
+
+  @property
+  def widths(self):
+    """Returns {modality: features of a frame}."""
+    return {m: width + len(MODALITIES) * self.told for m, width in WIDTHS.items()}
+
+  def system(self) -> System:
+    """Makes the system, with features of the world in place of its towers.
+
+    Temporal part and head are the same for all; fusions have their mini sizes.
+    """
+    config = importlib.import_module(f'configs.{self.config}').get_config('mini')
+    config.data.update(length=LENGTH, stride=LENGTH)
+    config.data.features = ConfigDict({f'{NAME}_{m}': w for m, w in self.widths.items()})
+    for modality in MODALITIES:
+      if config.model[modality].tower != 'none':
+        config.model[modality].tower = f'features/{NAME}_{modality}'
+    config.model.temporal.update(
+      visual=(16, 16), audio=(8, 8), kernel=5, kernels=(), norm=True, dropout=0.1,
+      activation='leaky_relu',
+    )  # fmt: skip
+    config.model.head = ConfigDict({'name': 'mlp', 'hidden': 32})
+    for path, value in self.changes.items():
+      part, name = path.split('.')
+      config.model[part][name] = value
+    return System.from_config(config)
 
 
-def make_system(name, **fusion):
-  return System.from_config(make_config(name, **fusion))
+def everywhere(config, **changes):
+  return Entry(config, {f'fusion.{name}': value for name, value in changes.items()}, everywhere=True)
+
+
+def grjca(**changes):
+  return Entry('grjca', {f'fusion.{name}': value for name, value in changes.items()})
+
+
+CONTEXT = {'reach': 4, 'dilation': 2}  # 1.6 seconds before a frame, and after it
+WIDE = {'temporal.visual': (36, 36), 'temporal.audio': (18, 18)}  # as many parameters as GRJCA
+OTHERS = ('jca', 'rjca_author', 'jca_2022', 'ca_2021', 'leader_follower', 'lfan', 'ustc')
+
+ENTRIES = {
+  'concatenation': everywhere('concatenation'),
+  'rjca': everywhere('rjca'),
+  'dca': everywhere('dca'),
+  'grjca': everywhere('grjca'),
+  'hgrjca': everywhere('hgrjca'),
+  'raav': everywhere('raav'),
+  'dcmmoe': everywhere('dcmmoe'),
+  'joint_context': everywhere('joint_context', **CONTEXT),
+  'concatenation, wide': Entry('concatenation', WIDE, everywhere=True),
+  'visual': everywhere('visual'),
+  'audio': everywhere('audio'),
+  'concatenation, told': Entry('concatenation', told=True, everywhere=True),
+  'joint_context, gated': Entry(
+    'joint_context', {f'fusion.{name}': x for name, x in (CONTEXT | {'gated': True}).items()}
+  ),
+  **{f'grjca, M = {m}': grjca(recursions=m) for m in (1, 2, 4)},
+  # With M = 1 it is GRJCA by algebra.
+  **{
+    f'hgrjca, M = {m}': Entry('hgrjca', {'fusion.recursions': m}) for m in (2, 4)
+  },
+  **{f'grjca, T = {t:g}': grjca(temperature=t) for t in (0.05, 1.0, 5.0)},
+  'grjca, no ReLU': grjca(name='grjca_linear'),
+  'grjca, one rate': Entry('grjca', one_rate=True),
+  'grjca, Xavier': Entry('grjca', spread=math.sqrt(LENGTH)),
+  **{name: Entry(name) for name in OTHERS},
+}  # fmt: skip

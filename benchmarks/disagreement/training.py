@@ -19,7 +19,7 @@ from avjax.system import System
 from avjax.targets import losses
 from data_prep.mini.latents import generator
 
-OVER_TIME = r'fusion/.*/w_[ch]'  # the L x L weights
+OVER_TIME = re.compile(r'fusion/.*/w_[ch]')  # the L x L weights
 BATCH = 16  # clips of an update
 UPDATES = 300
 LOOKS = 10  # times that the validation clips are predicted; the weights of the best one are kept
@@ -38,17 +38,26 @@ def draw_orders(seed: int, count: int) -> np.ndarray:
   return np.concatenate(epochs)[: UPDATES * BATCH].reshape(UPDATES, BATCH).astype(np.int32)
 
 
-def make_initializer(system: System):
-  """Returns init(seeds, features of a clip) -> the variables of each replica, jitted."""
+def make_initializer(system: System, spread: float):
+  """Returns init(seed, features of a clip) -> the variables of one replica.
 
+  The L x L weights are multiplied by `spread`.
+  """
+
+  @jax.jit
   def init(seed, features):
     mask = jnp.ones((1, 1), bool)
     drawn = system.model.init(
       jax.random.key(seed), *features, mask, nothing_trainable, method='decode'
     )
-    return {'params': drawn['params'], 'batch_stats': drawn.get('batch_stats', {})}
+    params = {
+      path: spread * x if OVER_TIME.fullmatch(path) else x
+      for path, x in traverse_util.flatten_dict(drawn['params'], sep='/').items()
+    }
+    params = traverse_util.unflatten_dict(params, sep='/')
+    return {'params': params, 'batch_stats': drawn.get('batch_stats', {})}
 
-  return jax.jit(jax.vmap(init, in_axes=(0, None)))
+  return init
 
 
 def make_trainer(system: System):
@@ -87,7 +96,7 @@ def make_trainer(system: System):
       gradients, stats = jax.grad(loss_fn, has_aux=True)(params, stats, batch, labels[chosen], key)
       steps, moments = adam.update(gradients, moments, params)
       flat = {
-        path: -rate * schedule(n) * (factor if re.fullmatch(OVER_TIME, path) else 1) * x
+        path: -rate * schedule(n) * (factor if OVER_TIME.fullmatch(path) else 1) * x
         for path, x in traverse_util.flatten_dict(steps, sep='/').items()
       }
       params = optax.apply_updates(params, traverse_util.unflatten_dict(flat, sep='/'))

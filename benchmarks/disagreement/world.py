@@ -16,6 +16,7 @@ from data_prep.mini.latents import FACE_LIES, VOICE_LIES, Dials, generator, perf
 
 RATE = 5  # frames a second
 WIDTHS = {'visual': 16, 'audio': 8}  # features of a frame
+MODALITIES = tuple(WIDTHS)
 LIES = {'visual': FACE_LIES, 'audio': VOICE_LIES}
 LAG = {'visual': 0.1, 'audio': 0.3}  # seconds by which a modality shows what is felt later
 HIDDEN = 0.5  # share of the label that only both modalities together show
@@ -51,6 +52,29 @@ class Clips:
   features: dict[str, np.ndarray]
   labels: np.ndarray
   lies: dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+  """Holds the clips of one seed and setting; those of the test are longer than a window."""
+
+  setting: Setting
+  training: Clips
+  validation: Clips
+  test: Clips
+
+
+def make_world(seed: int, setting: Setting) -> World:
+  """Makes the clips of a seed at a setting."""
+  parts = {
+    name: make_clips(seed, name, setting, *size)
+    for name, size in (
+      ('training', (1024, 8.0)),
+      ('validation', (64, 8.0)),
+      ('test', (64, 24.0)),
+    )
+  }
+  return World(setting, **parts)
 
 
 def make_clips(seed: int, part: str, setting: Setting, count: int, seconds: float) -> Clips:
