@@ -57,6 +57,7 @@ SYSTEMS = {
   'visual': ('a control', HEAD),
   'audio': ('a control', HEAD),
   'concatenation': ('a control', NUMPY),
+  'joint_context': ('ours', NUMPY),
 }
 
 

@@ -12,8 +12,8 @@ def get_config(argument=''):
 
 def change(config):
   config.model.fusion = ConfigDict({'name': 'joint_context', 'width': 128, 'reach': 4})
-  config.model.fusion.update(dilation=12, gated=False)  # 1.6 seconds before a frame, and after it
+  config.model.fusion.update(dilation=12, gated=False)  # 1.6 seconds on each side
 
 
 def mini(config):
-  config.model.fusion.update(width=32, dilation=4)
+  config.model.fusion.update(width=32, dilation=4)  # 1.1 seconds of the mini set

@@ -45,6 +45,19 @@ def zero_padding(x, mask):
   return x * mask[..., None].astype(x.dtype)
 
 
+def join_neighbours(x, before, after, dilation):
+  """Joins each frame of x (B,L,C) with those around it, -> (B,L,(before+1+after)*C).
+
+  They are `dilation` frames apart, the earliest first, and zeros beyond the ends of x. A dense
+  layer on them is a convolution over time in one product of matrices, for a GPU gets a dilated
+  kernel filled up with zeros.
+  """
+  length, past, future = x.shape[1], before * dilation, after * dilation
+  padded = jnp.pad(x, ((0, 0), (past, future), (0, 0)))
+  joined = [padded[:, first : first + length] for first in range(0, past + future + 1, dilation)]
+  return jnp.concatenate(joined, axis=-1)
+
+
 def sow_gate(module, name, scores):
   """Hands out the scores (B,L,K) of a gate, which sum to 1 over K, as gates/`name`."""
   module.sow('gates', name, scores, reduce_fn=lambda _, new: new, init_fn=lambda: None)

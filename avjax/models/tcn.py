@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, ClassVar
 import flax.linen as nn
 import jax.numpy as jnp
 
-from avjax.models.layers import Dropout, PReLU, Trainable, leaky_relu, per_channel
+from avjax.models.layers import (
+  Dropout,
+  PReLU,
+  Trainable,
+  join_neighbours,
+  leaky_relu,
+  per_channel,
+)
 from avjax.ranges import DROPOUT, OneOf, at_least, at_least_each
 
 if TYPE_CHECKING:
@@ -38,11 +45,8 @@ class CausalConv(nn.Module):
     scale = self.param('scale', lambda key: norm)  # the weight starts as the direction itself
     bias = self.param('bias', nn.initializers.zeros, (self.width,))
     weight = direction * per_channel(scale, direction) / per_channel(norm, direction)
-    # One product of matrices, since a GPU gets a dilated kernel filled up with zeros.
-    length, past = x.shape[1], (self.kernel - 1) * self.dilation
-    padded = jnp.pad(x, ((0, 0), (past, 0), (0, 0)))
-    seen = [padded[:, first : first + length] for first in range(0, past + 1, self.dilation)]
-    y = jnp.concatenate(seen, axis=-1) @ weight.reshape(-1, self.width)
+    seen = join_neighbours(x, self.kernel - 1, 0, self.dilation)
+    y = seen @ weight.reshape(-1, self.width)
     return y + per_channel(bias, y)
 
 

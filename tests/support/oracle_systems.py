@@ -195,6 +195,23 @@ def raav(w, x_v, x_a, heads, layers, priors, gate_audio=True):
   return x, scores
 
 
+def joint_context(w, x_v, x_a, reach, dilation, gated=False):
+  """Returns the fused features and the shares (L,2) of visual and audio, None without a gate."""
+  rows, scores = [], []
+  for t in range(len(x_v)):
+    seen = w['context']['bias'].copy()
+    for i, k in enumerate(range(-reach, reach + 1)):
+      if 0 <= t + k * dilation < len(x_v):
+        x = np.hstack([x_a[t + k * dilation], x_v[t + k * dilation]])
+        seen += x @ w['context']['kernel'][i * len(x) : (i + 1) * len(x)]
+    context, of_visual, of_audio = relu(seen), 0.5, 0.5
+    if gated:
+      of_visual, of_audio = softmax(dense(context[None], w['gate']))[0]
+      scores.append([of_visual, of_audio])
+    rows.append(np.hstack([2 * of_audio * x_a[t], 2 * of_visual * x_v[t], context]))
+  return np.array(rows), np.array(scores) if gated else None
+
+
 def expert(w, name, x, y, heads, layers):
   """Runs the expert in which the rows of the modality `name`, x, attend to those of the other, y.
 

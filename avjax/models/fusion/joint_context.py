@@ -1,4 +1,4 @@
-"""Reads face and voice together over time: a fusion of ours, in none of the papers."""
+"""Reads both modalities together over time: a fusion of ours, which is in none of the papers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import flax.linen as nn
 import jax.numpy as jnp
 
-from avjax.models.layers import Trainable, sow_gate, zero_padding
+from avjax.models.layers import Trainable, join_neighbours, sow_gate, zero_padding
 from avjax.models.registry import FUSIONS
 from avjax.ranges import at_least
 
@@ -20,17 +20,21 @@ if TYPE_CHECKING:
   ranges={'width': at_least(1), 'reach': at_least(1), 'dilation': at_least(1)},
 )
 class JointContext(nn.Module):
-  """Adds to [X_a; X_v] what a convolution over time sees in both: -> (B,L,Da+Dv+width).
+  """Adds to [X_a; X_v] what a convolution over time sees in both, -> (B,L,Da+Dv+width).
 
-  Its weights are the same at every frame, so a window may have any length and begin anywhere.
+  It sees features that disagree next to each other, with what comes before and after them. With S
+  the frames that it sees, earliest first and zeros beyond the ends of a clip, and r the ReLU, the
+  output is [X_a; X_v; r(W S + b)]. The weights are the same in every frame, so a window may have
+  any length and begin anywhere.
 
-  reach: frames of the convolution before a frame, and as many after it, `dilation` apart.
-  gated: whether X_a and X_v are weighed in every frame by shares that are computed from what the
-    convolution sees. The shares (B,L,2) of visual and audio are sown as gates/modality; X is
-    multiplied by twice its share, so that equal shares change nothing.
+  width: of what the convolution adds.
+  reach: how many frames it sees before a frame, and as many after it, `dilation` frames apart.
+  gated: whether X_a and X_v are weighed in every frame, each by twice its share: equal shares
+    change nothing. The shares, (B,L,2) of visual and audio, are a softmax over a dense layer on
+    r(W S + b), and are sown as gates/modality.
   """
 
-  length: int  # Not used, see above.
+  length: int  # Not used: the weights are the same in every frame.
   width: int = 128
   reach: int = 4
   dilation: int = 1
@@ -47,11 +51,8 @@ class JointContext(nn.Module):
     del is_trainable
     visual, audio = zero_padding(visual, mask), zero_padding(audio, mask)
     pair = jnp.concatenate([audio, visual], axis=-1)
-    length, past = pair.shape[1], self.reach * self.dilation
-    padded = jnp.pad(pair, ((0, 0), (past, past), (0, 0)))
-    # One product of matrices, as in tcn.py.
-    seen = [padded[:, first : first + length] for first in range(0, 2 * past + 1, self.dilation)]
-    context = nn.relu(nn.Dense(self.width, name='context')(jnp.concatenate(seen, axis=-1)))
+    seen = join_neighbours(pair, self.reach, self.reach, self.dilation)
+    context = nn.relu(nn.Dense(self.width, name='context')(seen))
     if self.gated:
       shares = nn.softmax(nn.Dense(2, name='gate')(context), axis=-1)
       sow_gate(self, 'modality', shares)

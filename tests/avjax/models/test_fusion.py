@@ -389,6 +389,7 @@ DEFAULTS = {
     'priors': (0.85, 0.15),
   },
   'dcmmoe': {'width': 256, 'layers': 5, 'heads': 8, 'dropout': 0.1, 'audio_expert': True},
+  'joint_context': {'width': 128, 'reach': 4, 'dilation': 1, 'gated': False},
   'visual': {},
   'audio': {},
 }
