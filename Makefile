@@ -7,7 +7,7 @@ DEMO := demo
 GET_UV := install --quiet --disable-pip-version-check --require-hashes --requirement .venv/uv.txt
 UV := .venv/bin/uv pip install --quiet --compile-bytecode --python $(RUN) --constraint hashes.txt --build-constraint hashes.txt
 
-.PHONY: demo test quick lint fault attack mutants parity zoo bench preflight golden install evidence docs constraints clean-demo
+.PHONY: demo test quick lint fault attack mutants parity zoo bench preflight disagreement golden install evidence docs constraints clean-demo
 
 install: .venv/installed
 
@@ -132,3 +132,11 @@ constraints: install
 evidence: install
 	@$(RUN) -m data_prep.mini --output $(DEMO)/affwild2
 	@$(RUN) -m benchmarks.evidence --source $(DEMO)/affwild2 --data_dir $(DEMO)/records --output $(DEMO)/evidence
+
+# Asks whether gating helps when face and voice disagree, on features whose truth is known, and writes
+# docs/evidence.md. It takes about an hour on two idle processors.
+disagreement: install
+	$(RUN) -m benchmarks.disagreement tune
+	$(RUN) -m benchmarks.disagreement test
+	$(RUN) -m benchmarks.disagreement.full_path --output $(DEMO)/disagreement
+	$(RUN) -m benchmarks.disagreement page

@@ -15,7 +15,6 @@ import argparse
 import dataclasses
 import importlib.metadata
 import json
-import pathlib
 import platform
 import time
 
@@ -37,7 +36,9 @@ def key(setting):
 def about(begin):
   """Describes a run: versions, machine and seconds."""
   return {
-    'versions': {name: importlib.metadata.version(name) for name in ('jax', 'flax', 'optax', 'numpy')},
+    'versions': {
+      name: importlib.metadata.version(name) for name in ('jax', 'flax', 'optax', 'numpy')
+    },
     'python': platform.python_version(),
     'cores': parallel.core_count(),
     'seconds': round(time.perf_counter() - begin),
@@ -79,7 +80,12 @@ def test():
     for setting in SETTINGS if entry.everywhere else (MIDDLE,):
       row, prediction = runner.test(worlds[setting], best_trial(tuned[name]))
       found.setdefault(name, {})[key(setting)] = row
-      print(f'{name:24} {key(setting)}', np.mean([row['valence'], row['arousal']]).round(3), row['seconds'], flush=True)
+      print(
+        f'{name:24} {key(setting)}',
+        np.mean([row['valence'], row['arousal']]).round(3),
+        row['seconds'],
+        flush=True,
+      )
       if name in ('visual', 'audio'):
         single.setdefault(setting, []).append(prediction)
     jax.clear_caches()

@@ -1,4 +1,309 @@
+"""Fills docs/evidence.md and draws its figure, from the JSON of the other steps."""
+
+from __future__ import annotations
+
+import json
 import pathlib
+
+import matplotlib
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt
+import numpy as np
+
+from benchmarks.disagreement import statistics
+from benchmarks.pages import fill
+from benchmarks.performance import table
+
 DOCS = pathlib.Path(__file__).parents[2] / 'docs'
-TUNING, FIGURES = DOCS / 'disagreement_tuning.json', DOCS / 'disagreement.json'
-def write(): pass
+TUNING, FIGURES = (DOCS / f'{name}.json' for name in ('disagreement_tuning', 'disagreement'))
+FULL_PATH = DOCS / 'disagreement_full_path.json'
+PAGE, PICTURE = DOCS / 'evidence.md', DOCS / 'disagreement.png'
+MIDDLE = 'rho 0.4, kappa 1'
+RHOS = (0, 0.2, 0.4, 0.6)
+GATED = ('dca', 'grjca', 'hgrjca', 'raav', 'dcmmoe', 'joint_context, gated')
+
+
+def scores(row):
+  """Returns the mean CCC over valence and arousal of each seed."""
+  return (np.array(row['valence']) + np.array(row['arousal'])) / 2
+
+
+def everywhere(entries):
+  """Returns the names of the entries that are tested at every setting."""
+  return [name for name, rows in entries.items() if len(rows) > 1]
+
+
+def spread(values):
+  """Formats the mean of values and their standard deviation."""
+  return f'{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}'
+
+
+def within(values):
+  """Formats the mean of values with its 95 % interval."""
+  low, high = statistics.interval(values)
+  return f'{np.mean(values):.3f} [{low:.3f}, {high:.3f}]'
+
+
+def scores_table(entries):
+  settings = list(entries['concatenation'])
+  rows = [
+    [name, *(spread(scores(entries[name][setting])) for setting in settings)]
+    for name in everywhere(entries)
+  ]
+  return table(['system', *settings], rows)
+
+
+def differences(entries, pairs):
+  """Formats {(one, other): settings} as a table of paired differences, one family for Holm."""
+  chosen = {
+    (one, other, setting): (scores(entries[one][setting]), scores(entries[other][setting]))
+    for (one, other), settings in pairs.items()
+    for setting in settings
+  }
+  rows = [
+    [
+      f'{one} − {other}',
+      setting,
+      '{:+.3f} [{:+.3f}, {:+.3f}]'.format(found['difference'], *found['interval']),
+      f'{found["holm"]:.3f}',
+      f'{found["visible"]:.3f}',
+    ]
+    for (one, other, setting), found in statistics.compare(chosen).items()
+  ]
+  return table(['difference', 'setting', 'mean CCC', 'p (Holm)', 'could have been seen'], rows)
+
+
+def against(entries, other, names):
+  settings = list(entries['concatenation'])
+  return differences(entries, {(name, other): settings for name in names})
+
+
+def growth(entries, one, other):
+  """Formats by how much the margin of one system over another grows from rho = 0 to 1."""
+  margins = np.array(
+    [
+      scores(entries[one][setting]) - scores(entries[other][setting])
+      for setting in (f'rho {rho:g}, kappa 1' for rho in RHOS)
+    ]
+  )
+  return within(np.polyfit(RHOS, margins, 1)[0])
+
+
+def gating_block(entries):
+  gated = ('dca', 'grjca', 'hgrjca')
+  slopes = ', '.join(f'{name} {growth(entries, name, "rjca")}' for name in gated)
+  return (
+    f'{against(entries, "rjca", gated)}\n\nGrowth of that margin with rho, in CCC per unit of rho: '
+    f'{slopes}.'
+  )
+
+
+def recursions_block(entries):
+  """Formats the shape of the paper's Table 2: M from 1 to 4."""
+  names = {
+    (system, m): system if m == 3 else f'{"grjca" if m == 1 else system}, M = {m}'
+    for system in ('grjca', 'hgrjca')
+    for m in (1, 2, 3, 4)
+  }
+  rows = [
+    [m, *(spread(scores(entries[names[system, m]][MIDDLE])) for system in ('grjca', 'hgrjca'))]
+    for m in (1, 2, 3, 4)
+  ]
+  pairs = {(names[s, m], names[s, 3]): [MIDDLE] for s in ('grjca', 'hgrjca') for m in (2, 4)}
+  pairs[names['grjca', 1], 'grjca'] = [MIDDLE]
+  return f'{table(["M", "grjca", "hgrjca"], rows)}\n\n{differences(entries, pairs)}'
+
+
+def gates_block(entries):
+  """Formats how well gates find the lies."""
+  rows = []
+  for name in GATED:
+    for setting, row in entries[name].items():
+      if row['auc']:
+        rows.append([name, setting, *(within(row['auc'][m]) for m in ('visual', 'audio'))])
+  return table(['system', 'setting', 'a lying face', 'a lying voice'], rows)
+
+
+def temperature_block(entries):
+  rows = []
+  for t in (0.05, 0.1, 1, 5):
+    row = entries['grjca' if t == 0.1 else f'grjca, T = {t:g}'][MIDDLE]
+    rows.append(
+      [f'{t:g}', spread(scores(row)), within(row['jumps'])]
+      + [within(row['auc'][m]) for m in ('visual', 'audio')]
+    )
+  for name in ('rjca', 'concatenation'):
+    row = entries[name][MIDDLE]
+    rows.append([f'({name})', spread(scores(row)), within(row['jumps']), '', ''])
+  return table(['T', 'mean CCC', 'jumps', 'AUC, face', 'AUC, voice'], rows)
+
+
+def at_the_middle(entries, names, other):
+  """Formats entries at the middle setting, with their difference to another one."""
+  rows = [[name, spread(scores(entries[name][MIDDLE]))] for name in (other, *names)]
+  pairs = {(name, other): [MIDDLE] for name in names}
+  return f'{table(["system", "mean CCC"], rows)}\n\n{differences(entries, pairs)}'
+
+
+def windows_block(entries):
+  rows = []
+  for name, settings in entries.items():
+    found = settings[MIDDLE].get('windows')
+    if found and (len(settings) > 1 or 'context' in name):
+      whole, short = (np.mean(found[x]) for x in ('whole', 'short'))
+      rows.append(
+        [name]
+        + [f'{np.mean(found[x]):.3f}' for x in ('plain', 'shifted', 'overlapping', 'difference')]
+        + [f'{np.mean(found[x]):.2f}' for x in ('first', 'last')]
+        + [f'{whole:.3f}', f'{short:.3f}']
+      )
+  head = (
+    'system', 'windows', 'half a window later', 'mean of both', 'difference between them',
+    'error, first frames', 'error, last frames', 'first half, in a whole window', 'alone',
+  )  # fmt: skip
+  return table(list(head), rows)
+
+
+def full_path_block(found):
+  """Formats the runs through towers: the mean CCC of each seed."""
+  rows = {}
+  for name, row in found['rows'].items():
+    system, rho, _ = name.split(', ')
+    mean = np.mean([row[target]['ccc'] for target in ('valence', 'arousal')])
+    rows.setdefault(system, {}).setdefault(rho, []).append(f'{mean:.3f}')
+  settings = list(next(iter(rows.values())))
+  lines = [[name, *(' / '.join(row[rho]) for rho in settings)] for name, row in rows.items()]
+  return (
+    f'{table(["system", *settings], lines)}\n\n{len(found["rows"])} trainings in '
+    f'{found["seconds"] / 60:.0f} minutes on {found["cores"]} cores.'
+  )
+
+
+def budget_block(tuned):
+  rows = []
+  for name, row in tuned['entries'].items():
+    rate, factor, score = max(row['trials'], key=lambda trial: trial[2])
+    tried = ' '.join(f'{trial[2]:.3f}' for trial in row['trials'])
+    rows.append([name, f'{row["parameters"]:,}', tried, f'{rate:g}', f'{factor:g}', f'{score:.3f}'])
+  head = ['system', 'parameters', 'validation CCC of the trials', 'rate', 'factor', 'best']
+  return table(head, rows)
+
+
+def about_block(tuned, found):
+  replicas = sum(len(rows) for name, rows in found['entries'].items() if name != 'mean of both')
+  versions = ', '.join(f'{name} {version}' for name, version in found['versions'].items())
+  a_seed = [
+    row['seconds']
+    for rows in found['entries'].values()
+    for row in rows.values()
+    if 'seconds' in row
+  ]
+  return (
+    f'{len(found["seeds"])} seeds, {len(found["entries"])} systems and variants, '
+    f'{replicas * len(found["seeds"])} trainings in the test and '
+    f'{sum(len(row["trials"]) for row in tuned["entries"].values()) * len(tuned["seeds"])} in the '
+    f'tuning; Python {found["python"]}, {versions}, {found["cores"]} cores. Tuning took '
+    f'{tuned["seconds"] / 60:.0f} minutes and the test {found["seconds"] / 60:.0f}, with '
+    f'compilation: {min(a_seed):.1f} to {max(a_seed):.1f} seconds a seed.'
+  )
+
+
+def draw(entries):
+  """Draws the mean CCC over rho, and what gates find."""
+  figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4))
+  shown = (
+    'concatenation, told',
+    'joint_context',
+    'concatenation',
+    'rjca',
+    'grjca',
+    'hgrjca',
+    'raav',
+    'dcmmoe',
+  )
+  for name, color in ((name, f'C{i}') for i, name in enumerate(shown)):
+    values = [scores(entries[name][f'rho {rho:g}, kappa 1']) for rho in RHOS]
+    low, high = zip(*map(statistics.interval, values), strict=True)
+    left.plot(RHOS, [v.mean() for v in values], marker='o', markersize=3, color=color, label=name)
+    left.fill_between(RHOS, low, high, color=color, alpha=0.12, linewidth=0)
+  left.set(
+    xlabel='rho, share of the time in which one modality lies',
+    ylabel='CCC of the test, mean of both targets',
+    xticks=RHOS,
+  )
+  left.legend(fontsize=8, frameon=False)
+  for k, (modality, color) in enumerate(
+    zip(('visual', 'audio'), ('tab:blue', 'tab:orange'), strict=True)
+  ):
+    for i, name in enumerate(GATED):
+      values = entries[name][MIDDLE]['auc'][modality]
+      low, high = statistics.interval(values)
+      y = len(GATED) - i + 0.15 - 0.3 * k
+      right.plot([low, high], [y, y], color=color)
+      right.plot(
+        np.mean(values),
+        y,
+        'o',
+        color=color,
+        label={'visual': 'a lying face', 'audio': 'a lying voice'}[modality] if i == 0 else None,
+      )
+  right.axvline(0.5, color='grey', linewidth=0.8, linestyle=':')
+  right.set(
+    xlim=(0.2, 1),
+    yticks=range(len(GATED), 0, -1),
+    yticklabels=GATED,
+    xlabel='AUC with which the gates find the lie',
+  )
+  right.legend(fontsize=8, frameon=False, loc='lower right')
+  for axis in (left, right):
+    axis.spines[['top', 'right']].set_visible(False)
+  figure.tight_layout()
+  figure.savefig(PICTURE, dpi=110)
+  plt.close(figure)
+
+
+def blocks(tuned, found, full_path):
+  """Returns {name: the block of the page}."""
+  entries = found['entries']
+  others = [
+    name for name, rows in entries.items()
+    if len(rows) == 1 and not name.startswith(('grjca', 'hgrjca', 'joint'))
+  ]  # fmt: skip
+  simple = [
+    name
+    for name in everywhere(entries)
+    if name not in ('concatenation', 'visual', 'audio', 'mean of both')
+  ]
+  parts = ('grjca, no ReLU', 'grjca, Xavier', 'grjca, one rate')
+  return {
+    'about': about_block(tuned, found),
+    'scores': scores_table(entries),
+    'gating': gating_block(entries),
+    'hierarchy': against(entries, 'grjca', ['hgrjca']),
+    'recursions': recursions_block(entries),
+    'gates': gates_block(entries),
+    'temperature': temperature_block(entries),
+    'parts': at_the_middle(entries, parts, 'grjca'),
+    'simple': against(entries, 'concatenation', simple),
+    'ours': at_the_middle(entries, ['joint_context, gated'], 'joint_context'),
+    'others': at_the_middle(entries, others, 'concatenation'),
+    'windows': windows_block(entries),
+    'full path': full_path_block(full_path),
+    'budget': budget_block(tuned),
+  }
+
+
+def read():
+  """Returns what was committed of the tuning, of the test and of the runs through towers."""
+  return [json.loads(path.read_text()) for path in (TUNING, FIGURES, FULL_PATH)]
+
+
+def write():
+  """Writes the page and the picture."""
+  tuned, found, full_path = read()
+  text = PAGE.read_text()
+  for name, block in blocks(tuned, found, full_path).items():
+    text = fill(text, name, block)
+  PAGE.write_text(text)
+  draw(found['entries'])

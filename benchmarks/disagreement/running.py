@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import traverse_util
 
 from avjax.targets import metrics
 from benchmarks.disagreement import statistics, training
@@ -49,9 +48,9 @@ class Runner:
     self.predict = jax.jit(jax.vmap(functools.partial(training.predict, self.system)))
     self.clip = [np.zeros((1, LENGTH, width), np.float32) for width in entry.widths.values()]
     shapes = jax.eval_shape(self.initialize, 0, self.clip)['params']
-    params = traverse_util.flatten_dict(shapes, sep='/')
-    self.parameters = sum(x.size for x in params.values())
-    self.trials = entry.trials(any(map(training.OVER_TIME.fullmatch, params)))
+    names = [training.named(path) for path, _ in jax.tree_util.tree_leaves_with_path(shapes)]
+    self.parameters = sum(x.size for x in jax.tree.leaves(shapes))
+    self.trials = entry.trials(any(map(training.OVER_TIME.fullmatch, names)))
 
   def features(self, parts):
     """Returns the features of clips of R worlds, a pair of (R,N,T,Dm)."""
@@ -67,7 +66,9 @@ class Runner:
       (self.features([getattr(world, name) for world in worlds]), labels(worlds, name))
       for name in ('training', 'validation')
     )
-    orders = np.stack([training.draw_orders(seed, len(worlds[0].training.labels)) for seed in seeds])
+    orders = np.stack(
+      [training.draw_orders(seed, len(worlds[0].training.labels)) for seed in seeds]
+    )
     drawn = [self.initialize(seed, self.clip) for seed in seeds]
     variables = jax.tree.map(lambda *leaves: np.stack(leaves), *drawn)
     numbers = (np.asarray(x, np.float32) for x in (rates, factors))
@@ -112,7 +113,7 @@ class Runner:
     r, n, w = pieces[0].shape[:3]
     flat = tuple(x.reshape(r, n * w, length, -1) for x in pieces)
     return jax.tree.map(
-      lambda x: np.asarray(x).reshape(r, n, w, length, -1), self.predict(variables, flat)
+      lambda x: np.asarray(x).reshape(r, n, w, length, -1), self.predict(variables, *flat)
     )
 
   def windows(self, variables, features, prediction, truth):

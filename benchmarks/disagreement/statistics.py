@@ -20,7 +20,7 @@ def interval(values, statistic=np.mean):
 
 
 def sign_flip(differences):
-  """Returns the two-sided p of the mean of paired differences, over all 2^n flips of their signs."""
+  """Returns the two-sided p of the mean of differences (n,), over all 2^n flips of their signs."""
   differences = np.asarray(differences)
   signs = np.array(list(itertools.product((1, -1), repeat=len(differences))))
   means = np.abs((signs * differences).mean(axis=1))

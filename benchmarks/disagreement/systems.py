@@ -63,7 +63,7 @@ class Entry:
   one_rate: bool = False
 
   def trials(self, over_time: bool) -> tuple[tuple[float, float], ...]:
-    """Returns the pairs of a rate and a factor that are tried; over_time: are there L x L weights?"""
+    """Returns the pairs of a rate and a factor to try; over_time: are there L x L weights?"""
     return OVER_TIME if over_time and not self.one_rate else tuple((rate, 1.0) for rate in RATES)
 
   @property
@@ -94,7 +94,9 @@ class Entry:
 
 
 def everywhere(config, **changes):
-  return Entry(config, {f'fusion.{name}': value for name, value in changes.items()}, everywhere=True)
+  return Entry(
+    config, {f'fusion.{name}': value for name, value in changes.items()}, everywhere=True
+  )
 
 
 def grjca(**changes):

@@ -50,23 +50,25 @@ def make_initializer(system: System, spread: float):
     drawn = system.model.init(
       jax.random.key(seed), *features, mask, nothing_trainable, method='decode'
     )
-    params = {
-      path: spread * x if OVER_TIME.fullmatch(path) else x
-      for path, x in traverse_util.flatten_dict(drawn['params'], sep='/').items()
-    }
-    params = traverse_util.unflatten_dict(params, sep='/')
+    params = jax.tree_util.tree_map_with_path(
+      lambda path, x: spread * x if OVER_TIME.fullmatch(named(path)) else x, drawn['params']
+    )
     return {'params': params, 'batch_stats': drawn.get('batch_stats', {})}
 
   return init
+
+
+def named(path) -> str:
+  """Returns a path of JAX as names with slashes."""
+  return jax.tree_util.keystr(path, simple=True, separator='/')
 
 
 def make_trainer(system: System):
   """Returns train(variables, training, validation, orders, seeds, rates, factors), jitted.
 
   Every argument has a first axis R over the replicas. training and validation are pairs of features
-  (R,N,L,Dv), (R,N,L,Da) and labels (R,N,L,2); features that the system does not use are None. It
-  returns the variables of the best look, and the mean CCC over all validation frames at each look,
-  (R,LOOKS).
+  (R,N,L,Dv), (R,N,L,Da) and labels (R,N,L,2). It returns the variables of the best look, and the
+  mean CCC over all validation frames at each look, (R,LOOKS).
   """
   adam = optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam())
 
@@ -106,7 +108,7 @@ def make_trainer(system: System):
       state, best, best_score = carried
       state, _ = jax.lax.scan(update, state, now)
       found = {'params': state[0], 'batch_stats': state[1]}
-      score = mean_ccc(predict(system, found, validation[0])['prediction'], validation[1])
+      score = mean_ccc(predict(system, found, *validation[0])['prediction'], validation[1])
       better = score > best_score
       best = jax.tree.map(lambda new, old: jnp.where(better, new, old), found, best)
       return (state, best, jnp.where(better, score, best_score)), score
@@ -120,10 +122,9 @@ def make_trainer(system: System):
   return jax.jit(jax.vmap(train))
 
 
-def predict(system: System, variables, features):
+def predict(system: System, variables, visual, audio):
   """Returns what `System.decode` does, for windows without padding."""
-  mask = jnp.ones(next(x for x in features if x is not None).shape[:2], bool)
-  return system.decode(variables, *features, mask)
+  return system.decode(variables, visual, audio, jnp.ones(visual.shape[:2], bool))
 
 
 def mean_ccc(prediction, labels):

@@ -99,7 +99,7 @@ def make_clip(seed, part, number, setting, turn, seconds):
   now, grid = shown.at(times), len(shown.times)
   hidden, mask = wanderers(rng, grid, 2, 0.5), MASK * wanderers(rng, grid, 2, 1.0)
   hidden, mask = (series_at(times, shown.times, x) for x in (np.tanh(hidden), mask))
-  labels = (1 - HIDDEN) * now.va + HIDDEN * hidden                                    # eq. 4
+  labels = (1 - HIDDEN) * now.va + HIDDEN * hidden  # eq. 4
   features, lies = {}, {}
   for modality, width in WIDTHS.items():
     late = shown.at(times - LAG[modality])
@@ -107,9 +107,9 @@ def make_clip(seed, part, number, setting, turn, seconds):
     lies[modality] = now.state == LIES[modality]
     quality = setting.kappa * QUALITY * lies[modality] + on_frames(rng, times, shown.times, 1)[:, 0]
     nuisance = on_frames(rng, times, shown.times, NUISANCE)
-    covered = hidden + mask if modality == 'visual' else mask                         # eq. 5
+    covered = hidden + mask if modality == 'visual' else mask  # eq. 5
     sources = np.concatenate([2 * evidence, covered, quality[:, None], nuisance], axis=1)
-    mixed = np.tanh(sources @ mixing(modality, sources.shape[1], width))              # eq. 6
+    mixed = np.tanh(sources @ mixing(modality, sources.shape[1], width))  # eq. 6
     mixed[lost(rng, len(times))] = 0
     features[modality] = (mixed + NOISE * rng.normal(size=mixed.shape)).astype(np.float32)
   return Clips(features, labels.astype(np.float32), lies)

@@ -1,0 +1,215 @@
+"""Tests the world, the training and the statistics of benchmarks/disagreement."""
+
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from benchmarks.disagreement import page, running, statistics, systems, training, world
+from benchmarks.disagreement.systems import MIDDLE
+from benchmarks.disagreement.world import Setting
+from benchmarks.pages import fill
+
+
+def clips(seed=0, part='training', setting=MIDDLE, count=64, seconds=8.0):
+  return world.make_clips(seed, part, setting, count, seconds)
+
+
+def explained(features, target):
+  """Returns the share of the variance of target (N,T) that is linear in features (N,T,D)."""
+  x, y = features.reshape(-1, features.shape[-1]), target.reshape(-1)
+  x = np.concatenate([x, np.ones((len(x), 1))], axis=1)
+  residual = y - x @ np.linalg.lstsq(x, y, rcond=None)[0]
+  return 1 - residual.var() / y.var()
+
+
+def test_a_world_is_its_seed_s_and_parts_are_others():
+  one, again = clips(count=2), clips(count=2)
+  for m in world.MODALITIES:
+    np.testing.assert_array_equal(one.features[m], again.features[m])
+  assert not np.array_equal(one.labels, clips(part='test', count=2).labels)
+  assert not np.array_equal(one.labels, clips(seed=1, count=2).labels)
+  assert one.features['visual'].shape == (2, 40, 16) and one.features['audio'].shape == (2, 40, 8)
+  assert one.labels.shape == (2, 40, 2) and np.abs(one.labels).max() < 1
+
+
+def test_without_disagreement_nobody_lies_and_labels_stay():
+  calm, torn = clips(setting=Setting(0.0, 1.0)), clips(setting=Setting(0.4, 1.0))
+  assert not any(lies.any() for lies in calm.lies.values())
+  shares = {m: lies.mean() for m, lies in torn.lies.items()}
+  assert shares['visual'] == pytest.approx(0.2, abs=0.07)
+  assert shares['audio'] == pytest.approx(0.2, abs=0.07)
+  assert not (torn.lies['visual'] & torn.lies['audio']).any()
+
+
+def test_a_lie_is_seen_in_the_modality_that_lies_only_where_kappa_says_so():
+  for m, other in (('visual', 'audio'), ('audio', 'visual')):
+    hidden, shown = clips(setting=Setting(0.4, 0.0)), clips(setting=Setting(0.4, 1.0))
+    lie = [x.lies[m].astype(float) for x in (hidden, shown)]
+    assert explained(hidden.features[m], lie[0]) < 0.1
+    assert explained(shown.features[m], lie[1]) > 0.3
+    assert explained(shown.features[other], lie[1]) < 0.15
+
+
+def test_a_lie_says_something_else_than_the_label():
+  torn = clips(count=256)
+  for m, k in (('visual', 0), ('audio', 1)):
+    x = torn.features[m].reshape(-1, world.WIDTHS[m])
+    y, lie = torn.labels[..., k].reshape(-1), torn.lies[m].reshape(-1)
+    x = np.concatenate([x, np.ones((len(x), 1))], axis=1)
+    weights = np.linalg.lstsq(x[~lie], y[~lie], rcond=None)[0]
+    found = x @ weights
+    assert np.corrcoef(found[~lie], y[~lie])[0, 1] > 0.3 > np.corrcoef(found[lie], y[lie])[0, 1]
+
+
+def test_a_part_of_the_label_is_seen_in_both_together_only():
+  calm = clips(setting=Setting(0.0, 1.0), count=256)
+  pair = np.concatenate([calm.features[m] for m in world.MODALITIES], axis=-1)
+  alone = max(explained(calm.features[m], calm.labels[..., 0]) for m in world.MODALITIES)
+  assert explained(pair, calm.labels[..., 0]) > alone + 0.1
+
+
+# Statistics.
+
+
+def test_auc_by_hand():
+  # Of the six pairs, four are in order, one is a tie and one is not.
+  scores, positive = np.array([3.0, 1.0, 0.0, 2.0, 1.0]), np.array([1, 1, 0, 0, 0], bool)
+  assert statistics.auc(scores, positive) == pytest.approx(4.5 / 6)
+
+
+def test_sign_flip_by_hand():
+  assert statistics.sign_flip([1.0, 2.0, 3.0]) == pytest.approx(2 / 8)
+  assert statistics.sign_flip([1.0, -1.0]) == 1
+
+
+def test_holm_by_hand():
+  assert statistics.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+  assert statistics.holm([0.5, 0.9]) == pytest.approx([1, 1])
+
+
+def test_an_interval_has_the_mean_of_other_samples_as_often_as_it_says():
+  rng = np.random.default_rng(0)
+  inside = [
+    low < 0 < high for low, high in (statistics.interval(rng.normal(size=40)) for _ in range(200))
+  ]
+  assert 0.88 < np.mean(inside) < 0.99
+
+
+def test_what_could_have_been_seen_is_seen_in_four_of_five_studies():
+  rng, n = np.random.default_rng(0), 10
+  true = statistics.visible(np.array([-1.0, 1.0] * 5) * np.sqrt(0.9))  # standard deviation 1
+  samples = rng.normal(true, 1, (4000, n))
+  t = samples.mean(axis=1) / (samples.std(axis=1, ddof=1) / np.sqrt(n))
+  assert (np.abs(t) > 2.262).mean() == pytest.approx(0.8, abs=0.03)
+
+
+# Training.
+
+
+@pytest.fixture(scope='module')
+def brief():
+  """Makes training a matter of seconds."""
+  with pytest.MonkeyPatch.context() as patch:
+    for name, value in (('UPDATES', 20), ('WARMUP', 4), ('LOOKS', 4)):
+      patch.setattr(training, name, value)
+    yield
+
+
+@pytest.fixture(scope='module')
+def small():
+  """Returns two worlds of few clips."""
+  return [
+    world.World(
+      MIDDLE, clips(seed, 'training', count=16), clips(seed, 'validation', count=4),
+      clips(seed, 'test', count=4, seconds=24.0),
+    )
+    for seed in (0, 1)
+  ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_replica_does_not_know_of_the_others(brief, small):
+  runner = running.Runner(systems.ENTRIES['grjca, M = 1'])
+  both, scores = runner.fit(small, [0, 1], [0.01, 0.02], [0.1, 0.01])
+  alone, score = runner.fit(small[1:], [1], [0.02], [0.01])
+  np.testing.assert_allclose(scores[1], score[0], atol=1e-4)
+  one = jax.tree.map(lambda x: x[1], both)
+  for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(alone), strict=True):
+    np.testing.assert_allclose(x, y[0], atol=1e-3)
+  assert scores.shape == (2, 4) and not np.allclose(scores[0], scores[1], atol=1e-3)
+
+
+@pytest.mark.slow
+def test_the_weights_of_the_best_look_are_kept(brief, small):
+  runner = running.Runner(systems.ENTRIES['concatenation'])
+  best, scores = runner.fit(small, [0, 1], [0.3, 0.3], [1, 1])
+  features = runner.features([w.validation for w in small])
+  found = runner.predict(best, *features)['prediction']
+  truth = running.labels(small, 'validation')
+  np.testing.assert_allclose(
+    running.mean_ccc(np.asarray(found), truth), scores.max(axis=1), atol=1e-4
+  )
+
+
+@pytest.mark.slow
+def test_the_factor_holds_for_l_x_l_weights_only(brief, small):
+  runner = running.Runner(systems.ENTRIES['grjca, M = 1'])
+  begin = runner.initialize(0, runner.clip)['params']
+  after = runner.fit(small[:1], [0], [0.01], [0.0])[0]['params']
+  moved = jax.tree_util.tree_map_with_path(
+    lambda path, x, y: (jax.tree_util.keystr(path), bool(np.abs(x - y[0]).max() > 0)), begin, after
+  )
+  for path, has in jax.tree.leaves(moved, is_leaf=lambda x: isinstance(x, tuple)):
+    if 'fusion' in path:
+      assert has != bool(re.search('w_[ch]', path)), path
+
+
+def test_windows_are_cut_and_joined():
+  x = np.arange(2 * 3 * 120 * 2).reshape(2, 3, 120, 2)
+  whole = running.cut(x, 0, 40)
+  assert whole.shape == (2, 3, 3, 40, 2)
+  np.testing.assert_array_equal(running.joined(whole), x)
+  later = running.cut(x, 20, 40)
+  np.testing.assert_array_equal(running.joined(later), x[:, :, 20:100])
+  np.testing.assert_array_equal(running.cut(x, 0, 20, 40)[:, :, 1], x[:, :, 40:60])
+
+
+def test_gates_that_know_find_all_lies(small):
+  lies = {
+    m: running.cut(np.stack([w.test.lies[m] for w in small]), 0, 40) for m in world.MODALITIES
+  }
+  share = 1 - np.stack([lies[m] for m in world.MODALITIES], axis=-1).astype(float)
+  assert running.detection('raav', {'modality': share}, small) == {
+    'visual': [1.0, 1.0], 'audio': [1.0, 1.0],
+  }  # fmt: skip
+  unattended = {m: np.stack([lies[m], 1 - lies[m]], axis=-1).astype(float) for m in lies}
+  found = running.detection('grjca', unattended, small)
+  assert found == {'visual': [0.0, 0.0], 'audio': [0.0, 0.0]}
+  assert running.detection('concatenation', {}, small) == {}
+
+
+# What is committed.
+
+
+def test_every_entry_was_tuned_and_tested_as_registered():
+  tuned, found, _ = page.read()
+  assert [*tuned['entries']] == [*systems.ENTRIES]
+  assert [*found['entries']] == [*systems.ENTRIES, 'mean of both']
+  assert found['seeds'] == [*systems.SEEDS] and not {*found['seeds']} & {*tuned['seeds']}
+  for name, entry in systems.ENTRIES.items():
+    settings = systems.SETTINGS if entry.everywhere else (MIDDLE,)
+    assert len(found['entries'][name]) == len(settings)
+    trials = tuned['entries'][name]['trials']
+    assert len(trials) == 5
+    assert [*map(tuple, np.array(trials)[:, :2])] in (
+      [*systems.OVER_TIME],
+      [(r, 1.0) for r in systems.RATES],
+    )
+
+
+def test_the_page_is_generated():
+  text = page.PAGE.read_text()
+  for name, block in page.blocks(*page.read()).items():
+    assert fill(text, name, block) == text, name
