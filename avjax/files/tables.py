@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterator, Sequence
 
 from avjax import files
-from avjax.errors import InputError, Mistakes
+from avjax.errors import InputError
+from avjax.files.mistakes import Mistakes
 
 DELIMITERS = '\t', ';', ','
 NOTHING = ('', 'nan', 'na')  # cells without a value, in lower case; R writes NA

@@ -21,7 +21,8 @@ from xml.parsers import expat
 import numpy as np
 
 from avjax import files
-from avjax.errors import InputError, Mistakes, one_line
+from avjax.errors import InputError, one_line
+from avjax.files.mistakes import Mistakes
 from data_prep.labels import COMPARED_RATE, DIMENSIONS
 from data_prep.sources.label_files import LabelFile
 

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from avjax.errors import InputError, Mistakes
+from avjax.errors import InputError
+from avjax.files.mistakes import Mistakes
 from avjax.files.tables import read_table
 from avjax.media.faces import MAX_FRAME
 from data_prep.labels import DIMENSIONS, TimedLabels, Trace, ewe_weights

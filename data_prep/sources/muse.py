@@ -19,7 +19,8 @@ import numpy as np
 
 from avjax import files
 from avjax.data.splits import TEST
-from avjax.errors import InputError, Mistakes
+from avjax.errors import InputError
+from avjax.files.mistakes import Mistakes
 from avjax.files.tables import read_table
 from data_prep.sources import Source, known, partition, plain, register
 from data_prep.sources.label_files import LabelFile

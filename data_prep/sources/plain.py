@@ -20,7 +20,8 @@ import numpy as np
 
 from avjax import files
 from avjax.data.splits import TEST
-from avjax.errors import InputError, Mistakes
+from avjax.errors import InputError
+from avjax.files.mistakes import Mistakes
 from avjax.files.tables import read_table
 from avjax.inference.face_source import check_face
 from avjax.media import faces

@@ -17,7 +17,8 @@ import pathlib
 import re
 
 from avjax import files
-from avjax.errors import InputError, Mistakes
+from avjax.errors import InputError
+from avjax.files.mistakes import Mistakes
 from avjax.files.tables import read_table
 from data_prep.labels import DIMENSIONS
 from data_prep.sources import Source, known, plain, register

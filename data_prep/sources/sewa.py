@@ -14,7 +14,8 @@ import csv
 import pathlib
 
 from avjax import files
-from avjax.errors import InputError, Mistakes
+from avjax.errors import InputError
+from avjax.files.mistakes import Mistakes
 from data_prep.labels import DIMENSIONS
 from data_prep.sources import Source, known, plain, register
 from data_prep.sources.label_files import LabelFile

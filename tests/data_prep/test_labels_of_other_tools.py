@@ -5,7 +5,8 @@ import pytest
 from official_set import write_video
 from pympi import Eaf
 
-from avjax.errors import InputError, Mistakes
+from avjax.errors import InputError
+from avjax.files.mistakes import Mistakes
 from avjax.inference import outputs
 from avjax.inference.prediction import VideoPrediction
 from data_prep import build
