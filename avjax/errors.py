@@ -28,10 +28,6 @@ CURSOR_UP = re.compile(r'(\x1b\[A)+')  # what tqdm writes where it draws several
 # {a copy on this machine: what it is a copy of, as gs://bucket/run}; avjax/files/bucket_copies.py
 COPIED_FROM = {}
 
-MOST_PLACES = 20  # that the line of a kind of mistake names
-SINGULAR = {'are': 'is', 'do': 'does', 'have': 'has'}  # other verbs get an s
-VERBS = 'are', 'begin', 'belong', 'do', 'end', 'have', 'hold', 'overlap'
-
 OUTPUT_CLOSED = 141  # exit status where the reader of the output has gone, as a shell reports it
 
 
@@ -110,68 +106,6 @@ def as_input_error(what):
   ) as error:
     lacks = 'it lacks ' if isinstance(error, KeyError) else ''
     raise InputError(f'{what}: {lacks}{one_line(error)}') from error
-
-
-def raise_if_any(what, names, hint=''):
-  """Raises InputError if there are names: it says how many, and shows the first three."""
-  if names:
-    shown = ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
-    raise InputError(f'{counted(len(names), what)}: {shown}{hint}')
-
-
-def counted(n, what):
-  """Returns n and words for several things, as for one where n is 1: '1 row has no number'.
-
-  what: words such as 'rows have no number' or 'files of labels have no video', with one of VERBS.
-  """
-  if n != 1:
-    return f'{n:,} {what}'
-  things, verb, rest = re.split(rf'\b({"|".join(VERBS)})\b', what, maxsplit=1)
-  first, blank, others = things.partition(' ')
-  first = re.sub('ies$', 'y', first) if first.endswith('ies') else first.removesuffix('s')
-  rest = rest.replace(' and are ', ' and is ')
-  return f'1 {first}{blank}{others}{SINGULAR.get(verb, verb + "s")}{rest}'
-
-
-class Mistakes:
-  """Collects the mistakes of a person's files, so that all of a kind are reported in one line.
-
-  A kind is what `counted` takes, such as 'rows have no number'.
-  """
-
-  def __init__(self):
-    self.found = {}  # {(kind, hint): [place]}
-    self.others = []  # lines
-
-  def add(self, kind, where, hint=''):
-    """Adds a mistake; `hint` ends the line of its kind, such as '; write a dot'."""
-    self.found.setdefault((kind, hint), []).append(where)
-
-  def __len__(self):
-    return sum(map(len, self.found.values())) + len(self.others)
-
-  def lines(self):
-    """Returns a line for each kind, naming MOST_PLACES of its mistakes, and the others."""
-    return [
-      f'{counted(len(places), kind)}: {", ".join(places[:MOST_PLACES])}'
-      + (f', ... and {len(places) - MOST_PLACES:,} more' * (len(places) > MOST_PLACES))
-      + hint
-      for (kind, hint), places in self.found.items()
-    ] + self.others
-
-  @contextlib.contextmanager
-  def caught(self):
-    """Keeps what an InputError says, so that what comes after it is looked at, too."""
-    try:
-      yield
-    except InputError as error:
-      known = self.lines()
-      self.others += [line for line in error.args if line not in known]
-
-  def raise_if_any(self):
-    """Raises one InputError with all that was found."""
-    if self:
-      raise InputError(*self.lines())
 
 
 def one_line(error):

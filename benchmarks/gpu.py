@@ -2,11 +2,14 @@
 
 python -m benchmarks.gpu --output FOLDER [--seconds 480] [--only CASE ...] [--trace] [--small]
 
-Each case is printed as it ends, and FOLDER/gpu.json holds those that have ended. They go into
-docs/gpu.json, where `tried` and `sketch` are kept by hand, and from there into docs/performance.md
-(python -m benchmarks.performance). Data and weights are random and
-on the device before a step begins. It needs no TensorFlow, no clu and no network; without PyTorch,
-its cases are left out. --small, for a dry run on a CPU, takes one window of 8 frames.
+Each case is printed as it ends, and FOLDER/gpu.json, a run, holds those that have ended. It goes to
+the end of `runs` in docs/gpu.json by hand, and from there into docs/performance.md (python -m
+benchmarks.performance), which takes each case from the newest run that has it. The rest of that
+file is kept by hand, too: `tflop`, the work of each kind of step, `tried` and `sketch`.
+
+Data and weights are random and on the device before a step begins. It needs no TensorFlow, no clu
+and no network; without PyTorch, its cases are left out. --small, for a dry run on a CPU, takes one
+window of 8 frames.
 
 A case of avjax that gpu.json has already is only compiled again, as at the second start of a
 command. --trace adds the milliseconds of each part of the model, and compiles once more for it.
@@ -105,14 +108,11 @@ def avjax_case(config, clips, way, what, trace_too):
   compiled = time.perf_counter() - begin
   _, median, least = timed(lambda: run(program), jax.block_until_ready)
   memory = program.memory_analysis()
-  # None where the compiler does not count. The compiled program calls libraries, uncounted.
-  work = (lowered.cost_analysis() or {}).get('flops', float('nan'))
   return {
     'first_s': compiled,
     'median_ms': median,
     'min_ms': least,
     'temporary_gib': memory.temp_size_in_bytes / 2**30 if memory else float('nan'),
-    'tflop': work / 1e12,
     **({'parts_ms': parts(lowered, run)} if trace_too else {}),
   }
 

@@ -27,6 +27,7 @@ from avjax.runs.checkpoint import Checkpoints
 from avjax.system import System, steps
 from avjax.training import plan
 from avjax.training.optimizer import make_optimizer
+from benchmarks import performance
 from benchmarks.pages import fill
 
 DOCS = pathlib.Path(__file__).parents[1] / 'docs'
@@ -66,7 +67,7 @@ def measure(folder):
       busy.append(sum(seconds for _, seconds in times))
       print(f'{clock[-1]:.1f} s, of processors {busy[-1]:.1f} s', flush=True)
   gpu, scale = (json.loads((DOCS / name).read_text()) for name in ('gpu.json', 'scale.json'))
-  step = gpu['cases']['avjax bfloat16 train 3']['median_ms']
+  step = performance.newest_cases(gpu)['avjax bfloat16 train 3']['median_ms']
   chips = scale['grjca v5e:4x4 12x']
   last = chips['programs']['stage 3']
   records = chips['records']['training']

@@ -15,6 +15,7 @@ import sys
 from avjax import errors, files
 from avjax.data import manifest, records
 from avjax.errors import InputError
+from avjax.files.mistakes import Mistakes
 from data_prep import (
   clips,
   cluster,
@@ -246,11 +247,14 @@ def keep(target, splits, known, seen, workers):
   if any(job.clip.name not in known for job in jobs):
     print(f'no {contents.NAME} in {target.parent}: changes within videos and crops are not noticed')
   clips_seen, changed = contents.compare(jobs, known, workers)
-  errors.raise_if_any(
-    f'clips have other videos or crops than {target} was made from',
-    changed,
-    '; remove it or choose another --data_dir',
-  )
+  mistakes = Mistakes()
+  for name in changed:
+    mistakes.add(
+      f'clips have other videos or crops than {target} was made from',
+      name,
+      '; remove it or choose another --data_dir',
+    )
+  mistakes.raise_if_any()
   if known != (known := known | seen | clips_seen):
     with contextlib.suppress(OSError):  # it only saves time, and others may share these records
       contents.write(target.parent, known)

@@ -22,6 +22,8 @@ class Counts:
 
   seconds: that its frames last. annotated: seconds of the frames that are annotated.
   weight_0: seconds that would be annotated if annotators of weight 0 counted.
+  beyond: rows of labels after the end of the video, which the build leaves out and counts, too.
+  after: frames after the last one that is annotated; 0 for a test clip.
   contradiction: of numbers of frames beside times, in frames (`TimedLabels.contradiction`).
   """
 
@@ -29,6 +31,8 @@ class Counts:
   seconds: float
   annotated: float
   weight_0: float
+  beyond: int
+  after: int
   contradiction: float
 
 
@@ -39,7 +43,8 @@ def count(job: Job) -> Counts:
   if not job.ignore_length:
     clips.check_lengths(job, times)
   clips.check_rows(job, len(times))
-  annotated = clips.frame_labels(job, times)[1]
+  _, annotated, beyond = clips.frame_labels(job, times)
+  last = max(np.flatnonzero(annotated), default=len(times) - 1)
   period = labels.frame_period(times)
   lost, contradiction = 0, 0.0
   if job.timed is not None:
@@ -47,7 +52,13 @@ def count(job: Job) -> Counts:
     lost = int((alike.on_frames(times)[1] & ~annotated).sum())
     contradiction = job.timed.contradiction(times)
   return Counts(
-    len(times), len(times) * period, float(np.sum(annotated)) * period, lost * period, contradiction
+    frames=len(times),
+    seconds=len(times) * period,
+    annotated=float(np.sum(annotated)) * period,
+    weight_0=lost * period,
+    beyond=beyond,
+    after=len(times) - 1 - int(last),
+    contradiction=contradiction,
   )
 
 
@@ -90,9 +101,34 @@ def describe(splits: Mapping[str, Sequence[Job]], workers: int) -> str:
       f'times and frames of the labels contradict each other in {len(apart)} of the clips, most in '
       f'{most}, by {apart[most]:,.0f} frames of the video: the times count'
     )
+  lines += ends(counts)
   if len(jobs) < len(planned):
     lines.append(f'left out, since no frame is annotated: {len(planned) - len(jobs)} clips')
   return '\n'.join([*lines, *agreement(jobs), 'nothing has been written: this is a dry run'])
+
+
+def ends(counts: Mapping[str, Counts]) -> list[str]:
+  """Returns lines on labels that end after their videos, and on those that end long before.
+
+  counts: {clip: Counts}.
+  """
+  lines = []
+  beyond = {name: found.beyond for name, found in counts.items() if found.beyond}
+  if beyond:
+    lines.append(
+      f'rows of labels after the end of the video, which are left out: {sum(beyond.values()):,}, '
+      f'in {len(beyond)} of the clips, most in {max(beyond, key=beyond.__getitem__)}'
+    )
+  # Up to so many frames, the two count as equally long elsewhere, too.
+  after = {name: c.after for name, c in counts.items() if c.after > clips.MAX_LENGTH_DIFFERENCE}
+  if after:
+    most = max(after, key=after.__getitem__)
+    seconds = after[most] * counts[most].seconds / counts[most].frames
+    lines.append(
+      f'videos go on for more than {clips.MAX_LENGTH_DIFFERENCE} frames after the last one that is '
+      f'annotated in {len(after)} of the clips, longest in {most}: for {seconds:,.1f} s'
+    )
+  return lines
 
 
 def agreement(jobs: Sequence[Job]) -> list[str]:

@@ -66,6 +66,19 @@ def test_blocks_are_what_their_benchmarks_write(page, name, block):
   assert fill(page.read_text(), name, block()) == page.read_text()
 
 
+def test_the_rows_of_a_gpu_are_of_the_runs_that_the_page_names():
+  """With another run in docs/gpu.json, what the page says of its runs may have to change."""
+  found = load('gpu.json')
+  first, second, third = found['runs']
+  works = {'train 1': first, 'train 2': second, 'train 3': second, 'predict': second}
+  for work, run in works.items():
+    own, peer = f'avjax bfloat16 {work}', f'torch compiled {work}'
+    assert performance.newest(found, own) is performance.newest(found, own, peer) is run, work
+  for work in ('visual', 'folded', 'audio'):
+    assert performance.newest(found, f'avjax bfloat16 {work}') is first, work
+  assert performance.newest(found, 'torch predecessors train 3') is third
+
+
 def test_fine_tuning_beats_training_from_scratch_with_each_seed():
   found = load('finetune.json')['seeds']
   assert {int(seed) for seed in found} == {*finetune.SEEDS}

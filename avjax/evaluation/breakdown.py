@@ -25,6 +25,8 @@ from avjax.targets.metrics import METRICS
 
 MOST = 2**53  # of a number in a chain that is read
 
+Pair = tuple[np.ndarray, np.ndarray]  # predictions and labels of the same frames
+
 
 def add_details(
   results: dict[str, Any],
@@ -65,34 +67,14 @@ def add_details(
   if groups:
     results['ungrouped'] = len(set(clips) - grouped(groups))
   for i, target in enumerate(targets):
-    names, found = TARGETS[target].metrics, results[target]
+    found = results[target]
     pairs = {
       clip: (series[clip].prediction[mask, i], series[clip].labels[mask, i])
       for clip in clips
       for mask in [series[clip].annotated]
     }
-    found['intervals'] = intervals(pairs, clips, known, names)
-    found['clips'] = {clip: describe(pairs, [clip], {}, names) for clip in clips}
-    found['mean_over_clips'] = {
-      name: float(np.mean([row[name] for row in found['clips'].values()])) for name in names
-    }
-    if known:
-      found['subjects'] = {
-        name: describe(pairs, members, {}, names)
-        for (kind, name), members in sorted(units.items())
-        if kind == 'subject'
-      }
-    if groups:
-      found['groups'] = {
-        column: {
-          group: describe(pairs, members, known, names)
-          | {'intervals': intervals(pairs, members, known, names)}
-          for group, listed in sorted(by_group.items())
-          if (members := sorted(pairs.keys() & listed))
-        }
-        for column, by_group in groups.items()
-      }
-    if 'ccc' in names and (chains is None or target in chains):
+    found |= break_down(pairs, known, groups or {}, TARGETS[target].metrics)
+    if 'ccc' in TARGETS[target].metrics and (chains is None or target in chains):
       tracks = [
         [postprocessing.make_track(series[clip], i) for clip in members]
         for members in units.values()
@@ -100,6 +82,46 @@ def add_details(
       chain = chains[target] if chains else None
       if chain or len(tracks) > 1:
         found['post_processing'] = post_process(tracks, chain, results['intervals']['unit'])
+
+
+def break_down(
+  pairs: Mapping[str, Pair], subjects: Mapping[str, str], groups: Groups, names: Sequence[str]
+) -> dict[str, Any]:
+  """Returns the scores of one target by clip, subject and group, and the intervals of the whole.
+
+  Args:
+    pairs: {clip: (prediction, labels)} of its annotated frames, (n,) each.
+    subjects: {clip: subject}, as far as they are known.
+    groups: what `read_groups` returns; {} for none.
+    names: of the metrics.
+
+  Without subjects or groups, there is no such entry.
+  """
+  clips = {clip: describe(pairs, [clip], {}, names) for clip in pairs}
+  found: dict[str, Any] = {
+    'intervals': intervals(pairs, list(pairs), subjects, names),
+    'clips': clips,
+    'mean_over_clips': {
+      name: float(np.mean([row[name] for row in clips.values()])) for name in names
+    },
+  }
+  if subjects:
+    found['subjects'] = {
+      name: describe(pairs, members, {}, names)
+      for (kind, name), members in sorted(gather(list(pairs), subjects).items())
+      if kind == 'subject'
+    }
+  if groups:
+    found['groups'] = {
+      column: {
+        group: describe(pairs, members, subjects, names)
+        | {'intervals': intervals(pairs, members, subjects, names)}
+        for group, listed in sorted(by_group.items())
+        if (members := sorted(pairs.keys() & listed))
+      }
+      for column, by_group in groups.items()
+    }
+  return found
 
 
 def gather(clips: Sequence[str], subjects: Mapping[str, str]) -> dict[tuple[str, str], list[str]]:

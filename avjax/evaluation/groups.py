@@ -5,7 +5,8 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Collection, Mapping
 
-from avjax.errors import InputError, Mistakes, visible
+from avjax.errors import InputError, visible
+from avjax.files.mistakes import Mistakes
 from avjax.files.tables import read_table
 
 KEYS = ('name', 'subject')  # columns that say whose row it is; a name is the more exact one

@@ -5,13 +5,15 @@ import dataclasses
 import math
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from avjax import files
-from avjax.errors import InputError, Mistakes
+from avjax.errors import InputError
+from avjax.files.mistakes import Mistakes
 
 DELIMITERS = '\t', ';', ','
 NOTHING = ('', 'nan', 'na')  # cells without a value, in lower case; R writes NA
+NO_NUMBER = 'cells of labels hold no number'  # a kind of mistake
 NUMBER = re.compile(r'[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?', re.ASCII)
 
 
@@ -56,49 +58,79 @@ class Table:
     """Returns how a line is named in messages."""
     return f'{self.path}, line {line}'
 
-  def number(self, cell: str) -> float:
-    """Returns the number in a cell, NaN where it is empty; ValueError for anything else."""
-    text = cell.replace(',', '.') if self.decimal_comma else cell
-    if text.lower() in NOTHING:
-      return math.nan
-    if not NUMBER.fullmatch(text) or not math.isfinite(value := float(text)):
-      raise ValueError(f'{cell!r} is no number')
-    return value
+  def numbers(
+    self, columns: Sequence[int], mistakes: Mistakes
+  ) -> Iterator[tuple[int, list[str], list[float]]]:
+    """Yields (line, cells, numbers in these columns) of each row; see `number`.
+
+    A row with a cell that holds no number goes into `mistakes`.
+    """
+    for line, cells in self.rows:
+      try:
+        found = [number(cells[column], self.decimal_comma) for column in columns]
+      except ValueError as problem:
+        mistakes.add(NO_NUMBER, f'{self.where(line)} ({problem})')
+      else:
+        yield line, cells, found
+
+
+def number(cell: str, decimal_comma: bool) -> float:
+  """Returns the number in a cell, NaN where it is empty; ValueError for anything else."""
+  text = cell.replace(',', '.') if decimal_comma else cell
+  if text.lower() in NOTHING:
+    return math.nan
+  if not NUMBER.fullmatch(text) or not math.isfinite(value := float(text)):
+    raise ValueError(f'{cell[:40]!r} is no number')
+  return value
 
 
 def read_table(path: pathlib.Path, mistakes: Mistakes) -> Table:
   """Reads a table: a header, and rows whose cells are separated by commas, semicolons or tabs.
 
-  The header tells which of the three it is. Empty lines are passed over, and so are empty cells
-  after the last column. A row of another length goes into `mistakes`. Raises InputError where it
-  lacks a header.
+  The header tells which of the three it is. Empty lines are passed over; see `make_table`. Raises
+  InputError where it lacks a header.
   """
   lines = files.read_text(path).splitlines()
   if not lines or not lines[0].strip():
     raise InputError(f'{path}, line 1: expected a header with the names of the columns')
   delimiter = max(DELIMITERS, key=lines[0].count)
   rows = list(cells_of(path, lines, delimiter))
-  names = [name.lower() for name in rows[0][1]]
+  return make_table(path, rows[0][1], rows[1:], mistakes, decimal_comma=delimiter != ',')
+
+
+def make_table(
+  path: pathlib.Path,
+  header: Sequence[str],
+  rows: Iterable[tuple[int, list[str]]],
+  mistakes: Mistakes,
+  *,
+  decimal_comma: bool,
+) -> Table:
+  """Returns the table of a header and rows (line, cells).
+
+  A row of another length goes into `mistakes`; empty cells after the last column are passed over.
+  """
+  names = [name.lower() for name in header]
   while names and not names[-1]:
     names.pop()
   kept = []
-  for line, cells in rows[1:]:
+  for line, cells in rows:
     extra = cells[len(names) :]
     if len(cells) < len(names) or any(extra):
       mistakes.add(
-        'rows have more or fewer cells than the header',
+        'rows have more or fewer cells than there are columns',
         f'{path}, line {line} ({len(cells)} cells)',
       )
     else:
       kept.append((line, cells[: len(names)]))
-  return Table(path, names, kept, decimal_comma=delimiter != ',')
+  return Table(path, names, kept, decimal_comma)
 
 
 def cells_of(
-  path: pathlib.Path, lines: Sequence[str], delimiter: str
+  path: pathlib.Path, lines: Sequence[str], delimiter: str, quote: str = '"'
 ) -> Iterator[tuple[int, list[str]]]:
   """Yields (line, cells) of the lines that are not empty, counted from 1."""
-  reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+  reader = csv.reader(lines, delimiter=delimiter, quotechar=quote, skipinitialspace=True)
   try:
     for cells in reader:
       if any(map(str.strip, cells)):

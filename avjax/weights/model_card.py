@@ -118,7 +118,7 @@ def model_card(workdir: pathlib.Path, description: dict[str, Any]) -> str:
     '## Limits',
     '',
     '- The licence of the data it was trained on, and of the weights it started from, extends to '
-    'these weights; Aff-Wild2 is for research only.',
+    'these weights. That of Aff-Wild2, for one, allows research only.',
     '- Predictions are apparent emotion as annotators rated it, not what a person feels. They '
     'are not fit for decisions about people.',
     '- Frames without a face (black) or without sound are predicted on like any other.',

@@ -23,7 +23,8 @@ import numpy as np
 
 from avjax import files
 from avjax.data.names import check_name
-from avjax.errors import InputError, Mistakes, as_input_error
+from avjax.errors import InputError, as_input_error
+from avjax.files.mistakes import Mistakes
 from avjax.media.faces import MAX_FRAME
 from data_prep.sources import Source, known, partition, plain, register
 from data_prep.sources.label_files import LabelFile

@@ -8,9 +8,10 @@ import itertools
 import pathlib
 import re
 
-from avjax import errors, files
+from avjax import files
 from avjax.data.splits import CHUNKS, TEST
 from avjax.errors import InputError
+from avjax.files.mistakes import Mistakes
 from avjax.media import faces
 from data_prep import features
 from data_prep.clips import Clip, Job, list_crop_ids
@@ -181,31 +182,27 @@ def list_clips(roots, ignore_unlisted=False):
   video_of = {name: videos.get(name, videos.get(base_name(name))) for name in listed}
   missing = [name for name in listed if video_of[name] is None]
   from_list = any(listed[name][1] == 'test' for name in missing)
-  errors.raise_if_any(
-    'clips have no video',
-    missing,
-    looked_in(roots.videos, '--videos', f' for {" and ".join(VIDEO_ENDINGS)}')
-    + (f'; each line of {roots.test_list} is a name such as 318' if from_list else ''),
+  no_video = looked_in(roots.videos, '--videos', f' for {" and ".join(VIDEO_ENDINGS)}') + (
+    f'; each line of {roots.test_list} is a name such as 318' if from_list else ''
   )
-  errors.raise_if_any(
-    'clips have no folder of crops',
-    [name for name in listed if name not in crops],
-    looked_in(roots.crops, '--crops'),
-  )
+  mistakes = Mistakes()
+  for name in listed:
+    if video_of[name] is None:
+      mistakes.add('clips have no video', name, no_video)
+    elif name not in crops:
+      mistakes.add('clips have no folder of crops', name, looked_in(roots.crops, '--crops'))
+  mistakes.raise_if_any()
   if not ignore_unlisted:
     where = 'are not in the test list' if roots.test_list else 'there is no --test_list'
     hint = '; to leave them out, add --tolerate unlisted'
     used = set(video_of.values())
-    errors.raise_if_any(
-      f'videos have no annotation and {where}',
-      [name for name, path in videos.items() if path not in used],
-      hint,
-    )
-    errors.raise_if_any(
-      f'folders of crops have no annotation and {where}',
-      [name for name in crops if name not in listed],
-      hint,
-    )
+    for name, path in videos.items():
+      if path not in used:
+        mistakes.add(f'videos have no annotation and {where}', name, hint)
+    for name in crops:
+      if name not in listed:
+        mistakes.add(f'folders of crops have no annotation and {where}', name, hint)
+    mistakes.raise_if_any()
   return [Clip(name, video_of[name], crops[name], *listed[name]) for name in sorted(listed)]
 
 

@@ -21,7 +21,9 @@ from xml.parsers import expat
 import numpy as np
 
 from avjax import files
-from avjax.errors import InputError, Mistakes, one_line
+from avjax.errors import InputError, one_line
+from avjax.files.mistakes import Mistakes
+from avjax.files.tables import NO_NUMBER, number
 from data_prep.labels import COMPARED_RATE, DIMENSIONS
 from data_prep.sources.label_files import LabelFile
 
@@ -33,7 +35,6 @@ FORMATS = {
   re.compile(r'\d+\.\d+', re.ASCII): 'ss.msec',
   re.compile(r'\d+', re.ASCII): 'msec',
 }
-NUMBER = re.compile(r'[-+]?(\d+[.,]?\d*|[.,]\d+)', re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +49,10 @@ class Annotation:
   end: float
   text: str
   line: int
+
+  def number(self) -> float:
+    """Returns the number that it holds, NaN for none; ValueError for other text."""
+    return number(self.text.strip(), decimal_comma=True)
 
 
 def read_eaf(path: pathlib.Path, annotator: str, mistakes: Mistakes) -> LabelFile:
@@ -246,8 +251,10 @@ def label_file(
     spans[-1].sort(key=lambda annotation: annotation.begin)
     for annotation in spans[-1]:
       where = f'{path}, line {annotation.line}'
-      if not NUMBER.fullmatch(annotation.text.strip()):
-        mistakes.add('cells of labels hold no number', f'{where} ({one_line(annotation.text)!r})')
+      try:
+        annotation.number()
+      except ValueError as problem:
+        mistakes.add(NO_NUMBER, f'{where} ({problem})')
       if not annotation.begin < annotation.end:
         mistakes.add('annotations have an end before the begin', where)
       if annotation.end > MOST_SECONDS:
@@ -280,7 +287,7 @@ def sample(spans: Sequence[Sequence[Annotation]]):
     for members, firsts in zip(spans, begins, strict=True):
       k = int(np.searchsorted(firsts, start, 'right')) - 1
       given = k >= 0 and members[k].end >= end
-      row.append(float(members[k].text.strip().replace(',', '.')) if given else math.nan)
+      row.append(members[k].number() if given else math.nan)
       line = members[k].line if given else line
     count = math.ceil((end - start) * COMPARED_RATE) + 1 if line else 2
     places.append(np.linspace(start, end, count))

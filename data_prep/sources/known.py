@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from avjax.data.splits import TEST
-from avjax.errors import Mistakes
+from avjax.files.mistakes import Mistakes
 from data_prep.clips import Job
 from data_prep.labels import DIMENSIONS
 from data_prep.sources import label_files, partition, plain

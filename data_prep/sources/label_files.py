@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from avjax.errors import InputError, Mistakes
+from avjax.errors import InputError
+from avjax.files.mistakes import Mistakes
 from avjax.files.tables import read_table
 from avjax.media.faces import MAX_FRAME
 from data_prep.labels import DIMENSIONS, TimedLabels, Trace, ewe_weights
@@ -114,20 +115,17 @@ def read_label_file(path: pathlib.Path, annotator: str, mistakes: Mistakes) -> L
   time, frame = table.column(*TIMES), table.column('frame')
   by_frame = time is None and frame is not None
   place = table.needed('frame') if by_frame else table.needed(*TIMES)
-  columns = [place, table.needed('valence'), table.needed('arousal')]
+  valence, arousal = table.needed('valence'), table.needed('arousal')
   beside = None if by_frame else frame
   success = None if table.column('confidence') is None else table.column('success')
   face = table.column('face_id')
+  columns = [i for i in (place, valence, arousal, beside, success) if i is not None]
   rows = []
-  for line, cells in table.rows:
-    try:
-      row = [table.number(cells[column]) for column in columns]
-      row.append(math.nan if beside is None else table.number(cells[beside]))
-      if success is not None and table.number(cells[success]) == 0:
-        row[1:3] = math.nan, math.nan
-    except ValueError as problem:
-      mistakes.add('cells of labels hold no number', f'{table.where(line)} ({problem})')
-      continue
+  for line, cells, numbers in table.numbers(columns, mistakes):
+    given = dict(zip(columns, numbers, strict=True))
+    row = [given[place], given[valence], given[arousal], given.get(beside, math.nan)]
+    if given.get(success) == 0:
+      row[1:3] = math.nan, math.nan
     if face is not None and cells[face] != table.rows[0][1][face]:
       mistakes.add(
         'rows are of a second face',

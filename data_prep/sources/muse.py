@@ -19,7 +19,8 @@ import numpy as np
 
 from avjax import files
 from avjax.data.splits import TEST
-from avjax.errors import InputError, Mistakes
+from avjax.errors import InputError
+from avjax.files.mistakes import Mistakes
 from avjax.files.tables import read_table
 from data_prep.sources import Source, known, partition, plain, register
 from data_prep.sources.label_files import LabelFile
@@ -87,11 +88,8 @@ def read_partition(path: pathlib.Path, mistakes: Mistakes) -> dict[str, partitio
 def read_labels(path: pathlib.Path, dimension: str, mistakes: Mistakes) -> LabelFile:
   """Reads the labels of a clip in one dimension."""
   table = read_table(path, mistakes)
-  time, value = table.needed('timestamp'), table.needed('value')
-  rows = []
-  for line, cells in table.rows:
-    try:
-      rows.append((line, (table.number(cells[time]) / 1000, table.number(cells[value]))))
-    except ValueError as problem:
-      mistakes.add('cells of labels hold no number', f'{table.where(line)} ({problem})')
+  columns = [table.needed('timestamp'), table.needed('value')]
+  rows = [
+    (line, (time / 1000, value)) for line, _, (time, value) in table.numbers(columns, mistakes)
+  ]
   return known.one_dimension(path, '', dimension, rows, mistakes)

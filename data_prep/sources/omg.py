@@ -20,7 +20,8 @@ import numpy as np
 
 from avjax import files
 from avjax.data.splits import TEST
-from avjax.errors import InputError, Mistakes
+from avjax.errors import InputError
+from avjax.files.mistakes import Mistakes
 from avjax.files.tables import read_table
 from data_prep.sources import Source, known, partition, register
 from data_prep.sources.label_files import LabelFile
@@ -74,15 +75,10 @@ def read_rows(path: pathlib.Path, mistakes: Mistakes):
   table = read_table(path, mistakes)
   columns = [table.needed(name) for name in ('start', 'end', 'valence', 'arousal')]
   video, utterance = table.needed('video'), table.needed('utterance')
-  for line, cells in table.rows:
+  for line, cells, (start, end, valence, arousal) in table.numbers(columns, mistakes):
     place = pathlib.PurePath(cells[video], cells[utterance])
     if len(place.parts) != 2 or '..' in place.parts:
       mistakes.add('rows have no usable names of a video and an utterance', table.where(line))
-      continue
-    try:
-      start, end, valence, arousal = (table.number(cells[column]) for column in columns)
-    except ValueError as problem:
-      mistakes.add('cells of labels hold no number', f'{table.where(line)} ({problem})')
       continue
     if not 0 <= arousal <= 1:
       mistakes.add('arousals are outside [0, 1]', f'{table.where(line)} ({arousal:g})')

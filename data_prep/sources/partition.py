@@ -10,7 +10,8 @@ from collections.abc import Mapping
 
 from avjax.data.names import check_name
 from avjax.data.splits import TEST
-from avjax.errors import InputError, Mistakes
+from avjax.errors import InputError
+from avjax.files.mistakes import Mistakes
 from avjax.files.tables import read_table
 
 FOLDS = 5  # if there are so many subjects

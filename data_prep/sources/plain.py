@@ -20,7 +20,8 @@ import numpy as np
 
 from avjax import files
 from avjax.data.splits import TEST
-from avjax.errors import InputError, Mistakes
+from avjax.errors import InputError
+from avjax.files.mistakes import Mistakes
 from avjax.files.tables import read_table
 from avjax.inference.face_source import check_face
 from avjax.media import faces
@@ -260,27 +261,18 @@ def choose_clips(videos, written, persons, assigned, args, mistakes) -> dict[str
       without labels, clips without a row in splits.csv and folders of crops without a clip. Only
       clips of the test split need no labels.
   """
+  shown = show(videos, persons, args.source, mistakes)
+  for name, assignment in assigned.items():
+    if name not in shown:
+      mistakes.add('rows have no video', f'{assignment.where} ({name})', looked_in(args.source))
+  for name, found in written.items():
+    if name not in shown:
+      mistakes.add('files of labels have no video', str(found[0][1]), looked_in(args.source))
 
   def unlisted(kind, where):
     if 'unlisted' not in args.tolerate:
       mistakes.add(kind, where, LEAVE_OUT)
 
-  shown = {}
-  no_video = 'have no video', f'; videos are looked for in {args.source / VIDEOS}'
-  for name, (face, video, where) in persons.items():
-    path = videos.get(name if video is None else video)
-    if path is None:
-      mistakes.add(f'rows {no_video[0]}', f'{where} ({video or name})', no_video[1])
-    else:
-      shown[name] = Shown(path, face)
-  used = {entry.video for entry in shown.values()}
-  shown |= {name: Shown(path) for name, path in videos.items() if path not in used}
-  for name, assignment in assigned.items():
-    if name not in shown:
-      mistakes.add(f'rows {no_video[0]}', f'{assignment.where} ({name})', no_video[1])
-  for name, found in written.items():
-    if name not in shown:
-      mistakes.add(f'files of labels {no_video[0]}', str(found[0][1]), no_video[1])
   crops = args.source / CROPS
   for folder in subfolders(crops) if crops.is_dir() else ():
     if folder.name not in shown:
@@ -296,3 +288,29 @@ def choose_clips(videos, written, persons, assigned, args, mistakes) -> dict[str
     else:
       chosen[name] = entry
   return chosen
+
+
+def show(
+  videos: Mapping[str, pathlib.Path],
+  persons: Mapping[str, tuple[str, str | None, str]],
+  source: pathlib.Path,
+  mistakes: Mistakes,
+) -> dict[str, Shown]:
+  """Returns {clip: where it is to be seen} of every clip: one for each person, or for the video.
+
+  videos, persons: as `choose_clips` takes them. Persons without a video go into `mistakes`.
+  """
+  shown = {}
+  for name, (face, video, where) in persons.items():
+    path = videos.get(name if video is None else video)
+    if path is None:
+      mistakes.add('rows have no video', f'{where} ({video or name})', looked_in(source))
+    else:
+      shown[name] = Shown(path, face)
+  used = {entry.video for entry in shown.values()}
+  return shown | {name: Shown(path) for name, path in videos.items() if path not in used}
+
+
+def looked_in(source: pathlib.Path) -> str:
+  """Returns the end of a message about what has no video."""
+  return f'; videos are looked for in {source / VIDEOS}'

@@ -12,13 +12,13 @@ Source of names and formats: the notebook on RECOLA of end2you/end2you, and scri
 AudioVisualEmotionChallenge/AVEC2018 (templateGS.arff, GSCreation.py).
 """
 
-import csv
 import pathlib
 import re
 
 from avjax import files
-from avjax.errors import InputError, Mistakes
-from avjax.files.tables import read_table
+from avjax.errors import InputError
+from avjax.files import tables
+from avjax.files.mistakes import Mistakes
 from data_prep.labels import DIMENSIONS
 from data_prep.sources import Source, known, plain, register
 from data_prep.sources.label_files import LabelFile
@@ -65,36 +65,25 @@ class Recola(Source):
 
 def read_gold(path: pathlib.Path, dimension: str, mistakes: Mistakes) -> list[LabelFile]:
   """Reads a gold standard (.arff)."""
-  names, rows, in_data = [], [], False
-  for number, line in enumerate(files.read_text(path).splitlines(), 1):
-    line = line.strip()
-    if not line or line.startswith('%'):
-      continue
-    if not in_data:
-      found = ATTRIBUTE.match(line)
-      names += [found[1].strip('\'"').lower()] if found else []
-      in_data = line.lower() == '@data'
-      if in_data and not {TIME, GOLD} <= set(names):
-        raise InputError(f'{path}, line {number}: no attributes frameTime and GoldStandard')
-      continue
-    cells = next(csv.reader([line], quotechar="'", skipinitialspace=True))
-    try:
-      rows.append((number, [float(cells[names.index(name)]) for name in (TIME, GOLD)]))
-    except (IndexError, ValueError):
-      mistakes.add('cells of labels hold no number', f'{path}, line {number}')
-  return [known.one_dimension(path, '', dimension, rows, mistakes)]
+  lines = [line.strip() for line in files.read_text(path).splitlines()]
+  lines = ['' if line.startswith('%') else line for line in lines]  # comments
+  begin = next((k for k, line in enumerate(lines) if line.lower() == '@data'), len(lines))
+  attributes = filter(None, map(ATTRIBUTE.match, lines[:begin]))
+  names = [found[1].strip('\'"').lower() for found in attributes]
+  if not {TIME, GOLD} <= set(names):
+    raise InputError(f'{path}: no attributes frameTime and GoldStandard')
+  data = [''] * (begin + 1) + lines[begin + 1 :]  # lines keep their numbers
+  rows = tables.cells_of(path, data, ',', quote="'")
+  table = tables.make_table(path, names, rows, mistakes, decimal_comma=False)
+  columns = [table.needed(TIME), table.needed(GOLD)]
+  found = [(line, row) for line, _, row in table.numbers(columns, mistakes)]
+  return [known.one_dimension(path, '', dimension, found, mistakes)]
 
 
 def read_individual(path: pathlib.Path, dimension: str, mistakes: Mistakes) -> list[LabelFile]:
   """Reads the ratings of each rater (.csv): the first column is the time."""
-  table = read_table(path, mistakes)
-  found = []
+  table, found = tables.read_table(path, mistakes), []
   for column, rater in list(enumerate(table.names))[1:]:
-    rows = []
-    for line, cells in table.rows:
-      try:
-        rows.append((line, (table.number(cells[0]), table.number(cells[column]))))
-      except ValueError as problem:
-        mistakes.add('cells of labels hold no number', f'{table.where(line)} ({problem})')
+    rows = [(line, row) for line, _, row in table.numbers([0, column], mistakes)]
     found.append(known.one_dimension(path, rater, dimension, rows, mistakes))
   return found

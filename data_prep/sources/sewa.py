@@ -10,11 +10,11 @@ Source of names and formats: CES_data.py of AudioVisualEmotionChallenge/AVEC2018
 its predictions, and the notebook on SEWA of end2you/end2you.
 """
 
-import csv
 import pathlib
 
 from avjax import files
-from avjax.errors import InputError, Mistakes
+from avjax.files import tables
+from avjax.files.mistakes import Mistakes
 from data_prep.labels import DIMENSIONS
 from data_prep.sources import Source, known, plain, register
 from data_prep.sources.label_files import LabelFile
@@ -46,19 +46,11 @@ class Sewa(Source):
 
 def read_labels(path: pathlib.Path, mistakes: Mistakes) -> LabelFile:
   """Reads the labels of a clip."""
-  lines = files.read_text(path).splitlines()
-  table = list(enumerate(csv.reader(lines, delimiter=';', quotechar="'"), 1))
-  names = COLUMNS
-  if table and table[0][1][:1] == COLUMNS[:1]:
-    names = [cell.strip().lower() for cell in table.pop(0)[1]]
-  if not set(DIMENSIONS) <= set(names):
-    raise InputError(f'{path}, line 1: no columns arousal and valence')
-  columns = [TIME, *map(names.index, DIMENSIONS)]
-  rows = []
-  for line, cells in table:
-    try:
-      if any(cells):
-        rows.append((line, [float(cells[column]) for column in columns]))
-    except (IndexError, ValueError):
-      mistakes.add('cells of labels hold no number', f'{path}, line {line}')
-  return known.in_time(path, '', rows, mistakes)
+  rows = list(tables.cells_of(path, files.read_text(path).splitlines(), ';', quote="'"))
+  header = COLUMNS
+  if rows and rows[0][1][0] == COLUMNS[0]:
+    header = rows.pop(0)[1]
+  table = tables.make_table(path, header, rows, mistakes, decimal_comma=True)
+  columns = [TIME, *(table.needed(dimension) for dimension in DIMENSIONS)]
+  found = [(line, row) for line, _, row in table.numbers(columns, mistakes)]
+  return known.in_time(path, '', found, mistakes)

@@ -244,7 +244,7 @@ def test_a_dry_run_says_what_would_be_built_and_writes_nothing(source, tmp_path,
 
 
 @pytest.mark.slow
-def test_labels_of_another_video_are_noticed(source, tmp_path):
+def test_labels_of_another_video_are_noticed(source, tmp_path, capsys):
   root = shutil.copytree(source, tmp_path / 'set')
   rows = [f'{second},0,0' for second in range(20)]
   write_rows(root / 'labels/a.csv', 'time,valence,arousal', *rows)
@@ -256,6 +256,12 @@ def test_labels_of_another_video_are_noticed(source, tmp_path):
       'of another video, or are its times not in seconds.*--tolerate length$',
       str(error.value),
     )
+  capsys.readouterr()
+  assert build.main(words(root, tmp_path / 'records', '--tolerate', 'length', '--dry-run')) == 0
+  assert (
+    'rows of labels after the end of the video, which are left out: 19, in 1 of the clips, most in '
+    'a\n'
+  ) in capsys.readouterr().out
   assert build.main(words(root, tmp_path / 'records', '--tolerate', 'length')) == 0
   assert manifest.read_manifest(tmp_path / 'records')['masked']['rows_beyond_video'] == 19
   write_rows(root / 'labels/a.csv', 'time,valence,arousal', '1.2,0,0', '1.3,0,0')

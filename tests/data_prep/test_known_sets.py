@@ -13,8 +13,9 @@ import pytest
 from official_set import SIZES, write_video
 
 from avjax.errors import InputError
+from avjax.files.mistakes import Mistakes
 from data_prep import build
-from data_prep.sources import SOURCES, recola
+from data_prep.sources import SOURCES, muse, recola, sewa
 
 FRAMES, RATE = 50, 25  # two seconds
 TIMES = np.arange(FRAMES) / RATE
@@ -297,7 +298,7 @@ def replace(path, before, after):
       'recola',
       make_recola,
       lambda r: replace(r / 'ratings_gold_standard/arousal/dev_1.arff', ',0.04,', ',x,'),
-      r'1 cell of labels holds no number: .*dev_1.arff, line 11',
+      r"1 cell of labels holds no number: .*dev_1.arff, line 11 \('x' is no number\)",
     ),
     (
       'recola',
@@ -367,3 +368,41 @@ def test_what_does_not_fit_is_said_in_one_line(tmp_path, layout, make, damage, w
   with pytest.raises(InputError, match=words) as caught:
     plan(layout, tmp_path)
   assert '\n' not in str(caught.value)
+
+
+ARFF = (
+  '@attribute name string\n@attribute frameTime numeric\n@attribute GoldStandard numeric\n@data\n'
+)
+FORMATS = {
+  'recola_gold': (ARFF, "'train_1',{},{}", lambda *given: recola.read_gold(*given)[0]),
+  'recola_raters': ('time;FM1\n', '{};{}', lambda *given: recola.read_individual(*given)[0]),
+  'muse': ('timestamp,value,segment_id\n', '{},{},1', muse.read_labels),
+  'sewa': ('name;timestamp;arousal;valence\n', "'a';{};0.5;{}", None),
+  'sewa_without_header': ('', "'a';{};0.5;{};0", None),
+}
+
+
+@pytest.mark.parametrize('name', FORMATS)
+def test_every_set_has_its_numbers_read_in_one_way(tmp_path, name):
+  """An empty cell is no value; what is no number is said with its line, and so is a long row."""
+  header, row, read = FORMATS[name]
+  read = read or (lambda path, _, mistakes: sewa.read_labels(path, mistakes))
+  path, first = tmp_path / 'a', header.count('\n') + 1
+
+  def found(*rows):
+    path.write_text(header + '\n'.join(rows) + '\n')
+    mistakes = Mistakes()
+    return read(path, 'valence', mistakes), mistakes.lines()
+
+  labels, said = found(
+    *(row.format(*each) for each in ((0, 0.25), (40, ''), (80, 'NaN'), (90, -1)))
+  )
+  np.testing.assert_array_equal(labels.values[:, 0], [0.25, np.nan, np.nan, -1])
+  assert labels.lines == [first, first + 1, first + 2, first + 3] and not said
+  for cell in ('x', '0_1', 'inf'):
+    _, (said,) = found(row.format(0, 0), row.format(40, cell))
+    where = f'{path}, line {first + 1} ({cell!r} is no number)'
+    assert said == f'1 cell of labels holds no number: {where}'
+  _, said = found(row.format(0, 0), row.format(40, 0) + row[row.index('{}') + 2] + '7')
+  start = f'1 row has more or fewer cells than there are columns: {path}, line {first + 1} ('
+  assert said[0].startswith(start) and len(said) == 1

@@ -5,7 +5,8 @@ import pytest
 from official_set import write_video
 from pympi import Eaf
 
-from avjax.errors import InputError, Mistakes
+from avjax.errors import InputError
+from avjax.files.mistakes import Mistakes
 from avjax.inference import outputs
 from avjax.inference.prediction import VideoPrediction
 from data_prep import build
@@ -124,6 +125,14 @@ def test_frames_close_to_an_annotation_are_outside(tmp_path):
   np.testing.assert_array_equal(given, (TIMES >= 0.05) & (TIMES < 3.51))
 
 
+def test_an_annotation_may_say_that_there_is_no_value(tmp_path):
+  """As a cell of a table may; numbers are what they are there, too."""
+  (tmp_path / 'a.eaf').write_text(EAF.replace('>-0.5<', '>NA<').replace('>0,25<', '>2,5e-1<'))
+  found = read(tmp_path / 'a.eaf')
+  assert np.isnan(found[:25, 0]).all()
+  np.testing.assert_array_equal(found[25:], expected()[25:])
+
+
 def test_a_file_that_another_program_writes(tmp_path):
   """pympi writes the .eaf; the two tiers have other times."""
   rng, eaf = np.random.default_rng(0), Eaf(author='')
@@ -178,7 +187,13 @@ def test_times_count_from_the_first_medium(tmp_path):
   'name, text, before, after, words',
   [
     ('a.eaf', EAF, 'TIER_ID="arousal"', 'TIER_ID="Arousal 2"', 'no tier called arousal; its tiers'),
-    ('a.eaf', EAF, '>-0.5<', '>low<', "1 cell of labels holds no number: .*a.eaf, line 14 ('low')"),
+    (
+      'a.eaf',
+      EAF,
+      '>-0.5<',
+      '>low<',
+      "1 cell of labels holds no number: .* 14 ('low' is no number)",
+    ),
     ('a.eaf', EAF, '"a2" TIME_SLOT_REF1="ts2"', '"a2" TIME_SLOT_REF1="ts1"', 'valence overlap'),
     (
       'a.eaf',

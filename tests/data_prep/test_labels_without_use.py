@@ -5,7 +5,7 @@ in one line that names the clip and says why.
 import shutil
 
 import pytest
-from official_set import SIZES
+from official_set import SIZES, write_video
 from plain_set import make_plain, write_rows
 
 from avjax.errors import InputError
@@ -104,3 +104,23 @@ def test_the_dry_run_says_what_it_passes_over(films, tmp_path, capsys):
     'times and frames of the labels contradict each other in 1 of the clips, most in c, by 5 '
     'frames of the video: the times count'
   ) in said
+
+
+def test_the_dry_run_says_where_labels_and_videos_end(tmp_path, capsys):
+  """A video may be 30 frames longer before that is said; each row after its end is left out."""
+  for name, frames, rows in (('a', 60, 29), ('b', 60, 30), ('c', 10, 13), ('d', 10, 12)):
+    (tmp_path / 'videos').mkdir(exist_ok=True)
+    write_video(tmp_path / f'videos/{name}.mp4', frames)
+    lines = [f'{k},0.1,0.2' for k in range(1, rows + 1)]
+    write_rows(tmp_path / f'labels/{name}.csv', COUNTED, *lines, f'{rows + 1},,')
+  write_video(tmp_path / 'videos/e.mp4', 60)
+  write_rows(tmp_path / 'splits.csv', 'name,split', 'a,p', 'b,p', 'c,q', 'd,q', 'e,test')
+  words = ['--layout', 'plain', '--source', tmp_path, '--data_dir', tmp_path / 'new', '--dry-run']
+  assert build.main([*map(str, words), '--workers', '1']) == 0
+  said = capsys.readouterr().out.splitlines()
+  assert [line for line in said if line.startswith(('rows', 'videos'))] == [
+    'rows of labels after the end of the video, which are left out: 5, in 2 of the clips, most in '
+    'c',
+    'videos go on for more than 30 frames after the last one that is annotated in 1 of the clips, '
+    'longest in a: for 1.2 s',
+  ]

@@ -15,7 +15,8 @@ from official_set import SIZES
 from plain_set import make_plain, write_rows
 
 from avjax.data import manifest
-from avjax.errors import InputError, Mistakes
+from avjax.errors import InputError
+from avjax.files.mistakes import Mistakes
 from data_prep import build, labels, mini, shards, survey
 from data_prep.labels import TimedLabels, Trace
 from data_prep.sources import SOURCES, label_files, partition
@@ -298,7 +299,7 @@ def test_a_range_is_mapped_by_a_straight_line(untouched):
   with pytest.raises(InputError) as error:
     plan(untouched, '--label_range', 1, 9)
   assert re.search(
-    r'2 labels are outside \[1, 9\]: \S*/labels/b.csv, line 3 \(9.5\), \S*/b.csv, line 4 \(0\); ',
+    r'2 labels are outside \[1, 9\]: \S*/labels/b.csv, line 3 \(9.5\), .*; name their scale ',
     str(error.value),
   )
   tolerant = jobs_of(untouched, '--label_range', 1, 9, '--tolerate', 'out_of_range')['b']
@@ -541,7 +542,7 @@ MISTAKES = {
   ),
   'split_name': (
     set_splits('name,split', 'a,my split', 'b,all', 'c,x'),
-    r"2 rows have no usable name of a split or a fold: .* 2 \('my split'\), .*3 \('all'\); such",
+    r"2 rows have no usable name of a split or a fold: .*csv, line 2 \('my split'\), .*; such",
   ),
   'one_split': (
     set_splits('name,split', 'a,p', 'b,p', 'c,test'),
@@ -584,7 +585,7 @@ def test_each_mistake_is_one_line_with_file_and_row(untouched, name):
 
 
 def test_all_kinds_of_mistakes_are_told_at_once(untouched):
-  """A line for each kind, with twenty places at most; also what ends the reading of a file."""
+  """A line for each kind, which says how many there are; also what ends the reading of a file."""
   rows = [f'{k},x,0' for k in range(30)]
   set_labels('time,valence,arousal', *rows, ',0,0')(untouched)
   write_rows(untouched / 'labels/a.csv', 'frame,valence', '1,0')
@@ -594,7 +595,8 @@ def test_all_kinds_of_mistakes_are_told_at_once(untouched):
   with pytest.raises(InputError) as error:
     plan(untouched)
   cells, *others = sorted(error.value.args, key=lambda line: not line.startswith('30 cells'))
-  assert cells.count('b.csv, line') == 20 and cells.endswith(', ... and 10 more'), cells
+  named = cells.count('b.csv, line')
+  assert 0 < named < 30 and cells.endswith(f', ... and {30 - named} more'), cells
   for words in (
     '1 row has no video: ', '1 clip has no split: e', '1 row has no time: ',
     r'1 label is outside \[-1, 1\]: ', '.*a.csv, line 1: no column is called arousal',

@@ -155,6 +155,7 @@ def test_what_the_folder_says(workdir, model):
     'best epoch (8)',
     'visual: ir50 from made.pth',
     'licence: unknown',
+    'to these weights. That of Aff-Wild2, for one, allows research only.',
     'recursions 3',
     'valence and arousal, fold 0',
     'uint8 (clips, 12, 16, 16, 3)',
