@@ -17,7 +17,6 @@ from benchmarks.performance import table
 
 DOCS = pathlib.Path(__file__).parents[2] / 'docs'
 TUNING, FIGURES = (DOCS / f'{name}.json' for name in ('disagreement_tuning', 'disagreement'))
-FULL_PATH = DOCS / 'disagreement_full_path.json'
 PAGE, PICTURE = DOCS / 'evidence.md', DOCS / 'disagreement.png'
 MIDDLE = 'rho 0.4, kappa 1'
 RHOS = (0, 0.2, 0.4, 0.6)
@@ -165,21 +164,6 @@ def windows_block(entries):
   return table(list(head), rows)
 
 
-def full_path_block(found):
-  """Formats the runs through towers: the mean CCC of each seed."""
-  rows = {}
-  for name, row in found['rows'].items():
-    system, rho, _ = name.split(', ')
-    mean = np.mean([row[target]['ccc'] for target in ('valence', 'arousal')])
-    rows.setdefault(system, {}).setdefault(rho, []).append(f'{mean:.3f}')
-  settings = list(next(iter(rows.values())))
-  lines = [[name, *(' / '.join(row[rho]) for rho in settings)] for name, row in rows.items()]
-  return (
-    f'{table(["system", *settings], lines)}\n\n{len(found["rows"])} trainings in '
-    f'{found["seconds"] / 60:.0f} minutes on {found["cores"]} cores.'
-  )
-
-
 def budget_block(tuned):
   rows = []
   for name, row in tuned['entries'].items():
@@ -263,7 +247,7 @@ def draw(entries):
   plt.close(figure)
 
 
-def blocks(tuned, found, full_path):
+def blocks(tuned, found):
   """Returns {name: the block of the page}."""
   entries = found['entries']
   others = [
@@ -289,21 +273,20 @@ def blocks(tuned, found, full_path):
     'ours': at_the_middle(entries, ['joint_context, gated'], 'joint_context'),
     'others': at_the_middle(entries, others, 'concatenation'),
     'windows': windows_block(entries),
-    'full path': full_path_block(full_path),
     'budget': budget_block(tuned),
   }
 
 
 def read():
-  """Returns what was committed of the tuning, of the test and of the runs through towers."""
-  return [json.loads(path.read_text()) for path in (TUNING, FIGURES, FULL_PATH)]
+  """Returns what was committed of the tuning and of the test."""
+  return [json.loads(path.read_text()) for path in (TUNING, FIGURES)]
 
 
 def write():
   """Writes the page and the picture."""
-  tuned, found, full_path = read()
+  tuned, found = read()
   text = PAGE.read_text()
-  for name, block in blocks(tuned, found, full_path).items():
+  for name, block in blocks(tuned, found).items():
     text = fill(text, name, block)
   PAGE.write_text(text)
   draw(found['entries'])
