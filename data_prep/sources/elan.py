@@ -9,7 +9,6 @@ it leaves open is as ELAN's Transcription2TabDelimitedText writes it: `Begin Tim
 column where there is one for each tier; with a row for each annotation there is no header.
 """
 
-import csv
 import dataclasses
 import itertools
 import math
@@ -23,7 +22,7 @@ import numpy as np
 from avjax import files
 from avjax.errors import InputError, one_line
 from avjax.files.mistakes import Mistakes
-from avjax.files.tables import NO_NUMBER, number
+from avjax.files.tables import NO_NUMBER, cells_of, number
 from data_prep.labels import COMPARED_RATE, DIMENSIONS
 from data_prep.sources.label_files import LabelFile
 
@@ -145,8 +144,9 @@ class EafReader:
 
 def is_export(path: pathlib.Path) -> bool:
   """Tells whether a .csv is an export of ELAN, which has a column for the begin of annotations."""
-  cells = next((cells for _, cells in rows(path)), [])
-  return any(cell.lower().startswith(f'{BEGIN} - ') for cell in cells)
+  lines = (line.lstrip('" ') for line in files.read_text(path).splitlines())
+  header = next((line for line in lines if line and not line.startswith('#')), '')
+  return f'{BEGIN} - ' in header.lower()
 
 
 def read_export(path: pathlib.Path, annotator: str, mistakes: Mistakes) -> LabelFile:
@@ -170,13 +170,12 @@ def rows(path: pathlib.Path):
   """Yields (line, cells) of a file, without empty lines and those on media, which begin with #."""
   lines = files.read_text(path).splitlines()
   if path.suffix.lower() == '.csv':
-    reader = csv.reader(lines, skipinitialspace=True)
-    cells_of = ((reader.line_num, cells) for cells in reader)
-  else:
-    cells_of = ((k, line.split('\t')) for k, line in enumerate(lines, 1))
-  for line, cells in cells_of:
+    found = cells_of(path, lines, ',')
+  else:  # text in which a quote is a quote
+    found = ((k, [c.strip() for c in line.split('\t')]) for k, line in enumerate(lines, 1))
+  for line, cells in found:
     if any(cells) and not cells[0].lstrip('"').startswith('#'):
-      yield line, [cell.strip() for cell in cells]
+      yield line, cells
 
 
 def by_columns(path, header: Sequence[str], table, mistakes: Mistakes):

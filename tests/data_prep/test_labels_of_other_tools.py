@@ -216,6 +216,7 @@ def test_times_count_from_the_first_medium(tmp_path):
     ),
     ('a.txt', BY_ROWS, 'arousal', 'words', 'no annotation with a number in one of the tiers'),
     ('a.txt', BY_COLUMNS, 'End Time - msec', 'Ende', 'no column end time - msec'),
+    ('a.csv', BY_COLUMNS_CSV, '"a, b"', '"a, b', 'a.csv, line 3: a quote is opened and not closed'),
     ('a.txt', BY_COLUMNS, '\n1000', '\nx', 'row has no time: .*a.txt, line 4'),
   ],
 )

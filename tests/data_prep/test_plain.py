@@ -290,6 +290,13 @@ def test_dialects_of_tables_say_the_same(tmp_path, text):
   np.testing.assert_array_equal(found.values, [[0.25, -0.5], [NAN, NAN], [1, 0.5]])
 
 
+def test_a_cell_in_quotes_may_go_over_several_lines(tmp_path):
+  rows = ['time,valence,arousal,note', '0,0,0,"a ""b"" ,', 'c"', '1,0,0,d"e', '2,0,0,f']
+  write_rows(tmp_path / 'a.csv', *rows)
+  found = label_files.read_label_file(tmp_path / 'a.csv', '', Mistakes())
+  assert found.places.tolist() == [0, 1, 2] and found.lines == [2, 4, 5]
+
+
 def test_a_range_is_mapped_by_a_straight_line(untouched):
   for name in 'abc':
     write_rows(untouched / f'labels/{name}.csv', 'frame,valence,arousal', '1,1,9', '2,5,3')
@@ -483,6 +490,20 @@ MISTAKES = {
     r'1 row has more or fewer cells .*b.csv, line 2 \(2 cells',
   ),
   'decimal_comma': (set_labels(GOOD, '1,0,5,0,5'), r'b.csv, line 2 \(5 cells\)'),
+  'delimiters': (set_splits(',,', ',,'), 'splits.csv, line 1: expected a header'),
+  'delimiters_first': (set_splits(',,', 'name,split'), 'splits.csv, line 1: expected a header'),
+  'quote': (
+    set_labels(f'{GOOD},note', '1,0,0,"x', '2,0,0,', '3,0,0,'),
+    'labels/b.csv, line 2: a quote is opened and not closed',
+  ),
+  'quote_before_another': (
+    set_splits('name,split', 'a,p', '"b,q', '"c",p'),
+    'splits.csv, line 3: a quote is opened and not closed',
+  ),
+  'quote_in_a_long_file': (
+    set_labels('frame,valence,"arousal', *['1,0.125,0.125'] * 20_000),
+    'labels/b.csv, line 1: a quote is opened and not closed',
+  ),
   'words': (
     set_labels(GOOD, '1,x,0', '2,0,inf'),
     r"2 cells of labels hold no number: .*2 \('x' is no number",
