@@ -30,9 +30,9 @@ MOST_SECONDS = 24 * 3600
 BEGIN, END = 'begin time', 'end time'
 # {how a time is written: what ELAN calls that in a header}
 FORMATS = {
-  re.compile(r'\d+:\d\d:\d\d\.\d{1,3}', re.ASCII): 'hh:mm:ss.ms',
-  re.compile(r'\d+\.\d+', re.ASCII): 'ss.msec',
-  re.compile(r'\d+', re.ASCII): 'msec',
+  re.compile(r'\d{1,12}:\d\d:\d\d\.\d{1,3}', re.ASCII): 'hh:mm:ss.ms',
+  re.compile(r'\d{1,12}\.\d{1,12}', re.ASCII): 'ss.msec',
+  re.compile(r'\d{1,12}', re.ASCII): 'msec',
 }
 
 
@@ -72,7 +72,7 @@ def read_eaf(path: pathlib.Path, annotator: str, mistakes: Mistakes) -> LabelFil
     if reader.root != 'ANNOTATION_DOCUMENT':
       raise InputError(f'its root is {reader.root}')
     found = list(reader.annotations())
-  except (expat.ExpatError, InputError, KeyError, ValueError) as error:
+  except (expat.ExpatError, InputError, KeyError, OverflowError, ValueError) as error:
     raise InputError(f'{path} is no file of ELAN: {one_line(error)}') from error
   return label_file(path, annotator, reader.tiers, found, mistakes)
 
@@ -88,6 +88,7 @@ class EafReader:
   def __init__(self):
     self.root, self.origin = None, None
     self.tiers: list[str] = []
+    self.tier: str | None = None  # the one that is being read
     self.slots: dict[str, str | None] = {}  # {time slot: milliseconds}
     self.places: dict[str, tuple[str, str] | str] = {}  # {annotation: its slots, or its parent}
     self.found: list[tuple[str, str, str, int]] = []  # tier, annotation, text, line
@@ -104,8 +105,11 @@ class EafReader:
     elif tag == 'TIME_SLOT':
       self.slots[given['TIME_SLOT_ID']] = given.get('TIME_VALUE')
     elif tag == 'TIER':
-      self.tiers.append(given['TIER_ID'])
+      self.tier = given['TIER_ID']
+      self.tiers.append(self.tier)
     elif tag in ('ALIGNABLE_ANNOTATION', 'REF_ANNOTATION'):
+      if self.tier is None:
+        raise InputError(f'the annotation in line {line} is in no tier')
       self.open = given['ANNOTATION_ID'], line
       self.places[self.open[0]] = (
         given['ANNOTATION_REF']
@@ -122,9 +126,12 @@ class EafReader:
 
   def end(self, tag: str) -> None:
     """Takes the end of an element."""
-    if tag == 'ANNOTATION_VALUE' and self.open and self.text is not None:
-      name, line = self.open
-      self.found.append((self.tiers[-1], name, ''.join(self.text), line))
+    if tag == 'TIER':
+      self.tier = self.open = None
+    elif tag == 'ANNOTATION_VALUE':
+      if self.tier and self.open and self.text is not None:
+        name, line = self.open
+        self.found.append((self.tier, name, ''.join(self.text), line))
       self.text = None
 
   def annotations(self):

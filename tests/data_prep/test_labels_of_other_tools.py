@@ -59,6 +59,10 @@ EAF = """<?xml version="1.0" encoding="UTF-8"?>
     <LINGUISTIC_TYPE LINGUISTIC_TYPE_ID="default-lt" TIME_ALIGNABLE="true"/>
 </ANNOTATION_DOCUMENT>
 """
+# Its first annotations are in no tier.
+OUTSIDE = EAF.replace('<TIER LINGUISTIC_TYPE_REF="default-lt" TIER_ID="Valence">', '{}').replace(
+  '</TIER>', '', 1
+)
 # The same annotations as ELAN exports them, with a row for each and with a column for each tier.
 BY_ROWS = """"#file:///a.mp4 -- offset: 0"
 
@@ -217,6 +221,7 @@ def test_times_count_from_the_first_medium(tmp_path):
     ('a.txt', BY_ROWS, 'arousal', 'words', 'no annotation with a number in one of the tiers'),
     ('a.txt', BY_COLUMNS, 'End Time - msec', 'Ende', 'no column end time - msec'),
     ('a.csv', BY_COLUMNS_CSV, '"a, b"', '"a, b', 'a.csv, line 3: a quote is opened and not closed'),
+    ('a.txt', BY_COLUMNS, '\n1000', f'\n{"9" * 5000}', 'row has no time: .*a.txt, line 4'),
     ('a.txt', BY_COLUMNS, '\n1000', '\nx', 'row has no time: .*a.txt, line 4'),
   ],
 )
@@ -238,6 +243,9 @@ def test_what_does_not_fit_is_said_in_one_line(name, text, before, after, words,
     ),
     (EAF.replace('ANNOTATION_REF="a1"', 'ANNOTATION_REF="a4"'), 'a4 in line 33 has no times'),
     (EAF.replace('TIME_VALUE="0"', f'TIME_VALUE="{"9" * 5000}"'), 'is no file of ELAN'),
+    (EAF.replace('TIME_VALUE="0"', f'TIME_VALUE="{"9" * 400}"'), 'is no file of ELAN'),
+    (OUTSIDE.format(''), 'the annotation in line 14 is in no tier'),
+    (OUTSIDE.format('<TIER TIER_ID="Valence"/>'), 'the annotation in line 14 is in no tier'),
     ('<a>' * 100_000, 'is no file of ELAN'),
     (EAF.replace('TIME_VALUE="3500"', 'TIME_VALUE="999999999999"'), 'later than a day'),
   ],
