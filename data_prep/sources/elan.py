@@ -27,6 +27,7 @@ from data_prep.labels import COMPARED_RATE, DIMENSIONS
 from data_prep.sources.label_files import LabelFile
 
 MOST_SECONDS = 24 * 3600
+ROUNDED = 0.0015  # seconds by which a duration may differ from the times, which are in ms
 BEGIN, END = 'begin time', 'end time'
 # {how a time is written: what ELAN calls that in a header}
 FORMATS = {
@@ -208,25 +209,31 @@ def by_columns(path, header: Sequence[str], table, mistakes: Mistakes):
 def by_rows(path, table, mistakes: Mistakes):
   """Returns the tiers and annotations of a table with a row for each annotation, without a header.
 
-  A row has the tier, perhaps the participant, begin, end and perhaps duration in one or more
-  formats, and the text.
+  A row has the tier, perhaps the participant, then begin, end and duration, each in one or more
+  formats, and the text. Nothing names these columns. Only the duration tells the begin from a
+  participant that is a number, and the end from a duration without one, so it must be there.
   """
   tiers, found = [], []
   for line, cells in table:
     tiers.append(cells[0])
-    times = next(
-      (same for form in FORMATS if len(same := list(filter(form.fullmatch, cells[1:-1]))) > 1), []
-    )
     if cells[0].lower() not in DIMENSIONS:
       continue
-    if not times:
+    times, others = divmod(len(cells) - 2, 3)  # formats of each time, and columns before them
+    begin, end, duration = map(seconds, cells[-1 - 3 * times : -1 : times]) if times else [None] * 3
+    if (
+      others > 1
+      or begin is None
+      or end is None
+      or duration is None
+      or abs(begin + duration - end) > ROUNDED
+    ):
       mistakes.add(
-        'rows have no begin and end of an annotation',
+        'rows have no begin, end and duration of an annotation',
         f'{path}, line {line}',
-        '; export the tier names, begin and end time, and the values of annotations',
+        '; export tier names, these three times and annotations, with no other columns',
       )
-      continue
-    found.append(Annotation(cells[0], *map(seconds, times[:2]), cells[-1], line))
+    else:
+      found.append(Annotation(cells[0], begin, end, cells[-1], line))
   return list(dict.fromkeys(tiers)), found
 
 

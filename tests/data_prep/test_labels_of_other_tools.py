@@ -121,6 +121,23 @@ def test_annotations_hold_from_their_begin_to_their_end(name, text, tmp_path):
   np.testing.assert_array_equal(read(tmp_path / name), expected())
 
 
+@pytest.mark.parametrize('participant', [(), ('',), ('0',), ('12.5',)])
+def test_columns_of_rows_are_taken_by_their_place(participant, tmp_path):
+  """A participant who is a number is no time; durations in place of ends are refused."""
+  rows = [('valence', 0, 1000, '-0.5'), ('valence', 1000, 3500, '0.25'), ('arousal', 0, 1000, '1')]
+
+  def write(times):
+    lines = ('\t'.join(map(str, (t, *participant, *times(b, e), v))) for t, b, e, v in rows)
+    (tmp_path / 'a.txt').write_text('\n'.join(lines) + '\n')
+
+  write(lambda begin, end: (begin, end, end - begin))
+  np.testing.assert_array_equal(read(tmp_path / 'a.txt'), expected())
+  for times in (lambda begin, end: (begin, end), lambda begin, end: (begin, end - begin)):
+    write(times)
+    with pytest.raises(InputError, match='no begin, end and duration of an annotation'):
+      read(tmp_path / 'a.txt')
+
+
 def test_frames_close_to_an_annotation_are_outside(tmp_path):
   """Those at 0.04 and 3.52 s, though labels of tables reach half a frame further."""
   text = EAF.replace('TIME_VALUE="0"', 'TIME_VALUE="50"').replace('3500', '3510')
@@ -216,8 +233,10 @@ def test_times_count_from_the_first_medium(tmp_path):
       BY_ROWS,
       '\t\t00:00:00.000\t0.0\t00:00:01.000\t1.0\t00:00:01.000\t1.0\t-',
       '\t',
-      'no begin and end of an annotation',
+      'no begin, end and duration of an annotation',
     ),
+    ('a.txt', BY_ROWS, '\t0,25', '\tmore\t0,25', '1 row has no begin, .*line 4; export tier names'),
+    ('a.txt', BY_ROWS, '0:02.500\t2.5\t0,25', '0:02.600\t2.5\t0,25', 'no begin, .*a.txt, line 4'),
     ('a.txt', BY_ROWS, 'arousal', 'words', 'no annotation with a number in one of the tiers'),
     ('a.txt', BY_COLUMNS, 'End Time - msec', 'Ende', 'no column end time - msec'),
     ('a.csv', BY_COLUMNS_CSV, '"a, b"', '"a, b', 'a.csv, line 3: a quote is opened and not closed'),
