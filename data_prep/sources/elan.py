@@ -23,10 +23,9 @@ from avjax import files
 from avjax.errors import InputError, one_line
 from avjax.files.mistakes import Mistakes
 from avjax.files.tables import NO_NUMBER, cells_of, number
-from data_prep.labels import COMPARED_RATE, DIMENSIONS
+from data_prep.labels import COMPARED_RATE, DIMENSIONS, MOST_SECONDS
 from data_prep.sources.label_files import LabelFile
 
-MOST_SECONDS = 24 * 3600
 ROUNDED = 0.0015  # seconds by which a duration may differ from the times, which are in ms
 BEGIN, END = 'begin time', 'end time'
 # {how a time is written: what ELAN calls that in a header}
@@ -270,8 +269,8 @@ def label_file(
         mistakes.add(NO_NUMBER, f'{where} ({problem})')
       if not annotation.begin < annotation.end:
         mistakes.add('annotations have an end before the begin', where)
-      if annotation.end > MOST_SECONDS:
-        mistakes.add('annotations end later than a day', where)
+      if max(-annotation.begin, annotation.end) > MOST_SECONDS:
+        mistakes.add('annotations are more than a day from the start of the video', where)
     for before, after in itertools.pairwise(spans[-1]):
       if after.begin < before.end:
         mistakes.add(f'annotations of {dimension} overlap', f'{path}, line {after.line}')

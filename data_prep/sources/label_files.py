@@ -13,12 +13,13 @@ from avjax.errors import InputError
 from avjax.files.mistakes import Mistakes
 from avjax.files.tables import read_table
 from avjax.media.faces import MAX_FRAME
-from data_prep.labels import DIMENSIONS, TimedLabels, Trace, ewe_weights
+from data_prep.labels import DIMENSIONS, MOST_SECONDS, TimedLabels, Trace, ewe_weights
 
 TIMES = 'time', 'timestamp', 'seconds'
 # Fills labels that come once a second, also where one comes late.
 GAP = 1.5
 MOST_LAG = 60.0  # seconds
+MOST_FRAMES = 120 * MOST_SECONDS  # a day of a fast camera
 WITHOUT = '; to leave them out, remove their labels and add --tolerate unlisted'
 
 
@@ -165,8 +166,9 @@ def join(
 ) -> dict[str, TimedLabels]:
   """Returns {clip: its labels} after checking them all.
 
-  Values outside the scale go into `mistakes`, or are NaN with --tolerate out_of_range. Frames
-  are counted from 1, or in all files from 0 if one has a frame 0, which is said.
+  Values outside the scale go into `mistakes`, or are NaN with --tolerate out_of_range. So do rows
+  that are more than a day from the start. Frames are counted from 1, or in all files from 0 if one
+  has a frame 0, which is said.
 
   Args:
     clips: {clip: its files, one or more}.
@@ -183,6 +185,14 @@ def join(
         'clips have annotators who count frames and others who give times',
         f'{kinds[True].path} and {kinds[False].path}',
         '; write the same column in both',
+      )
+  for file in every:
+    far = np.flatnonzero(abs(file.places) > (MOST_FRAMES if file.by_frame else MOST_SECONDS))
+    if len(far):
+      mistakes.add(
+        'files of labels have rows that are more than a day from the start of the video',
+        f'{file.where(int(far[0]))} ({file.places[far[0]]:g})',
+        '; times are in seconds',
       )
   scaled = {id(file): scale(file, args, mistakes, label_range) for file in every}
   mistakes.raise_if_any()

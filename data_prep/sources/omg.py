@@ -23,6 +23,7 @@ from avjax.data.splits import TEST
 from avjax.errors import InputError
 from avjax.files.mistakes import Mistakes
 from avjax.files.tables import read_table
+from data_prep.labels import MOST_SECONDS
 from data_prep.sources import Source, known, partition, register
 from data_prep.sources.label_files import LabelFile
 
@@ -84,6 +85,11 @@ def read_rows(path: pathlib.Path, mistakes: Mistakes):
       mistakes.add('arousals are outside [0, 1]', f'{table.where(line)} ({arousal:g})')
     if not start < end:
       mistakes.add('utterances have an end before the start', table.where(line))
+      continue
+    if end - start > MOST_SECONDS:
+      mistakes.add(
+        'utterances are longer than a day', table.where(line), '; start and end are in seconds'
+      )
       continue
     # A row at each frame of 25 a second, so that they are joined whatever --label_gap is.
     places = np.linspace(0, end - start, int(np.ceil((end - start) * 25)) + 1)

@@ -266,7 +266,10 @@ def test_what_does_not_fit_is_said_in_one_line(name, text, before, after, words,
     (OUTSIDE.format(''), 'the annotation in line 14 is in no tier'),
     (OUTSIDE.format('<TIER TIER_ID="Valence"/>'), 'the annotation in line 14 is in no tier'),
     ('<a>' * 100_000, 'is no file of ELAN'),
-    (EAF.replace('TIME_VALUE="3500"', 'TIME_VALUE="999999999999"'), 'later than a day'),
+    (
+      EAF.replace('TIME_VALUE="3500"', 'TIME_VALUE="999999999999"'),
+      'more than a day from the start',
+    ),
   ],
 )
 def test_files_of_strangers(text, words, tmp_path):

@@ -152,6 +152,22 @@ def test_rows_after_the_end_are_counted():
   assert not len(nothing.rows_after(times))
 
 
+@pytest.mark.parametrize('column, far', [('time', 4e10), ('time', -1e5), ('frame', 2e9)])
+def test_labels_far_from_the_video_are_refused_before_annotators_are_compared(
+  untouched, column, far
+):
+  """Nanoseconds would be compared at more moments than fit into memory."""
+  (untouched / 'labels/a.csv').unlink()
+  rows = [f'{place:.0f},0.1,0.2' for place in sorted((1, 2, far))]
+  for who in ('ann', 'bob'):
+    write_rows(untouched / f'labels/a/{who}.csv', f'{column},valence,arousal', *rows)
+  with pytest.raises(InputError) as error:
+    plan(untouched, '--annotators', 'ewe')
+  line = rows.index(f'{far:.0f},0.1,0.2') + 2
+  words = r'^2 files of labels have rows that are more than a day from the start of the video: .*'
+  assert re.search(f'{words}ann.csv, line {line} ', str(error.value)) and len(error.value.args) == 1
+
+
 # Several annotators.
 
 
@@ -529,6 +545,14 @@ MISTAKES = {
   'both': (
     lambda root: write_rows(root / 'labels/b/ann.csv', GOOD, '1,0,0'),
     '1 clip has two files, or both a file and a folder of labels: .*labels/b.csv',
+  ),
+  'annotator_twice': (
+    lambda root: [
+      (root / 'labels/b.csv').unlink(),
+      write_rows(root / 'labels/b/ann.csv', GOOD, '1,0,0'),
+      write_rows(root / 'labels/b/ann.txt', GOOD, '1,0,0'),
+    ],
+    '1 file of labels is a second one of an annotator: .*labels/b/ann.txt',
   ),
   'mixed': (
     lambda root: [
