@@ -281,7 +281,7 @@ def label_file(
 
 
 def sample(spans: Sequence[Sequence[Annotation]]):
-  """Returns places (m,), values (m,2) and lines (m,) of annotations as `LabelFile` has them.
+  """Returns places (m,), values (m,2) and lines (m,2) of annotations as `LabelFile` has them.
 
   Between two moments at which an annotation begins or ends, the values of both dimensions are
   constant, or missing. Each such stretch has rows at both of its ends and every 1 / COMPARED_RATE
@@ -293,16 +293,17 @@ def sample(spans: Sequence[Sequence[Annotation]]):
   cuts = sorted({time for members in spans for a in members for time in (a.begin, a.end)})
   begins = [[a.begin for a in members] for members in spans]
   nothing = [math.nan] * len(spans)
-  places, values, lines = [cuts[:1]], [nothing], [0]
+  places, values, lines = [cuts[:1]], [nothing], [[0, 0]]
   for start, end in itertools.pairwise(cuts):
-    row, line = [], 0
+    row, line = [], []
     for members, firsts in zip(spans, begins, strict=True):
       k = int(np.searchsorted(firsts, start, 'right')) - 1
       given = k >= 0 and members[k].end >= end
       row.append(members[k].number() if given else math.nan)
-      line = members[k].line if given else line
-    count = math.ceil((end - start) * COMPARED_RATE) + 1 if line else 2
+      line.append(members[k].line if given else 0)
+    count = math.ceil((end - start) * COMPARED_RATE) + 1 if any(line) else 2
     places.append(np.linspace(start, end, count))
     values += [row] * count
     lines += [line] * count
-  return np.concatenate([*places, cuts[-1:]]), np.array([*values, nothing]), [*lines, 0]
+  places.append(cuts[-1:])
+  return np.concatenate(places), np.array([*values, nothing]), np.array([*lines, [0, 0]])

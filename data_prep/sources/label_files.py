@@ -30,7 +30,8 @@ class LabelFile:
   annotator: '' where the clip has only one.
   by_frame: whether places are numbers of frames, else seconds.
   places: (m,) float64, ascending. values: (m,2) float64, in the file's own range; NaN for none.
-  lines: (m,) of the file, for messages, or other places of the rows, which `unit` then names.
+  lines: (m,) of the file, for messages, or (m,2) where valence and arousal stand in different ones;
+    or other places of the rows, which `unit` then names.
   frames: (m,) float64 numbers of frames that stand beside times, NaN for none; None without any.
   """
 
@@ -39,13 +40,13 @@ class LabelFile:
   by_frame: bool
   places: np.ndarray
   values: np.ndarray
-  lines: Sequence[int]
+  lines: Sequence[int] | np.ndarray
   unit: str = 'line'
   frames: np.ndarray | None = None
 
-  def where(self, row: int) -> str:
-    """Returns how a row, counted from 0, is named in messages."""
-    return f'{self.path}, {self.unit} {self.lines[row]}'
+  def where(self, row: int, dimension: int = 0) -> str:
+    """Returns how the value of a row, counted from 0, is named in messages."""
+    return f'{self.path}, {self.unit} {np.broadcast_to(self.lines[row], 2)[dimension]}'
 
 
 def add_range(parser: argparse.ArgumentParser) -> None:
@@ -264,11 +265,13 @@ def scale(
   named = '' if label_range else 'name their scale with --label_range LOW HIGH, or '
   outside = (file.values < low) | (file.values > high)
   if 'out_of_range' not in args.tolerate:
-    for row in np.flatnonzero(outside.any(axis=1)).tolist():
-      value = file.values[row][outside[row]][0]
+    told = {}  # once for each line of the file, which may hold for many rows
+    for row, d in np.argwhere(outside).tolist():
+      told.setdefault(file.where(row, d), file.values[row, d])
+    for where, value in told.items():
       mistakes.add(
         f'labels are outside [{low:g}, {high:g}]',
-        f'{file.where(row)} ({value:g})',
+        f'{where} ({value:g})',
         f'; {named}count them as not annotated with --tolerate out_of_range',
       )
   values = np.where(outside, np.nan, file.values)

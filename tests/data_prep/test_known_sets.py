@@ -372,6 +372,12 @@ def replace(path, before, after):
     (
       'omg',
       make_omg,
+      lambda r: replace(r / 'omg_TrainVideos.csv', ',-0.1,', ',-1.1,'),
+      r'1 label is outside \[-1, 1\]: .*line 2 \(-1.1\)',
+    ),
+    (
+      'omg',
+      make_omg,
       lambda r: replace(r / 'omg_TrainVideos.csv', ',1,3,', ',1,17000000000000,'),
       '1 utterance is longer than a day: .*line 2; start and end are in seconds',
     ),

@@ -11,7 +11,7 @@ from avjax.inference import outputs
 from avjax.inference.prediction import VideoPrediction
 from data_prep import build
 from data_prep.labels import TimedLabels, Trace
-from data_prep.sources import elan, plain
+from data_prep.sources import elan, label_files, plain
 
 TIMES = np.arange(100) / 25  # four seconds
 EAF = """<?xml version="1.0" encoding="UTF-8"?>
@@ -154,6 +154,20 @@ def test_an_annotation_may_say_that_there_is_no_value(tmp_path):
   np.testing.assert_array_equal(found[25:], expected()[25:])
 
 
+@pytest.mark.parametrize('values, line', [(('5.5', '0', '0'), 1), (('0', '0', '5.5'), 3)])
+def test_an_annotation_outside_the_scale_is_one_mistake(values, line, tmp_path):
+  """It is named by its own line, whatever the other tier holds at the same time."""
+  rows = 'valence\t0\t2000\t2000\t{}\narousal\t0\t500\t500\t{}\narousal\t500\t2000\t1500\t{}\n'
+  (tmp_path / 'a.txt').write_text(rows.format(*values))
+  mistakes = Mistakes()
+  found = plain.read_labels(tmp_path / 'a.txt', '', mistakes)
+  where = ['--source', str(tmp_path), '--data_dir', str(tmp_path / 'records')]
+  with pytest.raises(InputError) as caught:
+    label_files.join({'a': [found]}, build.parse_args(['--layout', 'plain', *where]), mistakes)
+  said = f'1 label is outside [-1, 1]: {tmp_path}/a.txt, line {line} (5.5); '
+  assert str(caught.value).startswith(said)
+
+
 def test_a_file_that_another_program_writes(tmp_path):
   """pympi writes the .eaf; the two tiers have other times."""
   rng, eaf = np.random.default_rng(0), Eaf(author='')
@@ -268,7 +282,7 @@ def test_what_does_not_fit_is_said_in_one_line(name, text, before, after, words,
     ('<a>' * 100_000, 'is no file of ELAN'),
     (
       EAF.replace('TIME_VALUE="3500"', 'TIME_VALUE="999999999999"'),
-      'more than a day from the start',
+      'more than a day from',
     ),
   ],
 )
