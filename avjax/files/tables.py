@@ -91,6 +91,11 @@ def read_table(path: pathlib.Path, mistakes: Mistakes) -> Table:
   InputError where it lacks a header.
   """
   lines = files.read_text(path).splitlines()
+  if lines and lines[0].lower().startswith('sep='):
+    raise InputError(
+      f'{path}, line 1: {lines[0][:9]!r} is a word to Excel alone; remove this line, so that the '
+      'header comes first'
+    )
   delimiter = max(DELIMITERS, key=lines[0].count) if lines else ','
   rows = list(cells_of(path, lines, delimiter))
   if not rows or rows[0][0] != 1:

@@ -168,6 +168,10 @@ def read_export(path: pathlib.Path, annotator: str, mistakes: Mistakes) -> Label
   header = [cell.lower() for cell in table[0][1]]
   if any(name.startswith(f'{BEGIN} - ') for name in header):
     tiers, found = by_columns(path, header, table, mistakes)
+  elif all(any(name in cell for cell in header) for name in DIMENSIONS):
+    raise InputError(
+      f'{path} is a table of labels and no export of ELAN; let its name end with .csv'
+    )
   else:
     tiers, found = by_rows(path, table, mistakes)
   return label_file(path, annotator, tiers, found, mistakes)

@@ -14,6 +14,7 @@ knowledgetechnologyuhh/OMGEmotionChallenge; the range of the arousal is that of 
 public code for the challenge.
 """
 
+import math
 import pathlib
 
 import numpy as np
@@ -80,6 +81,9 @@ def read_rows(path: pathlib.Path, mistakes: Mistakes):
     place = pathlib.PurePath(cells[video], cells[utterance])
     if len(place.parts) != 2 or '..' in place.parts:
       mistakes.add('rows have no usable names of a video and an utterance', table.where(line))
+      continue
+    if math.isnan(start + end + valence + arousal):
+      mistakes.add('rows have no start, end, valence or arousal', table.where(line))
       continue
     if not 0 <= arousal <= 1:
       mistakes.add('arousals are outside [0, 1]', f'{table.where(line)} ({arousal:g})')

@@ -370,6 +370,30 @@ def replace(path, before, after):
       r'1 arousal is outside \[0, 1\]: .*line 2 \(1.25\)',
     ),
     (
+      'afew-va',
+      make_afew,
+      lambda r: replace(r / '002/002.json', '"arousal": 10.0', '"arousal": null'),
+      '002.json, frame 00000: its arousal is no number',
+    ),
+    (
+      'afew-va',
+      make_afew,
+      lambda r: replace(r / '002/002.json', '"00001"', '"0"'),
+      '002.json holds the frame 0 twice',
+    ),
+    (
+      'omg',
+      make_omg,
+      lambda r: replace(r / 'omg_TrainVideos.csv', ',0.25,', ',,'),
+      '1 row has no start, end, valence or arousal: .*line 2$',
+    ),
+    (
+      'omg',
+      make_omg,
+      lambda r: replace(r / 'omg_TrainVideos.csv', ',1,3,', ',,3,'),
+      '1 row has no start, end, valence or arousal: .*line 2$',
+    ),
+    (
       'omg',
       make_omg,
       lambda r: replace(r / 'omg_TrainVideos.csv', ',-0.1,', ',-1.1,'),

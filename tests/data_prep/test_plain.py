@@ -506,6 +506,14 @@ MISTAKES = {
     r'1 row has more or fewer cells .*b.csv, line 2 \(2 cells',
   ),
   'decimal_comma': (set_labels(GOOD, '1,0,5,0,5'), r'b.csv, line 2 \(5 cells\)'),
+  'excel': (
+    set_labels('sep=;', 'frame;valence;arousal', '1;0;0'),
+    "labels/b.csv, line 1: 'sep=;' is a word to Excel alone; remove this line",
+  ),
+  'tabs': (
+    lambda root: (root / 'labels/b.csv').rename(root / 'labels/b.txt'),
+    'labels/b.txt is a table of labels and no export of ELAN; let its name end with .csv',
+  ),
   'delimiters': (set_splits(',,', ',,'), 'splits.csv, line 1: expected a header'),
   'delimiters_first': (set_splits(',,', 'name,split'), 'splits.csv, line 1: expected a header'),
   'quote': (
