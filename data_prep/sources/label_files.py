@@ -108,9 +108,10 @@ def read_label_file(path: pathlib.Path, annotator: str, mistakes: Mistakes) -> L
   that is empty or NaN is no value. Rows that cannot be used go into `mistakes`. Raises InputError
   where a column is missing.
 
-  A file of OpenFace to which valence and arousal have been added is such a file. It also has the
-  columns success, 0 in frames in which the face was lost, and perhaps face_id (OpenFace's wiki,
-  "Output Format"): values of such frames do not count, and rows of a second face are refused.
+  A file of OpenFace to which valence and arousal have been added is such a file. Whatever else a
+  file has, its columns success and face_id are those of OpenFace (its wiki, "Output Format"):
+  values of rows whose success is 0, in which the face was lost, do not count, and rows of a second
+  face are refused.
   """
   before = len(mistakes)
   table = read_table(path, mistakes)
@@ -119,8 +120,7 @@ def read_label_file(path: pathlib.Path, annotator: str, mistakes: Mistakes) -> L
   place = table.needed('frame') if by_frame else table.needed(*TIMES)
   valence, arousal = table.needed('valence'), table.needed('arousal')
   beside = None if by_frame else frame
-  success = None if table.column('confidence') is None else table.column('success')
-  face = table.column('face_id')
+  success, face = table.column('success'), table.column('face_id')
   columns = [i for i in (place, valence, arousal, beside, success) if i is not None]
   rows = []
   for line, cells, numbers in table.numbers(columns, mistakes):

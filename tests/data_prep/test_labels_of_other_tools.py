@@ -322,9 +322,13 @@ OPENFACE = """frame, face_id, timestamp, confidence, success, gaze_0_x, AU01_r, 
 """
 
 
-def test_openface_with_labels(tmp_path):
-  """Names have blanks before them; where the face was lost, there is no label."""
-  (tmp_path / 'a.csv').write_text(OPENFACE)
+@pytest.mark.parametrize('confidence', ['confidence', 'other'])
+def test_openface_with_labels(confidence, tmp_path):
+  """Names have blanks before them; where the face was lost, there is no label.
+
+  So it is where a person has left only some of OpenFace's columns.
+  """
+  (tmp_path / 'a.csv').write_text(OPENFACE.replace('confidence', confidence))
   found = read(tmp_path / 'a.csv')
   assert np.isnan(found[2]).all() and np.isnan(found[4:]).all()
   np.testing.assert_allclose(found[[0, 1, 3]], [[0.1, -0.2], [0.2, -0.3], [0.4, -0.5]], atol=1e-7)
