@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from avjax.data.splits import fold_chunks
 from avjax.media.decoder import Decoder
 from data_prep import clips, found_faces, labels, parallel
 from data_prep.clips import Job
@@ -85,6 +86,7 @@ def describe(splits: Mapping[str, Sequence[Job]], workers: int) -> str:
       f'{split:{width}}{len(members):7,}{subjects or "-":>10}{sum(c.frames for c in found):11,}'
       f'{sum(c.seconds for c in found):9,.0f}{sum(c.annotated for c in found):13,.1f}'
     )
+  lines.append(f'validates: {fold_chunks(0, splits)[1]} (in fold 0, which is trained by default)')
   kinds = collections.Counter('found' if job.face else 'given' for job in jobs)
   lines.append(
     f'faces: given as crops for {kinds["given"]} clips, to be found for {kinds["found"]}'

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 
 from avjax.data.names import check_name
-from avjax.data.splits import TEST
+from avjax.data.splits import TEST, fold_chunks
 from avjax.errors import InputError
 from avjax.files.mistakes import Mistakes
 from avjax.files.tables import read_table
@@ -128,8 +128,9 @@ def split_clips(
     assigned: {clip: Assignment}; either all of these clips have a split, or none has.
     args: with seed, folds and tolerate.
 
-  Raises InputError where a subject is in several splits, unless `subjects` is tolerated, and where
-  there are fewer than two splits besides test.
+  Raises InputError where a subject is in several splits, unless `subjects` is tolerated, where
+  there are fewer than two splits besides test, and where one is called train or validation, but
+  another than validation would validate.
   """
   splits = {clip: assigned[clip].split for clip in clips if clip in assigned}
   given = {clip: split for clip, split in splits.items() if split is not None}
@@ -144,7 +145,20 @@ def split_clips(
       f'the clips are in fewer than two splits other than test ({only}): a model is trained on one '
       'and validated on another'
     )
+  check_validation(given, assigned)
   return given
+
+
+def check_validation(splits: Mapping[str, str], assigned: Mapping[str, Assignment]) -> None:
+  """Raises InputError where the names say which split trains, but others than these validate."""
+  names = set(splits.values())
+  held_out = fold_chunks(0, names)[1]
+  if names & {'train', VALIDATION} and held_out != VALIDATION:
+    place = next(assigned[clip].where for clip, split in splits.items() if split == held_out)
+    raise InputError(
+      f'{place}: {held_out} would validate, as the last split by name; call the split that is to '
+      f'validate {VALIDATION}, or number all of them in a column fold'
+    )
 
 
 def check_subjects(splits: Mapping[str, str], assigned: Mapping[str, Assignment]) -> None:

@@ -124,3 +124,4 @@ def test_the_dry_run_says_where_labels_and_videos_end(tmp_path, capsys):
     'videos go on for more than 30 frames after the last one that is annotated in 1 of the clips, '
     'longest in a: for 1.2 s',
   ]
+  assert 'validates: q (in fold 0, which is trained by default)' in said

@@ -391,6 +391,25 @@ def test_usual_names_of_splits_become_train_validation_and_test(untouched, capsy
   assert found['test'][0].timed is None and found['test'][0].is_recorded
 
 
+@pytest.mark.parametrize(
+  'splits, said',
+  [
+    (('train', 'eval', 'eval'), r'line 2: train would validate, as the last split by name; call'),
+    (('holdout', 'Train', 'test'), r'line 3: train would validate'),
+    (('train', 'dev', 'wild'), r'line 4: wild would validate'),
+    (('day', 'dev', 'wild'), r'line 4: wild would validate'),
+  ],
+)
+def test_names_that_would_let_another_split_validate_are_refused(untouched, splits, said):
+  assign(untouched, 'name,split', *map(','.join, zip('abc', splits, strict=True)))
+  with pytest.raises(InputError, match=f'splits.csv, {said}') as error:
+    plan(untouched)
+  assert '\n' not in str(error.value)
+  for names in (('p', 'q', 'r'), ('extra', 'train', 'dev'), ('0', '1', '10')):
+    assign(untouched, 'name,split', *map(','.join, zip('abc', names, strict=True)))
+    assert len(plan(untouched)) == 3
+
+
 def test_folds_by_number_stay_in_order(untouched):
   assign(untouched, 'name,fold', 'a,2', 'b,10', 'c,2')
   assert members(plan(untouched)) == {'fold10': ['b'], 'fold2': ['a', 'c']}
