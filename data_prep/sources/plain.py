@@ -5,7 +5,8 @@
                                     .csv also .eaf or .txt of ELAN: see elan.py
     MYSET/splits.csv                name,split[,subject] or name,fold[,subject] or name,subject
     MYSET/persons.csv               name,face[,video]
-    MYSET/crops/NAME/00001.jpg      aligned faces, for clips whose faces are not to be found
+    MYSET/crops/NAME/00001.jpg      aligned faces, for clips whose faces are not to be found; a
+                                    folder with made_from.json is one that a build has made
     MYSET/unreadable.txt            broken crops, as Aff-Wild2 has
 
 Only videos and labels must be there. A clip has the name of its video, unless persons.csv names
@@ -25,7 +26,7 @@ from avjax.files.mistakes import Mistakes
 from avjax.files.tables import read_table
 from avjax.inference.face_source import check_face
 from avjax.media import faces
-from data_prep import features
+from data_prep import features, found_faces
 from data_prep.clips import Clip, Job, list_crop_ids
 from data_prep.labels import TimedLabels
 from data_prep.sources import Source, elan, label_files, partition, register
@@ -120,32 +121,45 @@ def plan_jobs(
   )
   unreadable = faces.read_unreadable(args.source)
   folders = features.parse_folders(args.features)
-  cache = args.crops_cache or args.data_dir / CROPS
+  given, cache = given_crops(args.source), args.crops_cache or args.data_dir / CROPS
   planned = {split: [] for split in sorted(set(split_of.values()))}
   for name in sorted(clips):
-    given, found = args.source / CROPS / name, name in labels
+    found, own = name in labels, given.get(name)
     clip = Clip(
       name,
       clips[name].video,
-      given if given.is_dir() else cache / name,
+      own or cache / name,
       annotations[name] if found else None,
       'train' if found else TEST,
     )
     planned[split_of[name]].append(
       Job(
         clip,
-        list_crop_ids(clip) if given.is_dir() else np.zeros(0, np.int32),
+        list_crop_ids(clip) if own else np.zeros(0, np.int32),
         labels=None,
         annotated=None,
         unreadable=unreadable,
         features=features.find(folders, name),
         ignore_length='length' in args.tolerate,
         timed=labels.get(name),
-        face=None if given.is_dir() else clips[name].face,
+        face=None if own else clips[name].face,
         subject=assigned[name].subject if name in assigned else None,
       )
     )
   return planned
+
+
+def given_crops(source: pathlib.Path) -> dict[str, pathlib.Path]:
+  """Returns {clip: folder} of the crops that a person gave, not those that a build found.
+
+  The latter are here, too, where --data_dir or --crops_cache is in the source.
+  """
+  folder = source / CROPS
+  return {
+    path.name: path
+    for path in (subfolders(folder) if folder.is_dir() else ())
+    if not (path / found_faces.MADE_FROM).exists()
+  }
 
 
 def read_labels(path: pathlib.Path, annotator: str, mistakes: Mistakes) -> label_files.LabelFile:
@@ -273,9 +287,8 @@ def choose_clips(videos, written, persons, assigned, args, mistakes) -> dict[str
     if 'unlisted' not in args.tolerate:
       mistakes.add(kind, where, LEAVE_OUT)
 
-  crops = args.source / CROPS
-  for folder in subfolders(crops) if crops.is_dir() else ():
-    if folder.name not in shown:
+  for name, folder in given_crops(args.source).items():
+    if name not in shown:
       unlisted('folders of crops belong to no clip', str(folder))
   is_split = any(assignment.split for assignment in assigned.values())
   chosen = {}

@@ -475,6 +475,21 @@ def test_persons_say_whose_face_and_of_which_video(untouched):
   assert cached == pathlib.Path('/elsewhere/a')
 
 
+def test_faces_that_a_build_has_found_are_no_given_crops(untouched):
+  """Also where the records are in the source, and whatever clips there were before."""
+  for name in ('a', 'b', 'earlier'):
+    (untouched / 'crops' / name).mkdir(parents=True)
+    (untouched / 'crops' / name / '00001.png').touch()
+  for name in ('a', 'earlier'):
+    (untouched / 'crops' / name / 'made_from.json').touch()
+  write_rows(untouched / 'persons.csv', 'name,face', 'a,2')
+  for options in ((), ('--data_dir', untouched)):
+    found = jobs_of(untouched, *options)
+    assert {name: job.face for name, job in found.items()} == {'a': '2', 'b': None, 'c': 'largest'}
+    assert found['b'].clip.crops == untouched / 'crops/b' and found['b'].crop_ids.tolist() == [1]
+  assert found['a'].clip.crops == untouched / 'crops/a' and not found['a'].crop_ids.size
+
+
 # Mistakes.
 
 
