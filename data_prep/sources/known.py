@@ -45,12 +45,14 @@ def plan(
     args: the options of the layout and of every layout.
     label_range: lowest and highest value of the labels.
 
-  Raises InputError for labels without a video and, unless `unlisted` is tolerated, for videos
-  without labels that are not in the test split.
+  Raises InputError for labels and assignments without a video and, unless `unlisted` is tolerated,
+  for videos without labels that are not in the test split.
   """
   for name, found in written.items():
     if name not in videos:
       mistakes.add('files of labels have no video', str(found[0].path))
+  for name in sorted(assigned.keys() - videos.keys() - written.keys()):
+    mistakes.add('rows have no video', f'{assigned[name].where} ({name})')
   mistakes.raise_if_any()
   chosen = {
     name: plain.Shown(path)

@@ -98,12 +98,19 @@ def read_splits(
         continue
       if part != cells[split]:
         renamed[cells[split]] = part
-    if clip in found:
-      mistakes.add('clips are named twice', f'{where} ({clip})')
-    found[clip] = Assignment(part, who, where)
+    assign(found, clip, Assignment(part, who, where), mistakes)
   for before, after in renamed.items():
     print(f'{path}: {before} is the split {after}')
   return found
+
+
+def assign(
+  assigned: dict[str, Assignment], clip: str, assignment: Assignment, mistakes: Mistakes
+) -> None:
+  """Says where a clip belongs, once: a clip that has a place already goes into `mistakes`."""
+  if clip in assigned:
+    mistakes.add('clips are named twice', f'{assignment.where} ({clip})')
+  assigned[clip] = assignment
 
 
 def split_name(cell: str) -> str | None:

@@ -6,6 +6,7 @@ The real sets are under licences and are not here; nobody has tried these reader
 import functools
 import json
 import pathlib
+import shutil
 import tempfile
 
 import numpy as np
@@ -321,6 +322,18 @@ def replace(path, before, after):
     (
       'muse',
       make_muse,
+      lambda r: replace(r / 'metadata/partition.csv', '2,devel', '2,train\n2,devel'),
+      r'1 clip is named twice: .*partition.csv, line 4 \(2\)$',
+    ),
+    (
+      'muse',
+      make_muse,
+      lambda r: replace(r / 'metadata/partition.csv', '2,devel', '2,devel\n7,test'),
+      r'1 row has no video: .*partition.csv, line 4 \(7\)$',
+    ),
+    (
+      'muse',
+      make_muse,
       lambda r: replace(r / 'label_segments/valence/1.csv', '\n250,', '\n0,'),
       r'come after the row before in time: .*valence/1.csv, line 3',
     ),
@@ -353,6 +366,18 @@ def replace(path, before, after):
       make_omg,
       lambda r: replace(r / 'omg_TrainVideos.csv', ',0.25,', ',1.25,'),
       r'1 arousal is outside \[0, 1\]: .*line 2 \(1.25\)',
+    ),
+    (
+      'omg',
+      make_omg,
+      lambda r: shutil.copy(r / 'omg_TrainVideos.csv', r / 'omg_ValidationVideos.csv'),
+      r'4 clips are named twice: .*ValidationVideos.csv, line 2 \(a1f_1_utterance_1\), ',
+    ),
+    (
+      'omg',
+      make_omg,
+      lambda r: replace(r / 'omg_TrainVideos.csv', 'utterance_2.mp4', 'utterance_1.mp4'),
+      r'1 clip is named twice: .*TrainVideos.csv, line 3 \(a1f_1_utterance_1\)$',
     ),
     (
       'omg',
