@@ -255,6 +255,9 @@ def read_persons(
       )
       continue
     clip = names.get(cells[name], cells[name])
+    if not clip:
+      mistakes.add('rows have no name of a clip', table.where(line))
+      continue
     if clip in found:
       mistakes.add('clips are named twice', f'{table.where(line)} ({cells[name]})')
     shown_in = None if video is None else names.get(cells[video], cells[video]) or None
@@ -311,13 +314,20 @@ def show(
 ) -> dict[str, Shown]:
   """Returns {clip: where it is to be seen} of every clip: one for each person, or for the video.
 
-  videos, persons: as `choose_clips` takes them. Persons without a video go into `mistakes`.
+  videos, persons: as `choose_clips` takes them. Persons without a video, and with the name of one
+  that does not show them, go into `mistakes`.
   """
   shown = {}
   for name, (face, video, where) in persons.items():
     path = videos.get(name if video is None else video)
     if path is None:
       mistakes.add('rows have no video', f'{where} ({video or name})', looked_in(source))
+    elif videos.get(name, path) != path:
+      mistakes.add(
+        'clips have the name of a video that is not theirs',
+        f'{where} ({name} shows {path.name})',
+        '; name them otherwise, also in labels and splits.csv',
+      )
     else:
       shown[name] = Shown(path, face)
   used = {entry.video for entry in shown.values()}

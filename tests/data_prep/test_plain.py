@@ -603,6 +603,14 @@ MISTAKES = {
     set_persons('name,face', 'd,left'),
     r'1 row has no video: .*persons.csv, line 2 \(d\)',
   ),
+  'name_of_a_video': (
+    set_persons('name,face,video', 'c,right,c', 'a,left,c'),
+    r'1 clip has the name of a video that is not theirs: .*line 3 \(a shows c.avi\); name',
+  ),
+  'no_name': (
+    set_persons('name,face,video', 'c,right,c', ',left,c'),
+    '1 row has no name of a clip: .*persons.csv, line 3$',
+  ),
   'film': (set_persons('name,face,video', 'a,1,z'), r'no video: .*persons.csv, line 2 \(z\)'),
   'no_crops': (lambda root: (root / 'crops/b').mkdir(parents=True), 'crops/b holds no crops such'),
 }
