@@ -193,7 +193,9 @@ def test_sewa_refuses_two_files_of_labels_for_a_recording(tmp_path):
   for name in ('video/Train_01.avi', 'labels/Train_01.csv', 'labels/Train_01.CSV'):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("'Train_01';0;0.1;0.2;0\n")
-  with pytest.raises(InputError, match='1 recording has two files of labels: .*Train_01.csv; leave'):
+  with pytest.raises(
+    InputError, match='1 recording has two files of labels: .*Train_01.csv; leave'
+  ):
     plan('sewa', tmp_path)
 
 

@@ -73,6 +73,13 @@ USELESS = {
 }
 
 
+USELESS['earlier'] = (
+  lambda root: write_rows(root / 'labels/a.csv', TIMED, '-50,0,0', '0,0,0', '0.1,0,0'),
+  (),
+  r'^\S*labels/a.csv begins 50.0 s before \S*a.avi: times are in .*; .* --tolerate length$',
+)
+
+
 @pytest.mark.parametrize('name', USELESS)
 def test_the_dry_run_and_the_build_refuse_it_and_say_why(films, tmp_path, name):
   change, options, message = USELESS[name]
@@ -104,6 +111,28 @@ def test_the_dry_run_says_what_it_passes_over(films, tmp_path, capsys):
     'times and frames of the labels contradict each other in 1 of the clips, most in c, by 5 '
     'frames of the video: the times count'
   ) in said
+
+
+def test_the_dry_run_says_what_lies_before_the_video_and_between_labels(films, tmp_path, capsys):
+  """Rows at -1, -0.5, 0 and 0.4 s of frames at 0, 0.04, ..., 0.52 s; the lag is no mistake."""
+  root = shutil.copytree(films, tmp_path / 'set')
+  write_rows(root / 'labels/a.csv', TIMED, '-1,0,0', '-0.5,0,0', '0,0,0', '0.4,0,0')
+  words = ['--layout', 'plain', '--source', root, '--data_dir', tmp_path / 'records', '--dry-run']
+
+  def said(*options):
+    assert build.main([*map(str, words), '--workers', '1', *options]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    return [line for line in lines if line.startswith('rows') or '--label_gap' in line]
+
+  early = 'rows of labels before the begin of the video, which are left out: 2, in 1 of the clips'
+  assert said() == [f'{early}, most in a']
+  # Of the frames at 0, 0.04, ..., 0.4 s, the first and the last have a label of their own.
+  between = '0.4 s lie between labels more than 0.3 s apart, most in a, and so are not annotated; '
+  assert said('--label_gap', '0.3') == [
+    f'{between}--label_gap joins such labels',
+    f'{early}, most in a',
+  ]
+  assert said('--label_lag', '0.2') == [f'{early}, most in a']
 
 
 def test_the_dry_run_says_where_labels_and_videos_end(tmp_path, capsys):
