@@ -35,7 +35,7 @@ MADE_FROM = ' (they were made from other files, labels or options of the layout)
 TOLERABLE = {
   'unlisted': 'videos and crops that belong to no clip',
   'out_of_range': 'annotations outside [-1, 1], which then count as missing',
-  'subjects': 'subjects who are in several splits',
+  'subjects': 'subjects and videos that are in several splits',
   'length': f'annotations and videos that differ by more than {clips.MAX_LENGTH_DIFFERENCE} frames',
 }
 

@@ -131,11 +131,11 @@ def split_clips(
   Where no splits are given, folds are made of the subjects, which is said.
 
   Args:
-    clips: {clip: video} of the clips that come into the records.
+    clips: {clip: path of its video} of the clips that come into the records.
     assigned: {clip: Assignment}; either all of these clips have a split, or none has.
     args: with seed, folds and tolerate.
 
-  Raises InputError where a subject is in several splits, unless `subjects` is tolerated, where
+  Raises InputError where a subject or a video is in several splits, unless `subjects` is tolerated, where
   there are fewer than two splits besides test, and where one is called train or validation, but
   another than validation would validate.
   """
@@ -145,7 +145,7 @@ def split_clips(
     subjects = {clip: assigned[clip].subject if clip in assigned else None for clip in clips}
     given = make_folds(clips, subjects, args.folds, args.seed)
   elif 'subjects' not in args.tolerate:
-    check_subjects(given, assigned)
+    check_apart(given, clips, assigned)
   if len(set(given.values()) - {TEST}) < 2:
     only = ', '.join(sorted(set(given.values()) - {TEST})) or 'none'
     raise InputError(
@@ -168,21 +168,29 @@ def check_validation(splits: Mapping[str, str], assigned: Mapping[str, Assignmen
     )
 
 
-def check_subjects(splits: Mapping[str, str], assigned: Mapping[str, Assignment]) -> None:
-  """Raises InputError where clips of one subject are in several splits."""
-  by_subject = collections.defaultdict(dict)
-  for clip, split in splits.items():
-    if assigned[clip].subject is not None:
-      by_subject[assigned[clip].subject].setdefault(split, assigned[clip].where)
+def check_apart(
+  splits: Mapping[str, str], clips: Mapping[str, str], assigned: Mapping[str, Assignment]
+) -> None:
+  """Raises InputError where clips of one subject or one video are in several splits.
+
+  splits: {clip: split}. clips, assigned: as `split_clips` takes them.
+  """
   mistakes = Mistakes()
-  for subject, places in by_subject.items():
-    if len(places) > 1:
-      shown = ' and '.join(f'{split} ({where})' for split, where in list(places.items())[:2])
-      mistakes.add(
-        'subjects are in several splits, so that a model would be judged by people it has seen',
-        f'{subject} in {shown}',
-        '; move them, or accept it with --tolerate subjects',
-      )
+  for things, shared in (
+    ('subjects', {clip: assigned[clip].subject for clip in splits}),
+    ('videos', {clip: clips[clip] for clip in splits}),
+  ):
+    places: dict[str | None, dict[str, str]] = collections.defaultdict(dict)
+    for clip, split in splits.items():
+      places[shared[clip]].setdefault(split, assigned[clip].where)
+    for one, found in places.items():
+      if one is not None and len(found) > 1:
+        shown = ' and '.join(f'{split} ({where})' for split, where in list(found.items())[:2])
+        mistakes.add(
+          f'{things} are in several splits, so that a model would be judged by what it has seen',
+          f'{pathlib.PurePath(one).name} in {shown}',
+          '; move them, or accept it with --tolerate subjects',
+        )
   mistakes.raise_if_any()
 
 
@@ -195,7 +203,7 @@ def make_folds(
   clips. It is said how this was done. Raises InputError where there are not two groups.
 
   Args:
-    clips: {clip: video}.
+    clips: {clip: path of its video}.
     subjects: {clip: subject, or None where it is not known}: then the clip is its own subject.
     count: most folds.
     seed: any int.

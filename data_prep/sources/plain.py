@@ -117,7 +117,7 @@ def plan_jobs(
     args: the options of a source with those of label_files, partition and `add_crops_option`.
   """
   split_of = partition.split_clips(
-    {name: shown.video.name for name, shown in clips.items()}, assigned, args
+    {name: str(shown.video) for name, shown in clips.items()}, assigned, args
   )
   unreadable = faces.read_unreadable(args.source)
   folders = features.parse_folders(args.features)

@@ -456,6 +456,22 @@ def test_a_subject_in_two_splits_is_refused_unless_it_is_accepted(untouched):
   assert len(plan(untouched, '--tolerate', 'subjects')) == 2
 
 
+def test_two_people_of_a_video_in_two_splits_are_refused_unless_it_is_accepted(untouched):
+  for name in ('left', 'right'):
+    shutil.copy(untouched / 'labels/c.csv', untouched / f'labels/c_{name}.csv')
+  (untouched / 'labels/c.csv').unlink()
+  write_rows(untouched / 'persons.csv', 'name,face,video', 'c_left,left,c', 'c_right,right,c')
+  assign(untouched, 'name,split', 'c_left,train', 'c_right,dev', 'a,train', 'b,dev')
+  with pytest.raises(InputError) as error:
+    plan(untouched)
+  assert re.search(
+    r'^1 video is in several splits, .*: c.avi in train \(\S*splits.csv, line 2\) and validation '
+    r'\(\S*splits.csv, line 3\); .*--tolerate subjects$',
+    str(error.value),
+  )
+  assert len(plan(untouched, '--tolerate', 'subjects')) == 2
+
+
 # Persons.
 
 
