@@ -264,12 +264,11 @@ def keep(target, splits, known, seen, workers):
 def check_inputs(jobs, workers):
   """Checks labels in time and features, in seconds, before any video is decoded, in hours.
 
-  Raises InputError for the first that does not fit.
+  Raises InputError for all that do not fit.
   """
   jobs = [job for job in jobs if job.features or job.timed is not None]
   if jobs:
-    with parallel.ordered(clips.check_inputs, jobs, workers, 'checked clip') as checked:
-      collections.deque(checked, maxlen=0)
+    parallel.ordered_or_mistakes(clips.check_inputs, jobs, workers, 'checked clip')
 
 
 def draw_contact_sheets(jobs, args):

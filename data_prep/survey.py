@@ -85,8 +85,8 @@ def describe(splits: Mapping[str, Sequence[Job]], workers: int) -> str:
   planned = [job for members in splits.values() for job in members]
   splits = {split: [job for job in members if job.is_recorded] for split, members in splits.items()}
   jobs = [job for members in splits.values() for job in members]
-  with parallel.ordered(count, jobs, workers, 'clip') as counted:
-    counts = {job.clip.name: found for job, found in zip(jobs, counted, strict=True)}
+  counted = parallel.ordered_or_mistakes(count, jobs, workers, 'clip')
+  counts = {job.clip.name: found for job, found in zip(jobs, counted, strict=True)}
   width = max(map(len, ('split', 'all', *splits)))
   lines = [
     f'{"split":{width}}{"clips":>7}{"subjects":>10}{"frames":>11}{"s":>9}{"annotated s":>13}'

@@ -62,10 +62,12 @@ def plan(
     for name, path in videos.items()
     if name in written or assigned[name].split == TEST
   }
+  for name, entry in chosen.items():
+    partition.check_usable(name, str(entry.video), mistakes)
   if 'unlisted' not in args.tolerate:
     for name in sorted(videos.keys() - chosen.keys()):
       mistakes.add('videos have no labels and are not in the test split', name, plain.LEAVE_OUT)
-    mistakes.raise_if_any()
+  mistakes.raise_if_any()
   used = {name: written[name] for name in chosen if name in written}
   labels = label_files.join(used, args, mistakes, label_range)
   annotations = {name: found[0].path for name, found in written.items()}

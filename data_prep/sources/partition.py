@@ -8,7 +8,7 @@ import pathlib
 import re
 from collections.abc import Mapping
 
-from avjax.data.names import check_name
+from avjax.data.names import MOST_BYTES, SIGNS, check_name
 from avjax.data.splits import TEST, fold_chunks
 from avjax.errors import InputError
 from avjax.files.mistakes import Mistakes
@@ -85,7 +85,7 @@ def read_splits(
     clip = names.get(cells[name], cells[name])
     who = None if subject is None else cells[subject] or None
     if who is not None:
-      check_name(who, where)
+      check_usable(who, where, mistakes)
     part = None
     if split is not None:
       part = split_name(cells[split])
@@ -102,6 +102,19 @@ def read_splits(
   for before, after in renamed.items():
     print(f'{path}: {before} is the split {after}')
   return found
+
+
+def check_usable(name: str, where: str, mistakes: Mistakes) -> None:
+  """Puts the name of a clip or a subject that `check_name` refuses into `mistakes`."""
+  try:
+    check_name(name, where)
+  except InputError:
+    mistakes.add(
+      'names are not usable',
+      f'{where} ({ascii(name)[:60]})',
+      f'; they begin with a letter or digit, have letters, digits, blanks and {SIGNS[1:]} and at '
+      f'most {MOST_BYTES} bytes',
+    )
 
 
 def assign(
@@ -135,9 +148,9 @@ def split_clips(
     assigned: {clip: Assignment}; either all of these clips have a split, or none has.
     args: with seed, folds and tolerate.
 
-  Raises InputError where a subject or a video is in several splits, unless `subjects` is tolerated, where
-  there are fewer than two splits besides test, and where one is called train or validation, but
-  another than validation would validate.
+  Raises InputError where a subject or a video is in several splits, unless `subjects` is
+  tolerated, where there are fewer than two splits besides test, and where one is called train or
+  validation, but another than validation would validate.
   """
   splits = {clip: assigned[clip].split for clip in clips if clip in assigned}
   given = {clip: split for clip, split in splits.items() if split is not None}
@@ -157,7 +170,7 @@ def split_clips(
 
 
 def check_validation(splits: Mapping[str, str], assigned: Mapping[str, Assignment]) -> None:
-  """Raises InputError where the names say which split trains, but others than these validate."""
+  """Raises InputError where another split would validate than the names of the splits say."""
   names = set(splits.values())
   held_out = fold_chunks(0, names)[1]
   if names & {'train', VALIDATION} and held_out != VALIDATION:

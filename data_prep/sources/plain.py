@@ -183,7 +183,8 @@ def list_videos(folder: pathlib.Path, mistakes: Mistakes) -> dict[str, pathlib.P
     if path.is_dir():
       mistakes.add('folders are among the videos', str(path), f'; put the videos into {folder}')
       continue
-    files.check_readable(path)
+    with mistakes.caught():
+      files.check_readable(path)
     if path.stem in found:
       mistakes.add(
         'videos have the name of another one, but for the ending',
@@ -258,6 +259,7 @@ def read_persons(
     if not clip:
       mistakes.add('rows have no name of a clip', table.where(line))
       continue
+    partition.check_usable(clip, table.where(line), mistakes)
     if clip in found:
       mistakes.add('clips are named twice', f'{table.where(line)} ({cells[name]})')
     shown_in = None if video is None else names.get(cells[video], cells[video]) or None
@@ -303,6 +305,8 @@ def choose_clips(videos, written, persons, assigned, args, mistakes) -> dict[str
       unlisted('clips have no labels and are not in the test split', name)
     else:
       chosen[name] = entry
+      if name not in persons:
+        partition.check_usable(name, str(entry.video), mistakes)
   return chosen
 
 

@@ -95,6 +95,20 @@ def test_the_dry_run_and_the_build_refuse_it_and_say_why(films, tmp_path, name):
   assert not (tmp_path / 'records/crops').exists()  # no face has been looked for
 
 
+def test_every_video_that_does_not_fit_is_named(films, tmp_path):
+  root = shutil.copytree(films, tmp_path / 'set')
+  (root / 'videos/a.avi').write_text('no film')
+  (root / 'videos/b.avi').write_text('no film')
+  write_rows(root / 'labels/c.csv', TIMED, '90,0,0', '91,0,0')
+  words = ['--layout', 'plain', '--source', root, '--data_dir', tmp_path / 'records', *SIZES]
+  for dry in ([], ['--dry-run']):
+    with pytest.raises(InputError) as error:
+      build.main([*map(str, words), '--workers', '1', *dry])
+    assert len(error.value.args) == 3
+    for name, said in zip(('c.csv', 'a.avi', 'b.avi'), sorted(error.value.args), strict=True):
+      assert name in said
+
+
 def test_the_dry_run_says_what_it_passes_over(films, tmp_path, capsys):
   """Five frames of cid's, who has the weight 0, and frames of 12.5 a second beside times."""
   root = shutil.copytree(films, tmp_path / 'set')

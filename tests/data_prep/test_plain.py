@@ -607,8 +607,20 @@ MISTAKES = {
     'columns split and fold say the same thing',
   ),
   'subject': (
-    set_splits('name,subject', 'a,=cmd', 'b,x', 'c,y'),
-    'splits.csv, line 2: .* cannot be',
+    set_splits('name,subject', 'a,=cmd', 'b,x', 'c,-'),
+    r"2 names are not usable: .*splits.csv, line 2 \('=cmd'\), .*; they begin with a letter",
+  ),
+  'clip': (
+    lambda root: [
+      path.rename(path.with_stem(f'={path.stem}'))
+      for name in 'ab'
+      for path in root.rglob(f'{name}.*')
+    ],
+    r"2 names are not usable: .*videos/=a.avi \('=a'\), .*; they begin with a letter",
+  ),
+  'person': (
+    set_persons('name,face,video', '=c,left,c'),
+    r"1 name is not usable: .*persons.csv, line 2 \('=c'\); they",
   ),
   'one_subject': (set_splits('name,subject', 'a,x', 'b,x', 'c,x'), 'clips are of one subject'),
   'face': (
