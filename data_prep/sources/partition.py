@@ -6,7 +6,8 @@ import dataclasses
 import hashlib
 import pathlib
 import re
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Iterable, Mapping
 
 from avjax.data.names import MOST_BYTES, SIGNS, check_name
 from avjax.data.splits import TEST, fold_chunks
@@ -30,6 +31,7 @@ USUAL = {
   'test': TEST,
   'testing': TEST,
 }
+FOLD = re.compile(r'([0-9]{1,4})(\.0)?', re.ASCII)  # pandas writes 0.0 where some are missing
 SPLIT = re.compile('[A-Za-z][A-Za-z0-9_]*', re.ASCII)  # what TFDS takes as the name of a split
 
 
@@ -70,7 +72,7 @@ def read_splits(
   3 becomes the split fold3. Rows that cannot be used go into `mistakes`. Raises InputError where a
   column is missing.
 
-  names: {file of a video: its name}; rows may have either.
+  names: as `clip_called` takes them.
 
   Returns {clip: Assignment}.
   """
@@ -82,7 +84,7 @@ def read_splits(
   found, renamed = {}, {}
   for line, cells in table.rows:
     where = table.where(line)
-    clip = names.get(cells[name], cells[name])
+    clip = clip_called(cells[name], names)
     who = None if subject is None else cells[subject] or None
     if who is not None:
       check_usable(who, where, mistakes)
@@ -102,6 +104,21 @@ def read_splits(
   for before, after in renamed.items():
     print(f'{path}: {before} is the split {after}')
   return found
+
+
+def call_clips(names: Iterable[tuple[str, str]]) -> dict[str, str]:
+  """Returns {word: clip} of pairs (word, clip), for `clip_called`."""
+  return {unicodedata.normalize('NFC', word): clip for word, clip in names}
+
+
+def clip_called(word: str, names: Mapping[str, str]) -> str:
+  """Returns the clip that a cell or the name of a file means, or the word itself.
+
+  macOS and Excel code letters with accents in different ways (NFD and NFC), which look the same.
+
+  names: {clip or file of a video: clip}, as `call_clips` makes them.
+  """
+  return names.get(unicodedata.normalize('NFC', word), word)
 
 
 def check_usable(name: str, where: str, mistakes: Mistakes) -> None:
@@ -130,7 +147,7 @@ def split_name(cell: str) -> str | None:
   """Returns the name of a split in the records for what a person wrote, None for what is none."""
   if cell.lower() in USUAL:
     return USUAL[cell.lower()]
-  name = f'fold{int(cell)}' if re.fullmatch('[0-9]{1,4}', cell, re.ASCII) else cell
+  name = f'fold{int(number[1])}' if (number := FOLD.fullmatch(cell)) else cell
   return name if SPLIT.fullmatch(name) and name != 'all' else None  # TFDS calls the union `all`
 
 

@@ -15,6 +15,7 @@ another: where a video shows two people, each of them has a row, labels and a na
 
 import dataclasses
 import pathlib
+import unicodedata
 from collections.abc import Mapping
 
 import numpy as np
@@ -54,11 +55,12 @@ class Plain(Source):
     videos, written, persons, assigned = {}, {}, {}, {}
     with mistakes.caught():
       videos = list_videos(source / VIDEOS, mistakes)
+    words = [(path.name, name) for name, path in videos.items()] + [(name, name) for name in videos]
     with mistakes.caught():
-      written = list_labels(source / LABELS, mistakes)
-    names = {path.name: name for name, path in videos.items()}
+      persons = read_persons(source / PERSONS, partition.call_clips(words), mistakes)
+    names = partition.call_clips([*words, *((name, name) for name in persons)])
     with mistakes.caught():
-      persons = read_persons(source / PERSONS, names, mistakes)
+      written = list_labels(source / LABELS, names, mistakes)
     with mistakes.caught():
       if (source / SPLITS).exists():
         assigned = partition.read_splits(source / SPLITS, names, mistakes)
@@ -178,28 +180,31 @@ def list_videos(folder: pathlib.Path, mistakes: Mistakes) -> dict[str, pathlib.P
   Folders in it, and two videos of the same name, go into `mistakes`. Raises InputError where there
   is none.
   """
-  found = {}
+  found, called = {}, {}
   for path in files.visible(files.existing_folder(folder)):
     if path.is_dir():
       mistakes.add('folders are among the videos', str(path), f'; put the videos into {folder}')
       continue
     with mistakes.caught():
       files.check_readable(path)
-    if path.stem in found:
+    name = called.setdefault(unicodedata.normalize('NFC', path.stem), path.stem)
+    if name in found:
       mistakes.add(
         'videos have the name of another one, but for the ending',
-        f'{found[path.stem]} and {path.name}',
+        f'{found[name]} and {path.name}',
       )
-    found[path.stem] = path
+    found[name] = path
   if not found and not mistakes:
     raise InputError(f'{folder} holds no videos')
   return found
 
 
 def list_labels(
-  folder: pathlib.Path, mistakes: Mistakes
+  folder: pathlib.Path, names: Mapping[str, str], mistakes: Mistakes
 ) -> dict[str, list[tuple[str, pathlib.Path]]]:
   """Returns {clip: [(annotator, path)]} of the files of labels of a folder.
+
+  names: as `partition.clip_called` takes them.
 
   The annotator is '' for NAME.csv. Other files, and clips with both a file and a folder, go into
   `mistakes`. Raises InputError where there are no labels.
@@ -216,7 +221,7 @@ def list_labels(
           str(file),
           f'; these end with {" or ".join(LABEL_ENDINGS)}',
         )
-    name = path.name if path.is_dir() else path.stem
+    name = partition.clip_called(path.name if path.is_dir() else path.stem, names)
     if path.is_dir() and not files.visible(path):
       mistakes.add('folders hold no files of labels', str(path))
     elif inside and name in found:
@@ -235,7 +240,7 @@ def read_persons(
 
   Rows that cannot be used go into `mistakes`. A cell without a face stands for the largest.
 
-  names: {file of a video: its name}; rows may have either.
+  names: as `partition.clip_called` takes them.
 
   Returns {clip: (face, name of the video or None, where this is written)}; {} without a table.
   """
@@ -255,14 +260,14 @@ def read_persons(
         '; it is largest, left, right or a number from 1',
       )
       continue
-    clip = names.get(cells[name], cells[name])
+    clip = partition.clip_called(cells[name], names)
     if not clip:
       mistakes.add('rows have no name of a clip', table.where(line))
       continue
     partition.check_usable(clip, table.where(line), mistakes)
     if clip in found:
       mistakes.add('clips are named twice', f'{table.where(line)} ({cells[name]})')
-    shown_in = None if video is None else names.get(cells[video], cells[video]) or None
+    shown_in = None if video is None else partition.clip_called(cells[video], names) or None
     found[clip] = which, shown_in, table.where(line)
   return found
 
@@ -281,12 +286,20 @@ def choose_clips(videos, written, persons, assigned, args, mistakes) -> dict[str
       clips of the test split need no labels.
   """
   shown = show(videos, persons, args.source, mistakes)
+
+  def without_clip(things, where, name):
+    if name in videos:
+      kind = f'{things} have the name of a video whose people have other names'
+      mistakes.add(kind, where, f'; write those of {PERSONS}')
+    else:
+      mistakes.add(f'{things} have no video', where, looked_in(args.source))
+
   for name, assignment in assigned.items():
     if name not in shown:
-      mistakes.add('rows have no video', f'{assignment.where} ({name})', looked_in(args.source))
+      without_clip('rows', f'{assignment.where} ({name})', name)
   for name, found in written.items():
     if name not in shown:
-      mistakes.add('files of labels have no video', str(found[0][1]), looked_in(args.source))
+      without_clip('files of labels', str(found[0][1]), name)
 
   def unlisted(kind, where):
     if 'unlisted' not in args.tolerate:

@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import shutil
+import unicodedata
 
 import numpy as np
 import pytest
@@ -413,6 +414,8 @@ def test_names_that_would_let_another_split_validate_are_refused(untouched, spli
 def test_folds_by_number_stay_in_order(untouched):
   assign(untouched, 'name,fold', 'a,2', 'b,10', 'c,2')
   assert members(plan(untouched)) == {'fold10': ['b'], 'fold2': ['a', 'c']}
+  assign(untouched, 'name,fold', 'a,2.0', 'b,10.0', 'c,2')  # as pandas writes them
+  assert members(plan(untouched)) == {'fold10': ['b'], 'fold2': ['a', 'c']}
 
 
 def test_without_splits_there_are_folds_of_subjects_by_a_seed(tmp_path, capsys):
@@ -575,6 +578,21 @@ MISTAKES = {
     lambda root: (root / 'labels/b.csv').unlink(),
     'clip has no labels and is not in the test split: b; to leave them out, add --tolerate unl',
   ),
+  'parted': (
+    lambda root: [
+      write_rows(root / 'persons.csv', 'name,face,video', 'c_left,left,c'),
+      (root / 'labels/c.csv').rename(root / 'labels/c_left.csv'),
+      assign(root, 'name,split', 'a,p', 'b,q', 'c_left,p', 'c,q'),
+    ],
+    r'1 row has the name of a video whose people have other names: .*line 5 \(c\); write th',
+  ),
+  'parted_labels': (
+    lambda root: [
+      write_rows(root / 'persons.csv', 'name,face,video', 'c_left,left,c'),
+      shutil.copy(root / 'labels/c.csv', root / 'labels/c_left.csv'),
+    ],
+    '1 file of labels has the name of a video whose people have other names: .*labels/c.csv; ',
+  ),
   'two_videos': (
     lambda root: (root / 'videos/b.mp4').touch(),
     '1 video has the name of another one, but for the ending: .*b.avi and b.mp4',
@@ -689,6 +707,21 @@ def test_a_name_may_have_the_ending_of_its_video(untouched):
   assign(untouched, 'name,split', 'a.avi,p', 'b,q', 'c.mp4,p')
   with pytest.raises(InputError, match=r'1 row has no video: .*line 4 \(c.mp4\)'):
     plan(untouched)
+
+
+@pytest.mark.parametrize('forms', [('NFD', 'NFC'), ('NFC', 'NFD')])
+def test_names_that_look_the_same_are_the_same(tmp_path, forms):
+  """macOS codes an accent as a sign of its own; a clip has the name of its file, as it is."""
+  film, table = (unicodedata.normalize(form, 'Zo\u00eb') for form in forms)
+  source = make_plain(tmp_path / 'set', videos=(film, 'b'), films=False)
+  assert film != table
+  (source / f'labels/{film}.csv').rename(source / f'labels/{table}_2.csv')
+  write_rows(source / 'persons.csv', 'name,face,video', f'{film}_2,left,{table}.avi')
+  assign(source, 'name,split', f'{table}_2,train', 'b,dev')
+  assert members(plan(source)) == {'train': [f'{film}_2'], 'validation': ['b']}
+  (source / f'videos/{table}.avi').touch()
+  with pytest.raises(InputError, match='1 video has the name of another one, but for the ending'):
+    plan(source)
 
 
 def test_crops_of_no_clip_are_refused_unless_they_are_accepted(untouched):
