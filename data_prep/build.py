@@ -172,8 +172,7 @@ def build(args, check):
   )
   records.check_layout(vars(layout), 'the layout of the records')
   jobs = shards.recorded(splits)
-  if any(job.face for job in jobs):
-    found_faces.programs()  # says now what it would say after the first video
+  check_places(jobs, args)
   if args.dry_run:
     print(survey.describe(splits, args.workers))
     return 0
@@ -213,6 +212,27 @@ def build(args, check):
     draw_contact_sheets(jobs, args)
   print('\n'.join([*summary(made, target), *survey.remarks(jobs)]))
   return 0
+
+
+def check_places(jobs, args):
+  """Raises InputError, before the first video is decoded, where nothing can be written later.
+
+  That is where --data_dir or the folder of found faces is a file, where no detector of faces is
+  installed, and where other crops are in the place of the faces that are to be found.
+  """
+  mistakes = Mistakes()
+  cached = [job.clip.crops for job in jobs if job.face]
+  for folder in {args.data_dir, *(crops.parent for crops in cached)}:
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    with mistakes.caught():
+      if not there.is_dir():
+        raise InputError(f'{there} is no folder; choose another --data_dir or --crops_cache')
+  if cached:
+    found_faces.programs()
+  for crops in cached:
+    with mistakes.caught():
+      found_faces.read_made_from(crops)
+  mistakes.raise_if_any()
 
 
 def check_same(target, wanted, check):

@@ -21,7 +21,8 @@ MOST_APART = 1.5  # frames that rounding may put between a time and the frame be
 class Counts:
   """Counts what is in a clip.
 
-  seconds: that its frames last. annotated: seconds of the frames that are annotated.
+  frames: of the video, of which those without labels come into no record.
+  seconds: that they last. annotated: seconds of the frames that are annotated.
   weight_0: seconds that would be annotated if annotators of weight 0 counted.
   between: seconds that would be annotated if labels were joined whatever lies between them.
   gap: seconds up to which they are joined; 0 where labels are not in time.
@@ -89,13 +90,13 @@ def describe(splits: Mapping[str, Sequence[Job]], workers: int) -> str:
   counts = {job.clip.name: found for job, found in zip(jobs, counted, strict=True)}
   width = max(map(len, ('split', 'all', *splits)))
   lines = [
-    f'{"split":{width}}{"clips":>7}{"subjects":>10}{"frames":>11}{"s":>9}{"annotated s":>13}'
+    f'{"split":{width}}{"clips":>7}{"subjects":>10}{"video frames":>14}{"s":>9}{"annotated s":>13}'
   ]
   for split, members in [*splits.items(), ('all', jobs)]:
     found = [counts[job.clip.name] for job in members]
     subjects = len({job.subject for job in members if job.subject is not None})
     lines.append(
-      f'{split:{width}}{len(members):7,}{subjects or "-":>10}{sum(c.frames for c in found):11,}'
+      f'{split:{width}}{len(members):7,}{subjects or "-":>10}{sum(c.frames for c in found):14,}'
       f'{sum(c.seconds for c in found):9,.0f}{sum(c.annotated for c in found):13,.1f}'
     )
   lines.append(f'validates: {fold_chunks(0, splits)[1]} (in fold 0, which is trained by default)')

@@ -109,6 +109,26 @@ def test_every_video_that_does_not_fit_is_named(films, tmp_path):
       assert name in said
 
 
+def test_the_dry_run_refuses_places_that_the_build_refuses(films, tmp_path):
+  """Before any video is decoded: a file in place of the records, other crops for found faces."""
+  (tmp_path / 'file').touch()
+  for name in 'ab':
+    (tmp_path / 'records/crops' / name).mkdir(parents=True)
+  before = sorted(tmp_path.rglob('*'))
+  for place, words in (
+    ('file', ['file is no folder; choose another --data_dir']),
+    ('file/records', ['file is no folder; choose another --data_dir']),
+    ('records', ['crops/a exists but has no made_from.json', 'crops/b exists but has no made_']),
+  ):
+    for dry in ([], ['--dry-run']):
+      given = ['--layout', 'plain', '--source', films, '--data_dir', tmp_path / place, *SIZES]
+      with pytest.raises(InputError) as error:
+        build.main([*map(str, given), '--workers', '1', *dry])
+      for word, said in zip(words, sorted(error.value.args), strict=True):
+        assert word in said
+  assert sorted(tmp_path.rglob('*')) == before
+
+
 def test_the_dry_run_says_what_it_passes_over(films, tmp_path, capsys):
   """Five frames of cid's, who has the weight 0, and frames of 12.5 a second beside times."""
   root = shutil.copytree(films, tmp_path / 'set')
