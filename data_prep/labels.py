@@ -14,6 +14,7 @@ from avjax.errors import InputError
 
 DIMENSIONS = 'valence', 'arousal'
 COMPARED_RATE = 25  # moments a second at which labels in time are compared between annotators
+MOST_SECONDS = 24 * 3600  # that a label may be away from the start of the video
 ROUNDING = 1e-6  # seconds: what decimal times such as 0.1 lose in binary
 
 

@@ -91,10 +91,15 @@ def read_table(path: pathlib.Path, mistakes: Mistakes) -> Table:
   InputError where it lacks a header.
   """
   lines = files.read_text(path).splitlines()
-  if not lines or not lines[0].strip():
-    raise InputError(f'{path}, line 1: expected a header with the names of the columns')
-  delimiter = max(DELIMITERS, key=lines[0].count)
+  if lines and lines[0].lower().startswith('sep='):
+    raise InputError(
+      f'{path}, line 1: {lines[0][:9]!r} is a word to Excel alone; remove this line, so that the '
+      'header comes first'
+    )
+  delimiter = max(DELIMITERS, key=lines[0].count) if lines else ','
   rows = list(cells_of(path, lines, delimiter))
+  if not rows or rows[0][0] != 1:
+    raise InputError(f'{path}, line 1: expected a header with the names of the columns')
   return make_table(path, rows[0][1], rows[1:], mistakes, decimal_comma=delimiter != ',')
 
 
@@ -127,13 +132,29 @@ def make_table(
 
 
 def cells_of(
-  path: pathlib.Path, lines: Sequence[str], delimiter: str, quote: str = '"'
+  path: pathlib.Path, lines: Iterable[str], delimiter: str, quote: str = '"'
 ) -> Iterator[tuple[int, list[str]]]:
-  """Yields (line, cells) of the lines that are not empty, counted from 1."""
-  reader = csv.reader(lines, delimiter=delimiter, quotechar=quote, skipinitialspace=True)
+  """Yields (line, cells) of the rows that are not empty; lines are counted from 1.
+
+  A cell in quotes may go over several lines; the row is named by the first. Raises InputError for a
+  quote that is not closed, which would make one cell of all rows that follow.
+  """
+  blanks = re.compile(f'{re.escape(quote)} +(?={re.escape(delimiter)}|$)')  # after a cell in quotes
+  reader = csv.reader(
+    (blanks.sub(quote, line) for line in lines),
+    delimiter=delimiter,
+    quotechar=quote,
+    skipinitialspace=True,
+    strict=True,
+  )
+  first = 1
   try:
     for cells in reader:
       if any(map(str.strip, cells)):
-        yield reader.line_num, [cell.strip() for cell in cells]
+        yield first, [cell.strip() for cell in cells]
+      first = reader.line_num + 1
   except csv.Error as error:
-    raise InputError(f'{path}, line {reader.line_num}: {error}') from error
+    raise InputError(
+      f'{path}, line {first}: a quote is opened and not closed at the end of its cell; close or '
+      f'remove it ({error})'
+    ) from error

@@ -17,6 +17,7 @@ in-the-wild, Image and Vision Computing 65 (2017), and public loaders of it, suc
 gdl/datasets/AfewVaDataModule.py of radekd91/emoca.
 """
 
+import itertools
 import pathlib
 
 import numpy as np
@@ -26,6 +27,7 @@ from avjax.data.names import check_name
 from avjax.errors import InputError, as_input_error
 from avjax.files.mistakes import Mistakes
 from avjax.media.faces import MAX_FRAME
+from data_prep.labels import DIMENSIONS
 from data_prep.sources import Source, known, partition, plain, register
 from data_prep.sources.label_files import LabelFile
 
@@ -66,13 +68,26 @@ def read_labels(path: pathlib.Path) -> tuple[LabelFile, str | None]:
   """Reads the labels of a clip, and who it shows; None where that is not said."""
   content = files.read_json(path, 'is it readable?')
   with as_input_error(f'{path} is no annotation of AFEW-VA'):
-    frames = sorted((int(name) + 1, frame) for name, frame in content['frames'].items())
-    places = np.array([place for place, _ in frames], np.float64)
-    values = [[float(frame['valence']), float(frame['arousal'])] for _, frame in frames]
-    if not frames or not 1 <= frames[0][0] <= frames[-1][0] <= MAX_FRAME:
+    frames = sorted(
+      (int(name), *(value_of(path, name, frame, d) for d in DIMENSIONS))
+      for name, frame in content['frames'].items()
+    )
+    names = [name for name, *_ in frames]
+    if not names or not 0 <= names[0] <= names[-1] < MAX_FRAME:
       raise InputError(f'{path} holds no frames that are counted from 0')
+    for name, after in itertools.pairwise(names):
+      if name == after:
+        raise InputError(f'{path} holds the frame {name} twice')
     actor = content.get('actor') or None
     if actor is not None:
       check_name(actor, str(path))
-    names = [place - 1 for place, _ in frames]
-    return LabelFile(path, '', True, places, np.array(values), names, 'frame'), actor
+    values = np.array([both for _, *both in frames])
+    return LabelFile(path, '', True, np.array(names) + 1.0, values, names, 'frame'), actor
+
+
+def value_of(path: pathlib.Path, name: str, frame: dict, dimension: str) -> float:
+  """Returns the valence or arousal of a frame; InputError where it is no number."""
+  try:
+    return float(frame[dimension])
+  except (KeyError, TypeError, ValueError) as error:
+    raise InputError(f'{path}, frame {name[:20]}: its {dimension} is no number') from error

@@ -9,7 +9,6 @@ it leaves open is as ELAN's Transcription2TabDelimitedText writes it: `Begin Tim
 column where there is one for each tier; with a row for each annotation there is no header.
 """
 
-import csv
 import dataclasses
 import itertools
 import math
@@ -23,17 +22,17 @@ import numpy as np
 from avjax import files
 from avjax.errors import InputError, one_line
 from avjax.files.mistakes import Mistakes
-from avjax.files.tables import NO_NUMBER, number
-from data_prep.labels import COMPARED_RATE, DIMENSIONS
+from avjax.files.tables import NO_NUMBER, cells_of, number
+from data_prep.labels import COMPARED_RATE, DIMENSIONS, MOST_SECONDS
 from data_prep.sources.label_files import LabelFile
 
-MOST_SECONDS = 24 * 3600
+ROUNDED = 0.0015  # seconds by which a duration may differ from the times, which are in ms
 BEGIN, END = 'begin time', 'end time'
 # {how a time is written: what ELAN calls that in a header}
 FORMATS = {
-  re.compile(r'\d+:\d\d:\d\d\.\d{1,3}', re.ASCII): 'hh:mm:ss.ms',
-  re.compile(r'\d+\.\d+', re.ASCII): 'ss.msec',
-  re.compile(r'\d+', re.ASCII): 'msec',
+  re.compile(r'\d{1,12}:\d\d:\d\d\.\d{1,3}', re.ASCII): 'hh:mm:ss.ms',
+  re.compile(r'\d{1,12}\.\d{1,12}', re.ASCII): 'ss.msec',
+  re.compile(r'\d{1,12}', re.ASCII): 'msec',
 }
 
 
@@ -73,7 +72,7 @@ def read_eaf(path: pathlib.Path, annotator: str, mistakes: Mistakes) -> LabelFil
     if reader.root != 'ANNOTATION_DOCUMENT':
       raise InputError(f'its root is {reader.root}')
     found = list(reader.annotations())
-  except (expat.ExpatError, InputError, KeyError, ValueError) as error:
+  except (expat.ExpatError, InputError, KeyError, OverflowError, ValueError) as error:
     raise InputError(f'{path} is no file of ELAN: {one_line(error)}') from error
   return label_file(path, annotator, reader.tiers, found, mistakes)
 
@@ -89,6 +88,7 @@ class EafReader:
   def __init__(self):
     self.root, self.origin = None, None
     self.tiers: list[str] = []
+    self.tier: str | None = None  # the one that is being read
     self.slots: dict[str, str | None] = {}  # {time slot: milliseconds}
     self.places: dict[str, tuple[str, str] | str] = {}  # {annotation: its slots, or its parent}
     self.found: list[tuple[str, str, str, int]] = []  # tier, annotation, text, line
@@ -105,8 +105,11 @@ class EafReader:
     elif tag == 'TIME_SLOT':
       self.slots[given['TIME_SLOT_ID']] = given.get('TIME_VALUE')
     elif tag == 'TIER':
-      self.tiers.append(given['TIER_ID'])
+      self.tier = given['TIER_ID']
+      self.tiers.append(self.tier)
     elif tag in ('ALIGNABLE_ANNOTATION', 'REF_ANNOTATION'):
+      if self.tier is None:
+        raise InputError(f'the annotation in line {line} is in no tier')
       self.open = given['ANNOTATION_ID'], line
       self.places[self.open[0]] = (
         given['ANNOTATION_REF']
@@ -123,9 +126,12 @@ class EafReader:
 
   def end(self, tag: str) -> None:
     """Takes the end of an element."""
-    if tag == 'ANNOTATION_VALUE' and self.open and self.text is not None:
-      name, line = self.open
-      self.found.append((self.tiers[-1], name, ''.join(self.text), line))
+    if tag == 'TIER':
+      self.tier = self.open = None
+    elif tag == 'ANNOTATION_VALUE':
+      if self.tier and self.open and self.text is not None:
+        name, line = self.open
+        self.found.append((self.tier, name, ''.join(self.text), line))
       self.text = None
 
   def annotations(self):
@@ -145,8 +151,9 @@ class EafReader:
 
 def is_export(path: pathlib.Path) -> bool:
   """Tells whether a .csv is an export of ELAN, which has a column for the begin of annotations."""
-  cells = next((cells for _, cells in rows(path)), [])
-  return any(cell.lower().startswith(f'{BEGIN} - ') for cell in cells)
+  lines = (line.lstrip('" ') for line in files.read_text(path).splitlines())
+  header = next((line for line in lines if line and not line.startswith('#')), '')
+  return f'{BEGIN} - ' in header.lower()
 
 
 def read_export(path: pathlib.Path, annotator: str, mistakes: Mistakes) -> LabelFile:
@@ -161,6 +168,10 @@ def read_export(path: pathlib.Path, annotator: str, mistakes: Mistakes) -> Label
   header = [cell.lower() for cell in table[0][1]]
   if any(name.startswith(f'{BEGIN} - ') for name in header):
     tiers, found = by_columns(path, header, table, mistakes)
+  elif all(any(name in cell for cell in header) for name in DIMENSIONS):
+    raise InputError(
+      f'{path} is a table of labels and no export of ELAN; let its name end with .csv'
+    )
   else:
     tiers, found = by_rows(path, table, mistakes)
   return label_file(path, annotator, tiers, found, mistakes)
@@ -170,13 +181,12 @@ def rows(path: pathlib.Path):
   """Yields (line, cells) of a file, without empty lines and those on media, which begin with #."""
   lines = files.read_text(path).splitlines()
   if path.suffix.lower() == '.csv':
-    reader = csv.reader(lines, skipinitialspace=True)
-    cells_of = ((reader.line_num, cells) for cells in reader)
-  else:
-    cells_of = ((k, line.split('\t')) for k, line in enumerate(lines, 1))
-  for line, cells in cells_of:
+    found = cells_of(path, lines, ',')
+  else:  # text in which a quote is a quote
+    found = ((k, [c.strip() for c in line.split('\t')]) for k, line in enumerate(lines, 1))
+  for line, cells in found:
     if any(cells) and not cells[0].lstrip('"').startswith('#'):
-      yield line, [cell.strip() for cell in cells]
+      yield line, cells
 
 
 def by_columns(path, header: Sequence[str], table, mistakes: Mistakes):
@@ -202,25 +212,31 @@ def by_columns(path, header: Sequence[str], table, mistakes: Mistakes):
 def by_rows(path, table, mistakes: Mistakes):
   """Returns the tiers and annotations of a table with a row for each annotation, without a header.
 
-  A row has the tier, perhaps the participant, begin, end and perhaps duration in one or more
-  formats, and the text.
+  A row has the tier, perhaps the participant, then begin, end and duration, each in one or more
+  formats, and the text. Nothing names these columns. Only the duration tells the begin from a
+  participant that is a number, and the end from a duration without one, so it must be there.
   """
   tiers, found = [], []
   for line, cells in table:
     tiers.append(cells[0])
-    times = next(
-      (same for form in FORMATS if len(same := list(filter(form.fullmatch, cells[1:-1]))) > 1), []
-    )
     if cells[0].lower() not in DIMENSIONS:
       continue
-    if not times:
+    times, others = divmod(len(cells) - 2, 3)  # formats of each time, and columns before them
+    begin, end, duration = map(seconds, cells[-1 - 3 * times : -1 : times]) if times else [None] * 3
+    if (
+      others > 1
+      or begin is None
+      or end is None
+      or duration is None
+      or abs(begin + duration - end) > ROUNDED
+    ):
       mistakes.add(
-        'rows have no begin and end of an annotation',
+        'rows have no begin, end and duration of an annotation',
         f'{path}, line {line}',
-        '; export the tier names, begin and end time, and the values of annotations',
+        '; export tier names, these three times and annotations, with no other columns',
       )
-      continue
-    found.append(Annotation(cells[0], *map(seconds, times[:2]), cells[-1], line))
+    else:
+      found.append(Annotation(cells[0], begin, end, cells[-1], line))
   return list(dict.fromkeys(tiers)), found
 
 
@@ -257,8 +273,8 @@ def label_file(
         mistakes.add(NO_NUMBER, f'{where} ({problem})')
       if not annotation.begin < annotation.end:
         mistakes.add('annotations have an end before the begin', where)
-      if annotation.end > MOST_SECONDS:
-        mistakes.add('annotations end later than a day', where)
+      if max(-annotation.begin, annotation.end) > MOST_SECONDS:
+        mistakes.add('annotations are more than a day from the start of the video', where)
     for before, after in itertools.pairwise(spans[-1]):
       if after.begin < before.end:
         mistakes.add(f'annotations of {dimension} overlap', f'{path}, line {after.line}')
@@ -270,7 +286,7 @@ def label_file(
 
 
 def sample(spans: Sequence[Sequence[Annotation]]):
-  """Returns places (m,), values (m,2) and lines (m,) of annotations as `LabelFile` has them.
+  """Returns places (m,), values (m,2) and lines (m,2) of annotations as `LabelFile` has them.
 
   Between two moments at which an annotation begins or ends, the values of both dimensions are
   constant, or missing. Each such stretch has rows at both of its ends and every 1 / COMPARED_RATE
@@ -282,16 +298,17 @@ def sample(spans: Sequence[Sequence[Annotation]]):
   cuts = sorted({time for members in spans for a in members for time in (a.begin, a.end)})
   begins = [[a.begin for a in members] for members in spans]
   nothing = [math.nan] * len(spans)
-  places, values, lines = [cuts[:1]], [nothing], [0]
+  places, values, lines = [cuts[:1]], [nothing], [[0, 0]]
   for start, end in itertools.pairwise(cuts):
-    row, line = [], 0
+    row, line = [], []
     for members, firsts in zip(spans, begins, strict=True):
       k = int(np.searchsorted(firsts, start, 'right')) - 1
       given = k >= 0 and members[k].end >= end
       row.append(members[k].number() if given else math.nan)
-      line = members[k].line if given else line
-    count = math.ceil((end - start) * COMPARED_RATE) + 1 if line else 2
+      line.append(members[k].line if given else 0)
+    count = math.ceil((end - start) * COMPARED_RATE) + 1 if any(line) else 2
     places.append(np.linspace(start, end, count))
     values += [row] * count
     lines += [line] * count
-  return np.concatenate([*places, cuts[-1:]]), np.array([*values, nothing]), [*lines, 0]
+  places.append(cuts[-1:])
+  return np.concatenate(places), np.array([*values, nothing]), np.array([*lines, [0, 0]])

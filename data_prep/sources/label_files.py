@@ -13,12 +13,13 @@ from avjax.errors import InputError
 from avjax.files.mistakes import Mistakes
 from avjax.files.tables import read_table
 from avjax.media.faces import MAX_FRAME
-from data_prep.labels import DIMENSIONS, TimedLabels, Trace, ewe_weights
+from data_prep.labels import DIMENSIONS, MOST_SECONDS, TimedLabels, Trace, ewe_weights
 
 TIMES = 'time', 'timestamp', 'seconds'
 # Fills labels that come once a second, also where one comes late.
 GAP = 1.5
 MOST_LAG = 60.0  # seconds
+MOST_FRAMES = 120 * MOST_SECONDS  # a day of a fast camera
 WITHOUT = '; to leave them out, remove their labels and add --tolerate unlisted'
 
 
@@ -29,7 +30,8 @@ class LabelFile:
   annotator: '' where the clip has only one.
   by_frame: whether places are numbers of frames, else seconds.
   places: (m,) float64, ascending. values: (m,2) float64, in the file's own range; NaN for none.
-  lines: (m,) of the file, for messages, or other places of the rows, which `unit` then names.
+  lines: (m,) of the file, for messages, or (m,2) where valence and arousal stand in different ones;
+    or other places of the rows, which `unit` then names.
   frames: (m,) float64 numbers of frames that stand beside times, NaN for none; None without any.
   """
 
@@ -38,13 +40,13 @@ class LabelFile:
   by_frame: bool
   places: np.ndarray
   values: np.ndarray
-  lines: Sequence[int]
+  lines: Sequence[int] | np.ndarray
   unit: str = 'line'
   frames: np.ndarray | None = None
 
-  def where(self, row: int) -> str:
-    """Returns how a row, counted from 0, is named in messages."""
-    return f'{self.path}, {self.unit} {self.lines[row]}'
+  def where(self, row: int, dimension: int = 0) -> str:
+    """Returns how the value of a row, counted from 0, is named in messages."""
+    return f'{self.path}, {self.unit} {np.broadcast_to(self.lines[row], 2)[dimension]}'
 
 
 def add_range(parser: argparse.ArgumentParser) -> None:
@@ -106,9 +108,10 @@ def read_label_file(path: pathlib.Path, annotator: str, mistakes: Mistakes) -> L
   that is empty or NaN is no value. Rows that cannot be used go into `mistakes`. Raises InputError
   where a column is missing.
 
-  A file of OpenFace to which valence and arousal have been added is such a file. It also has the
-  columns success, 0 in frames in which the face was lost, and perhaps face_id (OpenFace's wiki,
-  "Output Format"): values of such frames do not count, and rows of a second face are refused.
+  A file of OpenFace to which valence and arousal have been added is such a file. Whatever else a
+  file has, its columns success and face_id are those of OpenFace (its wiki, "Output Format"):
+  values of rows whose success is 0, in which the face was lost, do not count, and rows of a second
+  face are refused.
   """
   before = len(mistakes)
   table = read_table(path, mistakes)
@@ -117,8 +120,7 @@ def read_label_file(path: pathlib.Path, annotator: str, mistakes: Mistakes) -> L
   place = table.needed('frame') if by_frame else table.needed(*TIMES)
   valence, arousal = table.needed('valence'), table.needed('arousal')
   beside = None if by_frame else frame
-  success = None if table.column('confidence') is None else table.column('success')
-  face = table.column('face_id')
+  success, face = table.column('success'), table.column('face_id')
   columns = [i for i in (place, valence, arousal, beside, success) if i is not None]
   rows = []
   for line, cells, numbers in table.numbers(columns, mistakes):
@@ -165,8 +167,9 @@ def join(
 ) -> dict[str, TimedLabels]:
   """Returns {clip: its labels} after checking them all.
 
-  Values outside the scale go into `mistakes`, or are NaN with --tolerate out_of_range. Frames
-  are counted from 1, or in all files from 0 if one has a frame 0, which is said.
+  Values outside the scale go into `mistakes`, or are NaN with --tolerate out_of_range. So do rows
+  that are more than a day from the start. Frames are counted from 1, or in all files from 0 if one
+  has a frame 0, which is said.
 
   Args:
     clips: {clip: its files, one or more}.
@@ -183,6 +186,14 @@ def join(
         'clips have annotators who count frames and others who give times',
         f'{kinds[True].path} and {kinds[False].path}',
         '; write the same column in both',
+      )
+  for file in every:
+    far = np.flatnonzero(abs(file.places) > (MOST_FRAMES if file.by_frame else MOST_SECONDS))
+    if len(far):
+      mistakes.add(
+        'files of labels have rows that are more than a day from the start of the video',
+        f'{file.where(int(far[0]))} ({file.places[far[0]]:g})',
+        '; times are in seconds',
       )
   scaled = {id(file): scale(file, args, mistakes, label_range) for file in every}
   mistakes.raise_if_any()
@@ -254,11 +265,13 @@ def scale(
   named = '' if label_range else 'name their scale with --label_range LOW HIGH, or '
   outside = (file.values < low) | (file.values > high)
   if 'out_of_range' not in args.tolerate:
-    for row in np.flatnonzero(outside.any(axis=1)).tolist():
-      value = file.values[row][outside[row]][0]
+    told = {}  # once for each line of the file, which may hold for many rows
+    for row, d in np.argwhere(outside).tolist():
+      told.setdefault(file.where(row, d), file.values[row, d])
+    for where, value in told.items():
       mistakes.add(
         f'labels are outside [{low:g}, {high:g}]',
-        f'{file.where(row)} ({value:g})',
+        f'{where} ({value:g})',
         f'; {named}count them as not annotated with --tolerate out_of_range',
       )
   values = np.where(outside, np.nan, file.values)

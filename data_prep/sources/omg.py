@@ -14,6 +14,7 @@ knowledgetechnologyuhh/OMGEmotionChallenge; the range of the arousal is that of 
 public code for the challenge.
 """
 
+import math
 import pathlib
 
 import numpy as np
@@ -23,6 +24,7 @@ from avjax.data.splits import TEST
 from avjax.errors import InputError
 from avjax.files.mistakes import Mistakes
 from avjax.files.tables import read_table
+from data_prep.labels import MOST_SECONDS
 from data_prep.sources import Source, known, partition, register
 from data_prep.sources.label_files import LabelFile
 
@@ -81,10 +83,18 @@ def read_rows(path: pathlib.Path, mistakes: Mistakes):
     if len(place.parts) != 2 or '..' in place.parts:
       mistakes.add('rows have no usable names of a video and an utterance', table.where(line))
       continue
+    if math.isnan(start + end + valence + arousal):
+      mistakes.add('rows have no start, end, valence or arousal', table.where(line))
+      continue
     if not 0 <= arousal <= 1:
       mistakes.add('arousals are outside [0, 1]', f'{table.where(line)} ({arousal:g})')
     if not start < end:
       mistakes.add('utterances have an end before the start', table.where(line))
+      continue
+    if end - start > MOST_SECONDS:
+      mistakes.add(
+        'utterances are longer than a day', table.where(line), '; start and end are in seconds'
+      )
       continue
     # A row at each frame of 25 a second, so that they are joined whatever --label_gap is.
     places = np.linspace(0, end - start, int(np.ceil((end - start) * 25)) + 1)

@@ -213,8 +213,11 @@ def list_labels(
   for path in files.visible(files.existing_folder(folder)):
     inside = []
     for file in files.visible(path) if path.is_dir() else [path]:
-      if file.suffix.lower() in LABEL_ENDINGS:
-        inside.append((file.stem if path.is_dir() else '', file))
+      who = file.stem if path.is_dir() else ''
+      if who in (name for name, _ in inside):
+        mistakes.add('files of labels are a second one of an annotator', str(file))
+      elif file.suffix.lower() in LABEL_ENDINGS:
+        inside.append((who, file))
       else:
         mistakes.add(
           'entries do not end as files of labels do',

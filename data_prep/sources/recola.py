@@ -81,9 +81,15 @@ def read_gold(path: pathlib.Path, dimension: str, mistakes: Mistakes) -> list[La
 
 
 def read_individual(path: pathlib.Path, dimension: str, mistakes: Mistakes) -> list[LabelFile]:
-  """Reads the ratings of each rater (.csv): the first column is the time."""
+  """Reads the ratings of each rater (.csv): the first column is the time.
+
+  Raises InputError where a rater has no name, or the name of another.
+  """
   table, found = tables.read_table(path, mistakes), []
-  for column, rater in list(enumerate(table.names))[1:]:
-    rows = [(line, row) for line, _, row in table.numbers([0, column], mistakes)]
+  raters = table.names[1:]
+  if not raters or '' in raters:
+    raise InputError(f'{path}, line 1: expected the names of the time and of each rater')
+  for rater in raters:
+    rows = [(line, row) for line, _, row in table.numbers([0, table.needed(rater)], mistakes)]
     found.append(known.one_dimension(path, rater, dimension, rows, mistakes))
   return found

@@ -122,6 +122,21 @@ def test_recola(tmp_path, ratings, capsys):
   assert ('annotators agree' in printed) == (ratings == 'individual')
 
 
+@pytest.mark.parametrize(
+  'header, words',
+  [
+    ('time;FM1;FM1;', 'a.csv, line 1: the columns fm1 and fm1 say the same thing'),
+    ('time;FM1;;FM2', 'a.csv, line 1: expected the names of the time and of each rater'),
+    ('time;', 'a.csv, line 1: expected the names of the time and of each rater'),
+    (';;', 'a.csv, line 1: expected a header'),
+  ],
+)
+def test_each_rater_of_recola_has_a_name_of_their_own(tmp_path, header, words):
+  (tmp_path / 'a.csv').write_text(f'{header}\n0;0.5;0.5;\n')
+  with pytest.raises(InputError, match=words):
+    recola.read_individual(tmp_path / 'a.csv', 'valence', Mistakes())
+
+
 @pytest.mark.slow
 def test_records_of_recola(tmp_path):
   """Records are built of a known layout, here with crops, so that no faces are looked for."""
@@ -412,6 +427,42 @@ def replace(path, before, after):
       make_omg,
       lambda r: replace(r / 'omg_TrainVideos.csv', ',0.25,', ',1.25,'),
       r'1 arousal is outside \[0, 1\]: .*line 2 \(1.25\)',
+    ),
+    (
+      'afew-va',
+      make_afew,
+      lambda r: replace(r / '002/002.json', '"arousal": 10.0', '"arousal": null'),
+      '002.json, frame 00000: its arousal is no number',
+    ),
+    (
+      'afew-va',
+      make_afew,
+      lambda r: replace(r / '002/002.json', '"00001"', '"0"'),
+      '002.json holds the frame 0 twice',
+    ),
+    (
+      'omg',
+      make_omg,
+      lambda r: replace(r / 'omg_TrainVideos.csv', ',0.25,', ',,'),
+      '1 row has no start, end, valence or arousal: .*line 2$',
+    ),
+    (
+      'omg',
+      make_omg,
+      lambda r: replace(r / 'omg_TrainVideos.csv', ',1,3,', ',,3,'),
+      '1 row has no start, end, valence or arousal: .*line 2$',
+    ),
+    (
+      'omg',
+      make_omg,
+      lambda r: replace(r / 'omg_TrainVideos.csv', ',-0.1,', ',-1.1,'),
+      r'1 label is outside \[-1, 1\]: .*line 2 \(-1.1\)',
+    ),
+    (
+      'omg',
+      make_omg,
+      lambda r: replace(r / 'omg_TrainVideos.csv', ',1,3,', ',1,17000000000000,'),
+      '1 utterance is longer than a day: .*line 2; start and end are in seconds',
     ),
     (
       'omg',

@@ -11,7 +11,7 @@ from avjax.inference import outputs
 from avjax.inference.prediction import VideoPrediction
 from data_prep import build
 from data_prep.labels import TimedLabels, Trace
-from data_prep.sources import elan, plain
+from data_prep.sources import elan, label_files, plain
 
 TIMES = np.arange(100) / 25  # four seconds
 EAF = """<?xml version="1.0" encoding="UTF-8"?>
@@ -59,6 +59,10 @@ EAF = """<?xml version="1.0" encoding="UTF-8"?>
     <LINGUISTIC_TYPE LINGUISTIC_TYPE_ID="default-lt" TIME_ALIGNABLE="true"/>
 </ANNOTATION_DOCUMENT>
 """
+# Its first annotations are in no tier.
+OUTSIDE = EAF.replace('<TIER LINGUISTIC_TYPE_REF="default-lt" TIER_ID="Valence">', '{}').replace(
+  '</TIER>', '', 1
+)
 # The same annotations as ELAN exports them, with a row for each and with a column for each tier.
 BY_ROWS = """"#file:///a.mp4 -- offset: 0"
 
@@ -117,6 +121,23 @@ def test_annotations_hold_from_their_begin_to_their_end(name, text, tmp_path):
   np.testing.assert_array_equal(read(tmp_path / name), expected())
 
 
+@pytest.mark.parametrize('participant', [(), ('',), ('0',), ('12.5',)])
+def test_columns_of_rows_are_taken_by_their_place(participant, tmp_path):
+  """A participant who is a number is no time; durations in place of ends are refused."""
+  rows = [('valence', 0, 1000, '-0.5'), ('valence', 1000, 3500, '0.25'), ('arousal', 0, 1000, '1')]
+
+  def write(times):
+    lines = ('\t'.join(map(str, (t, *participant, *times(b, e), v))) for t, b, e, v in rows)
+    (tmp_path / 'a.txt').write_text('\n'.join(lines) + '\n')
+
+  write(lambda begin, end: (begin, end, end - begin))
+  np.testing.assert_array_equal(read(tmp_path / 'a.txt'), expected())
+  for times in (lambda begin, end: (begin, end), lambda begin, end: (begin, end - begin)):
+    write(times)
+    with pytest.raises(InputError, match='no begin, end and duration of an annotation'):
+      read(tmp_path / 'a.txt')
+
+
 def test_frames_close_to_an_annotation_are_outside(tmp_path):
   """Those at 0.04 and 3.52 s, though labels of tables reach half a frame further."""
   text = EAF.replace('TIME_VALUE="0"', 'TIME_VALUE="50"').replace('3500', '3510')
@@ -131,6 +152,20 @@ def test_an_annotation_may_say_that_there_is_no_value(tmp_path):
   found = read(tmp_path / 'a.eaf')
   assert np.isnan(found[:25, 0]).all()
   np.testing.assert_array_equal(found[25:], expected()[25:])
+
+
+@pytest.mark.parametrize('values, line', [(('5.5', '0', '0'), 1), (('0', '0', '5.5'), 3)])
+def test_an_annotation_outside_the_scale_is_one_mistake(values, line, tmp_path):
+  """It is named by its own line, whatever the other tier holds at the same time."""
+  rows = 'valence\t0\t2000\t2000\t{}\narousal\t0\t500\t500\t{}\narousal\t500\t2000\t1500\t{}\n'
+  (tmp_path / 'a.txt').write_text(rows.format(*values))
+  mistakes = Mistakes()
+  found = plain.read_labels(tmp_path / 'a.txt', '', mistakes)
+  where = ['--source', str(tmp_path), '--data_dir', str(tmp_path / 'records')]
+  with pytest.raises(InputError) as caught:
+    label_files.join({'a': [found]}, build.parse_args(['--layout', 'plain', *where]), mistakes)
+  said = f'1 label is outside [-1, 1]: {tmp_path}/a.txt, line {line} (5.5); '
+  assert str(caught.value).startswith(said)
 
 
 def test_a_file_that_another_program_writes(tmp_path):
@@ -212,10 +247,14 @@ def test_times_count_from_the_first_medium(tmp_path):
       BY_ROWS,
       '\t\t00:00:00.000\t0.0\t00:00:01.000\t1.0\t00:00:01.000\t1.0\t-',
       '\t',
-      'no begin and end of an annotation',
+      'no begin, end and duration of an annotation',
     ),
+    ('a.txt', BY_ROWS, '\t0,25', '\tmore\t0,25', '1 row has no begin, .*line 4; export tier names'),
+    ('a.txt', BY_ROWS, '0:02.500\t2.5\t0,25', '0:02.600\t2.5\t0,25', 'no begin, .*a.txt, line 4'),
     ('a.txt', BY_ROWS, 'arousal', 'words', 'no annotation with a number in one of the tiers'),
     ('a.txt', BY_COLUMNS, 'End Time - msec', 'Ende', 'no column end time - msec'),
+    ('a.csv', BY_COLUMNS_CSV, '"a, b"', '"a, b', 'a.csv, line 3: a quote is opened and not closed'),
+    ('a.txt', BY_COLUMNS, '\n1000', f'\n{"9" * 5000}', 'row has no time: .*a.txt, line 4'),
     ('a.txt', BY_COLUMNS, '\n1000', '\nx', 'row has no time: .*a.txt, line 4'),
   ],
 )
@@ -237,8 +276,14 @@ def test_what_does_not_fit_is_said_in_one_line(name, text, before, after, words,
     ),
     (EAF.replace('ANNOTATION_REF="a1"', 'ANNOTATION_REF="a4"'), 'a4 in line 33 has no times'),
     (EAF.replace('TIME_VALUE="0"', f'TIME_VALUE="{"9" * 5000}"'), 'is no file of ELAN'),
+    (EAF.replace('TIME_VALUE="0"', f'TIME_VALUE="{"9" * 400}"'), 'is no file of ELAN'),
+    (OUTSIDE.format(''), 'the annotation in line 14 is in no tier'),
+    (OUTSIDE.format('<TIER TIER_ID="Valence"/>'), 'the annotation in line 14 is in no tier'),
     ('<a>' * 100_000, 'is no file of ELAN'),
-    (EAF.replace('TIME_VALUE="3500"', 'TIME_VALUE="999999999999"'), 'later than a day'),
+    (
+      EAF.replace('TIME_VALUE="3500"', 'TIME_VALUE="999999999999"'),
+      'more than a day from',
+    ),
   ],
 )
 def test_files_of_strangers(text, words, tmp_path):
@@ -277,9 +322,13 @@ OPENFACE = """frame, face_id, timestamp, confidence, success, gaze_0_x, AU01_r, 
 """
 
 
-def test_openface_with_labels(tmp_path):
-  """Names have blanks before them; where the face was lost, there is no label."""
-  (tmp_path / 'a.csv').write_text(OPENFACE)
+@pytest.mark.parametrize('confidence', ['confidence', 'other'])
+def test_openface_with_labels(confidence, tmp_path):
+  """Names have blanks before them; where the face was lost, there is no label.
+
+  So it is where a person has left only some of OpenFace's columns.
+  """
+  (tmp_path / 'a.csv').write_text(OPENFACE.replace('confidence', confidence))
   found = read(tmp_path / 'a.csv')
   assert np.isnan(found[2]).all() and np.isnan(found[4:]).all()
   np.testing.assert_allclose(found[[0, 1, 3]], [[0.1, -0.2], [0.2, -0.3], [0.4, -0.5]], atol=1e-7)

@@ -153,6 +153,22 @@ def test_rows_after_the_end_are_counted():
   assert not len(nothing.rows_after(times))
 
 
+@pytest.mark.parametrize('column, far', [('time', 4e10), ('time', -1e5), ('frame', 2e9)])
+def test_labels_far_from_the_video_are_refused_before_annotators_are_compared(
+  untouched, column, far
+):
+  """Nanoseconds would be compared at more moments than fit into memory."""
+  (untouched / 'labels/a.csv').unlink()
+  rows = [f'{place:.0f},0.1,0.2' for place in sorted((1, 2, far))]
+  for who in ('ann', 'bob'):
+    write_rows(untouched / f'labels/a/{who}.csv', f'{column},valence,arousal', *rows)
+  with pytest.raises(InputError) as error:
+    plan(untouched, '--annotators', 'ewe')
+  line = rows.index(f'{far:.0f},0.1,0.2') + 2
+  words = r'^2 files of labels have rows that are more than a day from the start of the video: .*'
+  assert re.search(f'{words}ann.csv, line {line} ', str(error.value)) and len(error.value.args) == 1
+
+
 # Several annotators.
 
 
@@ -289,6 +305,13 @@ def test_dialects_of_tables_say_the_same(tmp_path, text):
   mistakes.raise_if_any()
   assert not found.by_frame and found.places.tolist() == [0, 0.5, 1]
   np.testing.assert_array_equal(found.values, [[0.25, -0.5], [NAN, NAN], [1, 0.5]])
+
+
+def test_a_cell_in_quotes_may_go_over_several_lines(tmp_path):
+  rows = ['time,valence,arousal,note', '0,0,0,"a ""b"" ,', 'c"', '1,0,0,d"e', '2,0,0,f']
+  write_rows(tmp_path / 'a.csv', *rows)
+  found = label_files.read_label_file(tmp_path / 'a.csv', '', Mistakes())
+  assert found.places.tolist() == [0, 1, 2] and found.lines == [2, 4, 5]
 
 
 def test_a_range_is_mapped_by_a_straight_line(untouched):
@@ -536,6 +559,28 @@ MISTAKES = {
     r'1 row has more or fewer cells .*b.csv, line 2 \(2 cells',
   ),
   'decimal_comma': (set_labels(GOOD, '1,0,5,0,5'), r'b.csv, line 2 \(5 cells\)'),
+  'excel': (
+    set_labels('sep=;', 'frame;valence;arousal', '1;0;0'),
+    "labels/b.csv, line 1: 'sep=;' is a word to Excel alone; remove this line",
+  ),
+  'tabs': (
+    lambda root: (root / 'labels/b.csv').rename(root / 'labels/b.txt'),
+    'labels/b.txt is a table of labels and no export of ELAN; let its name end with .csv',
+  ),
+  'delimiters': (set_splits(',,', ',,'), 'splits.csv, line 1: expected a header'),
+  'delimiters_first': (set_splits(',,', 'name,split'), 'splits.csv, line 1: expected a header'),
+  'quote': (
+    set_labels(f'{GOOD},note', '1,0,0,"x', '2,0,0,', '3,0,0,'),
+    'labels/b.csv, line 2: a quote is opened and not closed',
+  ),
+  'quote_before_another': (
+    set_splits('name,split', 'a,p', '"b,q', '"c",p'),
+    'splits.csv, line 3: a quote is opened and not closed',
+  ),
+  'quote_in_a_long_file': (
+    set_labels('frame,valence,"arousal', *['1,0.125,0.125'] * 20_000),
+    'labels/b.csv, line 1: a quote is opened and not closed',
+  ),
   'words': (
     set_labels(GOOD, '1,x,0', '2,0,inf'),
     r"2 cells of labels hold no number: .*2 \('x' is no number",
@@ -561,6 +606,14 @@ MISTAKES = {
   'both': (
     lambda root: write_rows(root / 'labels/b/ann.csv', GOOD, '1,0,0'),
     '1 clip has two files, or both a file and a folder of labels: .*labels/b.csv',
+  ),
+  'annotator_twice': (
+    lambda root: [
+      (root / 'labels/b.csv').unlink(),
+      write_rows(root / 'labels/b/ann.csv', GOOD, '1,0,0'),
+      write_rows(root / 'labels/b/ann.txt', GOOD, '1,0,0'),
+    ],
+    '1 file of labels is a second one of an annotator: .*labels/b/ann.txt',
   ),
   'mixed': (
     lambda root: [
