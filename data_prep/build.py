@@ -35,7 +35,7 @@ MADE_FROM = ' (they were made from other files, labels or options of the layout)
 TOLERABLE = {
   'unlisted': 'videos and crops that belong to no clip',
   'out_of_range': 'annotations outside [-1, 1], which then count as missing',
-  'subjects': 'subjects who are in several splits',
+  'subjects': 'subjects and videos that are in several splits',
   'length': f'annotations and videos that differ by more than {clips.MAX_LENGTH_DIFFERENCE} frames',
 }
 
@@ -172,8 +172,7 @@ def build(args, check):
   )
   records.check_layout(vars(layout), 'the layout of the records')
   jobs = shards.recorded(splits)
-  if any(job.face for job in jobs):
-    found_faces.programs()  # says now what it would say after the first video
+  check_places(jobs, args)
   if args.dry_run:
     print(survey.describe(splits, args.workers))
     return 0
@@ -213,6 +212,27 @@ def build(args, check):
     draw_contact_sheets(jobs, args)
   print('\n'.join([*summary(made, target), *survey.remarks(jobs)]))
   return 0
+
+
+def check_places(jobs, args):
+  """Raises InputError, before the first video is decoded, where nothing can be written later.
+
+  That is where --data_dir or the folder of found faces is a file, where no detector of faces is
+  installed, and where other crops are in the place of the faces that are to be found.
+  """
+  mistakes = Mistakes()
+  cached = [job.clip.crops for job in jobs if job.face]
+  for folder in {args.data_dir, *(crops.parent for crops in cached)}:
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    with mistakes.caught():
+      if not there.is_dir():
+        raise InputError(f'{there} is no folder; choose another --data_dir or --crops_cache')
+  if cached:
+    found_faces.programs()
+  for crops in cached:
+    with mistakes.caught():
+      found_faces.read_made_from(crops)
+  mistakes.raise_if_any()
 
 
 def check_same(target, wanted, check):
@@ -264,12 +284,11 @@ def keep(target, splits, known, seen, workers):
 def check_inputs(jobs, workers):
   """Checks labels in time and features, in seconds, before any video is decoded, in hours.
 
-  Raises InputError for the first that does not fit.
+  Raises InputError for all that do not fit.
   """
   jobs = [job for job in jobs if job.features or job.timed is not None]
   if jobs:
-    with parallel.ordered(clips.check_inputs, jobs, workers, 'checked clip') as checked:
-      collections.deque(checked, maxlen=0)
+    parallel.ordered_or_mistakes(clips.check_inputs, jobs, workers, 'checked clip')
 
 
 def draw_contact_sheets(jobs, args):

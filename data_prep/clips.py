@@ -216,6 +216,12 @@ def check_lengths(job: Job, times: np.ndarray) -> None:
   """
   n, hint = len(times), '; to cut to the shorter, add --tolerate length'
   if job.timed is not None:
+    before = job.timed.rows_before(times)
+    if len(before) and -before.min() > MAX_LENGTH_DIFFERENCE * frame_period(times):
+      raise InputError(
+        f'{job.clip.annotation} begins {-before.min():.1f} s before {job.clip.video}: times are in '
+        f'seconds from its first frame{hint}'
+      )
     after = job.timed.rows_after(times)
     excess = (after.max() - times[-1]) / frame_period(times) if len(after) else 0
     if excess > MAX_LENGTH_DIFFERENCE:

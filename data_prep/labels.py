@@ -111,16 +111,28 @@ class TimedLabels:
       'clip, and does --label_gap join them?'
     )
 
+  def moments(self, times: np.ndarray) -> np.ndarray:
+    """Returns the moments of the video, in seconds, that all rows with a value describe."""
+    return np.concatenate(
+      [self.seconds(trace, times)[np.isfinite(trace.values).any(axis=1)] for trace in self.traces]
+    )
+
   def rows_after(self, times: np.ndarray) -> np.ndarray:
     """Returns the moments, in seconds, of all rows with a value that describe no frame any more.
 
     They lie more than half a frame after the last of the n frames.
     """
-    last = times[-1] + frame_period(times) / 2
-    moments = [
-      self.seconds(trace, times)[np.isfinite(trace.values).any(axis=1)] for trace in self.traces
-    ]
-    return np.concatenate([found[found > last + ROUNDING] for found in moments])
+    found, last = self.moments(times), times[-1] + frame_period(times) / 2
+    return found[found > last + ROUNDING]
+
+  def rows_before(self, times: np.ndarray) -> np.ndarray:
+    """Returns the times, in seconds, of all rows with a value that precede the video.
+
+    They lie more than half a frame before the first of the n frames, also without the lag: with it,
+    what was written in the first seconds always describes what was before the video.
+    """
+    found, first = self.moments(times) + self.lag, times[0] - frame_period(times) / 2
+    return found[found < first - ROUNDING]
 
   def contradiction(self, times: np.ndarray) -> float:
     """Returns how many frames the numbers of frames beside seconds are away from these, at most.

@@ -6,6 +6,7 @@ No worker outlives the main process.
 import collections
 import concurrent.futures
 import contextlib
+import functools
 import multiprocessing
 import os
 import signal
@@ -15,6 +16,7 @@ import threading
 import tqdm
 
 from avjax.errors import InputError
+from avjax.files.mistakes import Mistakes
 
 
 def core_count():
@@ -63,6 +65,30 @@ def ordered(function, items, workers, unit):
         ) from None
       raise
     pool.shutdown(cancel_futures=True)
+
+
+def ordered_or_mistakes(function, items, workers, unit):
+  """Returns [function(item)] of all items, computed as `ordered` does.
+
+  Raises one InputError with what every item is refused for, not the first one alone.
+  """
+  mistakes, found = Mistakes(), []
+  with ordered(functools.partial(result_or_error, function), items, workers, unit) as computed:
+    for result, error in computed:
+      found.append(result)
+      if error is not None:
+        with mistakes.caught():
+          raise error
+  mistakes.raise_if_any()
+  return found
+
+
+def result_or_error(function, item):
+  """Returns (function(item), None), or (None, the InputError that it raises)."""
+  try:
+    return function(item), None
+  except InputError as error:
+    return None, error
 
 
 def results(pool, function, items, ahead):

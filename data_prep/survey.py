@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from avjax.data.splits import fold_chunks
 from avjax.media.decoder import Decoder
 from data_prep import clips, found_faces, labels, parallel
 from data_prep.clips import Job
@@ -20,8 +21,12 @@ MOST_APART = 1.5  # frames that rounding may put between a time and the frame be
 class Counts:
   """Counts what is in a clip.
 
-  seconds: that its frames last. annotated: seconds of the frames that are annotated.
+  frames: of the video, of which those without labels come into no record.
+  seconds: that they last. annotated: seconds of the frames that are annotated.
   weight_0: seconds that would be annotated if annotators of weight 0 counted.
+  between: seconds that would be annotated if labels were joined whatever lies between them.
+  gap: seconds up to which they are joined; 0 where labels are not in time.
+  before: rows of labels before the begin of the video, which the build leaves out.
   beyond: rows of labels after the end of the video, which the build leaves out and counts, too.
   after: frames after the last one that is annotated; 0 for a test clip.
   contradiction: of numbers of frames beside times, in frames (`TimedLabels.contradiction`).
@@ -31,6 +36,9 @@ class Counts:
   seconds: float
   annotated: float
   weight_0: float
+  between: float
+  gap: float
+  before: int
   beyond: int
   after: int
   contradiction: float
@@ -46,16 +54,22 @@ def count(job: Job) -> Counts:
   _, annotated, beyond = clips.frame_labels(job, times)
   last = max(np.flatnonzero(annotated), default=len(times) - 1)
   period = labels.frame_period(times)
-  lost, contradiction = 0, 0.0
+  lost, between, gap, before, contradiction = 0, 0, 0.0, 0, 0.0
   if job.timed is not None:
     alike = dataclasses.replace(job.timed, weights=np.ones_like(job.timed.weights))
     lost = int((alike.on_frames(times)[1] & ~annotated).sum())
+    joined = dataclasses.replace(job.timed, gap=np.inf)
+    between, gap = int((joined.on_frames(times)[1] & ~annotated).sum()), job.timed.gap
+    before = len(job.timed.rows_before(times))
     contradiction = job.timed.contradiction(times)
   return Counts(
     frames=len(times),
     seconds=len(times) * period,
     annotated=float(np.sum(annotated)) * period,
     weight_0=lost * period,
+    between=between * period,
+    gap=gap,
+    before=before,
     beyond=beyond,
     after=len(times) - 1 - int(last),
     contradiction=contradiction,
@@ -72,19 +86,20 @@ def describe(splits: Mapping[str, Sequence[Job]], workers: int) -> str:
   planned = [job for members in splits.values() for job in members]
   splits = {split: [job for job in members if job.is_recorded] for split, members in splits.items()}
   jobs = [job for members in splits.values() for job in members]
-  with parallel.ordered(count, jobs, workers, 'clip') as counted:
-    counts = {job.clip.name: found for job, found in zip(jobs, counted, strict=True)}
+  counted = parallel.ordered_or_mistakes(count, jobs, workers, 'clip')
+  counts = {job.clip.name: found for job, found in zip(jobs, counted, strict=True)}
   width = max(map(len, ('split', 'all', *splits)))
   lines = [
-    f'{"split":{width}}{"clips":>7}{"subjects":>10}{"frames":>11}{"s":>9}{"annotated s":>13}'
+    f'{"split":{width}}{"clips":>7}{"subjects":>10}{"video frames":>14}{"s":>9}{"annotated s":>13}'
   ]
   for split, members in [*splits.items(), ('all', jobs)]:
     found = [counts[job.clip.name] for job in members]
     subjects = len({job.subject for job in members if job.subject is not None})
     lines.append(
-      f'{split:{width}}{len(members):7,}{subjects or "-":>10}{sum(c.frames for c in found):11,}'
+      f'{split:{width}}{len(members):7,}{subjects or "-":>10}{sum(c.frames for c in found):14,}'
       f'{sum(c.seconds for c in found):9,.0f}{sum(c.annotated for c in found):13,.1f}'
     )
+  lines.append(f'validates: {fold_chunks(0, splits)[1]} (in fold 0, which is trained by default)')
   kinds = collections.Counter('found' if job.face else 'given' for job in jobs)
   lines.append(
     f'faces: given as crops for {kinds["given"]} clips, to be found for {kinds["found"]}'
@@ -93,6 +108,13 @@ def describe(splits: Mapping[str, Sequence[Job]], workers: int) -> str:
   if lost:
     lines.append(
       f'{lost:,.1f} s are labelled by annotators of weight 0 alone, and so are not annotated'
+    )
+  between = {name: c.between for name, c in counts.items() if c.between}
+  if between:
+    most = max(between, key=between.__getitem__)
+    lines.append(
+      f'{sum(between.values()):,.1f} s lie between labels more than {counts[most].gap:g} s apart, '
+      f'most in {most}, and so are not annotated; --label_gap joins such labels'
     )
   apart = {name: c.contradiction for name, c in counts.items() if c.contradiction > MOST_APART}
   if apart:
@@ -108,11 +130,18 @@ def describe(splits: Mapping[str, Sequence[Job]], workers: int) -> str:
 
 
 def ends(counts: Mapping[str, Counts]) -> list[str]:
-  """Returns lines on labels that end after their videos, and on those that end long before.
+  """Returns lines on labels that begin before or end after their videos, or end long before.
 
   counts: {clip: Counts}.
   """
   lines = []
+  before = {name: found.before for name, found in counts.items() if found.before}
+  if before:
+    lines.append(
+      f'rows of labels before the begin of the video, which are left out: '
+      f'{sum(before.values()):,}, in {len(before)} of the clips, most in '
+      f'{max(before, key=before.__getitem__)}'
+    )
   beyond = {name: found.beyond for name, found in counts.items() if found.beyond}
   if beyond:
     lines.append(

@@ -74,7 +74,7 @@ def read_eaf(path: pathlib.Path, annotator: str, mistakes: Mistakes) -> LabelFil
     found = list(reader.annotations())
   except (expat.ExpatError, InputError, KeyError, OverflowError, ValueError) as error:
     raise InputError(f'{path} is no file of ELAN: {one_line(error)}') from error
-  return label_file(path, annotator, reader.tiers, found, mistakes)
+  return label_file(path, annotator, reader.tiers, found, mistakes, len(mistakes))
 
 
 def refuse_doctype(*_):
@@ -162,7 +162,7 @@ def read_export(path: pathlib.Path, annotator: str, mistakes: Mistakes) -> Label
   There is a column for each tier, or a row for each annotation with the name of its tier. Rows that
   cannot be used go into `mistakes`; raises InputError where times or tiers are missing.
   """
-  table = list(rows(path))
+  table, known = list(rows(path)), len(mistakes)
   if not table:
     raise InputError(f'{path} is empty')
   header = [cell.lower() for cell in table[0][1]]
@@ -174,7 +174,7 @@ def read_export(path: pathlib.Path, annotator: str, mistakes: Mistakes) -> Label
     )
   else:
     tiers, found = by_rows(path, table, mistakes)
-  return label_file(path, annotator, tiers, found, mistakes)
+  return label_file(path, annotator, tiers, found, mistakes, known)
 
 
 def rows(path: pathlib.Path):
@@ -252,11 +252,18 @@ def seconds(text: str) -> float | None:
 
 
 def label_file(
-  path, annotator: str, tiers: Sequence[str], found: Sequence[Annotation], mistakes: Mistakes
+  path,
+  annotator: str,
+  tiers: Sequence[str],
+  found: Sequence[Annotation],
+  mistakes: Mistakes,
+  known: int,
 ) -> LabelFile:
   """Returns the annotations of the tiers valence and arousal as labels in time.
 
-  Raises InputError where such a tier is missing.
+  known: how many of the mistakes are of other files.
+
+  Raises InputError where such a tier is missing, and where the file has mistakes.
   """
   spans = []
   for dimension in DIMENSIONS:
@@ -278,7 +285,8 @@ def label_file(
     for before, after in itertools.pairwise(spans[-1]):
       if after.begin < before.end:
         mistakes.add(f'annotations of {dimension} overlap', f'{path}, line {after.line}')
-  mistakes.raise_if_any()
+  if len(mistakes) > known:
+    mistakes.raise_if_any()
   if not all(spans):
     raise InputError(f'{path} has no annotation with a number in one of the tiers')
   return LabelFile(path, annotator, False, *sample(spans))

@@ -45,22 +45,29 @@ def plan(
     args: the options of the layout and of every layout.
     label_range: lowest and highest value of the labels.
 
-  Raises InputError for labels without a video and, unless `unlisted` is tolerated, for videos
-  without labels that are not in the test split.
+  Raises InputError for files without a label, for labels and assignments without a video and,
+  unless `unlisted` is tolerated, for videos without labels that are not in the test split.
   """
   for name, found in written.items():
     if name not in videos:
       mistakes.add('files of labels have no video', str(found[0].path))
+    for file in found:
+      if not len(file.places):
+        mistakes.add('files hold no labels', str(file.path))
+  for name in sorted(assigned.keys() - videos.keys() - written.keys()):
+    mistakes.add('rows have no video', f'{assigned[name].where} ({name})')
   mistakes.raise_if_any()
   chosen = {
     name: plain.Shown(path)
     for name, path in videos.items()
     if name in written or assigned[name].split == TEST
   }
+  for name, entry in chosen.items():
+    partition.check_usable(name, str(entry.video), mistakes)
   if 'unlisted' not in args.tolerate:
     for name in sorted(videos.keys() - chosen.keys()):
       mistakes.add('videos have no labels and are not in the test split', name, plain.LEAVE_OUT)
-    mistakes.raise_if_any()
+  mistakes.raise_if_any()
   used = {name: written[name] for name in chosen if name in written}
   labels = label_files.join(used, args, mistakes, label_range)
   annotations = {name: found[0].path for name, found in written.items()}
@@ -113,7 +120,5 @@ def in_time(
   for before, after in itertools.pairwise(rows):
     if after[1][0] <= before[1][0]:
       mistakes.add('rows do not come after the row before in time', f'{path}, line {after[0]}')
-  if not rows:
-    mistakes.add('files hold no labels', str(path))
   values = np.array([numbers for _, numbers in rows], np.float64).reshape(-1, 3)
   return LabelFile(path, annotator, False, values[:, 0], values[:, 1:], [line for line, _ in rows])

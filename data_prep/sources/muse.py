@@ -81,7 +81,8 @@ def read_partition(path: pathlib.Path, mistakes: Mistakes) -> dict[str, partitio
     if part is None:
       mistakes.add('rows have no partition', f'{table.where(line)} ({cells[-1]!r})')
     else:
-      assigned[cells[0]] = partition.Assignment(part, None, table.where(line))
+      where = table.where(line)
+      partition.assign(assigned, cells[0], partition.Assignment(part, None, where), mistakes)
   return assigned
 
 

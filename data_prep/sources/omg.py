@@ -61,7 +61,8 @@ class Omg(Source):
             missing.append(name)
             continue
           videos[name], written[name] = found[0], [labels]
-          assigned[name] = partition.Assignment(split, subject, labels.where(0))
+          entry = partition.Assignment(split, subject, labels.where(0))
+          partition.assign(assigned, name, entry, mistakes)
     mistakes.raise_if_any()
     if not videos:
       raise InputError(f'{folders[0]} holds no VIDEO/utterance_1.mp4; name folders with --videos')

@@ -6,10 +6,11 @@ import dataclasses
 import hashlib
 import pathlib
 import re
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Iterable, Mapping
 
-from avjax.data.names import check_name
-from avjax.data.splits import TEST
+from avjax.data.names import MOST_BYTES, SIGNS, check_name
+from avjax.data.splits import TEST, fold_chunks
 from avjax.errors import InputError
 from avjax.files.mistakes import Mistakes
 from avjax.files.tables import read_table
@@ -30,6 +31,7 @@ USUAL = {
   'test': TEST,
   'testing': TEST,
 }
+FOLD = re.compile(r'([0-9]{1,4})(\.0)?', re.ASCII)  # pandas writes 0.0 where some are missing
 SPLIT = re.compile('[A-Za-z][A-Za-z0-9_]*', re.ASCII)  # what TFDS takes as the name of a split
 
 
@@ -70,7 +72,7 @@ def read_splits(
   3 becomes the split fold3. Rows that cannot be used go into `mistakes`. Raises InputError where a
   column is missing.
 
-  names: {file of a video: its name}; rows may have either.
+  names: as `clip_called` takes them.
 
   Returns {clip: Assignment}.
   """
@@ -82,10 +84,10 @@ def read_splits(
   found, renamed = {}, {}
   for line, cells in table.rows:
     where = table.where(line)
-    clip = names.get(cells[name], cells[name])
+    clip = clip_called(cells[name], names)
     who = None if subject is None else cells[subject] or None
     if who is not None:
-      check_name(who, where)
+      check_usable(who, where, mistakes)
     part = None
     if split is not None:
       part = split_name(cells[split])
@@ -98,19 +100,54 @@ def read_splits(
         continue
       if part != cells[split]:
         renamed[cells[split]] = part
-    if clip in found:
-      mistakes.add('clips are named twice', f'{where} ({clip})')
-    found[clip] = Assignment(part, who, where)
+    assign(found, clip, Assignment(part, who, where), mistakes)
   for before, after in renamed.items():
     print(f'{path}: {before} is the split {after}')
   return found
+
+
+def call_clips(names: Iterable[tuple[str, str]]) -> dict[str, str]:
+  """Returns {word: clip} of pairs (word, clip), for `clip_called`."""
+  return {unicodedata.normalize('NFC', word): clip for word, clip in names}
+
+
+def clip_called(word: str, names: Mapping[str, str]) -> str:
+  """Returns the clip that a cell or the name of a file means, or the word itself.
+
+  macOS and Excel code letters with accents in different ways (NFD and NFC), which look the same.
+
+  names: {clip or file of a video: clip}, as `call_clips` makes them.
+  """
+  return names.get(unicodedata.normalize('NFC', word), word)
+
+
+def check_usable(name: str, where: str, mistakes: Mistakes) -> None:
+  """Puts the name of a clip or a subject that `check_name` refuses into `mistakes`."""
+  try:
+    check_name(name, where)
+  except InputError:
+    mistakes.add(
+      'names are not usable',
+      f'{where} ({ascii(name)[:60]})',
+      f'; they begin with a letter or digit, have letters, digits, blanks and {SIGNS[1:]} and at '
+      f'most {MOST_BYTES} bytes',
+    )
+
+
+def assign(
+  assigned: dict[str, Assignment], clip: str, assignment: Assignment, mistakes: Mistakes
+) -> None:
+  """Says where a clip belongs, once: a clip that has a place already goes into `mistakes`."""
+  if clip in assigned:
+    mistakes.add('clips are named twice', f'{assignment.where} ({clip})')
+  assigned[clip] = assignment
 
 
 def split_name(cell: str) -> str | None:
   """Returns the name of a split in the records for what a person wrote, None for what is none."""
   if cell.lower() in USUAL:
     return USUAL[cell.lower()]
-  name = f'fold{int(cell)}' if re.fullmatch('[0-9]{1,4}', cell, re.ASCII) else cell
+  name = f'fold{int(number[1])}' if (number := FOLD.fullmatch(cell)) else cell
   return name if SPLIT.fullmatch(name) and name != 'all' else None  # TFDS calls the union `all`
 
 
@@ -124,12 +161,13 @@ def split_clips(
   Where no splits are given, folds are made of the subjects, which is said.
 
   Args:
-    clips: {clip: video} of the clips that come into the records.
+    clips: {clip: path of its video} of the clips that come into the records.
     assigned: {clip: Assignment}; either all of these clips have a split, or none has.
     args: with seed, folds and tolerate.
 
-  Raises InputError where a subject is in several splits, unless `subjects` is tolerated, and where
-  there are fewer than two splits besides test.
+  Raises InputError where a subject or a video is in several splits, unless `subjects` is
+  tolerated, where there are fewer than two splits besides test, and where one is called train or
+  validation, but another than validation would validate.
   """
   splits = {clip: assigned[clip].split for clip in clips if clip in assigned}
   given = {clip: split for clip, split in splits.items() if split is not None}
@@ -137,31 +175,52 @@ def split_clips(
     subjects = {clip: assigned[clip].subject if clip in assigned else None for clip in clips}
     given = make_folds(clips, subjects, args.folds, args.seed)
   elif 'subjects' not in args.tolerate:
-    check_subjects(given, assigned)
+    check_apart(given, clips, assigned)
   if len(set(given.values()) - {TEST}) < 2:
     only = ', '.join(sorted(set(given.values()) - {TEST})) or 'none'
     raise InputError(
       f'the clips are in fewer than two splits other than test ({only}): a model is trained on one '
       'and validated on another'
     )
+  check_validation(given, assigned)
   return given
 
 
-def check_subjects(splits: Mapping[str, str], assigned: Mapping[str, Assignment]) -> None:
-  """Raises InputError where clips of one subject are in several splits."""
-  by_subject = collections.defaultdict(dict)
-  for clip, split in splits.items():
-    if assigned[clip].subject is not None:
-      by_subject[assigned[clip].subject].setdefault(split, assigned[clip].where)
+def check_validation(splits: Mapping[str, str], assigned: Mapping[str, Assignment]) -> None:
+  """Raises InputError where another split would validate than the names of the splits say."""
+  names = set(splits.values())
+  held_out = fold_chunks(0, names)[1]
+  if names & {'train', VALIDATION} and held_out != VALIDATION:
+    place = next(assigned[clip].where for clip, split in splits.items() if split == held_out)
+    raise InputError(
+      f'{place}: {held_out} would validate, as the last split by name; call the split that is to '
+      f'validate {VALIDATION}, or number all of them in a column fold'
+    )
+
+
+def check_apart(
+  splits: Mapping[str, str], clips: Mapping[str, str], assigned: Mapping[str, Assignment]
+) -> None:
+  """Raises InputError where clips of one subject or one video are in several splits.
+
+  splits: {clip: split}. clips, assigned: as `split_clips` takes them.
+  """
   mistakes = Mistakes()
-  for subject, places in by_subject.items():
-    if len(places) > 1:
-      shown = ' and '.join(f'{split} ({where})' for split, where in list(places.items())[:2])
-      mistakes.add(
-        'subjects are in several splits, so that a model would be judged by people it has seen',
-        f'{subject} in {shown}',
-        '; move them, or accept it with --tolerate subjects',
-      )
+  for things, shared in (
+    ('subjects', {clip: assigned[clip].subject for clip in splits}),
+    ('videos', {clip: clips[clip] for clip in splits}),
+  ):
+    places: dict[str | None, dict[str, str]] = collections.defaultdict(dict)
+    for clip, split in splits.items():
+      places[shared[clip]].setdefault(split, assigned[clip].where)
+    for one, found in places.items():
+      if one is not None and len(found) > 1:
+        shown = ' and '.join(f'{split} ({where})' for split, where in list(found.items())[:2])
+        mistakes.add(
+          f'{things} are in several splits, so that a model would be judged by what it has seen',
+          f'{pathlib.PurePath(one).name} in {shown}',
+          '; move them, or accept it with --tolerate subjects',
+        )
   mistakes.raise_if_any()
 
 
@@ -174,7 +233,7 @@ def make_folds(
   clips. It is said how this was done. Raises InputError where there are not two groups.
 
   Args:
-    clips: {clip: video}.
+    clips: {clip: path of its video}.
     subjects: {clip: subject, or None where it is not known}: then the clip is its own subject.
     count: most folds.
     seed: any int.

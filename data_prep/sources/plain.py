@@ -5,7 +5,8 @@
                                     .csv also .eaf or .txt of ELAN: see elan.py
     MYSET/splits.csv                name,split[,subject] or name,fold[,subject] or name,subject
     MYSET/persons.csv               name,face[,video]
-    MYSET/crops/NAME/00001.jpg      aligned faces, for clips whose faces are not to be found
+    MYSET/crops/NAME/00001.jpg      aligned faces, for clips whose faces are not to be found; a
+                                    folder with made_from.json is one that a build has made
     MYSET/unreadable.txt            broken crops, as Aff-Wild2 has
 
 Only videos and labels must be there. A clip has the name of its video, unless persons.csv names
@@ -14,6 +15,7 @@ another: where a video shows two people, each of them has a row, labels and a na
 
 import dataclasses
 import pathlib
+import unicodedata
 from collections.abc import Mapping
 
 import numpy as np
@@ -25,7 +27,7 @@ from avjax.files.mistakes import Mistakes
 from avjax.files.tables import read_table
 from avjax.inference.face_source import check_face
 from avjax.media import faces
-from data_prep import features
+from data_prep import features, found_faces
 from data_prep.clips import Clip, Job, list_crop_ids
 from data_prep.labels import TimedLabels
 from data_prep.sources import Source, elan, label_files, partition, register
@@ -53,11 +55,12 @@ class Plain(Source):
     videos, written, persons, assigned = {}, {}, {}, {}
     with mistakes.caught():
       videos = list_videos(source / VIDEOS, mistakes)
+    words = [(path.name, name) for name, path in videos.items()] + [(name, name) for name in videos]
     with mistakes.caught():
-      written = list_labels(source / LABELS, mistakes)
-    names = {path.name: name for name, path in videos.items()}
+      persons = read_persons(source / PERSONS, partition.call_clips(words), mistakes)
+    names = partition.call_clips([*words, *((name, name) for name in persons)])
     with mistakes.caught():
-      persons = read_persons(source / PERSONS, names, mistakes)
+      written = list_labels(source / LABELS, names, mistakes)
     with mistakes.caught():
       if (source / SPLITS).exists():
         assigned = partition.read_splits(source / SPLITS, names, mistakes)
@@ -116,36 +119,49 @@ def plan_jobs(
     args: the options of a source with those of label_files, partition and `add_crops_option`.
   """
   split_of = partition.split_clips(
-    {name: shown.video.name for name, shown in clips.items()}, assigned, args
+    {name: str(shown.video) for name, shown in clips.items()}, assigned, args
   )
   unreadable = faces.read_unreadable(args.source)
   folders = features.parse_folders(args.features)
-  cache = args.crops_cache or args.data_dir / CROPS
+  given, cache = given_crops(args.source), args.crops_cache or args.data_dir / CROPS
   planned = {split: [] for split in sorted(set(split_of.values()))}
   for name in sorted(clips):
-    given, found = args.source / CROPS / name, name in labels
+    found, own = name in labels, given.get(name)
     clip = Clip(
       name,
       clips[name].video,
-      given if given.is_dir() else cache / name,
+      own or cache / name,
       annotations[name] if found else None,
       'train' if found else TEST,
     )
     planned[split_of[name]].append(
       Job(
         clip,
-        list_crop_ids(clip) if given.is_dir() else np.zeros(0, np.int32),
+        list_crop_ids(clip) if own else np.zeros(0, np.int32),
         labels=None,
         annotated=None,
         unreadable=unreadable,
         features=features.find(folders, name),
         ignore_length='length' in args.tolerate,
         timed=labels.get(name),
-        face=None if given.is_dir() else clips[name].face,
+        face=None if own else clips[name].face,
         subject=assigned[name].subject if name in assigned else None,
       )
     )
   return planned
+
+
+def given_crops(source: pathlib.Path) -> dict[str, pathlib.Path]:
+  """Returns {clip: folder} of the crops that a person gave, not those that a build found.
+
+  The latter are here, too, where --data_dir or --crops_cache is in the source.
+  """
+  folder = source / CROPS
+  return {
+    path.name: path
+    for path in (subfolders(folder) if folder.is_dir() else ())
+    if not (path / found_faces.MADE_FROM).exists()
+  }
 
 
 def read_labels(path: pathlib.Path, annotator: str, mistakes: Mistakes) -> label_files.LabelFile:
@@ -164,27 +180,31 @@ def list_videos(folder: pathlib.Path, mistakes: Mistakes) -> dict[str, pathlib.P
   Folders in it, and two videos of the same name, go into `mistakes`. Raises InputError where there
   is none.
   """
-  found = {}
+  found, called = {}, {}
   for path in files.visible(files.existing_folder(folder)):
     if path.is_dir():
       mistakes.add('folders are among the videos', str(path), f'; put the videos into {folder}')
       continue
-    files.check_readable(path)
-    if path.stem in found:
+    with mistakes.caught():
+      files.check_readable(path)
+    name = called.setdefault(unicodedata.normalize('NFC', path.stem), path.stem)
+    if name in found:
       mistakes.add(
         'videos have the name of another one, but for the ending',
-        f'{found[path.stem]} and {path.name}',
+        f'{found[name]} and {path.name}',
       )
-    found[path.stem] = path
+    found[name] = path
   if not found and not mistakes:
     raise InputError(f'{folder} holds no videos')
   return found
 
 
 def list_labels(
-  folder: pathlib.Path, mistakes: Mistakes
+  folder: pathlib.Path, names: Mapping[str, str], mistakes: Mistakes
 ) -> dict[str, list[tuple[str, pathlib.Path]]]:
   """Returns {clip: [(annotator, path)]} of the files of labels of a folder.
+
+  names: as `partition.clip_called` takes them.
 
   The annotator is '' for NAME.csv. Other files, and clips with both a file and a folder, go into
   `mistakes`. Raises InputError where there are no labels.
@@ -204,7 +224,7 @@ def list_labels(
           str(file),
           f'; these end with {" or ".join(LABEL_ENDINGS)}',
         )
-    name = path.name if path.is_dir() else path.stem
+    name = partition.clip_called(path.name if path.is_dir() else path.stem, names)
     if path.is_dir() and not files.visible(path):
       mistakes.add('folders hold no files of labels', str(path))
     elif inside and name in found:
@@ -223,7 +243,7 @@ def read_persons(
 
   Rows that cannot be used go into `mistakes`. A cell without a face stands for the largest.
 
-  names: {file of a video: its name}; rows may have either.
+  names: as `partition.clip_called` takes them.
 
   Returns {clip: (face, name of the video or None, where this is written)}; {} without a table.
   """
@@ -243,10 +263,14 @@ def read_persons(
         '; it is largest, left, right or a number from 1',
       )
       continue
-    clip = names.get(cells[name], cells[name])
+    clip = partition.clip_called(cells[name], names)
+    if not clip:
+      mistakes.add('rows have no name of a clip', table.where(line))
+      continue
+    partition.check_usable(clip, table.where(line), mistakes)
     if clip in found:
       mistakes.add('clips are named twice', f'{table.where(line)} ({cells[name]})')
-    shown_in = None if video is None else names.get(cells[video], cells[video]) or None
+    shown_in = None if video is None else partition.clip_called(cells[video], names) or None
     found[clip] = which, shown_in, table.where(line)
   return found
 
@@ -265,20 +289,27 @@ def choose_clips(videos, written, persons, assigned, args, mistakes) -> dict[str
       clips of the test split need no labels.
   """
   shown = show(videos, persons, args.source, mistakes)
+
+  def without_clip(things, where, name):
+    if name in videos:
+      kind = f'{things} have the name of a video whose people have other names'
+      mistakes.add(kind, where, f'; write those of {PERSONS}')
+    else:
+      mistakes.add(f'{things} have no video', where, looked_in(args.source))
+
   for name, assignment in assigned.items():
     if name not in shown:
-      mistakes.add('rows have no video', f'{assignment.where} ({name})', looked_in(args.source))
+      without_clip('rows', f'{assignment.where} ({name})', name)
   for name, found in written.items():
     if name not in shown:
-      mistakes.add('files of labels have no video', str(found[0][1]), looked_in(args.source))
+      without_clip('files of labels', str(found[0][1]), name)
 
   def unlisted(kind, where):
     if 'unlisted' not in args.tolerate:
       mistakes.add(kind, where, LEAVE_OUT)
 
-  crops = args.source / CROPS
-  for folder in subfolders(crops) if crops.is_dir() else ():
-    if folder.name not in shown:
+  for name, folder in given_crops(args.source).items():
+    if name not in shown:
       unlisted('folders of crops belong to no clip', str(folder))
   is_split = any(assignment.split for assignment in assigned.values())
   chosen = {}
@@ -290,6 +321,8 @@ def choose_clips(videos, written, persons, assigned, args, mistakes) -> dict[str
       unlisted('clips have no labels and are not in the test split', name)
     else:
       chosen[name] = entry
+      if name not in persons:
+        partition.check_usable(name, str(entry.video), mistakes)
   return chosen
 
 
@@ -301,13 +334,20 @@ def show(
 ) -> dict[str, Shown]:
   """Returns {clip: where it is to be seen} of every clip: one for each person, or for the video.
 
-  videos, persons: as `choose_clips` takes them. Persons without a video go into `mistakes`.
+  videos, persons: as `choose_clips` takes them. Persons without a video, and with the name of one
+  that does not show them, go into `mistakes`.
   """
   shown = {}
   for name, (face, video, where) in persons.items():
     path = videos.get(name if video is None else video)
     if path is None:
       mistakes.add('rows have no video', f'{where} ({video or name})', looked_in(source))
+    elif videos.get(name, path) != path:
+      mistakes.add(
+        'clips have the name of a video that is not theirs',
+        f'{where} ({name} shows {path.name})',
+        '; name them otherwise, also in labels and splits.csv',
+      )
     else:
       shown[name] = Shown(path, face)
   used = {entry.video for entry in shown.values()}

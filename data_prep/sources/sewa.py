@@ -21,7 +21,7 @@ from data_prep.sources.label_files import LabelFile
 
 VIDEOS, LABELS = 'video', 'labels'
 COLUMNS = ['name', 'timestamp', 'arousal', 'valence', 'liking']  # of files without a header
-TIME = 1  # the column of the time, whatever its name
+TIMES = 'timestamp', 'time', 'frametime'  # names of the time in the packages of the challenges
 
 
 @register('sewa')
@@ -40,6 +40,8 @@ class Sewa(Source):
       if path.suffix.lower() != '.csv':
         mistakes.add('entries do not end as files of labels do', str(path), '; they end with .csv')
       else:
+        if path.stem in written:
+          mistakes.add('recordings have two files of labels', str(path), '; leave one of them')
         written[path.stem] = [read_labels(path, mistakes)]
     return known.plan(videos, written, assigned, mistakes, args)
 
@@ -51,6 +53,12 @@ def read_labels(path: pathlib.Path, mistakes: Mistakes) -> LabelFile:
   if rows and rows[0][1][0] == COLUMNS[0]:
     header = rows.pop(0)[1]
   table = tables.make_table(path, header, rows, mistakes, decimal_comma=True)
-  columns = [TIME, *(table.needed(dimension) for dimension in DIMENSIONS)]
+  columns = [table.needed(*TIMES), *(table.needed(dimension) for dimension in DIMENSIONS)]
+  name = table.needed(COLUMNS[0])
+  for line, cells in table.rows:
+    if cells[name] != path.stem:
+      mistakes.add(
+        'rows have the name of another recording', f'{table.where(line)} ({cells[name]!r})'
+      )
   found = [(line, row) for line, _, row in table.numbers(columns, mistakes)]
   return known.in_time(path, '', found, mistakes)

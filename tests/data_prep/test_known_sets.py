@@ -6,6 +6,8 @@ The real sets are under licences and are not here; nobody has tried these reader
 import functools
 import json
 import pathlib
+import re
+import shutil
 import tempfile
 
 import numpy as np
@@ -182,6 +184,36 @@ def test_sewa(tmp_path, header, capsys):
   assert 'validation' in dry_run('sewa', tmp_path, capsys)
 
 
+@pytest.mark.parametrize(
+  'text, words',
+  [
+    ('name;arousal;valence;liking\n{0};0.1;0.2;0.9', 'line 1: no column is called timestamp'),
+    ('{0};0.1;0.2;0.9', r'1 row has more or fewer cells .*Train_DE_01.csv, line 1 \(4 cells\)'),
+    (
+      "{0};0;0.1;0.2;0\n'Devel_DE_01';1;0.1;0.2;0",
+      r"1 row has the name of another recording: .*Train_DE_01.csv, line 2 \('Devel_DE_01'\)$",
+    ),
+  ],
+)
+def test_labels_of_sewa_that_have_no_time_or_another_name_are_refused(tmp_path, text, words):
+  path, mistakes = tmp_path / 'Train_DE_01.csv', Mistakes()
+  path.write_text(text.format("'Train_DE_01'") + '\n')
+  with mistakes.caught():
+    sewa.read_labels(path, mistakes)
+  (said,) = mistakes.lines()
+  assert re.search(words, said), said
+
+
+def test_sewa_refuses_two_files_of_labels_for_a_recording(tmp_path):
+  for name in ('video/Train_01.avi', 'labels/Train_01.csv', 'labels/Train_01.CSV'):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("'Train_01';0;0.1;0.2;0\n")
+  with pytest.raises(
+    InputError, match='1 recording has two files of labels: .*Train_01.csv; leave'
+  ):
+    plan('sewa', tmp_path)
+
+
 # MuSe.
 
 
@@ -217,6 +249,15 @@ def test_muse(tmp_path, arousal, capsys):
     np.testing.assert_allclose(labels_of(found[name][1]), expected, rtol=0, atol=2e-6)
   assert found['13'][1].timed is None
   dry_run('muse', tmp_path, capsys, '--label_gap', '0.25')
+
+
+@pytest.mark.parametrize('text', ['timestamp,value,segment_id\n', 'timestamp,value\n0,\n250,\n'])
+def test_labels_of_the_test_partition_of_muse_may_be_empty(tmp_path, text):
+  make_muse(tmp_path)
+  for dimension in ('valence', 'arousal'):
+    (tmp_path / f'label_segments/{dimension}/13.csv').write_text(text)
+  split, job = plan('muse', tmp_path)['13']
+  assert split == 'test' and job.timed is None
 
 
 def test_muse_with_two_arousals_asks_which(tmp_path):
@@ -336,6 +377,24 @@ def replace(path, before, after):
     (
       'muse',
       make_muse,
+      lambda r: (r / 'label_segments/valence/1.csv').write_text('timestamp,value,segment_id\n'),
+      r'1 file holds no labels: .*valence/1.csv$',
+    ),
+    (
+      'muse',
+      make_muse,
+      lambda r: replace(r / 'metadata/partition.csv', '2,devel', '2,train\n2,devel'),
+      r'1 clip is named twice: .*partition.csv, line 4 \(2\)$',
+    ),
+    (
+      'muse',
+      make_muse,
+      lambda r: replace(r / 'metadata/partition.csv', '2,devel', '2,devel\n7,test'),
+      r'1 row has no video: .*partition.csv, line 4 \(7\)$',
+    ),
+    (
+      'muse',
+      make_muse,
       lambda r: replace(r / 'label_segments/valence/1.csv', '\n250,', '\n0,'),
       r'come after the row before in time: .*valence/1.csv, line 3',
     ),
@@ -404,6 +463,18 @@ def replace(path, before, after):
       make_omg,
       lambda r: replace(r / 'omg_TrainVideos.csv', ',1,3,', ',1,17000000000000,'),
       '1 utterance is longer than a day: .*line 2; start and end are in seconds',
+    ),
+    (
+      'omg',
+      make_omg,
+      lambda r: shutil.copy(r / 'omg_TrainVideos.csv', r / 'omg_ValidationVideos.csv'),
+      r'4 clips are named twice: .*ValidationVideos.csv, line 2 \(a1f_1_utterance_1\), ',
+    ),
+    (
+      'omg',
+      make_omg,
+      lambda r: replace(r / 'omg_TrainVideos.csv', 'utterance_2.mp4', 'utterance_1.mp4'),
+      r'1 clip is named twice: .*TrainVideos.csv, line 3 \(a1f_1_utterance_1\)$',
     ),
     (
       'omg',

@@ -352,3 +352,18 @@ def test_openface_that_does_not_fit(before, after, words, tmp_path):
 def test_a_table_of_labels_is_no_export_of_elan(tmp_path):
   (tmp_path / 'a.csv').write_text('time,valence,arousal\n0,0.5,0.25\n')
   assert not elan.is_export(tmp_path / 'a.csv')
+
+
+def test_mistakes_of_one_file_of_elan_do_not_hide_those_of_the_next(tmp_path):
+  """In the first a value is no number, and in the second one is out of range."""
+  for folder in ('videos', 'labels'):
+    (tmp_path / folder).mkdir()
+  for name, value in (('a', 'x'), ('b', '5.5')):
+    (tmp_path / 'videos' / f'{name}.avi').write_text('no film')
+    (tmp_path / 'labels' / f'{name}.eaf').write_text(EAF.replace('>-0.5<', f'>{value}<'))
+  where = ['--source', str(tmp_path), '--data_dir', str(tmp_path / 'records')]
+  with pytest.raises(InputError) as error:
+    plain.Plain().plan(build.parse_args(['--layout', 'plain', *where]))
+  first, second = error.value.args
+  assert 'a.eaf, line' in first and "'x' is no number" in first
+  assert 'outside [-1, 1]' in second and 'b.eaf, line' in second

@@ -73,6 +73,13 @@ USELESS = {
 }
 
 
+USELESS['earlier'] = (
+  lambda root: write_rows(root / 'labels/a.csv', TIMED, '-50,0,0', '0,0,0', '0.1,0,0'),
+  (),
+  r'^\S*labels/a.csv begins 50.0 s before \S*a.avi: times are in .*; .* --tolerate length$',
+)
+
+
 @pytest.mark.parametrize('name', USELESS)
 def test_the_dry_run_and_the_build_refuse_it_and_say_why(films, tmp_path, name):
   change, options, message = USELESS[name]
@@ -86,6 +93,40 @@ def test_the_dry_run_and_the_build_refuse_it_and_say_why(films, tmp_path, name):
     said.append(str(error.value))
   assert said[0] == said[1] and '\n' not in said[0]
   assert not (tmp_path / 'records/crops').exists()  # no face has been looked for
+
+
+def test_every_video_that_does_not_fit_is_named(films, tmp_path):
+  root = shutil.copytree(films, tmp_path / 'set')
+  (root / 'videos/a.avi').write_text('no film')
+  (root / 'videos/b.avi').write_text('no film')
+  write_rows(root / 'labels/c.csv', TIMED, '90,0,0', '91,0,0')
+  words = ['--layout', 'plain', '--source', root, '--data_dir', tmp_path / 'records', *SIZES]
+  for dry in ([], ['--dry-run']):
+    with pytest.raises(InputError) as error:
+      build.main([*map(str, words), '--workers', '1', *dry])
+    assert len(error.value.args) == 3
+    for name, said in zip(('c.csv', 'a.avi', 'b.avi'), sorted(error.value.args), strict=True):
+      assert name in said
+
+
+def test_the_dry_run_refuses_places_that_the_build_refuses(films, tmp_path):
+  """Before any video is decoded: a file in place of the records, other crops for found faces."""
+  (tmp_path / 'file').touch()
+  for name in 'ab':
+    (tmp_path / 'records/crops' / name).mkdir(parents=True)
+  before = sorted(tmp_path.rglob('*'))
+  for place, words in (
+    ('file', ['file is no folder; choose another --data_dir']),
+    ('file/records', ['file is no folder; choose another --data_dir']),
+    ('records', ['crops/a exists but has no made_from.json', 'crops/b exists but has no made_']),
+  ):
+    for dry in ([], ['--dry-run']):
+      given = ['--layout', 'plain', '--source', films, '--data_dir', tmp_path / place, *SIZES]
+      with pytest.raises(InputError) as error:
+        build.main([*map(str, given), '--workers', '1', *dry])
+      for word, said in zip(words, sorted(error.value.args), strict=True):
+        assert word in said
+  assert sorted(tmp_path.rglob('*')) == before
 
 
 def test_the_dry_run_says_what_it_passes_over(films, tmp_path, capsys):
@@ -106,6 +147,28 @@ def test_the_dry_run_says_what_it_passes_over(films, tmp_path, capsys):
   ) in said
 
 
+def test_the_dry_run_says_what_lies_before_the_video_and_between_labels(films, tmp_path, capsys):
+  """Rows at -1, -0.5, 0 and 0.4 s of frames at 0, 0.04, ..., 0.52 s; the lag is no mistake."""
+  root = shutil.copytree(films, tmp_path / 'set')
+  write_rows(root / 'labels/a.csv', TIMED, '-1,0,0', '-0.5,0,0', '0,0,0', '0.4,0,0')
+  words = ['--layout', 'plain', '--source', root, '--data_dir', tmp_path / 'records', '--dry-run']
+
+  def said(*options):
+    assert build.main([*map(str, words), '--workers', '1', *options]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    return [line for line in lines if line.startswith('rows') or '--label_gap' in line]
+
+  early = 'rows of labels before the begin of the video, which are left out: 2, in 1 of the clips'
+  assert said() == [f'{early}, most in a']
+  # Of the frames at 0, 0.04, ..., 0.4 s, the first and the last have a label of their own.
+  between = '0.4 s lie between labels more than 0.3 s apart, most in a, and so are not annotated; '
+  assert said('--label_gap', '0.3') == [
+    f'{between}--label_gap joins such labels',
+    f'{early}, most in a',
+  ]
+  assert said('--label_lag', '0.2') == [f'{early}, most in a']
+
+
 def test_the_dry_run_says_where_labels_and_videos_end(tmp_path, capsys):
   """A video may be 30 frames longer before that is said; each row after its end is left out."""
   for name, frames, rows in (('a', 60, 29), ('b', 60, 30), ('c', 10, 13), ('d', 10, 12)):
@@ -124,3 +187,4 @@ def test_the_dry_run_says_where_labels_and_videos_end(tmp_path, capsys):
     'videos go on for more than 30 frames after the last one that is annotated in 1 of the clips, '
     'longest in a: for 1.2 s',
   ]
+  assert 'validates: q (in fold 0, which is trained by default)' in said

@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import shutil
+import unicodedata
 
 import numpy as np
 import pytest
@@ -414,8 +415,29 @@ def test_usual_names_of_splits_become_train_validation_and_test(untouched, capsy
   assert found['test'][0].timed is None and found['test'][0].is_recorded
 
 
+@pytest.mark.parametrize(
+  'splits, said',
+  [
+    (('train', 'eval', 'eval'), r'line 2: train would validate, as the last split by name; call'),
+    (('holdout', 'Train', 'test'), r'line 3: train would validate'),
+    (('train', 'dev', 'wild'), r'line 4: wild would validate'),
+    (('day', 'dev', 'wild'), r'line 4: wild would validate'),
+  ],
+)
+def test_names_that_would_let_another_split_validate_are_refused(untouched, splits, said):
+  assign(untouched, 'name,split', *map(','.join, zip('abc', splits, strict=True)))
+  with pytest.raises(InputError, match=f'splits.csv, {said}') as error:
+    plan(untouched)
+  assert '\n' not in str(error.value)
+  for names in (('p', 'q', 'r'), ('extra', 'train', 'dev'), ('0', '1', '10')):
+    assign(untouched, 'name,split', *map(','.join, zip('abc', names, strict=True)))
+    assert len(plan(untouched)) == 3
+
+
 def test_folds_by_number_stay_in_order(untouched):
   assign(untouched, 'name,fold', 'a,2', 'b,10', 'c,2')
+  assert members(plan(untouched)) == {'fold10': ['b'], 'fold2': ['a', 'c']}
+  assign(untouched, 'name,fold', 'a,2.0', 'b,10.0', 'c,2')  # as pandas writes them
   assert members(plan(untouched)) == {'fold10': ['b'], 'fold2': ['a', 'c']}
 
 
@@ -460,6 +482,22 @@ def test_a_subject_in_two_splits_is_refused_unless_it_is_accepted(untouched):
   assert len(plan(untouched, '--tolerate', 'subjects')) == 2
 
 
+def test_two_people_of_a_video_in_two_splits_are_refused_unless_it_is_accepted(untouched):
+  for name in ('left', 'right'):
+    shutil.copy(untouched / 'labels/c.csv', untouched / f'labels/c_{name}.csv')
+  (untouched / 'labels/c.csv').unlink()
+  write_rows(untouched / 'persons.csv', 'name,face,video', 'c_left,left,c', 'c_right,right,c')
+  assign(untouched, 'name,split', 'c_left,train', 'c_right,dev', 'a,train', 'b,dev')
+  with pytest.raises(InputError) as error:
+    plan(untouched)
+  assert re.search(
+    r'^1 video is in several splits, .*: c.avi in train \(\S*splits.csv, line 2\) and validation '
+    r'\(\S*splits.csv, line 3\); .*--tolerate subjects$',
+    str(error.value),
+  )
+  assert len(plan(untouched, '--tolerate', 'subjects')) == 2
+
+
 # Persons.
 
 
@@ -477,6 +515,21 @@ def test_persons_say_whose_face_and_of_which_video(untouched):
   assert found['a'].clip.crops == untouched.parent / 'records/crops/a'
   cached = jobs_of(untouched, '--crops_cache', '/elsewhere')['a'].clip.crops
   assert cached == pathlib.Path('/elsewhere/a')
+
+
+def test_faces_that_a_build_has_found_are_no_given_crops(untouched):
+  """Also where the records are in the source, and whatever clips there were before."""
+  for name in ('a', 'b', 'earlier'):
+    (untouched / 'crops' / name).mkdir(parents=True)
+    (untouched / 'crops' / name / '00001.png').touch()
+  for name in ('a', 'earlier'):
+    (untouched / 'crops' / name / 'made_from.json').touch()
+  write_rows(untouched / 'persons.csv', 'name,face', 'a,2')
+  for options in ((), ('--data_dir', untouched)):
+    found = jobs_of(untouched, *options)
+    assert {name: job.face for name, job in found.items()} == {'a': '2', 'b': None, 'c': 'largest'}
+    assert found['b'].clip.crops == untouched / 'crops/b' and found['b'].crop_ids.tolist() == [1]
+  assert found['a'].clip.crops == untouched / 'crops/a' and not found['a'].crop_ids.size
 
 
 # Mistakes.
@@ -578,6 +631,21 @@ MISTAKES = {
     lambda root: (root / 'labels/b.csv').unlink(),
     'clip has no labels and is not in the test split: b; to leave them out, add --tolerate unl',
   ),
+  'parted': (
+    lambda root: [
+      write_rows(root / 'persons.csv', 'name,face,video', 'c_left,left,c'),
+      (root / 'labels/c.csv').rename(root / 'labels/c_left.csv'),
+      assign(root, 'name,split', 'a,p', 'b,q', 'c_left,p', 'c,q'),
+    ],
+    r'1 row has the name of a video whose people have other names: .*line 5 \(c\); write th',
+  ),
+  'parted_labels': (
+    lambda root: [
+      write_rows(root / 'persons.csv', 'name,face,video', 'c_left,left,c'),
+      shutil.copy(root / 'labels/c.csv', root / 'labels/c_left.csv'),
+    ],
+    '1 file of labels has the name of a video whose people have other names: .*labels/c.csv; ',
+  ),
   'two_videos': (
     lambda root: (root / 'videos/b.mp4').touch(),
     '1 video has the name of another one, but for the ending: .*b.avi and b.mp4',
@@ -610,8 +678,20 @@ MISTAKES = {
     'columns split and fold say the same thing',
   ),
   'subject': (
-    set_splits('name,subject', 'a,=cmd', 'b,x', 'c,y'),
-    'splits.csv, line 2: .* cannot be',
+    set_splits('name,subject', 'a,=cmd', 'b,x', 'c,-'),
+    r"2 names are not usable: .*splits.csv, line 2 \('=cmd'\), .*; they begin with a letter",
+  ),
+  'clip': (
+    lambda root: [
+      path.rename(path.with_stem(f'={path.stem}'))
+      for name in 'ab'
+      for path in root.rglob(f'{name}.*')
+    ],
+    r"2 names are not usable: .*videos/=a.avi \('=a'\), .*; they begin with a letter",
+  ),
+  'person': (
+    set_persons('name,face,video', '=c,left,c'),
+    r"1 name is not usable: .*persons.csv, line 2 \('=c'\); they",
   ),
   'one_subject': (set_splits('name,subject', 'a,x', 'b,x', 'c,x'), 'clips are of one subject'),
   'face': (
@@ -621,6 +701,14 @@ MISTAKES = {
   'nobody': (
     set_persons('name,face', 'd,left'),
     r'1 row has no video: .*persons.csv, line 2 \(d\)',
+  ),
+  'name_of_a_video': (
+    set_persons('name,face,video', 'c,right,c', 'a,left,c'),
+    r'1 clip has the name of a video that is not theirs: .*line 3 \(a shows c.avi\); name',
+  ),
+  'no_name': (
+    set_persons('name,face,video', 'c,right,c', ',left,c'),
+    '1 row has no name of a clip: .*persons.csv, line 3$',
   ),
   'film': (set_persons('name,face,video', 'a,1,z'), r'no video: .*persons.csv, line 2 \(z\)'),
   'no_crops': (lambda root: (root / 'crops/b').mkdir(parents=True), 'crops/b holds no crops such'),
@@ -672,6 +760,21 @@ def test_a_name_may_have_the_ending_of_its_video(untouched):
   assign(untouched, 'name,split', 'a.avi,p', 'b,q', 'c.mp4,p')
   with pytest.raises(InputError, match=r'1 row has no video: .*line 4 \(c.mp4\)'):
     plan(untouched)
+
+
+@pytest.mark.parametrize('forms', [('NFD', 'NFC'), ('NFC', 'NFD')])
+def test_names_that_look_the_same_are_the_same(tmp_path, forms):
+  """macOS codes an accent as a sign of its own; a clip has the name of its file, as it is."""
+  film, table = (unicodedata.normalize(form, 'Zo\u00eb') for form in forms)
+  source = make_plain(tmp_path / 'set', videos=(film, 'b'), films=False)
+  assert film != table
+  (source / f'labels/{film}.csv').rename(source / f'labels/{table}_2.csv')
+  write_rows(source / 'persons.csv', 'name,face,video', f'{film}_2,left,{table}.avi')
+  assign(source, 'name,split', f'{table}_2,train', 'b,dev')
+  assert members(plan(source)) == {'train': [f'{film}_2'], 'validation': ['b']}
+  (source / f'videos/{table}.avi').touch()
+  with pytest.raises(InputError, match='1 video has the name of another one, but for the ending'):
+    plan(source)
 
 
 def test_crops_of_no_clip_are_refused_unless_they_are_accepted(untouched):
