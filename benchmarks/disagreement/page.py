@@ -199,6 +199,7 @@ def draw(entries):
   shown = (
     'concatenation, told',
     'joint_context',
+    'concatenation, wide',
     'concatenation',
     'rjca',
     'grjca',
@@ -239,7 +240,7 @@ def draw(entries):
     yticklabels=GATED,
     xlabel='AUC with which the gates find the lie',
   )
-  right.legend(fontsize=8, frameon=False, loc='lower right')
+  right.legend(fontsize=8, frameon=False, loc='upper right')
   for axis in (left, right):
     axis.spines[['top', 'right']].set_visible(False)
   figure.tight_layout()
