@@ -217,7 +217,8 @@ def draw(entries):
     ylabel='CCC of the test, mean of both targets',
     xticks=RHOS,
   )
-  left.legend(fontsize=8, frameon=False)
+  left.set_ylim(top=0.8)
+  left.legend(fontsize=8, frameon=False, loc='upper right', ncols=2)
   for k, (modality, color) in enumerate(
     zip(('visual', 'audio'), ('tab:blue', 'tab:orange'), strict=True)
   ):
