@@ -21,7 +21,7 @@ class Range:
       raise InputError(f'config.{key} is out of range: it takes {self.wanted}')
 
 
-MOST_SHOWN = 15  # names in the message of `OneOf`, which is one line
+MOST_SHOWN = 14  # names in the message of `OneOf`, which is one line
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,6 +23,7 @@ from benchmarks.disagreement.world import MODALITIES, WIDTHS, Setting
 
 LENGTH = 40  # frames of a window, 8 seconds
 NAME = 'world'
+LINEAR = 'grjca_linear'
 SEEDS = range(100, 110)  # of the test; each has its own worlds, initial weights and order of clips
 TUNING_SEEDS = (0, 1)
 MIDDLE = Setting(0.4, 1.0)  # where rates are chosen, and where all systems are compared
@@ -32,9 +33,11 @@ RATES = (0.003, 0.007, 0.015, 0.03, 0.05)
 OVER_TIME = ((0.01, 0.01), (0.03, 0.01), (0.06, 0.01), (0.03, 0.003), (0.06, 0.003))
 
 
-@FUSIONS.register('grjca_linear')
 class LinearGRJCA(GRJCA):
-  """Computes GRJCA without the ReLU of eq. 12, 13 and 17 to 20."""
+  """Computes GRJCA without the ReLU of eq. 12, 13 and 17 to 20.
+
+  It is registered for its own entry alone: no config of configs/ may name it.
+  """
 
   @nn.nowrap
   def gate(self, name, x, series):
@@ -90,6 +93,8 @@ class Entry:
     for path, value in self.changes.items():
       part, name = path.split('.')
       config.model[part][name] = value
+    if config.model.fusion.name == LINEAR and LINEAR not in FUSIONS:
+      FUSIONS.register(LINEAR)(LinearGRJCA)
     return System.from_config(config)
 
 
@@ -129,7 +134,7 @@ ENTRIES = {
     f'hgrjca, M = {m}': Entry('hgrjca', {'fusion.recursions': m}) for m in (2, 4)
   },
   **{f'grjca, T = {t:g}': grjca(temperature=t) for t in (0.05, 1.0, 5.0)},
-  'grjca, no ReLU': grjca(name='grjca_linear'),
+  'grjca, no ReLU': grjca(name=LINEAR),
   'grjca, one rate': Entry('grjca', one_rate=True),
   'grjca, Xavier': Entry('grjca', spread=math.sqrt(LENGTH)),
   **{name: Entry(name) for name in OTHERS},

@@ -46,7 +46,7 @@ def make_initializer(system: System, spread: float):
 
   @jax.jit
   def init(seed, features):
-    mask = jnp.ones((1, 1), bool)
+    mask = jnp.ones(features[0].shape[:2], bool)
     drawn = system.model.init(
       jax.random.key(seed), *features, mask, nothing_trainable, method='decode'
     )
