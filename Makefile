@@ -134,7 +134,7 @@ evidence: install
 	@$(RUN) -m benchmarks.evidence --source $(DEMO)/affwild2 --data_dir $(DEMO)/records --output $(DEMO)/evidence
 
 # Asks whether gating helps when face and voice disagree, on features whose truth is known, and writes
-# docs/evidence.md. It takes about 40 minutes on two processors.
+# docs/evidence.md. It takes about 45 minutes on two processors.
 disagreement: install
 	$(RUN) -m benchmarks.disagreement tune
 	$(RUN) -m benchmarks.disagreement test

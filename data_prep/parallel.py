@@ -70,7 +70,7 @@ def ordered(function, items, workers, unit):
 def ordered_or_mistakes(function, items, workers, unit):
   """Returns [function(item)] of all items, computed as `ordered` does.
 
-  Raises one InputError with what every item is refused for, not the first one alone.
+  Raises one InputError with what every item is refused for, not only the first.
   """
   mistakes, found = Mistakes(), []
   with ordered(functools.partial(result_or_error, function), items, workers, unit) as computed:

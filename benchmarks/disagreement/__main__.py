@@ -29,10 +29,6 @@ from benchmarks.disagreement.systems import ENTRIES, MIDDLE, SEEDS, SETTINGS, TU
 from data_prep import parallel
 
 
-def key(setting):
-  return f'rho {setting.rho:g}, kappa {setting.kappa:g}'
-
-
 def about(begin):
   """Describes a run: versions, machine and seconds."""
   return {
@@ -60,11 +56,6 @@ def tune():
     write(page.TUNING, {'seeds': [*TUNING_SEEDS], 'entries': found, **about(begin)})
 
 
-def best_trial(row):
-  """Returns the (rate, factor) of the best validation CCC."""
-  return max(row['trials'], key=lambda trial: trial[2])[:2]
-
-
 def test():
   """Tests every entry; raises InputError unless all of them have been tuned."""
   begin = time.perf_counter()
@@ -76,12 +67,14 @@ def test():
   print(f'worlds {time.perf_counter() - begin:.0f} s', flush=True)
   found, single = {}, {}
   for name, entry in ENTRIES.items():
+    rate, factor, _ = page.best_trial(tuned[name])
     runner = running.Runner(entry)
     for setting in SETTINGS if entry.everywhere else (MIDDLE,):
-      row, prediction = runner.test(worlds[setting], best_trial(tuned[name]))
-      found.setdefault(name, {})[key(setting)] = row
+      named = page.key(setting.rho, setting.kappa)
+      row, prediction = runner.test(worlds[setting], (rate, factor))
+      found.setdefault(name, {})[named] = row
       print(
-        f'{name:24} {key(setting)}',
+        f'{name:24} {named}',
         np.mean([row['valence'], row['arousal']]).round(3),
         row['seconds'],
         flush=True,
@@ -91,7 +84,8 @@ def test():
     jax.clear_caches()
   for setting, pair in single.items():
     truth = running.cut(running.labels(worlds[setting], 'test'), 0, running.LENGTH)
-    found.setdefault('mean of both', {})[key(setting)] = running.measure(sum(pair) / 2, truth)
+    named = page.key(setting.rho, setting.kappa)
+    found.setdefault('mean of both', {})[named] = running.measure(sum(pair) / 2, truth)
   settings = [dataclasses.asdict(setting) for setting in SETTINGS]
   write(page.FIGURES, {'seeds': [*SEEDS], 'settings': settings, 'entries': found, **about(begin)})
 

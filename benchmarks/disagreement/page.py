@@ -18,9 +18,21 @@ from benchmarks.performance import table
 DOCS = pathlib.Path(__file__).parents[2] / 'docs'
 TUNING, FIGURES = (DOCS / f'{name}.json' for name in ('disagreement_tuning', 'disagreement'))
 PAGE, PICTURE = DOCS / 'evidence.md', DOCS / 'disagreement.png'
-MIDDLE = 'rho 0.4, kappa 1'
 RHOS = (0, 0.2, 0.4, 0.6)
 GATED = ('dca', 'grjca', 'hgrjca', 'raav', 'dcmmoe', 'joint_context, gated')
+
+
+def key(rho, kappa=1):
+  """Returns the name of a setting in the JSON and on the page."""
+  return f'rho {rho:g}, kappa {kappa:g}'
+
+
+MIDDLE = key(0.4)
+
+
+def best_trial(row):
+  """Returns the (rate, factor, score) of the best validation CCC of an entry's tuning."""
+  return max(row['trials'], key=lambda trial: trial[2])
 
 
 def scores(row):
@@ -81,10 +93,7 @@ def against(entries, other, names):
 def growth(entries, one, other):
   """Formats by how much the margin of one system over another grows from rho = 0 to 1."""
   margins = np.array(
-    [
-      scores(entries[one][setting]) - scores(entries[other][setting])
-      for setting in (f'rho {rho:g}, kappa 1' for rho in RHOS)
-    ]
+    [scores(entries[one][setting]) - scores(entries[other][setting]) for setting in map(key, RHOS)]
   )
   return within(np.polyfit(RHOS, margins, 1)[0])
 
@@ -159,7 +168,7 @@ def windows_block(entries):
       )
   head = (
     'system', 'windows', 'half a window later', 'mean of both', 'difference between them',
-    'error, first frames', 'error, last frames', 'first half, in a whole window', 'alone',
+    'error, first frames', 'error, last frames', 'first half, in a whole window', 'by itself',
   )  # fmt: skip
   return table(list(head), rows)
 
@@ -167,7 +176,7 @@ def windows_block(entries):
 def budget_block(tuned):
   rows = []
   for name, row in tuned['entries'].items():
-    rate, factor, score = max(row['trials'], key=lambda trial: trial[2])
+    rate, factor, score = best_trial(row)
     tried = ' '.join(f'{trial[2]:.3f}' for trial in row['trials'])
     rows.append([name, f'{row["parameters"]:,}', tried, f'{rate:g}', f'{factor:g}', f'{score:.3f}'])
   head = ['system', 'parameters', 'validation CCC of the trials', 'rate', 'factor', 'best']
@@ -208,7 +217,7 @@ def draw(entries):
     'dcmmoe',
   )
   for name, color in ((name, f'C{i}') for i, name in enumerate(shown)):
-    values = [scores(entries[name][f'rho {rho:g}, kappa 1']) for rho in RHOS]
+    values = [scores(entries[name][key(rho)]) for rho in RHOS]
     low, high = zip(*map(statistics.interval, values), strict=True)
     left.plot(RHOS, [v.mean() for v in values], marker='o', markersize=3, color=color, label=name)
     left.fill_between(RHOS, low, high, color=color, alpha=0.12, linewidth=0)

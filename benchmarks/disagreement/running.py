@@ -107,9 +107,9 @@ class Runner:
       found['windows'] = self.windows(best, features, prediction, labels(worlds, 'test'))
     return found, prediction
 
-  def cut_and_predict(self, variables, features, first, length, stride=LENGTH):
-    """Predicts windows of `length` frames that begin at `first`, a stride apart: see the module."""
-    pieces = [cut(x, first, length, stride) for x in features]
+  def cut_and_predict(self, variables, features, first, length):
+    """Predicts windows of `length` frames that begin at `first`, LENGTH apart: see the module."""
+    pieces = [cut(x, first, length) for x in features]
     r, n, w = pieces[0].shape[:3]
     flat = tuple(x.reshape(r, n * w, length, -1) for x in pieces)
     return jax.tree.map(

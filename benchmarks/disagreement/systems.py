@@ -36,7 +36,7 @@ OVER_TIME = ((0.01, 0.01), (0.03, 0.01), (0.06, 0.01), (0.03, 0.003), (0.06, 0.0
 class LinearGRJCA(GRJCA):
   """Computes GRJCA without the ReLU of eq. 12, 13 and 17 to 20.
 
-  It is registered for its own entry alone: no config of configs/ may name it.
+  It is registered only for its own entry: no config of configs/ may name it.
   """
 
   @nn.nowrap
