@@ -22,7 +22,7 @@ RHOS = (0, 0.2, 0.4, 0.6)
 GATED = ('dca', 'grjca', 'hgrjca', 'raav', 'dcmmoe', 'joint_context, gated')
 
 
-def key(rho, kappa=1):
+def key(rho: float, kappa: float = 1.0) -> str:
   """Returns the name of a setting in the JSON and on the page."""
   return f'rho {rho:g}, kappa {kappa:g}'
 
