@@ -164,8 +164,9 @@ def print_error(error: InputError) -> None:
   """Prints each message of an InputError as one line on stderr, if anybody still reads that."""
   with contextlib.suppress(OSError):
     for message in error.args:
-      # In one piece, since other processes may write to the same place.
-      print(f'error: {visible(" ".join(message.split()))}', file=sys.stderr)
+      # In one piece, since other processes may write to the same place, and print() writes the end
+      # of the line by itself.
+      sys.stderr.write(f'error: {visible(" ".join(message.split()))}\n')
 
 
 def run_command(main, *args, buckets=(), others=()):

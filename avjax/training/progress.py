@@ -51,7 +51,8 @@ class TerminalHandler(logging.Handler):
 
   def emit(self, record: logging.LogRecord) -> None:
     with contextlib.suppress(OSError):
-      tqdm.write(record.getMessage(), file=sys.stderr)
+      # In one piece, since other processes may write to the same place.
+      tqdm.write(f'{record.getMessage()}\n', file=sys.stderr, end='')
 
 
 class Progress:

@@ -54,6 +54,17 @@ def test_an_error_is_one_visible_line(capsys):
   assert capsys.readouterr().err == f'error: {SHOWN} error: all is well x\n'
 
 
+def test_a_line_is_written_in_one_piece(monkeypatch):
+  """So that the lines of several processes do not mix, where Python does not buffer them either."""
+  pieces, handler = [], progress.TerminalHandler()
+  stream = io.StringIO()
+  stream.write = lambda text: pieces.append(text) or len(text)
+  monkeypatch.setattr('sys.stderr', stream)
+  errors.print_error(errors.InputError('a', 'b'))
+  handler.emit(logging.makeLogRecord({'msg': 'c'}))
+  assert [piece for piece in pieces if piece] == ['error: a\n', 'error: b\n', 'c\n']
+
+
 def test_a_log_has_one_visible_line_for_each_record(tmp_path, capsys):
   progress.start_logging(tmp_path / 'train.log')
   try:
