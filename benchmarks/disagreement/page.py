@@ -16,7 +16,9 @@ from benchmarks.pages import fill
 from benchmarks.performance import table
 
 DOCS = pathlib.Path(__file__).parents[2] / 'docs'
-TUNING, FIGURES = (DOCS / f'{name}.json' for name in ('disagreement_tuning', 'disagreement'))
+TUNING, FIGURES, FIRST, FULL_PATH = (
+  DOCS / f'disagreement{name}.json' for name in ('_tuning', '', '_first', '_full_path')
+)
 PAGE, PICTURE = DOCS / 'evidence.md', DOCS / 'disagreement.png'
 RHOS = (0, 0.2, 0.4, 0.6)
 GATED = ('dca', 'grjca', 'hgrjca', 'raav', 'dcmmoe', 'joint_context, gated')
@@ -66,12 +68,18 @@ def scores_table(entries):
 
 
 def differences(entries, pairs):
-  """Formats {(one, other): settings} as a table of paired differences, one family for Holm."""
-  chosen = {
-    (one, other, setting): (scores(entries[one][setting]), scores(entries[other][setting]))
-    for (one, other), settings in pairs.items()
-    for setting in settings
-  }
+  """Formats {(one, other): settings} as a table of paired differences.
+
+  Those of one setting are a family for Holm.
+  """
+  chosen, families = {}, {}
+  for (one, other), settings in pairs.items():
+    for setting in settings:
+      pair = scores(entries[one][setting]), scores(entries[other][setting])
+      chosen[one, other, setting] = None  # keeps the order
+      families.setdefault(setting, {})[one, other, setting] = pair
+  for family in families.values():
+    chosen |= statistics.compare(family)
   rows = [
     [
       f'{one} − {other}',
@@ -80,7 +88,7 @@ def differences(entries, pairs):
       f'{found["holm"]:.3f}',
       f'{found["visible"]:.3f}',
     ]
-    for (one, other, setting), found in statistics.compare(chosen).items()
+    for (one, other, setting), found in chosen.items()
   ]
   return table(['difference', 'setting', 'mean CCC', 'p (Holm)', 'could have been seen'], rows)
 
@@ -173,6 +181,21 @@ def windows_block(entries):
   return table(list(head), rows)
 
 
+def full_path_block(found):
+  """Formats the runs through towers: the mean CCC of each seed."""
+  rows = {}
+  for name, row in found['rows'].items():
+    system, rho, _ = name.split(', ')
+    mean = np.mean([row[target]['ccc'] for target in ('valence', 'arousal')])
+    rows.setdefault(system, {}).setdefault(rho, []).append(f'{mean:.3f}')
+  settings = list(next(iter(rows.values())))
+  lines = [[name, *(' / '.join(row[rho]) for rho in settings)] for name, row in rows.items()]
+  return (
+    f'{table(["system", *settings], lines)}\n\n{len(found["rows"])} trainings in '
+    f'{found["seconds"] / 60:.0f} minutes on {found["cores"]} cores.'
+  )
+
+
 def budget_block(tuned):
   rows = []
   for name, row in tuned['entries'].items():
@@ -258,7 +281,7 @@ def draw(entries):
   plt.close(figure)
 
 
-def blocks(tuned, found):
+def blocks(tuned, found, first, full_path):
   """Returns {name: the block of the page}."""
   entries = found['entries']
   others = [
@@ -274,6 +297,7 @@ def blocks(tuned, found):
   return {
     'about': about_block(tuned, found),
     'scores': scores_table(entries),
+    'first': scores_table(first['entries']),
     'gating': gating_block(entries),
     'hierarchy': against(entries, 'grjca', ['hgrjca']),
     'recursions': recursions_block(entries),
@@ -281,23 +305,24 @@ def blocks(tuned, found):
     'temperature': temperature_block(entries),
     'parts': at_the_middle(entries, parts, 'grjca'),
     'simple': against(entries, 'concatenation', simple),
-    'ours': at_the_middle(entries, ['joint_context, gated'], 'joint_context'),
+    'ours': against(entries, 'joint_context', ['joint_context, gated']),
     'others': at_the_middle(entries, others, 'concatenation'),
     'windows': windows_block(entries),
+    'full path': full_path_block(full_path),
     'budget': budget_block(tuned),
   }
 
 
 def read():
-  """Returns what was committed of the tuning and of the test."""
-  return [json.loads(path.read_text()) for path in (TUNING, FIGURES)]
+  """Returns what was committed: tuning, test, first test, and the runs through towers."""
+  return [json.loads(path.read_text()) for path in (TUNING, FIGURES, FIRST, FULL_PATH)]
 
 
 def write():
   """Writes the page and the picture."""
-  tuned, found = read()
+  committed = read()
   text = PAGE.read_text()
-  for name, block in blocks(tuned, found).items():
+  for name, block in blocks(*committed).items():
     text = fill(text, name, block)
   PAGE.write_text(text)
-  draw(found['entries'])
+  draw(committed[1]['entries'])

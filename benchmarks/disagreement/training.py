@@ -15,7 +15,7 @@ import optax
 from flax import traverse_util
 
 from avjax.models.layers import everything_trainable, nothing_trainable
-from avjax.system import System
+from avjax.system import System, compilation
 from avjax.targets import losses
 from data_prep.mini.latents import generator
 
@@ -119,7 +119,7 @@ def make_trainer(system: System):
     (_, best, _), scores = jax.lax.scan(look, (state, variables, -jnp.inf), numbers)
     return best, scores
 
-  return jax.jit(jax.vmap(train))
+  return compilation.jit(jax.vmap(train))
 
 
 def predict(system: System, variables, visual, audio):

@@ -197,19 +197,24 @@ def raav(w, x_v, x_a, heads, layers, priors, gate_audio=True):
 
 def joint_context(w, x_v, x_a, reach, dilation, gated=False):
   """Returns the fused features and the shares (L,2) of visual and audio, None without a gate."""
-  rows, scores = [], []
-  for t in range(len(x_v)):
-    seen = w['context']['bias'].copy()
-    for i, k in enumerate(range(-reach, reach + 1)):
-      if 0 <= t + k * dilation < len(x_v):
-        x = np.hstack([x_a[t + k * dilation], x_v[t + k * dilation]])
-        seen += x @ w['context']['kernel'][i * len(x) : (i + 1) * len(x)]
-    context, of_visual, of_audio = relu(seen), 0.5, 0.5
-    if gated:
-      of_visual, of_audio = softmax(dense(context[None], w['gate']))[0]
-      scores.append([of_visual, of_audio])
-    rows.append(np.hstack([2 * of_audio * x_a[t], 2 * of_visual * x_v[t], context]))
-  return np.array(rows), np.array(scores) if gated else None
+
+  def convolve(layer, x):
+    rows = []
+    for t in range(len(x)):
+      seen = layer['bias'].copy()
+      for i, k in enumerate(range(-reach, reach + 1)):
+        if 0 <= t + k * dilation < len(x):
+          width = x.shape[1]
+          seen += x[t + k * dilation] @ layer['kernel'][i * width : (i + 1) * width]
+      rows.append(relu(seen))
+    return np.array(rows)
+
+  scores = None
+  if gated:
+    scores = softmax(dense(convolve(w['gate_hidden'], np.hstack([x_a, x_v])), w['gate']))
+    x_v, x_a = 2 * scores[:, :1] * x_v, 2 * scores[:, 1:] * x_a
+  pair = np.hstack([x_a, x_v])
+  return np.hstack([pair, convolve(w['context'], pair)]), scores
 
 
 def expert(w, name, x, y, heads, layers):

@@ -29,9 +29,9 @@ class JointContext(nn.Module):
 
   width: of what the convolution adds.
   reach: how many frames it sees before a frame, and as many after it, `dilation` frames apart.
-  gated: whether X_a and X_v are weighed in every frame, each by twice its share: equal shares
-    change nothing. The shares, (B,L,2) of visual and audio, are a softmax over a dense layer on
-    r(W S + b), and are sown as gates/modality.
+  gated: whether X_a and X_v are weighed in every frame before all of this, each by twice its share:
+    equal shares change nothing. The shares, (B,L,2) of visual and audio, are a softmax over a dense
+    layer on r(W' S + b'), a convolution of the same size, and are sown as gates/modality.
   """
 
   length: int  # Not used: the weights are the same in every frame.
@@ -51,10 +51,14 @@ class JointContext(nn.Module):
     del is_trainable
     visual, audio = zero_padding(visual, mask), zero_padding(audio, mask)
     pair = jnp.concatenate([audio, visual], axis=-1)
-    seen = join_neighbours(pair, self.reach, self.reach, self.dilation)
-    context = nn.relu(nn.Dense(self.width, name='context')(seen))
     if self.gated:
-      shares = nn.softmax(nn.Dense(2, name='gate')(context), axis=-1)
+      shares = nn.softmax(nn.Dense(2, name='gate')(self.convolve('gate_hidden', pair)), axis=-1)
       sow_gate(self, 'modality', shares)
       pair = jnp.concatenate([2 * shares[..., 1:] * audio, 2 * shares[..., :1] * visual], axis=-1)
-    return zero_padding(jnp.concatenate([pair, context], axis=-1), mask)
+      pair = zero_padding(pair, mask)
+    return zero_padding(jnp.concatenate([pair, self.convolve('context', pair)], axis=-1), mask)
+
+  def convolve(self, name: str, pair: Float[Array, 'B L D']) -> Float[Array, 'B L width']:
+    """Returns r(W S + b)."""
+    seen = join_neighbours(pair, self.reach, self.reach, self.dilation)
+    return nn.relu(nn.Dense(self.width, name=name)(seen))

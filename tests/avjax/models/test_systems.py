@@ -228,6 +228,11 @@ def test_raav_s_priors_are_where_its_gate_starts():
 CONTEXT = ['joint_context', 'joint_context: gated']
 
 
+def convolutions(model):
+  """Returns how many follow each other: that of the gate, and that of the context."""
+  return 2 if model.gated else 1
+
+
 @pytest.mark.parametrize('name', CONTEXT)
 def test_joint_context_does_not_know_where_a_window_begins(name):
   """What is shifted in time is fused as before, but for the frames that the borders reach."""
@@ -236,7 +241,7 @@ def test_joint_context_does_not_know_where_a_window_begins(name):
   fused, gates = fuse(model, params, (visual, audio, mask))
   moved = [np.roll(x, 7, axis=1) for x in (visual, audio)]
   again, moved_gates = fuse(model, params, (*moved, mask))
-  reach = model.reach * model.dilation
+  reach = convolutions(model) * model.reach * model.dilation
   np.testing.assert_allclose(
     again[:, 7 + reach : 30 - reach], fused[:, reach : 23 - reach], rtol=0, atol=1e-12
   )
@@ -258,7 +263,8 @@ def test_joint_context_sees_as_far_as_its_reach(name, modality):
   before = fuse(model, params, batch)[0]
   batch[modality][:, 15] += 10
   changed = np.abs(fuse(model, params, batch)[0] - before)[0].max(axis=-1) > 0
-  seen = 15 + model.dilation * np.arange(-model.reach, model.reach + 1)
+  reach = convolutions(model) * model.reach
+  seen = 15 + model.dilation * np.arange(-reach, reach + 1)
   assert set(np.flatnonzero(changed)) <= {*seen} and changed[[seen[0], 15, seen[-1]]].all()
 
 
