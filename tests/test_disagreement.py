@@ -198,10 +198,11 @@ def test_gates_that_know_find_all_lies(small):
 
 
 def test_every_entry_was_tuned_and_tested_as_registered():
-  tuned, found = page.read()
+  tuned, found, first, _ = page.read()
   assert [*tuned['entries']] == [*systems.ENTRIES]
   assert [*found['entries']] == [*systems.ENTRIES, 'mean of both']
   assert found['seeds'] == [*systems.SEEDS] and not {*found['seeds']} & {*tuned['seeds']}
+  assert not {*found['seeds'], *tuned['seeds']} & {*first['seeds'], 0, 1, 50, 51}
   for name, entry in systems.ENTRIES.items():
     settings = systems.SETTINGS if entry.everywhere else (MIDDLE,)
     assert len(found['entries'][name]) == len(settings)
@@ -211,6 +212,29 @@ def test_every_entry_was_tuned_and_tested_as_registered():
       [*systems.OVER_TIME],
       [(r, 1.0) for r in systems.RATES],
     )
+
+
+def test_every_width_of_the_tcn_has_a_projection():
+  for name, entry in systems.ENTRIES.items():
+    runner = running.Runner(entry)
+    shapes = jax.eval_shape(runner.initialize, 0, runner.clip)['params']
+    tcns = [name for name in shapes if name.endswith('_tcn')]
+    assert tcns and all('level0_residual' in shapes[tcn] for tcn in tcns), name
+
+
+def test_holm_s_families_are_the_settings():
+  rng = np.random.default_rng(0)
+  one, other = (
+    {page.key(rho): {t: rng.normal(size=10) for t in ('valence', 'arousal')} for rho in page.RHOS}
+    for _ in range(2)
+  )
+  text = page.differences({'a': one, 'b': other}, {('a', 'b'): [*one]})
+  ps = [float(line.split('|')[4]) for line in text.splitlines()[2:]]
+  single = [statistics.sign_flip(page.scores(one[s]) - page.scores(other[s])) for s in one]
+  assert ps == pytest.approx(single, abs=1e-3)  # one difference in each family
+  both = page.differences({'a': one, 'b': other}, {('a', 'b'): [*one], ('b', 'a'): [*one]})
+  twice = [float(line.split('|')[4]) for line in both.splitlines()[2:]]
+  assert twice == pytest.approx(2 * [min(1, 2 * p) for p in single], abs=1e-3)
 
 
 def test_the_page_is_generated():

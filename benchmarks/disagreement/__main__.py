@@ -7,6 +7,7 @@ python -m benchmarks.disagreement test     trains and tests everything with thes
 python -m benchmarks.disagreement page     writes docs/evidence.md and its figure from both
 
 systems.py registers what is compared. It and the rates are committed before the test is opened.
+full_path.py, a command of its own, does the same with towers, on drawn faces and made voices.
 """
 
 from __future__ import annotations
@@ -20,12 +21,10 @@ import os
 import platform
 import time
 
-import jax
 import numpy as np
 
 from avjax import errors
 from avjax.errors import InputError
-from avjax.system import start
 from benchmarks.disagreement import page, running
 from benchmarks.disagreement.systems import ENTRIES, MIDDLE, SEEDS, SETTINGS, TUNING_SEEDS
 from data_prep import parallel
@@ -58,31 +57,15 @@ def in_turn(function, worlds):
     yield from zip(ENTRIES, rows, strict=True)
 
 
-def tune_one(worlds, name):
-  start.start()
-  row = running.Runner(ENTRIES[name]).tune(worlds)
-  jax.clear_caches()
-  return row
-
-
-def test_one(worlds, name):
-  """Returns {setting: (what is measured, the predictions)} of an entry."""
-  start.start()
-  entry = ENTRIES[name]
-  rate, factor, _ = page.best_trial(tuned()[name])
-  runner = running.Runner(entry)
-  settings = SETTINGS if entry.everywhere else (MIDDLE,)
-  rows = {setting: runner.test(worlds[setting], (rate, factor)) for setting in settings}
-  jax.clear_caches()
-  return rows
-
-
 def tuned():
-  """Returns what the tuning found; raises InputError unless that is of every entry."""
-  found = json.loads(page.TUNING.read_text())['entries']
-  for name in ENTRIES:
-    if name not in found:
-      raise InputError(f'{page.TUNING} lacks {name}: run python -m benchmarks.disagreement tune')
+  """Returns what the tuning found; raises InputError unless that is of every entry as it is."""
+  found = page.read(page.TUNING)['entries']
+  for name, entry in ENTRIES.items():
+    trials = name in found and tuple((rate, factor) for rate, factor, _ in found[name]['trials'])
+    if trials != entry.trials:
+      raise InputError(
+        f'{page.TUNING} lacks trials of {name}: run python -m benchmarks.disagreement tune'
+      )
   return found
 
 
@@ -90,20 +73,19 @@ def tune():
   """Tunes every entry at MIDDLE."""
   begin, found = time.perf_counter(), {}
   worlds = running.make_worlds([(MIDDLE, TUNING_SEEDS)])
-  for name, row in in_turn(tune_one, worlds):
+  for name, row in in_turn(running.tune, worlds):
     found[name] = row
     print(f'{name:24}', row, flush=True)
-  write(page.TUNING, {'seeds': [*TUNING_SEEDS], 'entries': found, **about(begin)})
+    write(page.TUNING, {'seeds': [*TUNING_SEEDS], 'entries': found, **about(begin)})
 
 
 def test():
   """Tests every entry."""
-  begin = time.perf_counter()
-  tuned()
+  begin, best = time.perf_counter(), {name: page.best_trial(row) for name, row in tuned().items()}
   worlds = running.make_worlds([(setting, SEEDS) for setting in SETTINGS])
   print(f'worlds {time.perf_counter() - begin:.0f} s', flush=True)
   found, single = {}, {}
-  for name, rows in in_turn(test_one, worlds):
+  for name, rows in in_turn(functools.partial(running.test, best), worlds):
     for setting, (row, prediction) in rows.items():
       named = page.key(setting.rho, setting.kappa)
       found.setdefault(name, {})[named] = row

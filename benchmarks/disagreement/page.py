@@ -11,6 +11,7 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 import numpy as np
 
+from avjax.errors import InputError
 from benchmarks.disagreement import statistics
 from benchmarks.pages import fill
 from benchmarks.performance import table
@@ -42,7 +43,7 @@ def scores(row):
   return (np.array(row['valence']) + np.array(row['arousal'])) / 2
 
 
-def everywhere(entries):
+def at_all_settings(entries):
   """Returns the names of the entries that are tested at every setting."""
   return [name for name, rows in entries.items() if len(rows) > 1]
 
@@ -62,20 +63,20 @@ def scores_table(entries):
   settings = list(entries['concatenation'])
   rows = [
     [name, *(spread(scores(entries[name][setting])) for setting in settings)]
-    for name in everywhere(entries)
+    for name in at_all_settings(entries)
   ]
   return table(['system', *settings], rows)
 
 
-def differences(entries, pairs):
-  """Formats {(one, other): settings} as a table of paired differences.
+def differences(entries, pairs, what='mean CCC', of=scores):
+  """Formats {(one, other): settings} as a table of paired differences of of(row).
 
   Those of one setting are a family for Holm.
   """
   chosen, families = {}, {}
   for (one, other), settings in pairs.items():
     for setting in settings:
-      pair = scores(entries[one][setting]), scores(entries[other][setting])
+      pair = of(entries[one][setting]), of(entries[other][setting])
       chosen[one, other, setting] = None  # keeps the order
       families.setdefault(setting, {})[one, other, setting] = pair
   for family in families.values():
@@ -90,7 +91,7 @@ def differences(entries, pairs):
     ]
     for (one, other, setting), found in chosen.items()
   ]
-  return table(['difference', 'setting', 'mean CCC', 'p (Holm)', 'could have been seen'], rows)
+  return table(['difference', 'setting', what, 'p (Holm)', 'could have been seen'], rows)
 
 
 def against(entries, other, names):
@@ -98,37 +99,29 @@ def against(entries, other, names):
   return differences(entries, {(name, other): settings for name in names})
 
 
-def growth(entries, one, other):
-  """Formats by how much the margin of one system over another grows from rho = 0 to 1."""
-  margins = np.array(
-    [scores(entries[one][setting]) - scores(entries[other][setting]) for setting in map(key, RHOS)]
-  )
-  return within(np.polyfit(RHOS, margins, 1)[0])
+def slopes(rows):
+  """Returns how the mean CCC of each seed changes with rho, per unit of rho."""
+  return np.polyfit(RHOS, [scores(rows[key(rho)]) for rho in RHOS], 1)[0]
 
 
 def gating_block(entries):
   gated = ('dca', 'grjca', 'hgrjca')
-  slopes = ', '.join(f'{name} {growth(entries, name, "rjca")}' for name in gated)
-  return (
-    f'{against(entries, "rjca", gated)}\n\nGrowth of that margin with rho, in CCC per unit of rho: '
-    f'{slopes}.'
-  )
+  over_rho = {name: {'over rho, kappa 1': entries[name]} for name in ('rjca', *gated)}
+  pairs = {(name, 'rjca'): ['over rho, kappa 1'] for name in gated}
+  growth = differences(over_rho, pairs, 'growth of the mean CCC per unit of rho', slopes)
+  return f'{against(entries, "rjca", gated)}\n\n{growth}'
 
 
 def recursions_block(entries):
   """Formats the shape of the paper's Table 2: M from 1 to 4."""
-  names = {
-    (system, m): system if m == 3 else f'{"grjca" if m == 1 else system}, M = {m}'
-    for system in ('grjca', 'hgrjca')
-    for m in (1, 2, 3, 4)
-  }
+  systems = ('rjca', 'grjca', 'hgrjca')
+  names = {(s, m): s if m == 3 else f'{s}, M = {m}' for s in systems for m in (1, 2, 3, 4)}
+  names |= {('rjca', 1): 'jca', ('hgrjca', 1): 'grjca, M = 1'}
   rows = [
-    [m, *(spread(scores(entries[names[system, m]][MIDDLE])) for system in ('grjca', 'hgrjca'))]
-    for m in (1, 2, 3, 4)
+    [m, *(spread(scores(entries[names[s, m]][MIDDLE])) for s in systems)] for m in (1, 2, 3, 4)
   ]
-  pairs = {(names[s, m], names[s, 3]): [MIDDLE] for s in ('grjca', 'hgrjca') for m in (2, 4)}
-  pairs[names['grjca', 1], 'grjca'] = [MIDDLE]
-  return f'{table(["M", "grjca", "hgrjca"], rows)}\n\n{differences(entries, pairs)}'
+  pairs = {(names[s, m], names[s, 3]): [MIDDLE] for s in systems for m in (1, 2, 4)}
+  return f'{table(["M", *systems], rows)}\n\n{differences(entries, pairs)}'
 
 
 def gates_block(entries):
@@ -137,8 +130,11 @@ def gates_block(entries):
   for name in GATED:
     for setting, row in entries[name].items():
       if row['auc']:
-        rows.append([name, setting, *(within(row['auc'][m]) for m in ('visual', 'audio'))])
-  return table(['system', 'setting', 'a lying face', 'a lying voice'], rows)
+        found = [np.array(row['auc'][m]) for m in ('visual', 'audio')]
+        either_way = (f'{np.mean(0.5 + np.abs(aucs - 0.5)):.3f}' for aucs in found)
+        rows.append([name, setting, *map(within, found), *either_way])
+  head = ('system', 'setting', 'a lying face', 'a lying voice', 'face, either way', 'voice')
+  return table(list(head), rows)
 
 
 def temperature_block(entries):
@@ -152,7 +148,16 @@ def temperature_block(entries):
   for name in ('rjca', 'concatenation'):
     row = entries[name][MIDDLE]
     rows.append([f'({name})', spread(scores(row)), within(row['jumps']), '', ''])
-  return table(['T', 'mean CCC', 'jumps', 'AUC, face', 'AUC, voice'], rows)
+  head = ['T', 'mean CCC', 'jumps', 'AUC, face', 'AUC, voice']
+  others = ['rjca', *(f'grjca, T = {t:g}' for t in (0.05, 1, 5))]
+  pairs = {(name, 'grjca'): [MIDDLE] for name in others}
+  return '\n\n'.join(
+    (
+      table(head, rows),
+      differences(entries, pairs),
+      differences(entries, pairs, 'jumps', lambda row: np.array(row['jumps'])),
+    )
+  )
 
 
 def at_the_middle(entries, names, other):
@@ -166,17 +171,18 @@ def windows_block(entries):
   rows = []
   for name, settings in entries.items():
     found = settings[MIDDLE].get('windows')
-    if found and (len(settings) > 1 or 'context' in name):
+    if found and len(settings) > 1:
       whole, short = (np.mean(found[x]) for x in ('whole', 'short'))
       rows.append(
         [name]
         + [f'{np.mean(found[x]):.3f}' for x in ('plain', 'shifted', 'overlapping', 'difference')]
         + [f'{np.mean(found[x]):.2f}' for x in ('first', 'last')]
-        + [f'{whole:.3f}', f'{short:.3f}']
+        + [f'{whole:.3f}', f'{short:.3f}', f'{np.mean(found["film"]):.3f}' if found['film'] else '']
       )
   head = (
     'system', 'windows', 'half a window later', 'mean of both', 'difference between them',
     'error, first frames', 'error, last frames', 'first half, in a whole window', 'by itself',
+    'films, whole',
   )  # fmt: skip
   return table(list(head), rows)
 
@@ -286,11 +292,11 @@ def blocks(tuned, found, first, full_path):
   entries = found['entries']
   others = [
     name for name, rows in entries.items()
-    if len(rows) == 1 and not name.startswith(('grjca', 'hgrjca', 'joint'))
+    if len(rows) == 1 and not name.startswith(('rjca,', 'grjca', 'hgrjca'))
   ]  # fmt: skip
   simple = [
     name
-    for name in everywhere(entries)
+    for name in at_all_settings(entries)
     if name not in ('concatenation', 'visual', 'audio', 'mean of both')
   ]
   parts = ('grjca, no ReLU', 'grjca, Xavier', 'grjca, one rate')
@@ -305,6 +311,9 @@ def blocks(tuned, found, first, full_path):
     'temperature': temperature_block(entries),
     'parts': at_the_middle(entries, parts, 'grjca'),
     'simple': against(entries, 'concatenation', simple),
+    'equal': against(
+      entries, 'concatenation, wide', [name for name in simple if 'concatenation' not in name]
+    ),
     'ours': against(entries, 'joint_context', ['joint_context, gated']),
     'others': at_the_middle(entries, others, 'concatenation'),
     'windows': windows_block(entries),
@@ -313,16 +322,22 @@ def blocks(tuned, found, first, full_path):
   }
 
 
-def read():
-  """Returns what was committed: tuning, test, first test, and the runs through towers."""
-  return [json.loads(path.read_text()) for path in (TUNING, FIGURES, FIRST, FULL_PATH)]
+def read(path):
+  """Reads what another step has written; raises InputError if it is not there."""
+  if not path.is_file():
+    raise InputError(f'{path} is missing: docs/evidence.md says which command writes it')
+  return json.loads(path.read_text())
+
+
+def committed():
+  """Returns what was found in the tuning, the test, the first test, and through towers."""
+  return [read(path) for path in (TUNING, FIGURES, FIRST, FULL_PATH)]
 
 
 def write():
   """Writes the page and the picture."""
-  committed = read()
-  text = PAGE.read_text()
-  for name, block in blocks(*committed).items():
+  found, text = committed(), PAGE.read_text()
+  for name, block in blocks(*found).items():
     text = fill(text, name, block)
   PAGE.write_text(text)
-  draw(committed[1]['entries'])
+  draw(found[1]['entries'])

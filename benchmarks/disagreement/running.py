@@ -14,10 +14,18 @@ from typing import Any
 import jax
 import numpy as np
 
+from avjax.system import start
 from avjax.targets import metrics
 from benchmarks.disagreement import statistics, training
-from benchmarks.disagreement.systems import LENGTH, MIDDLE, SEEDS, TUNING_SEEDS, Entry
-from benchmarks.disagreement.world import MODALITIES, World, make_world
+from benchmarks.disagreement.systems import (
+  ENTRIES,
+  MIDDLE,
+  SEEDS,
+  SETTINGS,
+  TUNING_SEEDS,
+  Entry,
+)
+from benchmarks.disagreement.world import LENGTH, MODALITIES, World, make_world
 from data_prep import parallel
 
 TARGETS = ('valence', 'arousal')
@@ -44,13 +52,12 @@ class Runner:
   def __init__(self, entry: Entry):
     self.entry, self.system = entry, entry.system()
     self.initialize = training.make_initializer(self.system, entry.spread)
-    self.train = training.make_trainer(self.system)
+    self.train = training.make_trainer(self.system, entry.slow)
     self.predict = jax.jit(jax.vmap(functools.partial(training.predict, self.system)))
     self.clip = [np.zeros((1, LENGTH, width), np.float32) for width in entry.widths.values()]
     shapes = jax.eval_shape(self.initialize, 0, self.clip)['params']
-    names = [training.named(path) for path, _ in jax.tree_util.tree_leaves_with_path(shapes)]
     self.parameters = sum(x.size for x in jax.tree.leaves(shapes))
-    self.trials = entry.trials(any(map(training.OVER_TIME.fullmatch, names)))
+    self.of_frames = any(LENGTH in x.shape for x in jax.tree.leaves(shapes.get('fusion', {})))
 
   def features(self, parts):
     """Returns the features of clips of R worlds, a pair of (R,N,T,Dm)."""
@@ -78,13 +85,14 @@ class Runner:
   def tune(self, worlds: Worlds) -> dict[str, Any]:
     """Tries every pair of rate and factor with each of TUNING_SEEDS; see `best_of`."""
     begin, count = time.perf_counter(), len(TUNING_SEEDS)
-    rates, factors = (np.repeat(x, count) for x in zip(*self.trials, strict=True))
-    tiled = [worlds[MIDDLE][i] for _ in self.trials for i in range(count)]
-    _, scores = self.fit(tiled, [*TUNING_SEEDS] * len(self.trials), rates, factors)
+    rates, factors = (np.repeat(x, count) for x in zip(*self.entry.trials, strict=True))
+    tiled = [worlds[MIDDLE][i] for _ in self.entry.trials for i in range(count)]
+    _, scores = self.fit(tiled, [*TUNING_SEEDS] * len(self.entry.trials), rates, factors)
     means = scores.max(axis=1).reshape(-1, count).mean(axis=1)
+    tried = zip(self.entry.trials, means, strict=True)
     return {
       'parameters': self.parameters,
-      'trials': [[*trial, round(float(x), 4)] for trial, x in zip(self.trials, means, strict=True)],
+      'trials': [[*trial, round(float(x), 4)] for trial, x in tried],
       'seconds': round(time.perf_counter() - begin, 1),
     }
 
@@ -119,7 +127,7 @@ class Runner:
   def windows(self, variables, features, prediction, truth):
     """Compares windows with others that begin half a window later, and with shorter ones."""
     shifted = self.cut_and_predict(variables, features, HALF, LENGTH)['prediction']
-    short = self.cut_and_predict(variables, features, 0, HALF)['prediction'][..., :2]
+    short = self.cut_and_predict(variables, features, 0, HALF)['prediction']
     inner = slice(HALF, HALF + shifted.shape[2] * LENGTH)  # the frames that both kinds cover
     plain, moved = (joined(x)[:, :, s] for x, s in ((prediction, inner), (shifted, slice(None))))
     target = truth[:, :, inner]
@@ -135,7 +143,36 @@ class Runner:
       'last': rounded(np.sqrt(errors[:, -EDGE:].mean(axis=1) / middle)),
       'whole': mean_ccc(prediction[:, :, :, :HALF], first),
       'short': mean_ccc(short, first),
+      'film': self.films(variables, features, truth),
     }
+
+  def films(self, variables, features, truth):
+    """Returns the mean CCC of films that are predicted whole, None if weights are of LENGTH."""
+    if self.of_frames:
+      return None
+    return mean_ccc(np.asarray(self.predict(variables, *features)['prediction']), truth)
+
+
+def tune(worlds: Worlds, name: str) -> dict[str, Any]:
+  """Tunes an entry of the registry, in a process of its own."""
+  start.start()
+  row = Runner(ENTRIES[name]).tune(worlds)
+  jax.clear_caches()
+  return row
+
+
+def test(best: Mapping[str, Any], worlds: Worlds, name: str) -> dict[Any, Any]:
+  """Tests an entry of the registry, in a process of its own, with its best trial of {name: trial}.
+
+  Returns {setting: (what is measured, the predictions)}.
+  """
+  start.start()
+  entry = ENTRIES[name]
+  runner = Runner(entry)
+  settings = SETTINGS if entry.everywhere else (MIDDLE,)
+  rows = {setting: runner.test(worlds[setting], best[name][:2]) for setting in settings}
+  jax.clear_caches()
+  return rows
 
 
 def labels(worlds, part):
@@ -178,14 +215,19 @@ def measure(prediction, truth):
 
 
 def detection(config, gates, worlds):
-  """Returns {modality: AUC (R,)} with which gates find the frames in which the modality lies."""
+  """Returns {modality: AUC (R,)} with which gates tell its lies from frames in which nobody lies.
+
+  Lies of the other modality do not count: of two shares that add up to 1, one would seem to know
+  what the other knows.
+  """
   found = {}
   for modality in MODALITIES:
     trust = shares(config, gates, modality)
-    lies = cut(np.stack([world.test.lies[modality] for world in worlds]), 0, LENGTH)
-    if trust is not None and lies.any():
-      pairs = zip(trust, lies, strict=True)
-      found[modality] = rounded(statistics.auc(-s.ravel(), lie.ravel()) for s, lie in pairs)
+    lies = {m: cut(np.stack([w.test.lies[m] for w in worlds]), 0, LENGTH) for m in MODALITIES}
+    asked = lies[modality] | ~(lies['visual'] | lies['audio'])
+    if trust is not None and lies[modality].any():
+      rows = zip(trust, lies[modality], asked, strict=True)
+      found[modality] = rounded(statistics.auc(-s[a], lie[a]) for s, lie, a in rows)
   return found
 
 

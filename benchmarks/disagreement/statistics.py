@@ -10,13 +10,22 @@ from scipy import stats
 RESAMPLES = 10_000
 
 
-def interval(values, statistic=np.mean):
-  """Returns the 95 % percentile bootstrap interval of a statistic over values (seeds,...)."""
+def interval(values):
+  """Returns the 95 % interval of the mean of values (seeds,), by the bootstrap of Student's t.
+
+  The plain percentiles of the resampled means hold the true mean of ten normal values in 90 % of
+  all cases only.
+  """
   values = np.asarray(values)
+  mean, error = values.mean(), values.std(ddof=1) / np.sqrt(len(values))
   rng = np.random.default_rng(0)
-  chosen = rng.integers(len(values), size=(RESAMPLES, len(values)))
-  drawn = statistic(values[chosen], axis=1)
-  return tuple(np.percentile(drawn, (2.5, 97.5), axis=0).tolist())
+  drawn = values[rng.integers(len(values), size=(RESAMPLES, len(values)))]
+  errors = drawn.std(axis=1, ddof=1) / np.sqrt(len(values))
+  some = errors > 0  # a resample may have one value only
+  if not some.any():
+    return float(mean), float(mean)
+  low, high = np.percentile((drawn.mean(axis=1)[some] - mean) / errors[some], (2.5, 97.5))
+  return float(mean - high * error), float(mean - low * error)
 
 
 def sign_flip(differences):
@@ -37,10 +46,13 @@ def holm(ps):
   return corrected.tolist()
 
 
-def visible(differences):
-  """Returns the true difference that a paired t-test at 5 % would find in 80 % of such studies."""
+def visible(differences, rows=1):
+  """Returns the true difference that a paired t-test would find in 80 % of such studies.
+
+  rows: of the family; the test is at 5 % divided by it, which is the first step of Holm's method.
+  """
   n = len(differences)
-  quantiles = stats.t.ppf(0.975, n - 1) + stats.t.ppf(0.8, n - 1)
+  quantiles = stats.t.ppf(1 - 0.025 / rows, n - 1) + stats.t.ppf(0.8, n - 1)
   return float(quantiles * np.std(differences, ddof=1) / np.sqrt(n))
 
 
@@ -57,7 +69,7 @@ def compare(pairs):
       'difference': float(differences.mean()),
       'interval': interval(differences),
       'p': sign_flip(differences),
-      'visible': visible(differences),
+      'visible': visible(differences, len(pairs)),
     }
   for row, p in zip(found.values(), holm([row['p'] for row in found.values()]), strict=True):
     row['holm'] = p

@@ -21,18 +21,28 @@ from avjax.models.fusion.joint_cross_attention import GRJCA
 from avjax.models.layers import sow_gate
 from avjax.models.registry import FUSIONS
 from avjax.system import System
-from benchmarks.disagreement.world import MODALITIES, WIDTHS, Setting
+from benchmarks.disagreement.world import LENGTH, MODALITIES, WIDTHS, Setting
 
-LENGTH = 40  # frames of a window, 8 seconds
 NAME = 'world'
 LINEAR = 'grjca_linear'
 SEEDS = range(200, 210)  # of the test; each has its own worlds, initial weights and order of clips
 TUNING_SEEDS = (10, 11)
 MIDDLE = Setting(0.4, 1.0)  # where rates are chosen, and where all systems are compared
 SETTINGS = (*(Setting(rho, 1.0) for rho in (0.0, 0.2, 0.4, 0.6)), Setting(0.4, 0.0))
-# Trials of each system: a rate, and the factor of the L x L weights where a system has them.
-RATES = (0.003, 0.007, 0.015, 0.03, 0.05)
-OVER_TIME = ((0.01, 0.01), (0.03, 0.01), (0.06, 0.01), (0.03, 0.003), (0.06, 0.003))
+# The weights that need a lower rate than the others, of the systems that have such: those with an
+# axis over the frames of a window, and the fusions for which configs/ has a lower rate.
+OVER_TIME = 'fusion/.*/w_[ch]'
+SLOW = {
+  **dict.fromkeys(('jca', 'rjca', 'dca', 'grjca', 'hgrjca'), OVER_TIME),
+  'jca_2022': 'fusion/.*/(affine|w_x|w_h)',
+  **dict.fromkeys(('zhang_ziyang', 'meng', 'zhou', 'ustc', 'zhang_wei'), 'fusion/.*'),
+}
+# Trials: a rate, and the factor of SLOW weights.
+TRIALS = {
+  '': tuple((rate, 1.0) for rate in (0.003, 0.007, 0.015, 0.03, 0.06)),
+  'fusion/.*': ((0.01, 0.1), (0.03, 0.1), (0.03, 0.03), (0.01, 0.3), (0.01, 1.0)),
+}
+OF_FRAMES = ((0.01, 0.003), (0.03, 0.003), (0.06, 0.003), (0.03, 0.001), (0.03, 0.01))
 
 
 class LinearGRJCA(GRJCA):
@@ -67,9 +77,15 @@ class Entry:
   spread: float = 1.0
   one_rate: bool = False
 
-  def trials(self, over_time: bool) -> tuple[tuple[float, float], ...]:
-    """Returns the pairs of a rate and a factor to try; over_time: are there L x L weights?"""
-    return OVER_TIME if over_time and not self.one_rate else tuple((rate, 1.0) for rate in RATES)
+  @property
+  def slow(self) -> str:
+    """Returns a pattern of the weights that have a rate of their own, '' for none."""
+    return '' if self.one_rate else SLOW.get(self.config, '')
+
+  @property
+  def trials(self) -> tuple[tuple[float, float], ...]:
+    """Returns the pairs of a rate and a factor to try."""
+    return TRIALS.get(self.slow, OF_FRAMES)
 
   @property
   def widths(self):
@@ -79,8 +95,8 @@ class Entry:
   def system(self) -> System:
     """Makes the system, with features of the world in place of its towers.
 
-    Temporal part and head are the same for all; fusions have their mini sizes. No width of the TCN
-    is that of the features, so that every system has a projection in its first residual.
+    Temporal part, head and loss are the same for all; fusions have their mini sizes. No width of
+    the TCN is that of the features, so that every system has a projection in its first residual.
     """
     config = importlib.import_module(f'configs.{self.config}').get_config('mini')
     config.data.update(length=LENGTH, stride=LENGTH)
@@ -93,6 +109,7 @@ class Entry:
       activation='leaky_relu',
     )  # fmt: skip
     config.model.head = ConfigDict({'name': 'mlp', 'hidden': 32})
+    config.loss = ConfigDict({'scope': 'sequence', 'variance': 'biased'})
     for path, value in self.changes.items():
       part, name = path.split('.')
       config.model[part][name] = value
@@ -101,7 +118,7 @@ class Entry:
     return System.from_config(config)
 
 
-def everywhere(config, **changes):
+def at_all_settings(config, **changes):
   return Entry(
     config, {f'fusion.{name}': value for name, value in changes.items()}, everywhere=True
   )
@@ -122,19 +139,20 @@ OTHERS = (
 )  # fmt: skip
 
 ENTRIES = {
-  'concatenation': everywhere('concatenation'),
-  'rjca': everywhere('rjca'),
-  'dca': everywhere('dca'),
-  'grjca': everywhere('grjca'),
-  'hgrjca': everywhere('hgrjca'),
-  'raav': everywhere('raav'),
-  'dcmmoe': everywhere('dcmmoe'),
-  'joint_context': everywhere('joint_context', **CONTEXT),
+  'concatenation': at_all_settings('concatenation'),
+  'rjca': at_all_settings('rjca'),
+  'dca': at_all_settings('dca'),
+  'grjca': at_all_settings('grjca'),
+  'hgrjca': at_all_settings('hgrjca'),
+  'raav': at_all_settings('raav'),
+  'dcmmoe': at_all_settings('dcmmoe'),
+  'joint_context': at_all_settings('joint_context', **CONTEXT),
   'concatenation, wide': Entry('concatenation', WIDE, everywhere=True),
-  'visual': everywhere('visual'),
-  'audio': everywhere('audio'),
+  'visual': at_all_settings('visual'),
+  'audio': at_all_settings('audio'),
   'concatenation, told': Entry('concatenation', told=True, everywhere=True),
-  'joint_context, gated': everywhere('joint_context', **CONTEXT, gated=True),
+  'joint_context, gated': at_all_settings('joint_context', **CONTEXT, gated=True),
+  **{f'rjca, M = {m}': Entry('rjca', {'fusion.recursions': m}) for m in (2, 4)},  # M = 1 is jca
   **{f'grjca, M = {m}': grjca(recursions=m) for m in (1, 2, 4)},
   # With M = 1 it is GRJCA by algebra.
   **{

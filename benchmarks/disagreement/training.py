@@ -17,9 +17,9 @@ from flax import traverse_util
 from avjax.models.layers import everything_trainable, nothing_trainable
 from avjax.system import System, compilation
 from avjax.targets import losses
+from benchmarks.disagreement.systems import OVER_TIME
 from data_prep.mini.latents import generator
 
-OVER_TIME = re.compile(r'fusion/.*/w_[ch]')  # the L x L weights
 BATCH = 16  # clips of an update
 UPDATES = 300
 LOOKS = 10  # times that the validation clips are predicted; the weights of the best one are kept
@@ -51,7 +51,7 @@ def make_initializer(system: System, spread: float):
       jax.random.key(seed), *features, mask, nothing_trainable, method='decode'
     )
     params = jax.tree_util.tree_map_with_path(
-      lambda path, x: spread * x if OVER_TIME.fullmatch(named(path)) else x, drawn['params']
+      lambda path, x: spread * x if re.fullmatch(OVER_TIME, named(path)) else x, drawn['params']
     )
     return {'params': params, 'batch_stats': drawn.get('batch_stats', {})}
 
@@ -63,12 +63,13 @@ def named(path) -> str:
   return jax.tree_util.keystr(path, simple=True, separator='/')
 
 
-def make_trainer(system: System):
+def make_trainer(system: System, slow: str):
   """Returns train(variables, training, validation, orders, seeds, rates, factors), jitted.
 
   Every argument has a first axis R over the replicas. training and validation are pairs of features
   (R,N,L,Dv), (R,N,L,Da) and labels (R,N,L,2). It returns the variables of the best look, and the
-  mean CCC over all validation frames at each look, (R,LOOKS).
+  mean CCC over all validation frames at each look, (R,LOOKS). A factor is that of the rate of the
+  weights whose names match `slow`.
   """
   adam = optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam())
 
@@ -98,7 +99,7 @@ def make_trainer(system: System):
       gradients, stats = jax.grad(loss_fn, has_aux=True)(params, stats, batch, labels[chosen], key)
       steps, moments = adam.update(gradients, moments, params)
       flat = {
-        path: -rate * schedule(n) * (factor if OVER_TIME.fullmatch(path) else 1) * x
+        path: -rate * schedule(n) * (factor if re.fullmatch(slow, path) else 1) * x
         for path, x in traverse_util.flatten_dict(steps, sep='/').items()
       }
       params = optax.apply_updates(params, traverse_util.unflatten_dict(flat, sep='/'))

@@ -12,9 +12,21 @@ import dataclasses
 
 import numpy as np
 
-from data_prep.mini.latents import FACE_LIES, VOICE_LIES, Dials, generator, perform, wander
+from data_prep.mini.latents import (
+  FACE_LIES,
+  GRID_HZ,
+  VOICE_LIES,
+  Dials,
+  conflict,
+  generator,
+  perform,
+  wander,
+)
 
 RATE = 5  # frames a second
+SECONDS = 24.0  # of a film
+LENGTH = 40  # frames of a window, 8 seconds
+FILMS = {'training': 342, 'validation': 24, 'test': 64}
 WIDTHS = {'visual': 16, 'audio': 8}  # features of a frame
 MODALITIES = tuple(WIDTHS)
 LIES = {'visual': FACE_LIES, 'audio': VOICE_LIES}
@@ -56,7 +68,7 @@ class Clips:
 
 @dataclasses.dataclass(frozen=True)
 class World:
-  """Holds the clips of one seed and setting; those of the test are longer than a window."""
+  """Holds the clips of one seed and setting: windows of LENGTH, and the whole films of the test."""
 
   setting: Setting
   training: Clips
@@ -66,23 +78,31 @@ class World:
 
 def make_world(seed: int, setting: Setting) -> World:
   """Makes the clips of a seed at a setting."""
-  parts = {
-    name: make_clips(seed, name, setting, *size)
-    for name, size in (
-      ('training', (1024, 8.0)),
-      ('validation', (64, 8.0)),
-      ('test', (64, 24.0)),
-    )
-  }
-  return World(setting, **parts)
+  films = {part: make_clips(seed, part, setting, count) for part, count in FILMS.items()}
+  return World(
+    setting, in_windows(films['training']), in_windows(films['validation']), films['test']
+  )
 
 
-def make_clips(seed: int, part: str, setting: Setting, count: int, seconds: float) -> Clips:
-  """Makes `count` clips of so many seconds, each of a person of its own.
+def in_windows(films: Clips) -> Clips:
+  """Cuts films into windows of LENGTH that follow one another."""
+
+  def cut(x):
+    return x.reshape(-1, LENGTH, *x.shape[2:])
+
+  return Clips(
+    {m: cut(x) for m, x in films.features.items()},
+    cut(films.labels),
+    {m: cut(x) for m, x in films.lies.items()},
+  )
+
+
+def make_clips(seed: int, part: str, setting: Setting, count: int) -> Clips:
+  """Makes `count` films of SECONDS, each of a person of its own.
 
   The same seed, part and number of a clip give the same labels at every setting.
   """
-  clips = [make_clip(seed, part, n, setting, (n + 0.5) / count, seconds) for n in range(count)]
+  clips = [make_clip(seed, part, n, setting, (n + 0.5) / count) for n in range(count)]
   return Clips(
     {m: np.stack([clip.features[m] for clip in clips]) for m in WIDTHS},
     np.stack([clip.labels for clip in clips]),
@@ -90,12 +110,12 @@ def make_clips(seed: int, part: str, setting: Setting, count: int, seconds: floa
   )
 
 
-def make_clip(seed, part, number, setting, turn, seconds):
+def make_clip(seed, part, number, setting, turn):
   """Makes one clip, Clips without their first axis; turn as `latents.conflict` takes it."""
   dials = Dials(preset='balanced', rho=setting.rho, anti=0.5, kappa=setting.kappa)
-  shown = perform(generator(seed, part, number, 'latents'), seconds, dials, turn)
+  shown = perform(generator(seed, part, number, 'latents'), SECONDS, dials, turn, begin_anywhere)
   rng = generator(seed, part, number, 'features')
-  times = np.arange(round(seconds * RATE)) / RATE
+  times = np.arange(round(SECONDS * RATE)) / RATE
   now, grid = shown.at(times), len(shown.times)
   hidden, mask = wanderers(rng, grid, 2, 0.5), MASK * wanderers(rng, grid, 2, 1.0)
   hidden, mask = (series_at(times, shown.times, x) for x in (np.tanh(hidden), mask))
@@ -113,6 +133,18 @@ def make_clip(seed, part, number, setting, turn, seconds):
     mixed[lost(rng, len(times))] = 0
     features[modality] = (mixed + NOISE * rng.normal(size=mixed.shape)).astype(np.float32)
   return Clips(features, labels.astype(np.float32), lies)
+
+
+def begin_anywhere(rng, times, seconds, rho, turn):
+  """Draws the states of `latents.conflict`, moved by a random time; what leaves a film comes back.
+
+  So lies are as likely in every frame, also at the ends, and a window may show a part of one.
+  """
+  state = conflict(rng, times, seconds, rho, turn)
+  # The first frame has the state of the point before it, for the times of the grid are not exact.
+  film = (times > -1.5 / GRID_HZ) & (times < seconds)
+  state[film] = np.roll(state[film], rng.integers(film.sum()))
+  return state
 
 
 def mixing(modality, sources, width):

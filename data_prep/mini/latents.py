@@ -87,12 +87,15 @@ def generator(seed, *role):
   return np.random.default_rng(int.from_bytes(digest[:16], 'big'))
 
 
-def perform(rng, seconds, dials, turn):
-  """Invents a person's Performance over a video of some seconds; `turn` as in conflict()."""
+def perform(rng, seconds, dials, turn, draw_state=None):
+  """Invents a person's Performance over a video of some seconds; `turn` as in conflict().
+
+  draw_state: what draws the states in the place of conflict().
+  """
   times = np.arange(-MARGIN, seconds + MARGIN, 1 / GRID_HZ)
   n = len(times)
   va = feel(rng, n)
-  state = conflict(rng, times, seconds, dials.rho, turn)
+  state = (draw_state or conflict)(rng, times, seconds, dials.rho, turn)
   shown = {}
   for modality, lies in (('face', FACE_LIES), ('voice', VOICE_LIES)):
     lie = dials.anti * -va + (1 - dials.anti) * feel(rng, n)
