@@ -4,10 +4,12 @@ python -m benchmarks.disagreement tune     chooses rates on validation clips, an
                                            docs/disagreement_tuning.json
 python -m benchmarks.disagreement test     trains and tests everything with these rates, and writes
                                            docs/disagreement.json
-python -m benchmarks.disagreement page     writes docs/evidence.md and its figure from both
+python -m benchmarks.disagreement page     writes docs/evidence.md and its figure from these, from
+                                           what full_path.py found, and from the first registry's
+                                           docs/disagreement_first.json
 
 systems.py registers what is compared. It and the rates are committed before the test is opened.
-full_path.py, a command of its own, does the same with towers, on drawn faces and made voices.
+full_path.py, a command of its own, trains towers and all on drawn faces and made voices.
 """
 
 from __future__ import annotations
