@@ -196,10 +196,7 @@ def full_path_block(found):
     rows.setdefault(system, {}).setdefault(rho, []).append(f'{mean:.3f}')
   settings = list(next(iter(rows.values())))
   lines = [[name, *(' / '.join(row[rho]) for rho in settings)] for name, row in rows.items()]
-  return (
-    f'{table(["system", *settings], lines)}\n\n{len(found["rows"])} trainings in '
-    f'{found["seconds"] / 60:.0f} minutes on {found["cores"]} cores.'
-  )
+  return table(['system', *settings], lines)
 
 
 def budget_block(tuned):
