@@ -6,7 +6,15 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks.disagreement import page, running, statistics, systems, training, world
+from benchmarks.disagreement import (
+  full_path,
+  page,
+  running,
+  statistics,
+  systems,
+  training,
+  world,
+)
 from benchmarks.disagreement.systems import MIDDLE
 from benchmarks.disagreement.world import Setting
 from benchmarks.pages import fill
@@ -187,6 +195,13 @@ def test_the_factor_holds_for_l_x_l_weights_only(brief, small):
   for path, has in jax.tree.leaves(moved, is_leaf=lambda x: isinstance(x, tuple)):
     if 'fusion' in path:
       assert has != bool(re.search('w_[ch]', path)), path
+
+
+def test_most_clips_of_a_test_set_are_its_test(tmp_path):
+  splits = tmp_path / 'splits.csv'
+  splits.write_text('name,split,subject\na,chunk0,x\nb,chunk4,y\nc,chunk5,z\nd,test,u\n')
+  full_path.choose_test(splits)
+  assert splits.read_text() == 'name,split,subject\na,test,x\nb,train,y\nc,validation,z\nd,test,u\n'
 
 
 def test_windows_are_cut_and_joined():

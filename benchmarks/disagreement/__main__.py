@@ -55,7 +55,10 @@ def in_turn(function, worlds):
   """
   os.environ['NPROC'] = '1'  # the cores that XLA takes, of which a process learns when it starts
   with parallel.spawned_pool(parallel.core_count(), parallel.prepare_worker) as pool:
-    yield from zip(ENTRIES, pool.map(functools.partial(function, worlds), ENTRIES), strict=True)
+    try:
+      yield from zip(ENTRIES, pool.map(functools.partial(function, worlds), ENTRIES), strict=True)
+    finally:
+      pool.shutdown(wait=False, cancel_futures=True)  # after an error nothing else begins
 
 
 def tuned():

@@ -4,8 +4,8 @@ python -m benchmarks.disagreement.full_path --output FOLDER
 
 Writes docs/disagreement_full_path.json, for the page of python -m benchmarks.disagreement page. The
 sets are of data_prep.mini, from the same description of feelings and lies as the world of features.
-Scores are those of the validation partition, which has other people than training, and on which the
-best epoch is chosen, too. Runs that are finished in FOLDER are not repeated.
+The best epoch is chosen on the validation partition; the test is of another set, with other people.
+Runs that are finished in FOLDER are not repeated.
 """
 
 import argparse
@@ -20,11 +20,38 @@ import time
 
 from avjax import errors
 from benchmarks.disagreement import page
-from benchmarks.evidence import ROOT, build, folder, train
+from benchmarks.evidence import ROOT, build, folder, row, train
 
 SYSTEMS = ('concatenation', 'rjca', 'grjca', 'joint_context')
 RHOS = (0, 0.6)
-SEEDS = (0, 1)  # of training; the set of seed s has the seed 40 + s
+SEEDS = (0, 1)  # of training
+SETS = {'training': 40, 'test': 140}  # the set of a seed has the seed that is this many more
+# The splits of a test set: the first four of six parts are the test. A set without the others is
+# none, and their labels are not looked at.
+TEST_SPLITS = {'chunk4': 'train', 'chunk5': 'validation'}
+
+
+def run(module, *words):
+  subprocess.run([sys.executable, '-m', module, *map(str, words)], cwd=ROOT, check=True)
+
+
+def make_records(place, seed, rho, *layout):
+  """Makes a mini set, and records of it in place/records; returns these."""
+  if not (place / 'records').exists():
+    options = ('--preset', 'balanced', '--rho', rho, '--seed', seed)
+    run('data_prep.mini', '--output', place / 'set', *options, *layout)
+    if layout:
+      choose_test(place / 'set' / 'splits.csv')
+    build(place / 'set', place / 'records', *layout)
+  return place / 'records'
+
+
+def choose_test(splits):
+  """Writes the splits of a test set into its list of clips."""
+  head, *lines = splits.read_text().splitlines()
+  rows = (line.split(',') for line in lines)
+  parts = (f'{name},{TEST_SPLITS.get(split, "test")},{subject}' for name, split, subject in rows)
+  splits.write_text('\n'.join([head, *parts]) + '\n')
 
 
 def main():
@@ -33,26 +60,27 @@ def main():
   )
   parser.add_argument('--output', required=True, type=pathlib.Path)
   output = parser.parse_args().output
-  begin, records = time.perf_counter(), {}
+  begin, records, tests = time.perf_counter(), {}, {}
   for rho in RHOS:
     for seed in SEEDS:
       place = folder(output, f'rho {rho} seed {seed}')
-      records[rho, seed] = place / 'records'
-      words = ('--preset', 'balanced', '--rho', str(rho), '--seed', str(40 + seed))
-      mini = (sys.executable, '-m', 'data_prep.mini', '--output', str(place / 'affwild2'))
-      subprocess.run([*mini, *words], cwd=ROOT, check=True)
-      build(place / 'affwild2', place / 'records')
+      records[rho, seed] = make_records(place, SETS['training'] + seed, rho)
+      test = (SETS['test'] + seed, rho, '--layout', 'plain')
+      tests[rho, seed] = make_records(place / 'test', *test)
 
   def score(job):
     system, rho, seed = job
     workdir = folder(output, f'rho {rho} seed {seed}') / system
-    return train(system, seed, records[rho, seed], workdir)
+    validation = train(system, seed, records[rho, seed], workdir)
+    run('avjax.evaluate', workdir, '--split', 'test', '--data_dir', tests[rho, seed])
+    found = row(json.loads((workdir / 'results_test.json').read_text()))
+    return {'validation': validation, 'test': found}
 
   jobs = [(system, rho, seed) for system in SYSTEMS for rho in RHOS for seed in SEEDS]
   with concurrent.futures.ThreadPoolExecutor(2) as pool:
     rows = {
-      f'{system}, rho {rho:g}, seed {seed}': row
-      for (system, rho, seed), row in zip(jobs, pool.map(score, jobs), strict=True)
+      f'{system}, rho {rho:g}, seed {seed}': found
+      for (system, rho, seed), found in zip(jobs, pool.map(score, jobs), strict=True)
     }
   found = {
     'rows': rows,

@@ -133,7 +133,14 @@ def gates_block(entries):
         found = [np.array(row['auc'][m]) for m in ('visual', 'audio')]
         either_way = (f'{np.mean(0.5 + np.abs(aucs - 0.5)):.3f}' for aucs in found)
         rows.append([name, setting, *map(within, found), *either_way])
-  head = ('system', 'setting', 'a lying face', 'a lying voice', 'face, either way', 'voice')
+  head = (
+    'system',
+    'setting',
+    'a lying face',
+    'a lying voice',
+    'face, either way',
+    'voice, either way',
+  )
   return table(list(head), rows)
 
 
@@ -190,13 +197,14 @@ def windows_block(entries):
 def full_path_block(found):
   """Formats the runs through towers: the mean CCC of each seed."""
   rows = {}
-  for name, row in found['rows'].items():
+  for name, parts in found['rows'].items():
     system, rho, _ = name.split(', ')
-    mean = np.mean([row[target]['ccc'] for target in ('valence', 'arousal')])
-    rows.setdefault(system, {}).setdefault(rho, []).append(f'{mean:.3f}')
-  settings = list(next(iter(rows.values())))
-  lines = [[name, *(' / '.join(row[rho]) for rho in settings)] for name, row in rows.items()]
-  return table(['system', *settings], lines)
+    for part, row in parts.items():
+      mean = np.mean([row[target]['ccc'] for target in ('valence', 'arousal')])
+      rows.setdefault(system, {}).setdefault(f'{part}, {rho}', []).append(f'{mean:.3f}')
+  heads = sorted(next(iter(rows.values())))
+  lines = [[name, *(' / '.join(row[head]) for head in heads)] for name, row in rows.items()]
+  return table(['system', *heads], lines)
 
 
 def budget_block(tuned):
@@ -219,12 +227,12 @@ def about_block(tuned, found):
     if 'seconds' in row
   ]
   return (
-    f'{len(found["seeds"])} seeds, {len(found["entries"])} systems and variants, '
+    f'{len(found["seeds"])} seeds, {len(tuned["entries"])} systems and variants, '
     f'{replicas * len(found["seeds"])} trainings in the test and '
     f'{sum(len(row["trials"]) for row in tuned["entries"].values()) * len(tuned["seeds"])} in the '
     f'tuning; Python {found["python"]}, {versions}, {found["cores"]} cores. Tuning took '
     f'{tuned["seconds"] / 60:.0f} minutes and the test {found["seconds"] / 60:.0f}, with '
-    f'compilation: {min(a_seed):.1f} to {max(a_seed):.1f} seconds a seed.'
+    f'compilation: {min(a_seed):.1f} to {max(a_seed):.1f} seconds of training a seed.'
   )
 
 
