@@ -11,9 +11,11 @@ if [ $# -eq 0 ]; then
   echo "usage: launch/run.sh COMMAND [ARGUMENTS]" >&2
   exit 2
 fi
+child='' asked=''
+trap 'asked=1; kill -TERM $child 2> /dev/null || true' TERM  # before anything is started
 "$@" &
-child=$! asked=
-trap 'asked=1; kill -TERM "$child" 2> /dev/null || true' TERM
+child=$!
+if [ -n "$asked" ]; then kill -TERM "$child" 2> /dev/null || true; fi
 status=0
 until wait "$child"; do
   status=$?

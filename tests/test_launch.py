@@ -31,15 +31,14 @@ RUN = ['name', 'zone', 'configs/grjca.py', 'gs://b/records', 'gs://b/run', '--co
 FLAGS = ['--config=configs/grjca.py', '--workdir=gs://b/run', '--config.data.dir=gs://b/records']
 FLAGS = ['-m', 'avjax.main', '--distributed', *FLAGS, '--config.seed=3']
 
-# Notes its words, and how often it has been started on the first host.
+# Notes on the first host its words, and how often it has been started; saves when it is stopped.
 NOTE = """
 if [ "${HOME##*/}" != host0 ]; then while [ -d "$HOME" ]; do sleep .05; done; exit; fi
+trap 'echo saved >> "$CLOUD/saved"; exit 0' TERM  # first: who finds `started` may stop it
 printf '%q ' "$@" >> "$CLOUD/started"; echo >> "$CLOUD/started"
 starts=$(wc -l < "$CLOUD/started")
 """
-WAITS = (
-  'trap \'echo saved >> "$CLOUD/saved"; exit 0\' TERM; while [ -d "$HOME" ]; do sleep .05; done'
-)
+WAITS = 'while [ -d "$HOME" ]; do sleep .05; done'
 
 
 @pytest.mark.parametrize('script', SCRIPTS, ids=lambda path: path.name)
@@ -252,13 +251,19 @@ def wait_for(condition):
 
 @pytest.mark.parametrize(
   'command, status',
-  [('exit 0', 0), ('exit 3', 3), ('kill -TERM $PPID; sleep .2; exit 0', 75), (WAITS, 75)],
+  [
+    ('exit 0', 0),
+    ('exit 3', 3),
+    ('kill -TERM $PPID; sleep .2; exit 0', 75),
+    (WAITS, 75),  # TERM ends it
+    (f"trap 'exit 0' TERM; {WAITS}", 75),
+  ],
 )
 def test_run_tells_a_run_that_was_stopped_from_one_that_has_finished(tmp_path, command, status):
   environment = {**os.environ, 'CLOUD': str(tmp_path), 'HOME': str(tmp_path)}
   words = ['bash', LAUNCH / 'run.sh', 'bash', '-c', f'touch "$CLOUD/begun"; {command}']
   process = subprocess.Popen(words, env=environment)
-  if command == WAITS:
+  if WAITS in command:
     wait_for((tmp_path / 'begun').exists)
     time.sleep(0.2)
     process.send_signal(signal.SIGTERM)
