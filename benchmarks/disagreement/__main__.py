@@ -27,7 +27,7 @@ import numpy as np
 
 from avjax import errors
 from avjax.errors import InputError
-from benchmarks.disagreement import page, running
+from benchmarks.disagreement import page, picture, running
 from benchmarks.disagreement.systems import ENTRIES, MIDDLE, SEEDS, SETTINGS, TUNING_SEEDS
 from data_prep import parallel
 
@@ -105,13 +105,19 @@ def test():
   write(page.FIGURES, {'seeds': [*SEEDS], 'settings': settings, 'entries': found, **about(begin)})
 
 
+def show():
+  """Writes the page and its figure."""
+  page.write()
+  picture.draw()
+
+
 def main():
   parser = argparse.ArgumentParser(
     prog='python -m benchmarks.disagreement',
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
-  steps = {'tune': tune, 'test': test, 'page': page.write}
+  steps = {'tune': tune, 'test': test, 'page': show}
   parser.add_argument('step', choices=steps)
   steps[parser.parse_args().step]()
 

@@ -1,14 +1,10 @@
-"""Fills docs/evidence.md and draws its figure, from the JSON of the other steps."""
+"""Fills docs/evidence.md from the JSON of the other steps."""
 
 from __future__ import annotations
 
 import json
 import pathlib
 
-import matplotlib
-
-matplotlib.use('Agg')
-import matplotlib.pyplot as plt
 import numpy as np
 
 from avjax.errors import InputError
@@ -20,7 +16,7 @@ DOCS = pathlib.Path(__file__).parents[2] / 'docs'
 TUNING, FIGURES, FIRST, FULL_PATH = (
   DOCS / f'disagreement{name}.json' for name in ('_tuning', '', '_first', '_full_path')
 )
-PAGE, PICTURE = DOCS / 'evidence.md', DOCS / 'disagreement.png'
+PAGE = DOCS / 'evidence.md'
 RHOS = (0, 0.2, 0.4, 0.6)
 GATED = ('dca', 'grjca', 'hgrjca', 'raav', 'dcmmoe', 'joint_context, gated')
 
@@ -176,9 +172,9 @@ def at_the_middle(entries, names, other):
 
 def windows_block(entries):
   rows = []
-  for name, settings in entries.items():
-    found = settings[MIDDLE].get('windows')
-    if found and len(settings) > 1:
+  for name in at_all_settings(entries):
+    found = entries[name][MIDDLE].get('windows')
+    if found:
       whole, short = (np.mean(found[x]) for x in ('whole', 'short'))
       rows.append(
         [name]
@@ -236,62 +232,6 @@ def about_block(tuned, found):
   )
 
 
-def draw(entries):
-  """Draws the mean CCC over rho, and what gates find."""
-  figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4))
-  shown = (
-    'concatenation, told',
-    'joint_context',
-    'concatenation, wide',
-    'concatenation',
-    'rjca',
-    'grjca',
-    'hgrjca',
-    'raav',
-    'dcmmoe',
-  )
-  for name, color in ((name, f'C{i}') for i, name in enumerate(shown)):
-    values = [scores(entries[name][key(rho)]) for rho in RHOS]
-    low, high = zip(*map(statistics.interval, values), strict=True)
-    left.plot(RHOS, [v.mean() for v in values], marker='o', markersize=3, color=color, label=name)
-    left.fill_between(RHOS, low, high, color=color, alpha=0.12, linewidth=0)
-  left.set(
-    xlabel='rho, share of the time in which one modality lies',
-    ylabel='CCC of the test, mean of both targets',
-    xticks=RHOS,
-  )
-  left.set_ylim(top=0.8)
-  left.legend(fontsize=8, frameon=False, loc='upper right', ncols=2)
-  for k, (modality, color) in enumerate(
-    zip(('visual', 'audio'), ('tab:blue', 'tab:orange'), strict=True)
-  ):
-    for i, name in enumerate(GATED):
-      values = entries[name][MIDDLE]['auc'][modality]
-      low, high = statistics.interval(values)
-      y = len(GATED) - i + 0.15 - 0.3 * k
-      right.plot([low, high], [y, y], color=color)
-      right.plot(
-        np.mean(values),
-        y,
-        'o',
-        color=color,
-        label={'visual': 'a lying face', 'audio': 'a lying voice'}[modality] if i == 0 else None,
-      )
-  right.axvline(0.5, color='grey', linewidth=0.8, linestyle=':')
-  right.set(
-    xlim=(0.2, 1),
-    yticks=range(len(GATED), 0, -1),
-    yticklabels=GATED,
-    xlabel='AUC with which the gates find the lie',
-  )
-  right.legend(fontsize=8, frameon=False, loc='upper right')
-  for axis in (left, right):
-    axis.spines[['top', 'right']].set_visible(False)
-  figure.tight_layout()
-  figure.savefig(PICTURE, dpi=110)
-  plt.close(figure)
-
-
 def blocks(tuned, found, first, full_path):
   """Returns {name: the block of the page}."""
   entries = found['entries']
@@ -340,9 +280,8 @@ def committed():
 
 
 def write():
-  """Writes the page and the picture."""
-  found, text = committed(), PAGE.read_text()
-  for name, block in blocks(*found).items():
+  """Writes the page."""
+  text = PAGE.read_text()
+  for name, block in blocks(*committed()).items():
     text = fill(text, name, block)
   PAGE.write_text(text)
-  draw(found[1]['entries'])
