@@ -51,25 +51,24 @@ VARIATIONS = {
 ANNOTATIONS = '*ABAW Annotations/VA_Estimation_Challenge/Train_Set/*.txt'
 
 
+def run(module, *words):
+  """Runs a command of the project with these words."""
+  subprocess.run([sys.executable, '-m', module, *map(str, words)], cwd=ROOT, check=True)
+
+
 def train(config, seed, records, workdir, *overrides):
   """Trains with the command line that a person would use.
 
   Returns the scores, the number of epochs, and the seconds of training and validation.
   A run that is finished returns at once, and a run of another config in the same folder is refused.
   """
-  subprocess.run(
-    [
-      sys.executable,
-      '-m',
-      'avjax.main',
-      f'--config=configs/{config}.py:mini',
-      f'--workdir={workdir}',
-      f'--config.data.dir={records}',
-      f'--config.seed={seed}',
-      *overrides,
-    ],
-    cwd=ROOT,
-    check=True,
+  run(
+    'avjax.main',
+    f'--config=configs/{config}.py:mini',
+    f'--workdir={workdir}',
+    f'--config.data.dir={records}',
+    f'--config.seed={seed}',
+    *overrides,
   )
   scores = json.loads((workdir / 'results_validation.json').read_text())
   epochs = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
@@ -106,21 +105,8 @@ def shuffled(source, folder):
 def build(source, data_dir, *options):
   """Builds records in the sizes of the mini configs."""
   data = grjca.get_config('mini').data
-  subprocess.run(
-    [
-      sys.executable,
-      '-m',
-      'data_prep.build',
-      '--source',
-      str(source),
-      '--data_dir',
-      str(data_dir),
-      *(word for name in ('length', 'stride', 'face') for word in (f'--{name}', str(data[name]))),
-      *options,
-    ],
-    cwd=ROOT,
-    check=True,
-  )
+  sizes = (word for name in ('length', 'stride', 'face') for word in (f'--{name}', data[name]))
+  run('data_prep.build', '--source', source, '--data_dir', data_dir, *sizes, *options)
 
 
 def vary(output, name, options):
@@ -129,11 +115,7 @@ def vary(output, name, options):
   Returns the CCC of each row of `variations_table`.
   """
   place = folder(output, name)
-  subprocess.run(
-    [sys.executable, '-m', 'data_prep.mini', '--output', str(place / 'affwild2'), *options],
-    cwd=ROOT,
-    check=True,
-  )
+  run('data_prep.mini', '--output', place / 'affwild2', *options)
   build(place / 'affwild2', place / 'records')
   data = Records(place / 'records', grjca.get_config('mini').data)
   return {

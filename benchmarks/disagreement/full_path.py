@@ -14,13 +14,11 @@ import json
 import os
 import pathlib
 import platform
-import subprocess
-import sys
 import time
 
 from avjax import errors
 from benchmarks.disagreement import page
-from benchmarks.evidence import ROOT, build, folder, row, train
+from benchmarks.evidence import build, folder, row, run, train
 
 SYSTEMS = ('concatenation', 'rjca', 'grjca', 'joint_context')
 RHOS = (0, 0.6)
@@ -29,10 +27,6 @@ SETS = {'training': 40, 'test': 140}  # the set of a seed has the seed that is t
 # The splits of a test set: the first four of six parts are the test. A set without the others is
 # none, and their labels are not looked at.
 TEST_SPLITS = {'chunk4': 'train', 'chunk5': 'validation'}
-
-
-def run(module, *words):
-  subprocess.run([sys.executable, '-m', module, *map(str, words)], cwd=ROOT, check=True)
 
 
 def make_records(place, seed, rho, *layout):

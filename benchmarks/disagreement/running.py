@@ -83,7 +83,7 @@ class Runner:
     return best, np.asarray(scores)
 
   def tune(self, worlds: Worlds) -> dict[str, Any]:
-    """Tries every pair of rate and factor with each of TUNING_SEEDS; see `best_of`."""
+    """Tries every pair of rate and factor with each of TUNING_SEEDS; `page.best_trial` chooses."""
     begin, count = time.perf_counter(), len(TUNING_SEEDS)
     rates, factors = (np.repeat(x, count) for x in zip(*self.entry.trials, strict=True))
     tiled = [worlds[MIDDLE][i] for _ in self.entry.trials for i in range(count)]
@@ -221,10 +221,11 @@ def detection(config, gates, worlds):
   what the other knows.
   """
   found = {}
+  lies = {m: cut(np.stack([w.test.lies[m] for w in worlds]), 0, LENGTH) for m in MODALITIES}
+  nobody = ~(lies['visual'] | lies['audio'])
   for modality in MODALITIES:
     trust = shares(config, gates, modality)
-    lies = {m: cut(np.stack([w.test.lies[m] for w in worlds]), 0, LENGTH) for m in MODALITIES}
-    asked = lies[modality] | ~(lies['visual'] | lies['audio'])
+    asked = lies[modality] | nobody
     if trust is not None and lies[modality].any():
       rows = zip(trust, lies[modality], asked, strict=True)
       found[modality] = rounded(statistics.auc(-s[a], lie[a]) for s, lie, a in rows)

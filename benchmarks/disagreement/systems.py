@@ -8,6 +8,7 @@ their TCN; docs/disagreement_first.json has its results.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import math
 from collections.abc import Mapping
@@ -118,14 +119,13 @@ class Entry:
     return System.from_config(config)
 
 
-def at_all_settings(config, **changes):
-  return Entry(
-    config, {f'fusion.{name}': value for name, value in changes.items()}, everywhere=True
-  )
+def fusion(config, everywhere=False, **changes):
+  """Returns the entry of a config whose fusion has changes."""
+  changes = {f'fusion.{name}': value for name, value in changes.items()}
+  return Entry(config, changes, everywhere=everywhere)
 
 
-def grjca(**changes):
-  return Entry('grjca', {f'fusion.{name}': value for name, value in changes.items()})
+at_all_settings = functools.partial(fusion, everywhere=True)
 
 
 CONTEXT = {'reach': 4, 'dilation': 2}  # 1.6 seconds before a frame, and after it
@@ -152,14 +152,14 @@ ENTRIES = {
   'audio': at_all_settings('audio'),
   'concatenation, told': Entry('concatenation', told=True, everywhere=True),
   'joint_context, gated': at_all_settings('joint_context', **CONTEXT, gated=True),
-  **{f'rjca, M = {m}': Entry('rjca', {'fusion.recursions': m}) for m in (2, 4)},  # M = 1 is jca
-  **{f'grjca, M = {m}': grjca(recursions=m) for m in (1, 2, 4)},
+  **{f'rjca, M = {m}': fusion('rjca', recursions=m) for m in (2, 4)},  # M = 1 is jca
+  **{f'grjca, M = {m}': fusion('grjca', recursions=m) for m in (1, 2, 4)},
   # With M = 1 it is GRJCA by algebra.
   **{
-    f'hgrjca, M = {m}': Entry('hgrjca', {'fusion.recursions': m}) for m in (2, 4)
+    f'hgrjca, M = {m}': fusion('hgrjca', recursions=m) for m in (2, 4)
   },
-  **{f'grjca, T = {t:g}': grjca(temperature=t) for t in (0.05, 1.0, 5.0)},
-  'grjca, no ReLU': grjca(name=LINEAR),
+  **{f'grjca, T = {t:g}': fusion('grjca', temperature=t) for t in (0.05, 1.0, 5.0)},
+  'grjca, no ReLU': fusion('grjca', name=LINEAR),
   'grjca, one rate': Entry('grjca', one_rate=True),
   'grjca, Xavier': Entry('grjca', spread=math.sqrt(LENGTH)),
   **{name: Entry(name) for name in OTHERS},

@@ -55,7 +55,6 @@ class JointContext(nn.Module):
       shares = nn.softmax(nn.Dense(2, name='gate')(self.convolve('gate_hidden', pair)), axis=-1)
       sow_gate(self, 'modality', shares)
       pair = jnp.concatenate([2 * shares[..., 1:] * audio, 2 * shares[..., :1] * visual], axis=-1)
-      pair = zero_padding(pair, mask)
     return zero_padding(jnp.concatenate([pair, self.convolve('context', pair)], axis=-1), mask)
 
   def convolve(self, name: str, pair: Float[Array, 'B L D']) -> Float[Array, 'B L width']:
